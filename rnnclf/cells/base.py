@@ -1,0 +1,141 @@
+"""The contract of every recurrent cell.  Shapes: B batch, T time steps, I inputs, H hidden, G gates.
+
+A cell is a dataclass of its options that knows three things: which parameters it has, its initial
+state, and one step in time. It holds no weights: they come as the argument `p`, so that a step is a
+pure function and an engine is free to run it along time as it likes. `build` joins options and
+weights into a torch module.
+
+Cells import torch where they need it, never at the top of the file: the command line and TAB read
+the options of all of them without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
+from rnnclf.options import Component, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rnnclf.cells.module import CellModule
+
+State: TypeAlias = Any
+"""A tensor, or a NamedTuple of tensors, each with the batch first."""
+
+
+class Parameters(SimpleNamespace):
+    """The weights of a cell, by name: `p.recurrent_weight`."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter: its shape, and the function that fills it in place at the start."""
+
+    shape: tuple[int, ...]
+    fill: Callable[[Tensor], None]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a cell comes from."""
+
+    title: str
+    authors: str
+    year: int
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.authors} {self.year}"
+
+
+@dataclass
+class Cell(Component):
+    """A recurrent cell: its options, its parameters, its equations.
+
+    Own cells derive from here, or from GatedCell, and need `parameters` and `step`.
+    """
+
+    hidden_size: int = option(150, "units of the state", low=1, high=1_000_000)
+
+    paper: ClassVar[Paper | None] = None
+    formula: ClassVar[str] = ""
+    """Number of parameters, as a Python expression in n (inputs) and h (hidden)."""
+    gates: ClassVar[tuple[str, ...]] = ()
+    """Names of the H-row blocks of the weights, in their order."""
+    engine: ClassVar[str] = "loop"
+    """The engine that runs this cell along time."""
+
+    def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
+        """The parameters of this cell on `input_size` features, by name."""
+        raise NotImplementedError(f"{type(self).__name__} must define parameters(input_size).")
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        """The part of a step that needs no state: (…, I) → (…, anything).
+
+        An engine calls it once for all steps, which makes one large product of many small ones.
+        """
+        return x
+
+    def initial_state(self, x_BI: Tensor) -> State:
+        """The state before the first step: zeros, on the device and in the type of `x_BI`."""
+        return x_BI.new_zeros(x_BI.shape[0], self.hidden_size)
+
+    def step(self, p: Parameters, z: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: what `inputs` made of x_t, and the state before → (output (B, H), state after)."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(p, z, state).")
+
+    def build(self, input_size: int) -> CellModule:
+        """This cell with freshly drawn weights, as a torch module."""
+        from rnnclf.cells.module import CellModule
+
+        return CellModule(self, input_size)
+
+
+@dataclass
+class GatedCell(Cell):
+    """A cell whose gates are affine in x_t and h_{t-1}: every gate has its H rows of the same weights.
+
+    input_weight (G·H, I), recurrent_weight (G·H, H), bias (G·H). Each gate's block is initialised by
+    itself: G orthogonal H × H matrices, not one of G·H rows.
+    """
+
+    input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
+    recurrent_init: str = option(
+        "orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS
+    )
+
+    def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
+        rows = len(self.gates) * self.hidden_size
+        fan = Fan(inputs=input_size, hidden=self.hidden_size, gates=len(self.gates))
+        input_init, recurrent_init = INPUT_INITS[self.input_init], RECURRENT_INITS[self.recurrent_init]
+        return {
+            "input_weight": ParameterSpec(
+                (rows, input_size), lambda w: _each_gate(w, fan, input_init)
+            ),
+            "recurrent_weight": ParameterSpec(
+                (rows, self.hidden_size), lambda w: _each_gate(w, fan, recurrent_init)
+            ),
+            "bias": ParameterSpec((rows,), self.fill_bias),
+        }
+
+    def fill_bias(self, bias: Tensor) -> None:
+        zeros(bias)
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        import torch
+
+        return torch.nn.functional.linear(x, p.input_weight, p.bias)
+
+
+def _each_gate(weight: Tensor, fan: Fan, fill: Callable[[Tensor, Fan], None]) -> None:
+    for block in weight.chunk(fan.gates):
+        fill(block, fan)

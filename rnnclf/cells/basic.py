@@ -1,0 +1,34 @@
+"""The basic (Elman) recurrent cell.  Shapes: B batch, I inputs, H hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rnnclf.cells.base import GatedCell, Paper, Parameters
+from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Basic(GatedCell):
+    """The simple recurrent network: the new state is a squashed sum of input and old state.
+
+    h_t = f(W x_t + U h_{t-1} + b)          f = tanh or relu
+
+    The output is h_t. As torch.nn.RNNCell, with one bias instead of two that are only ever added.
+    """
+
+    name: str = "basic"
+    nonlinearity: str = option("tanh", "f in the equation", choices=("tanh", "relu"))
+
+    paper: ClassVar = Paper("Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1")
+    formula: ClassVar[str] = "h*(n + h + 1)"
+    gates: ClassVar[tuple[str, ...]] = ("h",)
+
+    def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        a_BH = z.addmm(state, p.recurrent_weight.t())
+        h_BH = a_BH.tanh() if self.nonlinearity == "tanh" else a_BH.relu()
+        return h_BH, h_BH

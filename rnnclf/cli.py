@@ -1,0 +1,237 @@
+"""The commands. Nothing heavy is imported before a command needs it: --help and TAB stay fast."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rnnclf.errors import JobFailed, RnnclfError
+
+if TYPE_CHECKING:
+    from rnnclf.config import Config
+    from rnnclf.hydra_app import Job
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Commands(TyperGroup):
+    """Errors become text and exit codes here, around all commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        _exit_on_sigterm()
+        try:
+            return super().invoke(ctx)
+        except (RnnclfError, JobFailed) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            from rnnclf.console.screen import print_error
+
+            print_error(str(error))
+            raise typer.Exit(2 if isinstance(error, RnnclfError) else 1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Click's own ends of a command (an exit, a usage error) are its to handle.
+            if os.environ.get("HYDRA_FULL_ERROR") == "1" or "click" in type(error).__module__:
+                raise
+            traceback.print_exc()
+            raise typer.Exit(1) from None
+
+
+def _exit_on_sigterm() -> None:
+    """A batch system's kill unwinds like Ctrl-C: status.json says "interrupted"."""
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    except ValueError:  # not in the main thread: whoever called us there handles signals
+        pass
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:
+    from rnnclf.hydra_app.completion import complete
+
+    return complete(ctx.params.get("words") or [], incomplete)
+
+
+def _complete_choice(ctx: typer.Context, incomplete: str) -> list[str]:
+    from rnnclf.workflows.catalog import KINDS, list_choices
+
+    group = ctx.params.get("group")
+    names = [choice.name for choice in list_choices(group)] if group else KINDS.names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_group(incomplete: str) -> list[str]:
+    from rnnclf.workflows.catalog import KINDS
+
+    return [name for name in KINDS.names() if name.startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+
+
+def _show_version(yes: bool) -> None:
+    if yes:
+        from rnnclf import __version__
+
+        typer.echo(f"rnnclf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, compare and trust recurrent sequence classifiers."""
+
+
+# Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(autocompletion=_complete_train, metavar="[OVERRIDES AND FLAGS]", show_default=False),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru hidden=50,150[/]; more: [cyan]train --help[/]."""
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.hydra_app.bridge import run_hydra, swept_folder
+
+    use_stderr(json)
+    reports: list[dict[str, Any]] = []
+
+    def body(config: Config, job: Job) -> float:
+        return train_one(config, job, reports)
+
+    outcome = None
+    try:
+        outcome = run_hydra(body, words or [], prog="rnnclf train")
+    finally:  # a sweep that was interrupted has its table, too
+        failed = _end_sweep(swept_folder(), json)
+    if outcome.error is not None or failed:
+        raise typer.Exit(1)
+    if json and reports and outcome.sweep_folder is None:
+        print_json(reports[0])
+
+
+def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
+    """One run, from its config to a full run folder; returns the validation accuracy, for sweepers."""
+    from rnnclf.console.training import save_report, show_report, training_display
+    from rnnclf.workflows.runs import RunFolder
+    from rnnclf.workflows.train import train as train_workflow
+
+    folder = RunFolder(job.folder)
+    with folder.tracked(job.overrides, config.digest()):
+        with training_display(job.number, job.parallel) as watch:
+            report = train_workflow(config, folder, watch)
+        save_report(report)
+    show_report(report, job.number, job.parallel)
+    reports.append({"folder": str(job.folder), **report.results})
+    return report.scores["validation"].accuracy
+
+
+def _end_sweep(folder: Path | None, json: bool) -> bool:
+    """Ranks and shows the jobs of a sweep; returns whether one did not finish."""
+    if folder is None or not folder.is_dir():
+        return False
+    from rnnclf.console.screen import print_json
+    from rnnclf.console.sweep import save_sweep, show_sweep
+    from rnnclf.workflows.sweep import rank_sweep
+
+    rows = rank_sweep(folder)
+    if rows:
+        save_sweep(rows, folder)
+        show_sweep(rows, folder)
+    if json:
+        print_json({"folder": str(folder), "jobs": [vars(row) for row in rows]})
+    return not all(row.done for row in rows)
+
+
+@app.command("eval")
+def evaluate(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH... [split=test] [OVERRIDES]",
+            help="Checkpoint files, run folders or sweep folders; then split=train|validation|test and"
+            " overrides of dataset, device, threads and plugins.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Where the timestamped folder of the tables is made.")] = Path("outputs"),
+    json: AsJson = False,
+) -> None:
+    """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
+    from rnnclf.console.evaluation import save_evaluation, show_evaluation
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows import evaluate as workflow
+
+    use_stderr(json)
+    paths = [Path(word) for word in words if _is_path(word)]
+    if not paths:
+        raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
+    results = workflow.evaluate(paths, [word for word in words if not _is_path(word)])
+    folder = workflow.save(results, output)
+    save_evaluation(results, folder)
+    show_evaluation(results, folder)
+    if json:
+        print_json([result.to_dict() for result in results])
+
+
+def _is_path(word: str) -> bool:
+    return "=" not in word or Path(word).exists()
+
+
+@app.command("list")
+def list_(
+    group: Annotated[
+        str | None, typer.Argument(autocompletion=_complete_group, help="cells, datasets, optimizers …; all if left out.")
+    ] = None,
+    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Show what can be chosen: cells, datasets, optimizers, schedules, experiments …"""
+    from rnnclf.console.catalog import show_choices
+    from rnnclf.console.screen import print_json
+    from rnnclf.workflows.catalog import list_choices
+
+    choices = list_choices(group, _modules(plugins))
+    if json:
+        print_json([choice.to_dict() for choice in choices])
+    else:
+        show_choices(choices)
+
+
+@app.command()
+def show(
+    group: Annotated[str, typer.Argument(autocompletion=_complete_group, help="cell, dataset, optimizer …")],
+    name: Annotated[str, typer.Argument(autocompletion=_complete_choice, help="The choice, for instance lstm.")],
+    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Show one choice with its equations, source and options: [cyan]show cell lstm[/]."""
+    from rnnclf.console.catalog import show_choice as print_choice
+    from rnnclf.console.screen import print_json
+    from rnnclf.workflows.catalog import show_choice
+
+    choice = show_choice(group, name, _modules(plugins))
+    if json:
+        print_json(choice.to_dict())
+    else:
+        print_choice(choice)
+
+
+def _modules(plugins: str) -> tuple[str, ...]:
+    return tuple(filter(None, plugins.split(",")))

@@ -1,0 +1,197 @@
+"""The configuration of a run: one typed tree of dataclasses.
+
+Hydra composes YAML files and the command line into a DictConfig; `from_composed` turns that into a
+`Config`, `from_plain` does the same with the JSON of a checkpoint. What is left of either way is
+plain dataclasses, checked for unknown keys, types and ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from rnnclf.cells import CELLS, Cell
+from rnnclf.data import DATASETS, Source
+from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from rnnclf.options import Component, Options, check, option
+from rnnclf.readout import READOUTS
+from rnnclf.registry import Registry, did_you_mean
+
+GROUPS: dict[str, Registry[Any]] = {
+    "cell": CELLS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "dataset": DATASETS,
+}
+
+
+@dataclass
+class Config(Options):
+    """Everything that decides the outcome of a run."""
+
+    cell: Cell = MISSING
+    optimizer: Optimizer = MISSING
+    schedule: Schedule = MISSING
+    dataset: Source = MISSING
+    hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
+    layers: int = option(1, "recurrent layers on top of each other", low=1, high=1000)
+    bidirectional: bool = option(False, "run each layer backward in time as well")
+    readout: str = option("last", "how the outputs of all steps become one vector", choices=READOUTS)
+    dropout: float = option(
+        0.0, "share of values dropped between layers and before the head", low=0, below=1
+    )
+    epochs: int = option(20, "passes over the training data", low=1)
+    batch_size: int = option(150, "sequences per step", low=1)
+    clip: float | None = option(1.0, "greatest norm of the gradients; null: as they are", above=0)
+    label_smoothing: float = option(0.0, "share of each label spread over all classes", low=0, below=1)
+    protocol: str = option(
+        "standard",
+        "standard: the test split is scored once; tutorial: after every epoch, on whole batches",
+        choices=("standard", "tutorial"),
+    )
+    seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
+    plugins: list[str] = field(
+        default_factory=list, metadata={"help": "modules with components of your own"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.threads, str) and self.threads != "auto":
+            raise ConfigError(f"threads must be a whole number or auto, got '{self.threads}'.")
+
+    def to_plain(self) -> dict[str, Any]:
+        """The configuration as JSON-ready data; `from_plain` reads it back."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """A short hash of everything in the configuration."""
+        text = json.dumps(self.to_plain(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def from_composed(composed: DictConfig) -> Config:
+    """A composed DictConfig (without Hydra's own node) as a Config.
+
+    Raises ConfigError for the first unknown key, wrong type or value out of range.
+    """
+    try:
+        _check_tree(composed, "")
+        config = OmegaConf.to_object(composed)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise in_words(error) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _check_tree(node: DictConfig, path: str) -> None:
+    """Checks keys and ranges from the top down, so that a message names the key the user wrote:
+    `hidden`, not `cell.hidden_size`, which takes its value from there."""
+    kind = OmegaConf.get_type(node)
+    assert isinstance(kind, type)
+    known = [option_field.name for option_field in fields(kind)]
+    for key in map(str, node):
+        if key not in known:
+            raise ConfigError(unknown_key(path + key, kind))
+    missing = [key for key in known if OmegaConf.is_missing(node, key)]
+    if missing:
+        raise ConfigError(f"{path}{missing[0]} is missing: choose one, for instance {path}{missing[0]}=NAME.")
+    check(kind, {key: node[key] for key in known}, path)
+    for key in known:
+        if isinstance(node[key], DictConfig):
+            _check_tree(node[key], f"{path}{key}.")
+
+
+def from_plain(plain: Mapping[str, Any]) -> Config:
+    """A Config from the plain data of a checkpoint.
+
+    Components are looked up by name in the registries; text that OmegaConf would evaluate (`${…}`) is
+    refused, so nothing in a stranger's file is ever resolved. Raises ConfigError.
+    """
+    _refuse_interpolation(plain, "")
+    try:
+        node = OmegaConf.structured(Config)
+        for group, registry in GROUPS.items():
+            node[group] = OmegaConf.structured(registry[str(plain[group]["name"])])
+        node = OmegaConf.merge(node, dict(plain))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise in_words(error) from error
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"The configuration is incomplete: {error}.") from error
+    assert isinstance(node, DictConfig)
+    return from_composed(node)
+
+
+def _refuse_interpolation(value: Any, path: str) -> None:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_interpolation(key, path)
+            _refuse_interpolation(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_interpolation(part, path)
+    elif isinstance(value, str) and ("${" in value or value == MISSING):
+        raise ConfigError(f"{path} holds {value!r}, which is not a plain value.")
+
+
+_TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+
+
+def in_words(error: Exception) -> RnnclfError:
+    """An error of OmegaConf in one sentence; our own error where one is behind it."""
+    for cause in causes(error):
+        if isinstance(cause, RnnclfError):
+            return cause
+    for cause in causes(error):
+        if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
+            continue
+        key = cause.full_key
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+            return ConfigError(unknown_key(key, cause.object_type))
+        if wrong_type := re.search(r"Value '(.*)' of type .* could not be converted to (\w+)", str(cause)):
+            wanted = _TYPES.get(wrong_type[2], f"a {wrong_type[2]}")
+            return ConfigError(f"{key} must be {wanted}, got '{wrong_type[1]}'.")
+        return ConfigError(f"{key}: {_first_line(cause)}")
+    return ConfigError(_first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if line.endswith((".", "?", "!")) else f"{line}."
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that …"""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def unknown_key(key: str, kind: Any = None) -> str:
+    """The sentence for a key that is not there; `kind` is the class whose options were searched."""
+    group, _, name = key.rpartition(".")
+    if group in GROUPS and isinstance(kind, type) and issubclass(kind, Component):
+        options = [option_field.name for option_field in fields(kind) if option_field.name != "name"]
+        hint = did_you_mean(name, options)
+        return f"{group}={kind.name} has no option '{name}'.{hint} It has: {', '.join(options)}."
+    elsewhere = [known for known in known_keys() if known.rpartition(".")[2] == key]
+    hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(key, known_keys())
+    return f"No key named '{key}'.{hint}"
+
+
+def known_keys() -> list[str]:
+    """Every key there is, whichever components are chosen."""
+    keys = [option_field.name for option_field in fields(Config)] + ["experiment"]
+    for group, registry in GROUPS.items():
+        for _, kind in registry.items():
+            keys += [f"{group}.{o.name}" for o in fields(kind) if f"{group}.{o.name}" not in keys]
+    return keys

@@ -1,0 +1,116 @@
+"""Accuracy tables of saved checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.console.screen import interval, percent, save_picture, screen, short
+from rnnclf.metrics import Evaluation
+from rnnclf.workflows.evaluate import Evaluated
+
+MOST_CONFUSIONS = 5
+WIDEST_MATRIX = 15  # classes; beyond, only the strongest confusions are shown
+
+
+def save_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
+    """accuracy.txt and accuracy.svg in the evaluation's folder, with the details of every checkpoint."""
+    save_picture(_all(results, details=True), folder / "accuracy", "rnnclf eval")
+
+
+def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
+    """One checkpoint with all its details, or many as a table."""
+    console = screen()
+    details = len(results) == 1
+    console.print(_all(results, details), width=None if console.is_terminal else max(console.width, 100))
+    where = "saved in" if details else "classes and confusions of each are in"
+    console.print(f"{where} {short(folder)}", soft_wrap=True, markup=False)
+
+
+def _all(results: Sequence[Evaluated], details: bool) -> RenderableType:
+    parts: list[RenderableType] = [_overview(results)]
+    parts += [Text(note, style="yellow") for result in results for note in _notes(result)]
+    if details:
+        for result in results:
+            parts += _details(result)
+    return Group(*parts)
+
+
+def _overview(results: Sequence[Evaluated]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("model")
+    table.add_column("data")
+    for column in ("accuracy", "95 % interval", "correct", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        score = result.evaluation.score
+        table.add_row(
+            short(result.path),
+            f"{result.config.cell.name} {result.config.cell.hidden_size}",
+            f"{result.config.dataset.name} {result.split}",
+            Text(percent(score.accuracy), style="bold green"),
+            interval(score.interval95),
+            f"{score.correct:,}/{score.total:,}",
+            f"{score.loss:.4f}",
+        )
+    return table
+
+
+def _notes(result: Evaluated) -> list[str]:
+    notes = []
+    correct = result.evaluation.score.correct
+    if result.recorded_correct is not None and result.recorded_correct != correct:
+        notes.append(f"{short(result.path)}: {correct} correct, but its results.json says {result.recorded_correct}.")
+    if result.other_data:
+        notes.append(f"{short(result.path)}: these are not the data that it was trained on.")
+    return notes
+
+
+def _details(result: Evaluated) -> list[RenderableType]:
+    title = Text(f"\n{short(result.path)}, epoch {result.epoch}, {result.parameters:,} parameters", style="bold")
+    parts: list[RenderableType] = [title, _class_table(result.evaluation)]
+    if len(result.evaluation.classes) <= WIDEST_MATRIX:
+        parts.append(_matrix(result.evaluation))
+    return [*parts, _confusions(result.evaluation)]
+
+
+def _class_table(evaluation: Evaluation) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_footer=True)
+    table.add_column("class", footer="mean of classes")
+    for name, mean in zip(("precision", "recall", "F1"), evaluation.macro(), strict=True):
+        table.add_column(name, justify="right", footer=percent(mean))
+    table.add_column("support", justify="right", footer=f"{evaluation.score.total:,}")
+    for row in evaluation.by_class():
+        table.add_row(row.name, percent(row.precision), percent(row.recall), percent(row.f1), f"{row.support:,}")
+    return table
+
+
+def _matrix(evaluation: Evaluation) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title="rows: true, columns: predicted")
+    table.title_style, table.title_justify = "dim", "left"
+    table.add_column("")
+    for name in evaluation.classes:
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, (name, row) in enumerate(zip(evaluation.classes, evaluation.counts, strict=True)):
+        styles = ["green" if i == j else "bold red" if count else "dim" for j, count in enumerate(row)]
+        cells = [Text(str(count) if count else "·", style=s) for count, s in zip(row, styles, strict=True)]
+        table.add_row(Text(name, style="bold"), *cells)
+    return table
+
+
+def _confusions(evaluation: Evaluation) -> Text:
+    pairs = evaluation.confusions(MOST_CONFUSIONS)
+    if not pairs:
+        return Text("No sequence was taken for another class.")
+    support = {row.name: row.support for row in evaluation.by_class()}
+    lines = [
+        f"{pair.true} was taken for {pair.predicted} {pair.count:,} times ({percent(pair.count / support[pair.true])} of all {pair.true})"
+        for pair in pairs
+    ]
+    return Text("strongest confusions\n", style="bold").append("\n".join(lines), style="not bold")

@@ -1,0 +1,56 @@
+"""The ranked table of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.console.screen import interval, percent, save_picture, screen, seconds_in_words, short
+from rnnclf.workflows.sweep import SweepRow
+
+
+def sweep_table(rows: list[SweepRow]) -> Group:
+    """Best first by validation accuracy; failed jobs last, each with its reason."""
+    done = [row for row in rows if row.done]
+    lost = [row for row in rows if not row.done]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("job", justify="right")
+    table.add_column("overrides", overflow="fold")
+    for column in ("validation", "test", "95 % interval", "parameters", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for rank, row in enumerate(done, start=1):
+        r = row.results
+        table.add_row(
+            str(rank),
+            f"#{row.job}",
+            row.overrides,
+            percent(r["validation"]["accuracy"]),
+            percent(r["test"]["accuracy"]),
+            interval(r["test"]["interval95"]),
+            f"{r['parameters']:,}",
+            seconds_in_words(r["total_seconds"]),
+            style="bold green" if rank == 1 else "",
+        )
+    parts: list[Table | Text] = [table] if done else []
+    for row in lost:
+        parts.append(Text(f"#{row.job} {row.overrides}: {row.state}: {row.error}", style="red"))
+    count = f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy"
+    return Group(*parts, Text(count, style="dim"))
+
+
+def save_sweep(rows: list[SweepRow], folder: Path) -> None:
+    """accuracy.txt and accuracy.svg in the sweep's folder."""
+    save_picture(sweep_table(rows), folder / "accuracy", "rnnclf sweep")
+
+
+def show_sweep(rows: list[SweepRow], folder: Path) -> None:
+    console = screen()
+    console.print(sweep_table(rows), width=None if console.is_terminal else max(console.width, 120))
+    console.print(f"sweep folder: {short(folder)}", soft_wrap=True, markup=False)
+    if any(row.done for row in rows):
+        console.print(f"evaluate it: rnnclf eval {short(folder)}", soft_wrap=True, markup=False)

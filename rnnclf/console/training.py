@@ -1,0 +1,203 @@
+"""A run as it goes, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.console.screen import (
+    interval,
+    percent,
+    print_plain,
+    save_picture,
+    screen,
+    seconds_in_words,
+    short,
+)
+from rnnclf.metrics import Score
+from rnnclf.training import BatchProgress, EpochResult
+from rnnclf.workflows.train import Report, RunFacts, Watcher
+
+
+@contextmanager
+def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
+    """Shows a run as it goes: a live bar below a growing table on a terminal, else a line an epoch.
+
+    `job` is its number in a sweep; `parallel` says whether others share the terminal.
+    """
+    console = screen()
+    if not console.is_terminal or parallel:
+        yield PlainDisplay("" if job is None else f"#{job} ")
+        return
+    with LiveDisplay() as display:
+        yield display
+
+
+def _facts_in_words(facts: RunFacts) -> str:
+    config, sizes = facts.config, facts.sizes
+    model = f"{config.cell.name}, {config.cell.hidden_size} units"
+    if config.layers > 1:
+        model += f", {config.layers} layers"
+    if config.bidirectional:
+        model += ", bidirectional"
+    data = f"{sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,}"
+    return f"{model}, {facts.parameters:,} parameters; {config.dataset.name} {data}; {facts.device}"
+
+
+class PlainDisplay(Watcher):
+    """Lines that survive pipes, logs and grep: unbroken, one an epoch."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.epochs = 0
+
+    def started(self, facts: RunFacts) -> None:
+        self.epochs = facts.config.epochs
+        print_plain(f"{self.prefix}{_facts_in_words(facts)} (train / validation / test)")
+        if facts.config.protocol == "tutorial":
+            print_plain(f"{self.prefix}tutorial protocol: train is the last batch, test is scored every epoch")
+
+    def epoch(self, result: EpochResult, best: bool) -> None:
+        parts = [
+            f"train loss {result.train.loss:.4f} accuracy {percent(result.train.accuracy)}",
+            f"validation loss {result.validation.loss:.4f} accuracy {percent(result.validation.accuracy)}",
+        ]
+        if result.test is not None:
+            parts.append(f"test accuracy {percent(result.test.accuracy)}")
+        parts += [f"learning rate {result.learning_rate:.3g}", f"{result.seconds:.1f} s"]
+        print_plain(f"{self.prefix}epoch {result.epoch}/{self.epochs}: {', '.join(parts)}")
+
+
+class LiveDisplay(Watcher):
+    """A table of epochs that grows above a bar with accuracy, speed and time left."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("[dim]accuracy[/] {task.fields[accuracy]}"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("[dim]left[/]"),
+            TimeRemainingColumn(compact=True),
+            console=screen(),
+            transient=True,
+            expand=True,
+            refresh_per_second=5,
+        )
+        self.task: TaskID | None = None
+        self.epochs = 0
+        self.tutorial = False
+        self.epoch_started = time.perf_counter()
+
+    def __enter__(self) -> LiveDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def started(self, facts: RunFacts) -> None:
+        self.epochs = facts.config.epochs
+        self.tutorial = facts.config.protocol == "tutorial"
+        console = self.progress.console
+        console.print(Text(_facts_in_words(facts), style="dim"))
+        train = "last batch" if self.tutorial else "train"
+        header = f"{'epoch':>9}  {train:>16}  {'validation':>16}"
+        header += f"  {'test':>8}" if self.tutorial else f"  {'rate':>8}"
+        console.print(Text(f"{header}  {'time':>8}", style="bold"))
+        self.task = self.progress.add_task(
+            "epoch 1", total=self.epochs * facts.sizes["train"], accuracy="", speed=""
+        )
+        self.epoch_started = time.perf_counter()
+
+    def batch(self, progress: BatchProgress) -> None:
+        assert self.task is not None
+        speed = progress.seen / (time.perf_counter() - self.epoch_started)
+        self.progress.update(
+            self.task,
+            # in an epoch of whole batches only, the share of the epoch counts, not the sequences
+            completed=(progress.epoch - 1 + progress.seen / progress.of) / self.epochs * self._total(),
+            description=f"epoch {progress.epoch}/{self.epochs}",
+            accuracy=percent(progress.correct / progress.seen),
+            speed=f"{speed:,.0f} seq/s",
+        )
+
+    def _total(self) -> float:
+        return self.progress.tasks[0].total or 1.0
+
+    def epoch(self, result: EpochResult, best: bool) -> None:
+        def cell(score: Score) -> str:
+            return f"{score.loss:>6.4f} {percent(score.accuracy):>9}"
+
+        line = Text(f"{result.epoch:>4}/{self.epochs:<4}  {cell(result.train)}  ")
+        line.append(cell(result.validation), style="green" if best else "")
+        last = f"{result.learning_rate:.2e}" if result.test is None else percent(result.test.accuracy)
+        line.append(f"  {last:>8}  {seconds_in_words(result.seconds):>8}")
+        line.append("  best" if best else "", style="green")
+        self.progress.console.print(line)
+        self.epoch_started = time.perf_counter()
+
+
+def accuracy_table(report: Report) -> Table:
+    """The three splits of a run, scored with its best epoch."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("split")
+    for column in ("accuracy", "95 % interval", "correct", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, score in report.scores.items():
+        style = "bold" if name == "test" else ""
+        correct = f"{score.correct:,} of {score.total:,}"
+        row = (name, percent(score.accuracy), interval(score.interval95), correct, f"{score.loss:.4f}")
+        table.add_row(*row, style=style)
+    return table
+
+
+def _title(report: Report) -> str:
+    r = report.results
+    return f"{r['cell']} hidden={r['hidden']} on {r['dataset']}, seed {r['seed']}"
+
+
+def _summary(report: Report) -> RenderableType:
+    r = report.results
+    lines = [
+        f"best epoch {r['best_epoch']} of {r['epochs']} by validation; {r['parameters']:,} parameters;"
+        f" trained in {seconds_in_words(r['train_seconds'])}"
+    ]
+    if r["protocol"] == "tutorial":
+        lines.append("tutorial protocol: the test split was scored after every epoch, too")
+    return Group(accuracy_table(report), Text("\n".join(lines), style="dim"))
+
+
+def save_report(report: Report) -> None:
+    """accuracy.txt and accuracy.svg in the run folder."""
+    table = Group(Text(_title(report), style="bold"), _summary(report))
+    save_picture(table, report.folder.path / "accuracy", "rnnclf")
+
+
+def show_report(report: Report, job: int | None, parallel: bool) -> None:
+    """The summary of a run: a panel on a terminal, else a few lines; one line in a sweep."""
+    test, folder = report.scores["test"], short(report.folder.path)
+    correct = f"{test.correct:,} of {test.total:,}"
+    words = f"test accuracy {percent(test.accuracy)} ({correct}; 95 % interval {interval(test.interval95)})"
+    console = screen()
+    if job is not None:
+        print_plain(f"#{job} {words}, {folder}")
+    elif parallel or not console.is_terminal:
+        print_plain(f"{words}\nrun folder: {folder}\nevaluate it: rnnclf eval {folder}")
+    else:
+        headline = Text("test accuracy ").append(percent(test.accuracy), style="bold green")
+        headline.append(f"   95 % interval {interval(test.interval95)}")
+        console.print(Panel(Group(headline, _summary(report)), title=_title(report), border_style="green"))
+        # outside the panel, so that the command can be copied whole
+        console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
+        command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")
+        console.print(command, soft_wrap=True)

@@ -1,0 +1,5 @@
+"""Engines run a cell along time."""
+
+from rnnclf.engine.loop import unroll
+
+__all__ = ["unroll"]

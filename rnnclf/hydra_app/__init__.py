@@ -1,0 +1,6 @@
+"""Everything that touches Hydra. See docs/decisions/0001-hydra.md for how it is driven, and why."""
+
+from rnnclf.hydra_app.bridge import Job, run_hydra
+from rnnclf.hydra_app.compose import load_config, overridden
+
+__all__ = ["Job", "load_config", "overridden", "run_hydra"]

@@ -1,0 +1,98 @@
+"""Configurations without running anything: from overrides, and from a checkpoint's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rnnclf.config import GROUPS, Config, from_composed, from_plain, in_words, unknown_key
+from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.hydra_app.setup import conf_dir, register
+
+
+def load_config(overrides: list[str]) -> Config:
+    """The Config that `rnnclf train` would train with these words; for scripts and notebooks."""
+    return from_composed(_compose(overrides))
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    register(plugins_in(overrides))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("config", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error) from error
+
+
+def overridden(config: Config, words: list[str]) -> Config:
+    """`config` with some values replaced; `group=name` takes that component with its own defaults."""
+    values = parsed(words)
+    node = OmegaConf.structured(config)
+    for key, value in values.items():
+        if key in GROUPS:
+            GROUPS[key][str(value)]  # UnknownNameError where there is none
+            node[key] = _compose([f"{key}={value}"])[key]
+    try:
+        for key, value in values.items():
+            if key not in GROUPS:
+                OmegaConf.update(node, key, value, force_add=False)
+        return from_plain(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, ValueError) as error:
+        raise in_words(error) from error
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """Key and value of plain overrides such as `hidden=5`; ConfigError for any other word."""
+    try:
+        overrides: list[Override] = OverridesParser.create().parse_overrides(words)
+        if odd := [o for o in overrides if o.is_sweep_override() or o.is_add() or o.is_delete()]:
+            raise ConfigError(f"'{odd[0].input_line}' is not of the form KEY=VALUE.")
+        return {override.key_or_group: override.value() for override in overrides}
+    except HydraException as error:
+        raise explained(error) from error
+
+
+def plugins_in(words: list[str]) -> list[str]:
+    """The modules that `plugins=[…]` names, which have to be known before anything is composed."""
+    named = [word for word in words if word.startswith("plugins=")]
+    value = parsed(named[-1:]).get("plugins", [])
+    return [str(module) for module in (value if isinstance(value, list) else [value])]
+
+
+def explained(error: Exception) -> RnnclfError:
+    """An error of Hydra's composing in one sentence."""
+    for cause in _chain(error):
+        if isinstance(cause, RnnclfError):
+            return cause
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            return _no_such_choice(cause)
+    return in_words(error)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    from rnnclf.config import causes
+
+    return list(causes(error))
+
+
+def _no_such_choice(error: MissingConfigException) -> ConfigError:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if group in GROUPS:
+        try:
+            GROUPS[group][name]
+        except RnnclfError as unknown:
+            return ConfigError(str(unknown))
+    from rnnclf.registry import did_you_mean
+
+    known = list(error.options or [])
+    listed = f" Known: {', '.join(known)}." if known else ""
+    return ConfigError(f"No {group or 'configuration'} named '{name}'.{did_you_mean(name, known)}{listed}")

@@ -1,0 +1,97 @@
+"""What Hydra has to know of us before it composes anything: schemas, resolvers, own components."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from rnnclf.config import GROUPS, Config
+from rnnclf.errors import ConfigError
+from rnnclf.files import claim_folder
+from rnnclf.options import Component
+
+PLUGGABLE = {"cell": "rnnclf.cells", "dataset": "rnnclf.datasets"}  # group: entry-point group
+
+
+def conf_dir() -> Path:
+    """conf/ in the wheel, or beside the package in a checkout.
+
+    Not importlib.resources: an editable install leaves a stale copy in site-packages.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise FileNotFoundError("rnnclf is installed without its conf/ folder.")
+
+
+def register(plugins: list[str]) -> None:
+    """Makes schemas and own components known; may be called again with more plugins.
+
+    Schemas live in the group `schema`, apart from the choices: names such as cell/base_lstm would
+    show up in help and TAB, and a sweep over all cells would run them.
+    """
+    if not OmegaConf.has_resolver("fresh_dir"):
+        # cached, so that all processes of one sweep see one folder
+        OmegaConf.register_new_resolver(
+            "fresh_dir", lambda base: str(claim_folder(Path(base))), use_cache=True
+        )
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config, provider="rnnclf")
+    own = [*_installed(), *_named(plugins)]
+    for group, name, kind in own:
+        GROUPS[group].add(name, kind)
+        _offer(group, name)
+    for group, registry in GROUPS.items():
+        for name, kind in registry.items():
+            store.store(group=f"schema/{group}", name=name, node=kind, provider="rnnclf")
+
+
+def _offer(group: str, name: str) -> None:
+    """The `group/name.yaml` of a component that has none: its schema, and its size from `hidden`."""
+    node = {"defaults": [f"/schema/{group}/{name}@_here_", "_self_"]}
+    sizes = {"hidden_size": "${hidden}"} if group == "cell" else {}
+    ConfigStore.instance().store(group=group, name=name, node={**node, **sizes}, provider="rnnclf")
+
+
+def _installed() -> list[tuple[str, str, type[Component]]]:
+    return [
+        (group, point.name, point.load())
+        for group, points in PLUGGABLE.items()
+        for point in entry_points(group=points)
+    ]
+
+
+def _named(plugins: list[str]) -> list[tuple[str, str, type[Component]]]:
+    """The components that the named modules define; modules are also found in the current folder."""
+    if plugins and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    found = []
+    for module_name in plugins:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ConfigError(f"plugins: cannot import '{module_name}': {error}.") from error
+        kinds = [
+            (group, kind.name, kind)
+            for kind in vars(module).values()
+            if isinstance(kind, type) and kind.__module__ == module_name
+            for group, base in _bases().items()
+            if issubclass(kind, base)
+        ]
+        if not kinds:
+            raise ConfigError(f"plugins: '{module_name}' defines no cell and no dataset.")
+        found += kinds
+    return found
+
+
+def _bases() -> dict[str, type[Component]]:
+    from rnnclf.cells import Cell
+    from rnnclf.data import Source
+
+    return {"cell": Cell, "dataset": Source}

@@ -1,0 +1,175 @@
+"""Optimizers and learning-rate schedules, by the names used on the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rnnclf.errors import ConfigError
+from rnnclf.options import Component, option
+from rnnclf.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer as TorchOptimizer
+
+
+@dataclass
+class Optimizer(Component):
+    """Base of every optimizer."""
+
+    lr: float = option(0.002, "learning rate; a schedule scales it from step to step", above=0)
+    weight_decay: float = option(0.0, "pull of the weight matrices towards zero", low=0)
+
+    def build(self, model: nn.Module) -> TorchOptimizer:
+        """The torch optimizer over all weights of `model`; biases and gains are never decayed."""
+        raise NotImplementedError(f"{type(self).__name__} must define build(model).")
+
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        weights = [w for w in model.parameters() if w.requires_grad]
+        return [
+            {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+
+@dataclass
+class Adam(Optimizer):
+    """Adaptive moments; weight decay enters the gradient."""
+
+    name: str = "adam"
+    beta1: float = option(0.9, "memory of the mean of the gradients", low=0, below=1)
+    beta2: float = option(0.999, "memory of the mean of their squares", low=0, below=1)
+    eps: float = option(1e-8, "least divisor", above=0)
+
+    def build(self, model: nn.Module) -> TorchOptimizer:
+        from torch import optim
+
+        return optim.Adam(self._groups(model), **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        # fused: one pass over all weights instead of one per operation and weight
+        return {"lr": self.lr, "betas": (self.beta1, self.beta2), "eps": self.eps, "fused": True}
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
+
+    name: str = "adamw"
+    weight_decay: float = option(0.01, "pull of the weight matrices towards zero", low=0)
+
+    def build(self, model: nn.Module) -> TorchOptimizer:
+        from torch import optim
+
+        return optim.AdamW(self._groups(model), **self._settings())
+
+
+@dataclass
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    name: str = "sgd"
+    lr: float = option(0.1, "learning rate; a schedule scales it from step to step", above=0)
+    momentum: float = option(0.9, "memory of the earlier steps; 0 for none", low=0, below=1)
+    nesterov: bool = option(False, "look ahead along the momentum before each step")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("optimizer.nesterov needs a momentum above 0, got 0.")
+
+    def build(self, model: nn.Module) -> TorchOptimizer:
+        from torch import optim
+
+        return optim.SGD(
+            self._groups(model),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            fused=True,
+        )
+
+
+@dataclass
+class RMSprop(Optimizer):
+    """Steps divided by the running root mean square of the gradient."""
+
+    name: str = "rmsprop"
+    lr: float = option(0.001, "learning rate; a schedule scales it from step to step", above=0)
+    alpha: float = option(0.99, "memory of the mean of the squared gradients", low=0, below=1)
+    momentum: float = option(0.0, "memory of the earlier steps; 0 for none", low=0, below=1)
+    eps: float = option(1e-8, "least divisor", above=0)
+
+    def build(self, model: nn.Module) -> TorchOptimizer:
+        from torch import optim
+
+        return optim.RMSprop(
+            self._groups(model), lr=self.lr, alpha=self.alpha, momentum=self.momentum, eps=self.eps
+        )
+
+
+@dataclass
+class Schedule(Component):
+    """Base of every schedule: what the learning rate is multiplied by at each step."""
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor at `step`, counted from 0, of `total` steps."""
+        raise NotImplementedError(f"{type(self).__name__} must define factor(step, total).")
+
+
+@dataclass
+class Constant(Schedule):
+    """The learning rate stays as it is."""
+
+    name: str = "constant"
+
+    def factor(self, step: int, total: int) -> float:
+        return 1.0
+
+
+@dataclass
+class Cosine(Schedule):
+    """After a linear warm-up, half a cosine wave from 1 down to `final`."""
+
+    name: str = "cosine"
+    warmup: float = option(0.0, "share of all steps in which the rate rises from 0 to 1", low=0, below=1)
+    final: float = option(0.0, "factor after the last step", low=0, high=1)
+
+    def factor(self, step: int, total: int) -> float:
+        warmup_steps = int(self.warmup * total)
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        return _cosine(1.0, self.final, (step - warmup_steps) / (total - warmup_steps))
+
+
+@dataclass
+class OneCycle(Schedule):
+    """Up from `start` to 1 and down to `final`, each along half a cosine wave.
+
+    Smith & Topin 2018, https://arxiv.org/abs/1708.07120, in two phases, as torch's OneCycleLR.
+    """
+
+    name: str = "onecycle"
+    warmup: float = option(0.3, "share of all steps in which the rate rises", above=0, below=1)
+    start: float = option(0.04, "factor at the first step", above=0, high=1)
+    final: float = option(4e-6, "factor at the last step", low=0, high=1)
+
+    def factor(self, step: int, total: int) -> float:
+        top, end = max(self.warmup * total - 1, 0), total - 1
+        if step <= top:
+            return _cosine(self.start, 1.0, step / top if top else 1.0)
+        return _cosine(1.0, self.final, (step - top) / (end - top))
+
+
+def _cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+OPTIMIZERS: Registry[type[Optimizer]] = Registry(
+    "optimizer", {"adam": Adam, "adamw": AdamW, "sgd": SGD, "rmsprop": RMSprop}
+)
+SCHEDULES: Registry[type[Schedule]] = Registry(
+    "schedule", {"constant": Constant, "cosine": Cosine, "onecycle": OneCycle}
+)

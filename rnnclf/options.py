@@ -1,0 +1,137 @@
+"""Options: dataclass fields that carry their meaning and their range.
+
+A component of rnnclf (a cell, an optimizer, a data source …) is a dataclass of its options with the
+methods that need them. `option` states an option's default, meaning and range in one place; the
+same facts check a command line, a checkpoint and a call from Python, and fill `rnnclf show`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, TypeVar
+
+from rnnclf.errors import ConfigError
+from rnnclf.registry import did_you_mean
+
+T = TypeVar("T")
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> T:
+    """A dataclass field with a default, a meaning and a range.
+
+    `low` and `high` are the least and greatest allowed value, `above` and `below` the same with the
+    bound itself left out; `choices` lists the allowed words. None is allowed where it is the
+    field's declared type.
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)  # type: ignore[return-value]
+    return field(default=default, metadata=metadata)
+
+
+def described_range(option_field: "Field[Any]") -> str:
+    """The allowed values of an option in words: 'at least 1', 'tanh or relu', '' where all are."""
+    if choices := option_field.metadata.get("choices"):
+        return _listed(choices)
+    limits = option_field.metadata.get("limits", {})
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    parts = [f"{words[k]} {limits[k]}" for k in words if limits.get(k) is not None]
+    return " and ".join(parts)
+
+
+def check(kind: type, values: Mapping[str, Any], path: str = "") -> None:
+    """Raises ConfigError for the first of `values` outside the range that `kind` declares for it.
+
+    `path` is put before the key in the message: 'cell.' makes 'cell.forget_bias'.
+    """
+    for option_field in fields(kind):
+        if option_field.name in values:
+            _check_one(option_field, values[option_field.name], path + option_field.name)
+
+
+def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
+    choices = option_field.metadata.get("choices")
+    if choices and value not in choices:
+        hint = did_you_mean(str(value), choices)
+        raise ConfigError(f"{key} must be {_listed(choices)}, got '{value}'.{hint}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    limits = option_field.metadata.get("limits", {})
+    tests = {
+        "low": lambda limit: value >= limit,
+        "high": lambda limit: value <= limit,
+        "above": lambda limit: value > limit,
+        "below": lambda limit: value < limit,
+    }
+    within = all(tests[k](limit) for k, limit in limits.items() if limit is not None)
+    if not math.isfinite(value) or not within:  # NaN fails every comparison; infinity has no range
+        allowed = described_range(option_field) or "a finite number"
+        raise ConfigError(f"{key} must be {allowed}, got {value}.")
+
+
+def _listed(words: Iterable[str]) -> str:
+    *head, last = words
+    return f"{', '.join(head)} or {last}" if head else str(last)
+
+
+@dataclass
+class Options:
+    """Base of every component: checks its own options when it is made."""
+
+    def __post_init__(self) -> None:
+        check(type(self), vars(self))
+
+
+@dataclass
+class Component(Options):
+    """A component that is chosen by its name in a registry; `name` is that name."""
+
+    name: str = "component"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fixed = type(self).name
+        if self.name != fixed:
+            raise ConfigError(f"The name '{fixed}' cannot be changed to '{self.name}': choose another component.")
+
+
+@dataclass(frozen=True)
+class OptionFacts:
+    """One option as `rnnclf show` prints it."""
+
+    name: str
+    type: str
+    default: Any
+    range: str
+    help: str
+
+
+def described(kind: type) -> list[OptionFacts]:
+    """The options of a component, in the order in which they are declared."""
+    return [
+        OptionFacts(
+            name=option_field.name,
+            type=getattr(option_field.type, "__name__", str(option_field.type)),
+            default=_default(option_field),
+            range=described_range(option_field),
+            help=option_field.metadata["help"],
+        )
+        for option_field in fields(kind)
+        if "help" in option_field.metadata
+    ]
+
+
+def _default(option_field: "Field[Any]") -> Any:
+    if option_field.default_factory is not MISSING:
+        return option_field.default_factory()
+    return option_field.default

@@ -1,0 +1,193 @@
+"""Training: one generator that yields an EpochResult per epoch.
+
+Knows nothing of files or screens, and never sees the test split.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rnnclf.data import SequenceDataset
+from rnnclf.errors import DivergedError
+from rnnclf.metrics import Evaluation, Score
+from rnnclf.optim import Optimizer, Schedule
+
+EVALUATION_BATCH = 1000  # sequences; large products, little memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
+    epoch is that of its last batch instead of all of them.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    clip: float | None = None
+    label_smoothing: float = 0.0
+    last_batch: bool = False
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """Where training stands after a batch; the counts are those of the epoch so far."""
+
+    epoch: int
+    seen: int
+    of: int
+    correct: int
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch: its scores, the learning rate of its last step, its seconds of training and validation."""
+
+    epoch: int
+    train: Score
+    validation: Score
+    learning_rate: float
+    seconds: float
+    test: Score | None = None  # filled in by whoever holds the test split, never here
+
+
+@dataclass
+class Training:
+    """A model on its way: what has to be kept to go on after an interruption."""
+
+    model: nn.Module
+    recipe: Recipe
+    epoch: int = 0
+    """Epochs done."""
+    torch_optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.torch_optimizer = self.recipe.optimizer.build(self.model)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, the optimizer's memory and the random generators, by name."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            for key, value in self.torch_optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{key}.{name}"] = value
+        tensors["random.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], epoch: int) -> None:
+        """Goes back to where `tensors` were taken, after `epoch` epochs."""
+        self.epoch = epoch
+        self.model.load_state_dict(
+            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        )
+        parameters = dict(self.model.named_parameters())
+        self.torch_optimizer.state.clear()
+        for full_name, tensor in tensors.items():
+            if full_name.startswith("optimizer."):
+                _, key, name = full_name.split(".", 2)
+                self.torch_optimizer.state[parameters[name]][key] = tensor.clone()
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def fit(
+    training: Training,
+    train: SequenceDataset,
+    validation: SequenceDataset,
+    on_batch: Callable[[BatchProgress], None] = lambda progress: None,
+) -> Iterator[EpochResult]:
+    """Trains until the recipe's epochs are done, and yields the result of each.
+
+    Between two results the caller may score or save the model; it must not change it.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite; the message names epoch and batch.
+    """
+    while training.epoch < training.recipe.epochs:
+        started = time.perf_counter()
+        score, learning_rate = _train_one_epoch(training, train, on_batch)
+        validated = evaluate(training.model, validation).score
+        if not math.isfinite(validated.loss):
+            raise DivergedError(_diverged(training, "validation loss", validated.loss, "after its last batch"))
+        training.epoch += 1
+        seconds = time.perf_counter() - started
+        yield EpochResult(training.epoch, score, validated, learning_rate, seconds)
+
+
+def _train_one_epoch(
+    training: Training, train: SequenceDataset, on_batch: Callable[[BatchProgress], None]
+) -> tuple[Score, float]:
+    recipe, model = training.recipe, training.model
+    order_N = torch.randperm(len(train))
+    if recipe.last_batch:
+        order_N = order_N[: max(len(train) // recipe.batch_size, 1) * recipe.batch_size]
+    order_N = order_N.to(train.y_N.device)
+    batches = math.ceil(len(order_N) / recipe.batch_size)
+    model.train()
+    seen = correct = 0
+    loss_sum = rate = 0.0
+    for number, (x_BTI, y_B, lengths_B) in enumerate(train.batches(recipe.batch_size, order_N)):
+        rate = _set_rate(training, training.epoch * batches + number, recipe.epochs * batches)
+        logits_BK = model(x_BTI, lengths_B)
+        loss = functional.cross_entropy(logits_BK, y_B, label_smoothing=recipe.label_smoothing)
+        loss_value = loss.item()
+        if not math.isfinite(loss_value):
+            where = f"at batch {number + 1} of {batches}"
+            raise DivergedError(_diverged(training, "loss", loss_value, where))
+        training.torch_optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        training.torch_optimizer.step()
+        seen += len(y_B)
+        correct += int((logits_BK.argmax(dim=-1) == y_B).sum())
+        loss_sum += loss_value * len(y_B)
+        on_batch(BatchProgress(training.epoch + 1, seen, len(order_N), correct))
+    if recipe.last_batch:  # scored once more, with the weights that it has just changed
+        return evaluate(model, train.subset(order_N[-recipe.batch_size :])).score, rate
+    return Score(correct, seen, loss_sum / seen), rate
+
+
+def _set_rate(training: Training, step: int, total: int) -> float:
+    recipe = training.recipe
+    rate = recipe.optimizer.lr * recipe.schedule.factor(step, total)
+    for group in training.torch_optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _diverged(training: Training, what: str, value: float, where: str) -> str:
+    lr, clip = training.recipe.optimizer.lr, training.recipe.clip
+    advice = f"a smaller learning rate (optimizer.lr is {lr:g})"
+    if clip is None or clip > 1:
+        advice += " or clipped gradients (clip=1)"
+    return f"The {what} became {value} in epoch {training.epoch + 1}, {where}. Try {advice}."
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, data: SequenceDataset) -> Evaluation:
+    """Classifies every sequence of `data` and counts what was taken for what."""
+    model.eval()
+    k = len(data.classes)
+    counts_KK = torch.zeros(k * k, dtype=torch.int64, device=data.y_N.device)
+    loss_sum: Any = torch.zeros((), dtype=torch.float64)
+    for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
+        logits_BK = model(x_BTI, lengths_B)
+        counts_KK += torch.bincount(y_B * k + logits_BK.argmax(dim=-1), minlength=k * k)
+        loss_sum = loss_sum + functional.cross_entropy(logits_BK, y_B, reduction="sum").cpu().double()
+    rows = counts_KK.reshape(k, k).tolist()
+    return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum.item() / len(data))

@@ -1,0 +1,120 @@
+"""What can be chosen: every group, every choice, with what is known of it. Torch-free."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rnnclf.cells import Cell
+from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
+from rnnclf.config import GROUPS
+from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.options import OptionFacts, described
+from rnnclf.readout import READOUTS
+from rnnclf.registry import Registry
+
+EXAMPLE_INPUTS = 28  # features of a row of MNIST, where parameter counts are compared
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice of a group."""
+
+    group: str
+    name: str
+    summary: str
+    word: str
+    """How it is chosen on the command line."""
+    details: str = ""
+    options: tuple[OptionFacts, ...] = ()
+    facts: tuple[tuple[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "options": [asdict(o) for o in self.options], "facts": dict(self.facts)}
+
+
+def _components(group: str) -> list[Choice]:
+    return [_component(group, name, kind) for name, kind in GROUPS[group].items()]
+
+
+def _component(group: str, name: str, kind: Any) -> Choice:
+    summary, _, details = (inspect.getdoc(kind) or "").partition("\n")
+    return Choice(
+        group=group,
+        name=name,
+        summary=summary,
+        word=f"{group}={name}",
+        details=details.strip(),
+        options=tuple(o for o in described(kind) if o.name != "hidden_size"),
+        facts=_cell_facts(kind) if issubclass(kind, Cell) else (),
+    )
+
+
+def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
+    cell = kind()
+    shapes = [spec.shape for spec in cell.parameters(EXAMPLE_INPUTS).values()]
+    paper = kind.paper
+    return (
+        ("parameters", sum(map(math.prod, shapes))),
+        ("formula", kind.formula.replace("*", "")),
+        ("gates", ", ".join(kind.gates)),
+        ("engine", kind.engine),
+        ("paper", f"{paper}, {paper.title}, {paper.url}" if paper else ""),
+        ("source", str(paper) if paper else ""),
+    )
+
+
+def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
+    choices = []
+    for name, function in registry.items():
+        summary, _, details = (inspect.getdoc(function) or "").partition("\n")
+        choices.append(Choice(group, name, summary, f"{word}={name}", details.strip()))
+    return choices
+
+
+def _experiments() -> list[Choice]:
+    choices = []
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comments = [line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line]
+        body = "\n".join(line for line in lines if not line.startswith("#"))
+        choices.append(Choice("experiment", path.stem, " ".join(comments), f"experiment={path.stem}", body))
+    return choices
+
+
+_SOURCES: dict[str, Callable[[], list[Choice]]] = {
+    **{group: (lambda group=group: _components(group)) for group in GROUPS},  # type: ignore[misc]
+    "experiment": _experiments,
+    "readout": lambda: _functions("readout", READOUTS, "readout"),
+    "input_init": lambda: _functions("input_init", INPUT_INITS, "cell.input_init"),
+    "recurrent_init": lambda: _functions("recurrent_init", RECURRENT_INITS, "cell.recurrent_init"),
+}
+
+KINDS: Registry[Callable[[], list[Choice]]] = Registry("group", _SOURCES)
+
+
+def group_named(word: str) -> str:
+    """The group that `word` means, in the singular or the plural: cells → cell."""
+    singular = word.removesuffix("s")
+    name = singular if singular in KINDS else word
+    KINDS[name]  # UnknownNameError where there is none
+    return name
+
+
+def list_choices(word: str | None = None, plugins: tuple[str, ...] = ()) -> list[Choice]:
+    """All choices, or those of one group."""
+    register(list(plugins))
+    groups = KINDS.names() if word is None else [group_named(word)]
+    return [choice for group in groups for choice in KINDS[group]()]
+
+
+def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:
+    """One choice of a group, whole. Raises UnknownNameError."""
+    group = group_named(word)
+    choices = {choice.name: choice for choice in list_choices(group, plugins)}
+    return Registry(group, choices)[name]
+
+

@@ -1,0 +1,84 @@
+"""The machine a run is on: where it computes, and what of it belongs into the records."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import rnnclf
+from rnnclf.config import Config
+from rnnclf.errors import ConfigError
+
+
+def prepare(config: Config) -> torch.device:
+    """Sets the number of threads and returns the device. Raises ConfigError where there is none such."""
+    if config.threads != "auto":
+        torch.set_num_threads(int(config.threads))
+    # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
+    torch.set_flush_denormal(True)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [name for name, available in there.items() if available]
+    name = present[0] if config.device == "auto" else config.device
+    if name not in present:
+        raise ConfigError(f"device={name} is not available here; available: {', '.join(present)}.")
+    return torch.device(name)
+
+
+def device_in_words(device: torch.device) -> str:
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
+    """What has to be known to repeat a run, beside its configuration."""
+    packages = ("torch", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "torchvision")
+    return {
+        "command": shlex.join(sys.argv),
+        "versions": {
+            "rnnclf": rnnclf.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+        "git_revision": _git_revision(),
+        "hardware": {
+            "system": platform.platform(),
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        },
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "data_fingerprint": fingerprint,
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that rnnclf runs from, '+' after it where files are changed."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

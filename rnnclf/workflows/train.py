@@ -1,0 +1,177 @@
+"""One run: from a Config to a run folder full of results. Prints nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rnnclf import __version__, checkpoint
+from rnnclf.config import Config
+from rnnclf.data import Splits
+from rnnclf.files import write_json
+from rnnclf.metrics import Score
+from rnnclf.model import SequenceClassifier
+from rnnclf.training import BatchProgress, EpochResult, Recipe, Training, evaluate, fit
+from rnnclf.workflows import machine
+from rnnclf.workflows.runs import RunFolder, write_csv
+
+log = logging.getLogger("rnnclf")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run before its first epoch."""
+
+    config: Config
+    parameters: int
+    sizes: dict[str, int]
+    """Sequences of each split."""
+    device: str
+
+
+class Watcher:
+    """Is told how a run goes. This one does nothing; the console's draw."""
+
+    def started(self, facts: RunFacts) -> None:
+        """The data are read, the model is built."""
+
+    def batch(self, progress: BatchProgress) -> None:
+        """A batch is done."""
+
+    def epoch(self, result: EpochResult, best: bool) -> None:
+        """An epoch is done and saved; `best` says whether it is the best so far."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run; `results` is the content of results.json."""
+
+    folder: RunFolder
+    results: dict[str, Any]
+    scores: dict[str, Score]
+    """By split, of the best epoch."""
+
+
+def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
+    """The classifier that `config` describes, with weights drawn from torch's random generator."""
+    return SequenceClassifier(
+        config.cell,
+        input_size,
+        classes,
+        layers=config.layers,
+        bidirectional=config.bidirectional,
+        readout=config.readout,
+        dropout=config.dropout,
+    )
+
+
+def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Report:
+    """Trains one classifier and writes everything that belongs into its run folder.
+
+    Raises an RnnclfError for what the user can put right: data, device, a loss that diverges, a disk
+    that is full. The checkpoints written so far stay whole.
+    """
+    watch = watch or Watcher()
+    started = time.perf_counter()
+    device = machine.prepare(config)
+    splits = config.dataset.load()
+    write_json(folder.provenance, machine.provenance(device, splits.fingerprint))
+
+    torch.manual_seed(config.seed)
+    model = build_model(config, splits.train.input_size, len(splits.train.classes)).to(device)
+    parts = {name: splits[name].to(device) for name in ("train", "validation", "test")}
+    sizes = {name: len(part) for name, part in parts.items()}
+    watch.started(RunFacts(config, model.parameter_count(), sizes, machine.device_in_words(device)))
+
+    tutorial = config.protocol == "tutorial"
+    training = Training(model, _recipe(config))
+    epochs: list[EpochResult] = []
+    best: EpochResult | None = None
+    for result in fit(training, parts["train"], parts["validation"], watch.batch):
+        if tutorial:
+            result = replace(result, test=evaluate(model, parts["test"]).score)
+        epochs.append(result)
+        write_csv(folder.epochs, map(_row, epochs))
+        header = _header(config, splits, result)
+        checkpoint.save(folder.last, header, training.tensors())
+        is_best = best is None or _rank(result) > _rank(best)
+        if is_best:
+            best = result
+            checkpoint.save(folder.best, header, _weights(model))
+        log.info("%s", _row(result))
+        watch.epoch(result, is_best)
+    trained = time.perf_counter()
+
+    assert best is not None  # a recipe has at least one epoch
+    model.load_state_dict(checkpoint.load(folder.best).model_tensors())
+    scores = {name: evaluate(model, part).score for name, part in parts.items()}
+    results = {
+        "format": 1,
+        "cell": config.cell.name,
+        "dataset": config.dataset.name,
+        "hidden": config.cell.hidden_size,
+        "parameters": model.parameter_count(),
+        "seed": config.seed,
+        "protocol": config.protocol,
+        "epochs": len(epochs),
+        "best_epoch": best.epoch,
+        **{name: score.to_dict() for name, score in scores.items()},
+        "epoch_seconds": [round(result.seconds, 4) for result in epochs],
+        "train_seconds": round(trained - started, 3),
+        "total_seconds": round(time.perf_counter() - started, 3),
+    }
+    write_json(folder.results, results)
+    return Report(folder, results, scores)
+
+
+def _recipe(config: Config) -> Recipe:
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        clip=config.clip,
+        label_smoothing=config.label_smoothing,
+        last_batch=config.protocol == "tutorial",
+    )
+
+
+def _rank(result: EpochResult) -> tuple[float, float]:
+    """Better by validation accuracy; between equals, by validation loss."""
+    return result.validation.accuracy, -result.validation.loss
+
+
+def _row(result: EpochResult) -> dict[str, Any]:
+    test = {} if result.test is None else {"test_accuracy": result.test.accuracy}
+    return {
+        "epoch": result.epoch,
+        "train_loss": result.train.loss,
+        "train_accuracy": result.train.accuracy,
+        "validation_loss": result.validation.loss,
+        "validation_accuracy": result.validation.accuracy,
+        **test,
+        "learning_rate": result.learning_rate,
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _header(config: Config, splits: Splits, result: EpochResult) -> dict[str, Any]:
+    """All that eval needs to know beside the weights."""
+    return {
+        "rnnclf": __version__,
+        "config": config.to_plain(),
+        "classes": list(splits.train.classes),
+        "input_size": splits.train.input_size,
+        "steps": splits.train.steps,
+        "fingerprint": splits.fingerprint,
+        "epoch": result.epoch,
+        "metrics": {"validation": result.validation.to_dict()},
+    }
+
+
+def _weights(model: SequenceClassifier) -> dict[str, torch.Tensor]:
+    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
