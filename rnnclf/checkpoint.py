@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
+HEADER_TYPES = {"config": dict, "classes": list, "input_size": int, "fingerprint": str, "epoch": int}
 HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
 
 
@@ -79,8 +80,10 @@ def read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has checkpoint format {version!r}; this version of rnnclf reads format {FORMAT}."
         )
-    assert isinstance(header, dict)
-    return header
+    for key, kind in HEADER_TYPES.items():
+        if not isinstance(header.get(key), kind):
+            raise CheckpointError(f"{path} is damaged: its header has no valid '{key}'.")
+    return dict(header)
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,32 +28,41 @@ class Commands(TyperGroup):
     """Errors become text and exit codes here, around all commands."""
 
     def invoke(self, ctx: Any) -> Any:
-        _exit_on_sigterm()
         try:
-            return super().invoke(ctx)
-        except (RnnclfError, JobFailed) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            from rnnclf.console.screen import print_error
-
-            print_error(str(error))
-            raise typer.Exit(2 if isinstance(error, RnnclfError) else 1) from None
+            with _exit_on_sigterm():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # Click's own ends of a command (an exit, a usage error) are its to handle.
-            if os.environ.get("HYDRA_FULL_ERROR") == "1" or "click" in type(error).__module__:
+            # Typer's own ends of a command (an exit, a usage error) are its to handle.
+            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
+            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            traceback.print_exc()
-            raise typer.Exit(1) from None
+            raise typer.Exit(_told(error)) from None
 
 
-def _exit_on_sigterm() -> None:
+def _told(error: Exception) -> int:
+    """Tells what went wrong, on stderr, and returns the exit code for it."""
+    if not isinstance(error, RnnclfError | JobFailed):
+        traceback.print_exception(error)
+        return 1
+    from rnnclf.console.screen import print_error
+
+    print_error(str(error))
+    return 2 if isinstance(error, RnnclfError) else 1
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
     """A batch system's kill unwinds like Ctrl-C: status.json says "interrupted"."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # whoever called us there handles signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    except ValueError:  # not in the main thread: whoever called us there handles signals
-        pass
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -90,14 +102,18 @@ def _show_version(yes: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Train, compare and trust recurrent sequence classifiers."""
 
 
 # Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
-@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@app.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
 def train(
     words: Annotated[
         list[str] | None,
@@ -105,7 +121,7 @@ def train(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru hidden=50,150[/]; more: [cyan]train --help[/]."""
+    """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.hydra_app.bridge import run_hydra, swept_folder
 
@@ -170,7 +186,9 @@ def evaluate(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Where the timestamped folder of the tables is made.")] = Path("outputs"),
+    output: Annotated[Path, typer.Option(help="Where the timestamped folder of the tables is made.")] = Path(
+        "outputs"
+    ),
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
@@ -197,7 +215,10 @@ def _is_path(word: str) -> bool:
 @app.command("list")
 def list_(
     group: Annotated[
-        str | None, typer.Argument(autocompletion=_complete_group, help="cells, datasets, optimizers …; all if left out.")
+        str | None,
+        typer.Argument(
+            autocompletion=_complete_group, help="cells, datasets, optimizers …; all if left out."
+        ),
     ] = None,
     plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
     json: AsJson = False,
@@ -217,7 +238,9 @@ def list_(
 @app.command()
 def show(
     group: Annotated[str, typer.Argument(autocompletion=_complete_group, help="cell, dataset, optimizer …")],
-    name: Annotated[str, typer.Argument(autocompletion=_complete_choice, help="The choice, for instance lstm.")],
+    name: Annotated[
+        str, typer.Argument(autocompletion=_complete_choice, help="The choice, for instance lstm.")
+    ],
     plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
     json: AsJson = False,
 ) -> None:

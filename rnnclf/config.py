@@ -45,9 +45,7 @@ class Config(Options):
     layers: int = option(1, "recurrent layers on top of each other", low=1, high=1000)
     bidirectional: bool = option(False, "run each layer backward in time as well")
     readout: str = option("last", "how the outputs of all steps become one vector", choices=READOUTS)
-    dropout: float = option(
-        0.0, "share of values dropped between layers and before the head", low=0, below=1
-    )
+    dropout: float = option(0.0, "share of values dropped between layers and before the head", low=0, below=1)
     epochs: int = option(20, "passes over the training data", low=1)
     batch_size: int = option(150, "sequences per step", low=1)
     clip: float | None = option(1.0, "greatest norm of the gradients; null: as they are", above=0)
@@ -60,9 +58,7 @@ class Config(Options):
     seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
-    plugins: list[str] = field(
-        default_factory=list, metadata={"help": "modules with components of your own"}
-    )
+    plugins: list[str] = field(default_factory=list, metadata={"help": "modules with components of your own"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,7 +65,8 @@ class ClassScore(NamedTuple):
     support: int
 
 
-class Confusion(NamedTuple):
+@dataclass(frozen=True)
+class Confusion:
     """`count` sequences of class `true` were taken for class `predicted`."""
 
     true: str

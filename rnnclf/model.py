@@ -70,6 +70,9 @@ class SequenceClassifier(nn.Module):
             expected = f"(batch, time, {self.input_size})"
             raise ValueError(f"x must have shape {expected}, got {tuple(x_BTI.shape)}.")
         x_TBI = x_BTI.transpose(0, 1)
+        if lengths_B is not None:
+            # a NaN in the padding would survive every mask: its gradient is 0 · NaN
+            x_TBI = x_TBI.masked_fill(_padding(x_TBI, lengths_B), 0)
         directions: list[list[Tensor]] = []
         for index, layer in enumerate(self.layers):
             if index > 0:
@@ -90,6 +93,12 @@ def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:
     t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
     source_TB = torch.where(t_T1 < lengths_B, lengths_B - 1 - t_T1, t_T1)
     return x_TBI.gather(0, source_TB.unsqueeze(-1).expand_as(x_TBI))
+
+
+def _padding(x_TBI: Tensor, lengths_B: Tensor) -> Tensor:
+    """True (T, B, 1) at the steps after the end of each sequence."""
+    t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
+    return (t_T1 >= lengths_B).unsqueeze(-1)
 
 
 def _side_by_side(directions: list[list[Tensor]], lengths_B: Tensor | None) -> Tensor:

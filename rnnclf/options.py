@@ -102,7 +102,9 @@ class Component(Options):
         super().__post_init__()
         fixed = type(self).name
         if self.name != fixed:
-            raise ConfigError(f"The name '{fixed}' cannot be changed to '{self.name}': choose another component.")
+            raise ConfigError(
+                f"The name '{fixed}' cannot be changed to '{self.name}': choose another component."
+            )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def mean(outputs: Sequence[Tensor], lengths_B: Tensor | None) -> Tensor:
 
 
 def max(outputs: Sequence[Tensor], lengths_B: Tensor | None) -> Tensor:
-    """The greatest value of each unit; the repeats after the end of a sequence change nothing."""
+    """The greatest value of each unit over the valid steps."""
+    # the repeats after the end of a sequence change nothing
     import torch
 
     return torch.stack(tuple(outputs)).amax(dim=0)

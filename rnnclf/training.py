@@ -122,7 +122,9 @@ def fit(
         score, learning_rate = _train_one_epoch(training, train, on_batch)
         validated = evaluate(training.model, validation).score
         if not math.isfinite(validated.loss):
-            raise DivergedError(_diverged(training, "validation loss", validated.loss, "after its last batch"))
+            raise DivergedError(
+                _diverged(training, "validation loss", validated.loss, "after its last batch")
+            )
         training.epoch += 1
         seconds = time.perf_counter() - started
         yield EpochResult(training.epoch, score, validated, learning_rate, seconds)

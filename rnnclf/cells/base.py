@@ -109,18 +109,17 @@ class GatedCell(Cell):
     """
 
     input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
-    recurrent_init: str = option(
-        "orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS
-    )
+    recurrent_init: str = option("orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS)
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         rows = len(self.gates) * self.hidden_size
         fan = Fan(inputs=input_size, hidden=self.hidden_size, gates=len(self.gates))
-        input_init, recurrent_init = INPUT_INITS[self.input_init], RECURRENT_INITS[self.recurrent_init]
+        input_init, recurrent_init = (
+            INPUT_INITS[self.input_init],
+            RECURRENT_INITS[self.recurrent_init],
+        )
         return {
-            "input_weight": ParameterSpec(
-                (rows, input_size), lambda w: _each_gate(w, fan, input_init)
-            ),
+            "input_weight": ParameterSpec((rows, input_size), lambda w: _each_gate(w, fan, input_init)),
             "recurrent_weight": ParameterSpec(
                 (rows, self.hidden_size), lambda w: _each_gate(w, fan, recurrent_init)
             ),

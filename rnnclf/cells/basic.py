@@ -24,7 +24,9 @@ class Basic(GatedCell):
     name: str = "basic"
     nonlinearity: str = option("tanh", "f in the equation", choices=("tanh", "relu"))
 
-    paper: ClassVar = Paper("Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1")
+    paper: ClassVar = Paper(
+        "Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1"
+    )
     formula: ClassVar[str] = "h*(n + h + 1)"
     gates: ClassVar[tuple[str, ...]] = ("h",)
 

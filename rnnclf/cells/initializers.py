@@ -43,14 +43,17 @@ def glorot(block: Tensor, fan: Fan) -> None:
 
 
 def orthogonal(block: Tensor, fan: Fan) -> None:
-    """Random orthogonal rows or columns; a square block has all singular values 1."""
+    """Random, with orthogonal rows or columns: singular values 1."""
     from torch.nn import init
 
     init.orthogonal_(block)
 
 
 def identity(block: Tensor, fan: Fan) -> None:
-    """The identity matrix: the state is kept as it is (Le et al. 2015, https://arxiv.org/abs/1504.00941)."""
+    """The identity matrix, as in IRNN: the state is kept as it is.
+
+    Le et al. 2015, https://arxiv.org/abs/1504.00941
+    """
     from torch.nn import init
 
     init.eye_(block)
@@ -63,7 +66,7 @@ def torch_default(block: Tensor, fan: Fan) -> None:
 
 
 def tensorflow1(block: Tensor, fan: Fan) -> None:
-    """Glorot-uniform over the one kernel (I + H, G·H) that TensorFlow 1 joins input and state in."""
+    """Glorot-uniform over TensorFlow 1's one kernel for input and state, (I + H, G·H)."""
     limit = math.sqrt(6 / (fan.inputs + fan.hidden + fan.gates * fan.hidden))
     block.uniform_(-limit, limit)
 

@@ -39,7 +39,10 @@ class LSTM(GatedCell):
     forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
 
     paper: ClassVar = Paper(
-        "Long Short-Term Memory", "Hochreiter & Schmidhuber", 1997, "https://doi.org/10.1162/neco.1997.9.8.1735"
+        "Long Short-Term Memory",
+        "Hochreiter & Schmidhuber",
+        1997,
+        "https://doi.org/10.1162/neco.1997.9.8.1735",
     )
     formula: ClassVar[str] = "4*h*(n + h + 1)"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")

@@ -31,7 +31,12 @@ def show_choices(choices: Sequence[Choice]) -> None:
             table.add_row(choice.word, choice.summary, *extra)
         console.print(table)
         if group == "cell":
-            console.print(Text(f"parameters: hidden=150 on {EXAMPLE_INPUTS} features, without the head\n", style="dim"))
+            console.print(
+                Text(
+                    f"parameters: hidden=150 on {EXAMPLE_INPUTS} features, without the head\n",
+                    style="dim",
+                )
+            )
 
 
 def show_choice(choice: Choice) -> None:
@@ -43,14 +48,28 @@ def show_choice(choice: Choice) -> None:
         console.print(Text("\n" + choice.details))
     for name, value in choice.facts:
         if name != "source" and value != "":
-            shown = f"{value:,} at hidden=150 on {EXAMPLE_INPUTS} features" if name == "parameters" else str(value)
-            console.print(Text(f"\n{name:<12}" if name == "parameters" else f"{name:<12}", style="bold").append(shown, style="not bold"))
+            shown = (
+                f"{value:,} at hidden=150 on {EXAMPLE_INPUTS} features"
+                if name == "parameters"
+                else str(value)
+            )
+            console.print(
+                Text(f"\n{name:<12}" if name == "parameters" else f"{name:<12}", style="bold").append(
+                    shown, style="not bold"
+                )
+            )
     if choice.options:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for column in ("option", "default", "range", "what it does"):
             table.add_column(column, no_wrap=column == "option")
         for o in choice.options:
             key = Text(f"{choice.group}.{o.name}", style="cyan")
-            default = "null" if o.default is None else str(o.default).lower() if isinstance(o.default, bool) else str(o.default)
+            default = (
+                "null"
+                if o.default is None
+                else str(o.default).lower()
+                if isinstance(o.default, bool)
+                else str(o.default)
+            )
             table.add_row(key, default, o.range or ("true or false" if o.type == "bool" else ""), o.help)
         console.print(table)

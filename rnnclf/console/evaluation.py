@@ -27,7 +27,7 @@ def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
     """One checkpoint with all its details, or many as a table."""
     console = screen()
     details = len(results) == 1
-    console.print(_all(results, details), width=None if console.is_terminal else max(console.width, 100))
+    console.print(_all(results, details))
     where = "saved in" if details else "classes and confusions of each are in"
     console.print(f"{where} {short(folder)}", soft_wrap=True, markup=False)
 
@@ -48,13 +48,14 @@ def _overview(results: Sequence[Evaluated]) -> Table:
     table.add_column("data")
     for column in ("accuracy", "95 % interval", "correct", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
+    highest = max(result.evaluation.score.accuracy for result in results)
     for result in results:
         score = result.evaluation.score
         table.add_row(
-            short(result.path),
+            _name(result),
             f"{result.config.cell.name} {result.config.cell.hidden_size}",
             f"{result.config.dataset.name} {result.split}",
-            Text(percent(score.accuracy), style="bold green"),
+            Text(percent(score.accuracy), style="bold green" if score.accuracy == highest else ""),
             interval(score.interval95),
             f"{score.correct:,}/{score.total:,}",
             f"{score.loss:.4f}",
@@ -62,18 +63,28 @@ def _overview(results: Sequence[Evaluated]) -> Table:
     return table
 
 
+def _name(result: Evaluated) -> str:
+    """The run folder for its best checkpoint, else the file."""
+    return short(result.path.parent if result.path.name == "best.safetensors" else result.path)
+
+
 def _notes(result: Evaluated) -> list[str]:
     notes = []
     correct = result.evaluation.score.correct
     if result.recorded_correct is not None and result.recorded_correct != correct:
-        notes.append(f"{short(result.path)}: {correct} correct, but its results.json says {result.recorded_correct}.")
+        notes.append(
+            f"{_name(result)}: {correct} correct, but its results.json says {result.recorded_correct}."
+        )
     if result.other_data:
-        notes.append(f"{short(result.path)}: these are not the data that it was trained on.")
+        notes.append(f"{_name(result)}: these are not the data that it was trained on.")
     return notes
 
 
 def _details(result: Evaluated) -> list[RenderableType]:
-    title = Text(f"\n{short(result.path)}, epoch {result.epoch}, {result.parameters:,} parameters", style="bold")
+    title = Text(
+        f"\n{_name(result)}, epoch {result.epoch}, {result.parameters:,} parameters",
+        style="bold",
+    )
     parts: list[RenderableType] = [title, _class_table(result.evaluation)]
     if len(result.evaluation.classes) <= WIDEST_MATRIX:
         parts.append(_matrix(result.evaluation))
@@ -87,7 +98,13 @@ def _class_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right", footer=percent(mean))
     table.add_column("support", justify="right", footer=f"{evaluation.score.total:,}")
     for row in evaluation.by_class():
-        table.add_row(row.name, percent(row.precision), percent(row.recall), percent(row.f1), f"{row.support:,}")
+        table.add_row(
+            row.name,
+            percent(row.precision),
+            percent(row.recall),
+            percent(row.f1),
+            f"{row.support:,}",
+        )
     return table
 
 
@@ -109,8 +126,11 @@ def _confusions(evaluation: Evaluation) -> Text:
     if not pairs:
         return Text("No sequence was taken for another class.")
     support = {row.name: row.support for row in evaluation.by_class()}
-    lines = [
-        f"{pair.true} was taken for {pair.predicted} {pair.count:,} times ({percent(pair.count / support[pair.true])} of all {pair.true})"
-        for pair in pairs
-    ]
+    lines = []
+    for pair in pairs:
+        members = support[pair.true]
+        share = percent(pair.count / members)
+        lines.append(
+            f"{pair.count:,} of the {members:,} '{pair.true}' were taken for '{pair.predicted}' ({share})"
+        )
     return Text("strongest confusions\n", style="bold").append("\n".join(lines), style="not bold")

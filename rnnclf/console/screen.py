@@ -6,8 +6,10 @@ to stderr always.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ from rnnclf.files import write_atomically
 
 PICTURE_WIDTH = 100  # columns of saved tables, in text and as a picture
 
+FILE_WIDTH = 120  # columns of a pipe or a file, which have no width of their own
+
 _to_stderr = False
 
 
@@ -31,7 +35,10 @@ def use_stderr(yes: bool) -> None:
 
 def screen() -> Console:
     """The console that people read. Made anew each time: it follows sys.stdout where tests replace it."""
-    return Console(stderr=_to_stderr, highlight=False)
+    console = Console(stderr=_to_stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
+    return console
 
 
 def print_plain(line: str) -> None:
@@ -55,7 +62,10 @@ def print_json(value: Any) -> None:
 
 class _ScreenHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        text = Text(record.getMessage().strip(), style="dim" if record.levelno < logging.WARNING else "yellow")
+        text = Text(
+            record.getMessage().strip(),
+            style="dim" if record.levelno < logging.WARNING else "yellow",
+        )
         console = screen() if record.levelno < logging.WARNING else Console(stderr=True)
         console.print(text, soft_wrap=True)
 
@@ -68,25 +78,10 @@ def log_handler() -> logging.Handler:
 def save_picture(table: RenderableType, path: Path, title: str) -> None:
     """Writes `table` as text to path.txt and as a picture to path.svg."""
     for suffix in (".txt", ".svg"):
-        console = Console(record=True, width=PICTURE_WIDTH, file=_Nowhere(), highlight=False)
+        console = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), highlight=False)
         console.print(table)
         text = console.export_text() if suffix == ".txt" else console.export_svg(title=title)
         write_atomically(path.with_suffix(suffix), text.encode())
-
-
-class _Nowhere:
-    """A file that forgets; Rich wants one even where it only records."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        return None
-
-    def isatty(self) -> bool:
-        return False
 
 
 def percent(share: float) -> str:

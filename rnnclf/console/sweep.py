@@ -17,10 +17,15 @@ def sweep_table(rows: list[SweepRow]) -> Group:
     """Best first by validation accuracy; failed jobs last, each with its reason."""
     done = [row for row in rows if row.done]
     lost = [row for row in rows if not row.done]
+    common = _common_words(rows)
+
+    def own(row: SweepRow) -> str:
+        return " ".join(word for word in row.overrides if word not in common)
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("", justify="right")
     table.add_column("job", justify="right")
-    table.add_column("overrides", overflow="fold")
+    table.add_column("with", overflow="fold")
     for column in ("validation", "test", "95 % interval", "parameters", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     for rank, row in enumerate(done, start=1):
@@ -28,7 +33,7 @@ def sweep_table(rows: list[SweepRow]) -> Group:
         table.add_row(
             str(rank),
             f"#{row.job}",
-            row.overrides,
+            own(row),
             percent(r["validation"]["accuracy"]),
             percent(r["test"]["accuracy"]),
             interval(r["test"]["interval95"]),
@@ -38,9 +43,15 @@ def sweep_table(rows: list[SweepRow]) -> Group:
         )
     parts: list[Table | Text] = [table] if done else []
     for row in lost:
-        parts.append(Text(f"#{row.job} {row.overrides}: {row.state}: {row.error}", style="red"))
+        parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}", style="red"))
     count = f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy"
-    return Group(*parts, Text(count, style="dim"))
+    return Group(*parts, Text(f"{count}; all with {' '.join(common)}" if common else count, style="dim"))
+
+
+def _common_words(rows: list[SweepRow]) -> list[str]:
+    """The overrides that all jobs share, and that tell none from another."""
+    first = rows[0].overrides if rows else []
+    return [word for word in first if all(word in row.overrides for row in rows)] if len(rows) > 1 else []
 
 
 def save_sweep(rows: list[SweepRow], folder: Path) -> None:
@@ -50,7 +61,7 @@ def save_sweep(rows: list[SweepRow], folder: Path) -> None:
 
 def show_sweep(rows: list[SweepRow], folder: Path) -> None:
     console = screen()
-    console.print(sweep_table(rows), width=None if console.is_terminal else max(console.width, 120))
+    console.print(sweep_table(rows))
     console.print(f"sweep folder: {short(folder)}", soft_wrap=True, markup=False)
     if any(row.done for row in rows):
         console.print(f"evaluate it: rnnclf eval {short(folder)}", soft_wrap=True, markup=False)

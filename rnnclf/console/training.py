@@ -63,7 +63,9 @@ class PlainDisplay(Watcher):
         self.epochs = facts.config.epochs
         print_plain(f"{self.prefix}{_facts_in_words(facts)} (train / validation / test)")
         if facts.config.protocol == "tutorial":
-            print_plain(f"{self.prefix}tutorial protocol: train is the last batch, test is scored every epoch")
+            print_plain(
+                f"{self.prefix}tutorial protocol: train is the last batch, test is scored every epoch"
+            )
 
     def epoch(self, result: EpochResult, best: bool) -> None:
         parts = [
@@ -156,7 +158,13 @@ def accuracy_table(report: Report) -> Table:
     for name, score in report.scores.items():
         style = "bold" if name == "test" else ""
         correct = f"{score.correct:,} of {score.total:,}"
-        row = (name, percent(score.accuracy), interval(score.interval95), correct, f"{score.loss:.4f}")
+        row = (
+            name,
+            percent(score.accuracy),
+            interval(score.interval95),
+            correct,
+            f"{score.loss:.4f}",
+        )
         table.add_row(*row, style=style)
     return table
 

@@ -102,7 +102,9 @@ class Source(Component):
         """Reads the data. Raises DataError where a file is missing or not what it should be."""
         raise NotImplementedError(f"{type(self).__name__} must define load().")
 
-    def _set_aside(self, data: SequenceDataset, count: int, what: str) -> tuple[SequenceDataset, SequenceDataset]:
+    def _set_aside(
+        self, data: SequenceDataset, count: int, what: str
+    ) -> tuple[SequenceDataset, SequenceDataset]:
         """(the rest, `count` sequences set aside as `what`), as the options `split` and `split_seed` say."""
         import torch
 

@@ -101,22 +101,22 @@ def _cache() -> Path:
 
 def _download(file: str) -> Path:
     """Fetches one packed file from torchvision's mirrors into the cache folder."""
-    from torchvision.datasets import MNIST as TorchvisionMNIST
+    from torchvision import datasets
     from torchvision.datasets.utils import download_url
 
-    md5 = dict(TorchvisionMNIST.resources)[file]
+    md5 = dict(datasets.MNIST.resources)[file]
     _cache().mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # torchvision sets none: a silent network would hang for ever
     try:
-        for number, mirror in enumerate(TorchvisionMNIST.mirrors, start=1):
+        for number, mirror in enumerate(datasets.MNIST.mirrors, start=1):
             # aside first: an interrupted download must not be found as a file later
             with tempfile.TemporaryDirectory(dir=_cache()) as aside:
                 try:
                     download_url(mirror + file, aside, file, md5)
                     return Path(aside, file).replace(_cache() / file)
                 except Exception:
-                    if number == len(TorchvisionMNIST.mirrors):
+                    if number == len(datasets.MNIST.mirrors):
                         raise
         raise DataError("torchvision names no mirror of MNIST.")
     finally:

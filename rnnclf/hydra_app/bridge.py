@@ -25,7 +25,9 @@ from rnnclf.registry import did_you_mean
 __all__ = ["Job", "Outcome", "run_hydra"]
 
 # Hydra's flags; those of the first line are followed by a value.
-VALUE_FLAGS = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --experimental-rerun"
+VALUE_FLAGS = (
+    "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --experimental-rerun"
+)
 PLAIN_FLAGS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc"
 INFO_FLAGS = ("--info", "-i")
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -49,21 +51,22 @@ def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
     register(plugins_in(overrides))
     GlobalHydra.instance().clear()  # a leftover of initialize() in this process: a notebook, a test
     Checks.sweep_folder = None
+    failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     with _as_process([prog, *flags, *overrides]):
         try:
-            main(as_task(body))()
+            main(as_task(body, failures))()
         except Refusal as refusal:
             raise refusal.error from None
         except (JobFailed, RnnclfError) as error:
-            if Checks.sweep_folder is None:
-                raise
-            return Outcome(Checks.sweep_folder, error)
+            return Outcome(swept_folder(), error)
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
             raise OutputError(f"Cannot write {error.filename}: {error.strerror}.") from error
-    return Outcome(Checks.sweep_folder, None)
+    if failures:
+        raise failures[0]
+    return Outcome(swept_folder(), None)
 
 
 def swept_folder() -> Path | None:

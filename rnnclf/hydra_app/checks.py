@@ -10,10 +10,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import ConfigError, OutputError, RnnclfError
+from rnnclf.hydra_app.compose import explained
 
 
 class Refusal(BaseException):
@@ -60,15 +61,13 @@ def _jobs(config: DictConfig) -> list[list[str]]:
     if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
         return []
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    words += OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # type: ignore[operator]
+    words += [str(word) for word in config.hydra.overrides.task]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     batches = BasicSweeper.split_arguments(parser.parse_overrides(words), max_batch_size=None)
     return batches[0]
 
 
 def _check_job(config: DictConfig, words: list[str]) -> None:
-    from rnnclf.hydra_app.compose import explained
-
     try:
         own_part(GlobalHydra.instance().config_loader().load_sweep_config(config, words))
     except Exception as error:

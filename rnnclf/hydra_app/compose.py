@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import GROUPS, Config, from_composed, from_plain, in_words, unknown_key
+from rnnclf.config import GROUPS, Config, causes, from_composed, from_plain, in_words
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.registry import did_you_mean
 
 
 def load_config(overrides: list[str]) -> Config:
@@ -70,18 +70,17 @@ def plugins_in(words: list[str]) -> list[str]:
 
 def explained(error: Exception) -> RnnclfError:
     """An error of Hydra's composing in one sentence."""
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, RnnclfError):
             return cause
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             return _no_such_choice(cause)
+    first, *rest = str(error).splitlines() or [""]
+    if first.startswith("Ambiguous value"):
+        return ConfigError(f"{first}: to train with each of these values, add -m.")
+    if isinstance(error, OverrideParseException):
+        return ConfigError(f"{first} {' '.join(rest[:1])}. Words have the form KEY=VALUE.")
     return in_words(error)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    from rnnclf.config import causes
-
-    return list(causes(error))
 
 
 def _no_such_choice(error: MissingConfigException) -> ConfigError:
@@ -91,8 +90,6 @@ def _no_such_choice(error: MissingConfigException) -> ConfigError:
             GROUPS[group][name]
         except RnnclfError as unknown:
             return ConfigError(str(unknown))
-    from rnnclf.registry import did_you_mean
-
     known = list(error.options or [])
     listed = f" Known: {', '.join(known)}." if known else ""
     return ConfigError(f"No {group or 'configuration'} named '{name}'.{did_you_mean(name, known)}{listed}")

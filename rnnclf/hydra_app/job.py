@@ -35,24 +35,38 @@ class Job:
 Body: TypeAlias = Callable[[Config, Job], float]
 
 
-def as_task(body: Body) -> TaskFunction:
-    """`body` as Hydra calls it. What leaves it is an RnnclfError, a JobFailed, or no Exception."""
+def as_task(body: Body, failures: list[Exception]) -> TaskFunction:
+    """`body` as Hydra calls it. What it raises is an RnnclfError or a JobFailed.
+
+    A job of a sweep raises, as launchers and sweepers expect. A run of its own puts its error into
+    `failures` instead: Hydra would print lines about it that tell the user nothing.
+    """
 
     @functools.wraps(body)
-    def task(composed: DictConfig) -> float:
+    def task(composed: DictConfig) -> float | None:
         job = _current_job()
         try:
-            register([str(module) for module in composed.plugins])
-            return body(from_composed(composed), job)
-        except RnnclfError as error:
-            log.error("%s", error)
-            raise
-        except Exception as error:
-            log.exception("The job failed.")  # Hydra itself never writes it to the log
-            name, file = HydraConfig.get().job.name, job.folder
-            raise JobFailed(f"{type(error).__name__}: {error} (traceback in {file / name}.log)") from error
+            return _logged(body, composed, job)
+        except (RnnclfError, JobFailed) as error:
+            if job.number is not None:
+                raise
+            failures.append(error)
+            return None
 
     return task
+
+
+def _logged(body: Body, composed: DictConfig, job: Job) -> float:
+    try:
+        register([str(module) for module in composed.plugins])
+        return body(from_composed(composed), job)
+    except RnnclfError as error:
+        log.error("%s", error)
+        raise
+    except Exception as error:
+        log.exception("The job failed.")  # Hydra itself never writes it to the log
+        file = job.folder / f"{HydraConfig.get().job.name}.log"
+        raise JobFailed(f"{type(error).__name__}: {error} (traceback in {file})") from error
 
 
 def _current_job() -> Job:

@@ -33,7 +33,11 @@ class Choice:
     facts: tuple[tuple[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "options": [asdict(o) for o in self.options], "facts": dict(self.facts)}
+        return {
+            **asdict(self),
+            "options": [asdict(o) for o in self.options],
+            "facts": dict(self.facts),
+        }
 
 
 def _components(group: str) -> list[Choice]:
@@ -47,10 +51,16 @@ def _component(group: str, name: str, kind: Any) -> Choice:
         name=name,
         summary=summary,
         word=f"{group}={name}",
-        details=details.strip(),
+        details=_reflowed(details.strip()),
         options=tuple(o for o in described(kind) if o.name != "hidden_size"),
         facts=_cell_facts(kind) if issubclass(kind, Cell) else (),
     )
+
+
+def _reflowed(text: str) -> str:
+    """Prose as one line a paragraph, so that any terminal can wrap it; equations as they stand."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if " = " in p else " ".join(p.split()) for p in paragraphs)
 
 
 def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
@@ -116,5 +126,3 @@ def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:
     group = group_named(word)
     choices = {choice.name: choice for choice in list_choices(group, plugins)}
     return Registry(group, choices)[name]
-
-

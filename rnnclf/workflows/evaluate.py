@@ -39,7 +39,7 @@ class Evaluated:
     evaluation: Evaluation
     seconds: float
     recorded_correct: int | None
-    """What the run's own results.json says, where it lies beside the checkpoint and speaks of the same data."""
+    """What results.json beside the checkpoint says, where it speaks of the same data."""
     other_data: bool
     """Whether the data differ from those of the training."""
 
@@ -117,7 +117,9 @@ def _split_and_overrides(words: list[str]) -> tuple[SplitName, list[str]]:
     values = parsed(words)
     split = values.pop("split", "test")
     if split not in SPLITS:
-        raise ConfigError(f"split must be train, validation or test, got '{split}'.{did_you_mean(str(split), SPLITS)}")
+        raise ConfigError(
+            f"split must be train, validation or test, got '{split}'.{did_you_mean(str(split), SPLITS)}"
+        )
     for key in values:
         if key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
@@ -171,7 +173,8 @@ def _fit_to_data(saved: checkpoint.Checkpoint, splits: Splits) -> tuple[int, tup
     data = splits.train
     if input_size != data.input_size:
         raise CheckpointError(
-            f"{saved.path} was trained on sequences of {input_size} features a step; these have {data.input_size}."
+            f"{saved.path} was trained on sequences of {input_size} features a step;"
+            f" these have {data.input_size}."
         )
     if classes != data.classes:
         raise CheckpointError(

@@ -24,7 +24,11 @@ def prepare(config: Config) -> torch.device:
         torch.set_num_threads(int(config.threads))
     # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
     torch.set_flush_denormal(True)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     present = [name for name, available in there.items() if available]
     name = present[0] if config.device == "auto" else config.device
     if name not in present:

@@ -91,7 +91,9 @@ def checkpoints_in(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise CheckpointError(f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder.")
+        raise CheckpointError(
+            f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
+        )
     if is_sweep(path):
         found = [run.best for run in jobs_of(path) if run.best.is_file()]
         if not found:

@@ -14,7 +14,7 @@ class SweepRow:
     """One job: what it was, what came of it."""
 
     job: int
-    overrides: str
+    overrides: list[str]
     state: str
     results: dict[str, Any]
     """The content of results.json, empty where the job did not finish."""
@@ -46,7 +46,7 @@ def _row(run: RunFolder) -> SweepRow:
     reason = "its process ended without a word" if state == "lost" else ""
     return SweepRow(
         job=int(run.path.name),
-        overrides=" ".join(status.get("overrides", [])),
+        overrides=[str(word) for word in status.get("overrides", [])],
         state=state,
         results=read_json(run.results) if state == "done" else {},
         error=status.get("error", reason),
@@ -67,7 +67,7 @@ def _flat(rank: int, row: SweepRow) -> dict[str, Any]:
     return {
         "rank": rank if row.done else None,
         "job": row.job,
-        "overrides": row.overrides,
+        "overrides": " ".join(row.overrides),
         "state": row.state,
         "validation_accuracy": done.get("validation", {}).get("accuracy"),
         "test_accuracy": test.get("accuracy"),
