@@ -139,7 +139,13 @@ def _refuse_interpolation(value: Any, path: str) -> None:
         raise ConfigError(f"{path} holds {value!r}, which is not a plain value.")
 
 
-_TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+_WRONG_TYPE = re.compile(r"Value '(.*?)' .*?(?:converted to|is not a valid) (\w+)")
+_TYPES = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Boolean": "true or false",
+    "bool": "true or false",
+}
 
 
 def in_words(error: Exception) -> RnnclfError:
@@ -153,7 +159,7 @@ def in_words(error: Exception) -> RnnclfError:
         key = cause.full_key
         if isinstance(cause, ConfigAttributeError | ConfigKeyError):
             return ConfigError(unknown_key(key, cause.object_type))
-        if wrong_type := re.search(r"Value '(.*)' of type .* could not be converted to (\w+)", str(cause)):
+        if wrong_type := _WRONG_TYPE.search(str(cause)):
             wanted = _TYPES.get(wrong_type[2], f"a {wrong_type[2]}")
             return ConfigError(f"{key} must be {wanted}, got '{wrong_type[1]}'.")
         return ConfigError(f"{key}: {_first_line(cause)}")

@@ -204,7 +204,9 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
     else:
         headline = Text("test accuracy ").append(percent(test.accuracy), style="bold green")
         headline.append(f"   95 % interval {interval(test.interval95)}")
-        console.print(Panel(Group(headline, _summary(report)), title=_title(report), border_style="green"))
+        console.print(
+            Panel.fit(Group(headline, _summary(report)), title=_title(report), border_style="green")
+        )
         # outside the panel, so that the command can be copied whole
         console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
         command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")

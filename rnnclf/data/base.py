@@ -111,8 +111,8 @@ class Source(Component):
         rest = len(data) - count
         if min(rest, count) < len(data.classes):
             raise ConfigError(
-                f"dataset.{what}={count} leaves {rest} of {len(data)} sequences:"
-                f" both parts need one for each of the {len(data.classes)} classes."
+                f"dataset.{what}={count} does not divide {len(data)} sequences:"
+                f" both parts need at least one for each of the {len(data.classes)} classes."
             )
         if self.split == "first":
             return data.subset(torch.arange(count, len(data))), data.subset(torch.arange(count))

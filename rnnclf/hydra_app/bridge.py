@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     with _as_process([prog, *flags, *overrides]):
         try:
-            main(as_task(body, failures))()
+            with _help_without_schemas() if {"--help", "-h"} & set(flags) else nullcontext():
+                main(as_task(body, failures))()
         except Refusal as refusal:
             raise refusal.error from None
         except (JobFailed, RnnclfError) as error:
@@ -100,6 +102,18 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
                 f"No flag named '{word}'.{did_you_mean(word, known)} All flags: rnnclf train --hydra-help."
             )
     return flags, overrides
+
+
+@contextmanager
+def _help_without_schemas() -> Iterator[None]:
+    """Hydra's help lists every group; those that hold our schemas are no choice of the user's."""
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:  # Hydra may leave by sys.exit
+        lines = text.getvalue().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.startswith("schema"))
 
 
 @contextmanager

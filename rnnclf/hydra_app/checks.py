@@ -9,12 +9,16 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import ConfigError, OutputError, RnnclfError
 from rnnclf.hydra_app.compose import explained
+
+EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
 
 
 class Refusal(BaseException):
@@ -34,8 +38,8 @@ class Checks(Callback):
         try:
             own_part(config)
             _refuse_used(Path(str(config.hydra.run.dir)), "status.json")
-        except RnnclfError as error:
-            raise Refusal(error) from error
+        except EXPECTED as error:
+            raise Refusal(explained(error)) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -43,8 +47,8 @@ class Checks(Callback):
                 _check_job(config, words)
             folder = Path(str(config.hydra.sweep.dir))
             _refuse_used(folder, "multirun.yaml")
-        except RnnclfError as error:
-            raise Refusal(error) from error
+        except EXPECTED as error:
+            raise Refusal(explained(error)) from error
         Checks.sweep_folder = folder
 
 
@@ -70,7 +74,7 @@ def _jobs(config: DictConfig) -> list[list[str]]:
 def _check_job(config: DictConfig, words: list[str]) -> None:
     try:
         own_part(GlobalHydra.instance().config_loader().load_sweep_config(config, words))
-    except Exception as error:
+    except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error
 

@@ -1,0 +1,57 @@
+"""What many tests share: a folder of their own, the command line in this process, small data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rnnclf.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test in a folder of its own; Hydra's changes to logging and ours to torch taken back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RNNCLF_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loggers = [logging.getLogger(), logging.getLogger("rnnclf")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """Runs `rnnclf WORDS…` in this process; the result has exit_code, stdout, stderr and output."""
+
+    def run(*words: object) -> Any:
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture
+def only_run(tmp_path: Path) -> Callable[[], Path]:
+    """The one folder under outputs/."""
+
+    def find() -> Path:
+        (folder,) = (tmp_path / "outputs").glob("*/*")
+        return folder
+
+    return find

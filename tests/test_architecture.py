@@ -1,0 +1,140 @@
+"""The house stands as it was drawn: floors, torch-free commands, one YAML file a choice."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rnnclf.config import GROUPS
+from rnnclf.hydra_app import load_config
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "rnnclf"
+
+FLOORS = {
+    "errors": 0, "registry": 0, "options": 0, "files": 0, "__init__": 0,
+    "cells": 1, "engine": 1, "readout": 1, "model": 1, "data": 1, "optim": 1,
+    "training": 1, "metrics": 1, "checkpoint": 1,
+    "config": 2, "hydra_app": 2,
+    "workflows": 3,
+    "cli": 4, "console": 4, "__main__": 4,
+}  # fmt: skip
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def floor_of(module: str) -> int:
+    parts = module.split(".")
+    return FLOORS[parts[1] if len(parts) > 1 else "__init__"]
+
+
+def imports_of(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            found.append(str(node.module))
+    return found
+
+
+def own_floor(path: Path) -> int:
+    return FLOORS[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=label)
+def test_a_file_imports_from_its_own_floor_or_below(path):
+    for module in imports_of(path):
+        if module.split(".")[0] == "rnnclf":
+            assert floor_of(module) <= own_floor(path), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=label)
+def test_each_library_stays_in_its_room(path):
+    libraries = {module.split(".")[0] for module in imports_of(path)}
+    if own_floor(path) < 4:
+        assert not libraries & {"typer", "rich"}
+    if "hydra_app" not in path.parts:
+        assert "hydra" not in libraries
+    if own_floor(path) != 2:
+        assert "omegaconf" not in libraries
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "console" not in p.parts], ids=label)
+def test_only_the_console_prints(path):
+    calls = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+    ]
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that are loaded in a fresh process after `code`."""
+    script = f"import sys, json\n{code}\nprint('\\n' + json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def command(words: list[str], exit_code: int) -> str:
+    lines = ["from typer.testing import CliRunner", "from rnnclf.cli import app"]
+    return "\n".join([*lines, f"assert CliRunner().invoke(app, {words}).exit_code == {exit_code}"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["list"], ["show", "cell", "lstm"]])
+def test_help_and_catalog_do_without_torch(words):
+    loaded = modules_after(command(words, exit_code=0))
+    assert "torch" not in loaded
+    if words[-1] == "--help":
+        assert "hydra" not in loaded
+
+
+def test_a_wrong_key_is_told_without_waiting_for_torch():
+    assert "torch" not in modules_after(command(["train", "hiden=3"], exit_code=2))
+
+
+def test_digits_do_without_torchvision():
+    loaded = modules_after("from rnnclf.data import DATASETS\nDATASETS['digits']().load()")
+    assert "torch" in loaded
+    assert "torchvision" not in loaded
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_choice_has_one_yaml_file(group):
+    files = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+    assert files == set(GROUPS[group].names())
+
+
+CHOICES = [(group, name) for group in GROUPS for name in GROUPS[group]]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_a_yaml_file_chooses_what_it_is_called(group, name):
+    config = load_config([f"{group}={name}"])
+    assert type(getattr(config, group)) is GROUPS[group][name]
+    assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_each_experiment_composes(path):
+    config = load_config([f"experiment={path.stem}"])
+    for key, value in yaml.safe_load(path.read_text()).items():
+        if key != "defaults" and not isinstance(value, dict):
+            assert getattr(config, key) == value
+
+
+def test_no_configuration_names_code_to_run():
+    """`_target_` is Hydra's way to run what a file names; ours is one callback of our own."""
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        targets = [line.strip() for line in path.read_text().splitlines() if "_target_" in line]
+        assert targets in ([], ["_target_: rnnclf.hydra_app.checks.Checks"]), path

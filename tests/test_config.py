@@ -1,0 +1,195 @@
+"""Keys, types, ranges: what is refused, how it is said, and that no key is dead."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnclf.config import GROUPS, Config, from_plain, known_keys
+from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.hydra_app import load_config, overridden
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.train import train
+
+SMALL = ["dataset=digits", "dataset.validation=30", "dataset.test=1500", "hidden=4", "epochs=2", "threads=1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hiden=3"], "No key named 'hiden'. Did you mean 'hidden'?"),
+        (["lr=0.1"], "No key named 'lr'. Did you mean 'optimizer.lr'?"),
+        (["cell=gruu"], "No cell named 'gruu'. Did you mean 'gru'? Known: basic, lstm, gru."),
+        (
+            ["cell=lstm", "cell.forget_bais=1"],
+            "no option 'forget_bais'. Did you mean 'forget_bias'?",
+        ),
+        (["cell=gru", "cell.nonlinearity=relu"], "cell=gru has no option 'nonlinearity'."),
+        (["+foo=1"], "No key named 'foo'."),
+        (["+cell.foo=1"], "cell=basic has no option 'foo'."),
+        (["hidden=abc"], "hidden must be a whole number, got 'abc'."),
+        (["hidden=3.5"], "hidden must be a whole number, got '3.5'."),
+        (["bidirectional=2.5"], "bidirectional must be true or false, got '2.5'."),
+        (["hidden=-5"], "hidden must be at least 1 and at most 1000000, got -5."),
+        (["dropout=1"], "dropout must be at least 0 and below 1, got 1.0."),
+        (["optimizer.lr=nan"], "optimizer.lr must be above 0, got nan."),
+        (["optimizer.lr=inf"], "optimizer.lr must be above 0, got inf."),
+        (["readout=lats"], "readout must be last, mean or max, got 'lats'. Did you mean 'last'?"),
+        (["threads=many"], "threads must be a whole number or auto, got 'many'."),
+        (["threads=0"], "threads must be at least 1"),
+        (["cell.name=gru"], "The name 'basic' cannot be changed to 'gru'"),
+        (["experiment=tutorail"], "No experiment named 'tutorail'. Did you mean 'tutorial'?"),
+        (["~optimizer"], "optimizer is missing"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs a momentum above 0"),
+        (["nonsense"], "Words have the form KEY=VALUE."),
+        (["plugins=[no_such_module]"], "plugins: cannot import 'no_such_module'"),
+    ],
+)
+def test_a_wrong_word_is_refused_in_words(words, message):
+    with pytest.raises(RnnclfError) as caught:
+        load_config(words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_line_gives_the_defaults():
+    config = load_config([])
+    assert (config.cell.name, config.dataset.name, config.hidden) == ("basic", "mnist", 150)
+    assert config.cell.hidden_size == 150
+
+
+def test_hidden_reaches_every_cell():
+    for name in GROUPS["cell"]:
+        assert load_config([f"cell={name}", "hidden=7"]).cell.hidden_size == 7
+
+
+@pytest.mark.parametrize("cell", GROUPS["cell"].names())
+@pytest.mark.parametrize("optimizer", GROUPS["optimizer"].names())
+@pytest.mark.parametrize("schedule", GROUPS["schedule"].names())
+def test_a_config_survives_the_way_into_a_checkpoint_and_back(cell, optimizer, schedule):
+    config = load_config([f"cell={cell}", f"optimizer={optimizer}", f"schedule={schedule}", "clip=null"])
+    again = from_plain(config.to_plain())
+    assert again == config
+    assert again.digest() == config.digest()
+
+
+def test_the_digest_changes_with_any_value():
+    digests = [
+        load_config(words).digest()
+        for words in ([], ["hidden=3"], ["cell.recurrent_init=glorot"], ["seed=1"])
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "???", "a${hidden}"])
+@pytest.mark.parametrize("key", ["readout", "protocol"])
+def test_nothing_in_a_checkpoint_is_resolved(key, text):
+    plain = {**load_config([]).to_plain(), key: text}
+    with pytest.raises(ConfigError, match="not a plain value"):
+        from_plain(plain)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=8), parts, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from([f.name for f in fields(Config)]), value=JSON, deeper=st.booleans())
+def test_a_strangers_config_gives_a_config_or_a_clean_error(key, value, deeper):
+    plain: dict[str, Any] = load_config([]).to_plain()
+    if deeper and isinstance(plain[key], dict):
+        plain[key][next(iter(plain[key]))] = value
+    else:
+        plain[key] = value
+    with contextlib.suppress(RnnclfError):  # anything else that is raised fails the test
+        assert isinstance(from_plain(plain), Config)
+
+
+def test_overridden_changes_just_what_is_named():
+    config = load_config(["cell=lstm", "hidden=9"])
+    changed = overridden(config, ["threads=2", "dataset=digits", "dataset.test=99"])
+    assert (changed.threads, changed.dataset.name, changed.dataset.test) == (2, "digits", 99)
+    assert (changed.cell, changed.hidden) == (config.cell, 9)
+
+
+@pytest.mark.parametrize("word", ["threads=1,2", "+threads=1", "~threads", "dataset.tset=3", "dataset=mnits"])
+def test_overridden_refuses_what_is_no_plain_value(word):
+    with pytest.raises(ConfigError):
+        overridden(load_config(["dataset=digits"]), [word])
+
+
+# Every key, with a value that must change the outcome of a small run, and what must be set beside it.
+# `{}` stands for the keys whose effect is shown elsewhere: test_data.py, test_cli.py.
+CHANGES: dict[str, list[str]] = {
+    "cell": ["cell=lstm"],
+    "optimizer": ["optimizer=sgd"],
+    "schedule": ["schedule=constant"],
+    "dataset": ["dataset.validation=31"],
+    "experiment": ["experiment=tutorial", "dataset=digits", "epochs=2", "hidden=4"],
+    "hidden": ["hidden=5"],
+    "layers": ["layers=2"],
+    "bidirectional": ["bidirectional=true"],
+    "readout": ["readout=mean"],
+    "dropout": ["dropout=0.5"],
+    "epochs": ["epochs=3"],
+    "batch_size": ["batch_size=20"],
+    "clip": ["clip=0.01"],
+    "label_smoothing": ["label_smoothing=0.1"],
+    "protocol": ["protocol=tutorial"],
+    "seed": ["seed=1"],
+    "cell.hidden_size": ["cell.hidden_size=5"],
+    "cell.input_init": ["cell.input_init=torch"],
+    "cell.recurrent_init": ["cell.recurrent_init=identity"],
+    "cell.nonlinearity": ["cell.nonlinearity=relu"],
+    "cell.forget_bias": ["cell=lstm", "cell.forget_bias=2"],
+    "optimizer.lr": ["optimizer.lr=0.01"],
+    "optimizer.weight_decay": ["optimizer.weight_decay=0.5"],
+    "optimizer.beta1": ["optimizer.beta1=0.5"],
+    "optimizer.beta2": ["optimizer.beta2=0.5"],
+    "optimizer.eps": ["optimizer.eps=0.1"],
+    "optimizer.momentum": ["optimizer=sgd", "optimizer.momentum=0.5"],
+    "optimizer.nesterov": ["optimizer=sgd", "optimizer.nesterov=true"],
+    "optimizer.alpha": ["optimizer=rmsprop", "optimizer.alpha=0.5"],
+    "schedule.warmup": ["schedule.warmup=0.6"],
+    "schedule.start": ["schedule.start=0.5"],
+    "schedule.final": ["schedule.final=0.9"],
+    "dataset.validation": ["dataset.validation=32"],
+    "dataset.test": ["dataset.test=1400"],
+    "dataset.split": ["dataset.split=first"],
+    "dataset.split_seed": ["dataset.split_seed=1"],
+}
+SHOWN_ELSEWHERE = {"device", "threads", "plugins", "dataset.root"}
+
+
+def outcome(words: list[str], tmp_path) -> str:
+    """All that a run writes of its epochs, times left out."""
+    folder = RunFolder(tmp_path / "-".join(words).replace("/", "_"))
+    folder.path.mkdir()
+    config = load_config([*SMALL, *words])
+    report = train(config, folder)
+    rows = [line.rpartition(",")[0] for line in folder.epochs.read_text().splitlines()]
+    return "\n".join([*rows, str(report.scores)])
+
+
+def test_every_key_is_in_the_table_of_changes():
+    named = {key for key in known_keys() if not key.endswith(".name")}
+    assert set(CHANGES) | SHOWN_ELSEWHERE == named
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_no_key_is_dead(key, tmp_path):
+    words = CHANGES[key]
+    base = [word for word in words[:-1] if "." not in word and word.split("=")[0] in GROUPS]
+    assert outcome(words, tmp_path) != outcome([*base, "seed=0"], tmp_path)
+
+
+def test_the_same_config_gives_the_same_outcome(tmp_path):
+    assert outcome(["seed=3"], tmp_path) == outcome(["seed=3", "cell=basic"], tmp_path)

@@ -1,0 +1,80 @@
+"""What the README says is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnnclf.config import GROUPS
+from rnnclf.hydra_app import load_config
+from rnnclf.readout import READOUTS
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_first_command_trains_the_digits():
+    assert blocks("bash")[0] == "pip install . && rnnclf train cell=basic hidden=150 dataset=digits\n"
+
+
+def test_the_last_command_installs_and_tests():
+    assert blocks("bash")[-1] == 'pip install -e ".[test]" && pytest\n'
+
+
+def train_lines() -> list[list[str]]:
+    found = re.findall(r"rnnclf train ([^|`#\n]*)", "\n".join(blocks("bash")))
+    return [shlex.split(line) for line in found]
+
+
+@pytest.mark.parametrize("words", train_lines(), ids=" ".join)
+def test_every_train_line_composes(words):
+    one = [re.sub(r",.*", "", word) for word in words if not word.startswith(("-", "plugins"))]
+    assert load_config([word for word in one if "leaky" not in word and "rate" not in word])
+
+
+@pytest.mark.parametrize("name", [*(name for group in GROUPS for name in GROUPS[group]), *READOUTS])
+def test_every_choice_is_named(name):
+    assert f"`{name}`" in README
+
+
+def test_the_cell_in_the_readme_trains_by_the_line_below_it(tmp_path):
+    cell = next(block for block in blocks("python") if "class Leaky" in block)
+    (tmp_path / "my_cells.py").write_text(cell)
+    line = next(line for line in train_lines() if "cell=leaky" in line)
+    words = [sys.executable, "-m", "rnnclf", "train", *line, "hidden=8", "epochs=1", "threads=1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "leaky, 8 units" in done.stdout
+
+
+def test_the_python_in_the_readme_runs(tmp_path, capsys):
+    code = next(block for block in blocks("python") if "load_config" in block)
+    exec(compile(code, "README.md", "exec"), {"folder": tmp_path})
+    accuracy, low, high = map(float, re.findall(r"0\.\d+", capsys.readouterr().out))
+    assert low < accuracy < high
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_leads_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    pattern = re.search(r"grep -m 1 '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
+    assert pattern is not None
+    assert re.search(pattern[1].replace("\\[", r"\[").replace("\\]", r"\]"), README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_every_link_of_the_docs_leads_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
