@@ -76,7 +76,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path} is no checkpoint of rnnclf.") from error
-    if version != FORMAT:
+    if isinstance(version, bool) or version != FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {version!r}; this version of rnnclf reads format {FORMAT}."
         )
@@ -89,15 +89,21 @@ def read_header(path: Path) -> dict[str, Any]:
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Gives `model`, built on torch's meta device, the weights of the checkpoint.
 
-    Raises CheckpointError where names or shapes differ from those the model must have.
+    Raises CheckpointError where names, shapes or types differ from those the model must have.
     """
     given = checkpoint.model_tensors()
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | given.keys()):
-        shapes = [tuple(t[name].shape) if name in t else "missing" for t in (wanted, given)]
-        if shapes[0] != shapes[1]:
+        should_be, found = (_kind(tensors.get(name)) for tensors in (wanted, given))
+        if should_be != found:
             raise CheckpointError(
                 f"{checkpoint.path} does not fit its own configuration:"
-                f" {name} should be {shapes[0]}, the file has {shapes[1]}."
+                f" {name} should be {should_be}, the file has {found}."
             )
     model.load_state_dict(given, assign=True)
+
+
+def _kind(tensor: Tensor | None) -> str:
+    return (
+        "missing" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    )

@@ -54,6 +54,8 @@ class SequenceClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}.")
         self.input_size = input_size
         self.readout = READOUTS[readout]
         self.dropout = nn.Dropout(dropout)

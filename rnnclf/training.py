@@ -93,12 +93,16 @@ class Training:
         self.model.load_state_dict(
             {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
-        parameters = dict(self.model.named_parameters())
-        self.torch_optimizer.state.clear()
+        memory: dict[str, dict[str, Tensor]] = {}
         for full_name, tensor in tensors.items():
             if full_name.startswith("optimizer."):
                 _, key, name = full_name.split(".", 2)
-                self.torch_optimizer.state[parameters[name]][key] = tensor.clone()
+                memory.setdefault(name, {})[key] = tensor.clone()
+        names = {weight: name for name, weight in self.model.named_parameters()}
+        order = [names[weight] for group in self.torch_optimizer.param_groups for weight in group["params"]]
+        # through torch's own way in, which knows what of it belongs on which device
+        state = {index: memory[name] for index, name in enumerate(order) if name in memory}
+        self.torch_optimizer.load_state_dict({**self.torch_optimizer.state_dict(), "state": state})
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])

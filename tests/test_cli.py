@@ -323,7 +323,7 @@ def test_eval_says_when_a_record_does_not_hold(cli, only_run):
         (["STRANGER"], "No cell named 'warp'. Known: basic"),
         (["WIDE"], "was trained on sequences of 9 features a step; these have 8."),
         (["OTHER"], "knows the classes cat, dog; these data have 0, 1, 2"),
-        (["MISFIT"], "head.weight should be (10, 8), the file has missing"),
+        (["MISFIT"], "head.weight should be (10, 8) float32, the file has missing"),
     ],
 )
 def test_eval_refuses_in_words(cli, tmp_path, only_run, words, message):
@@ -381,8 +381,11 @@ def test_an_unknown_choice_is_refused_with_the_nearest(cli):
 LONG = ("train", "dataset=digits", "hidden=8", "epochs=100000", "threads=1", "hydra.run.dir=long")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, code):
+@pytest.mark.parametrize(
+    ("sent", "code", "reason"),
+    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
+def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, code, reason):
     process = subprocess.Popen(command(*LONG), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "long" / "best.safetensors").exists() and time.monotonic() < deadline:
@@ -391,7 +394,8 @@ def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, co
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in stderr
-    assert json.loads((tmp_path / "long" / "status.json").read_text())["state"] == "interrupted"
+    status = json.loads((tmp_path / "long" / "status.json").read_text())
+    assert (status["state"], status["error"]) == ("interrupted", reason)
     assert checkpoint.load(tmp_path / "long" / "best.safetensors").header["epoch"] >= 1
 
 

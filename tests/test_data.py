@@ -234,6 +234,14 @@ def test_data_of_a_wrong_shape_are_refused(x, y):
         SequenceDataset(torch.zeros(x), torch.zeros(y, dtype=torch.int64), ("a",))
 
 
+@pytest.mark.parametrize("length", [0, 4])
+def test_a_length_beyond_the_steps_is_refused(length):
+    with pytest.raises(ValueError, match="between 1 and the number of steps, 3"):
+        SequenceDataset(
+            torch.zeros(1, 3, 2), torch.zeros(1, dtype=torch.int64), ("a",), torch.tensor([length])
+        )
+
+
 def test_the_fingerprint_sees_every_value_the_shape_and_the_type():
     array = np.arange(6, dtype=np.uint8)
     changed = array.copy()

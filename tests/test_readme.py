@@ -53,7 +53,7 @@ def test_the_cell_in_the_readme_trains_by_the_line_below_it(tmp_path):
     words = [sys.executable, "-m", "rnnclf", "train", *line, "hidden=8", "epochs=1", "threads=1"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "leaky, 8 units" in done.stdout
+    assert "leaky 8; " in done.stdout
 
 
 def test_the_python_in_the_readme_runs(tmp_path, capsys):

@@ -43,13 +43,13 @@ def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
 
 def _facts_in_words(facts: RunFacts) -> str:
     config, sizes = facts.config, facts.sizes
-    model = f"{config.cell.name}, {config.cell.hidden_size} units"
+    model = f"{config.cell.name} {config.cell.hidden_size}"
     if config.layers > 1:
-        model += f", {config.layers} layers"
+        model += f" × {config.layers} layers"
     if config.bidirectional:
         model += ", bidirectional"
-    data = f"{sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,}"
-    return f"{model}, {facts.parameters:,} parameters; {config.dataset.name} {data}; {facts.device}"
+    data = f"{sizes['train']:,}/{sizes['validation']:,}/{sizes['test']:,}"
+    return f"{model}; {facts.parameters:,} parameters; {config.dataset.name} {data}; {facts.device}"
 
 
 class PlainDisplay(Watcher):

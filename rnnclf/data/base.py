@@ -45,6 +45,8 @@ class SequenceDataset:
             raise ValueError(f"x must have shape (N, T, I), got {tuple(self.x_NTI.shape)}.")
         if self.y_N.shape != self.x_NTI.shape[:1]:
             raise ValueError(f"{len(self.x_NTI)} sequences, but labels of shape {tuple(self.y_N.shape)}.")
+        if self.lengths_N is not None and not ((self.lengths_N >= 1) & (self.lengths_N <= self.steps)).all():
+            raise ValueError(f"lengths must be between 1 and the number of steps, {self.steps}.")
 
     def __len__(self) -> int:
         return len(self.y_N)

@@ -65,7 +65,8 @@ def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
-            raise OutputError(f"Cannot write {error.filename}: {error.strerror}.") from error
+            file = error.filename or "the files of this run"
+            raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
     if failures:
         raise failures[0]
     return Outcome(swept_folder(), None)

@@ -56,9 +56,8 @@ class RunFolder:
         try:
             yield
         except BaseException as error:
-            failed = isinstance(error, Exception)
-            reason = str(error) if isinstance(error, RnnclfError) else f"{type(error).__name__}: {error}"
-            facts |= {"state": "failed" if failed else "interrupted", "error": reason}
+            state = "failed" if isinstance(error, Exception) else "interrupted"
+            facts |= {"state": state, "error": _reason(error)}
             raise
         else:
             facts["state"] = "done"
@@ -71,6 +70,14 @@ class RunFolder:
         except RnnclfError:
             if facts["state"] == "done":  # otherwise the first error is the one to report
                 raise
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    if isinstance(error, SystemExit):
+        return "stopped by SIGTERM"
+    return str(error) if isinstance(error, RnnclfError) else f"{type(error).__name__}: {error}"
 
 
 def is_sweep(folder: Path) -> bool:

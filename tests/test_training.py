@@ -1,0 +1,429 @@
+"""Training: epochs, scores, clipping, divergence, and going on where it was left."""
+
+import inspect
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from rnnclf import checkpoint, training
+from rnnclf.cells import CELLS
+from rnnclf.data import SequenceDataset
+from rnnclf.errors import DivergedError
+from rnnclf.model import SequenceClassifier
+from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, OneCycle, RMSprop
+from rnnclf.training import Recipe, Training, evaluate, fit
+
+STEPS, INPUT, CLASSES = 5, 2, 3
+
+
+def sequences(count=30, seed=0, ragged=False):
+    """Noise with a class-dependent mean."""
+    generator = torch.Generator().manual_seed(seed)
+    y_N = torch.arange(count) % CLASSES
+    x_NTI = torch.randn(count, STEPS, INPUT, generator=generator) + y_N[:, None, None]
+    lengths_N = torch.randint(1, STEPS + 1, (count,), generator=generator) if ragged else None
+    return SequenceDataset(x_NTI, y_N, ("a", "b", "c"), lengths_N)
+
+
+def classifier(name="basic", seed=0, hidden=6, **options):
+    torch.manual_seed(seed)
+    return SequenceClassifier(CELLS[name](hidden_size=hidden), INPUT, CLASSES, **options)
+
+
+def recipe(**changes):
+    return Recipe(**{"epochs": 3, "batch_size": 8, "optimizer": Adam(), "schedule": Constant(), **changes})
+
+
+def trained(training, data=None, validation=None, seed=1, **options):
+    """All results of a training that starts from the given seed."""
+    torch.manual_seed(seed)
+    data = data or sequences()
+    return list(fit(training, data, validation or data, **options))
+
+
+def without_seconds(results):
+    return [replace(result, seconds=0.0) for result in results]
+
+
+def gradient_norms(training):
+    """A list that will hold the norm of the gradients that each step uses."""
+    norms = []
+
+    def note(torch_optimizer, args, kwargs):
+        weights = training.model.parameters()
+        norms.append(torch.cat([weight.grad.flatten() for weight in weights]).norm().item())
+
+    training.torch_optimizer.register_step_pre_hook(note)
+    return norms
+
+
+def training_batches(model):
+    """A list that will hold the input of each batch that is trained on."""
+    batches = []
+
+    def note(module, args):
+        if module.training:
+            batches.append(args[0])
+
+    model.register_forward_pre_hook(note)
+    return batches
+
+
+# Epochs
+
+
+def test_fit_yields_one_result_per_epoch():
+    optimizer, schedule = Adam(lr=0.01), OneCycle()
+    results = trained(Training(classifier(), recipe(epochs=4, optimizer=optimizer, schedule=schedule)))
+    assert [result.epoch for result in results] == [1, 2, 3, 4]
+    steps = math.ceil(30 / 8)
+    rates = [0.01 * schedule.factor(steps * epoch - 1, steps * 4) for epoch in range(1, 5)]
+    assert [result.learning_rate for result in results] == pytest.approx(rates)
+    assert all(result.seconds > 0 for result in results)
+
+
+def test_fit_goes_on_from_the_epochs_done():
+    half_way = Training(classifier(), recipe(epochs=5), epoch=3)
+    assert [result.epoch for result in trained(half_way)] == [4, 5]
+
+
+def test_result_is_yielded_as_soon_as_its_epoch_is_done():
+    fresh = Training(classifier(), recipe())
+    run = fit(fresh, sequences(), sequences())
+    for epoch in (1, 2, 3):
+        assert next(run).epoch == epoch == fresh.epoch
+
+
+@pytest.mark.parametrize("name", CELLS.names())
+def test_one_batch_is_learned_to_the_last_sequence(name):
+    data = sequences(12)
+    data = replace(data, x_NTI=torch.randn(data.x_NTI.shape, generator=torch.Generator().manual_seed(3)))
+    model = classifier(name, hidden=16)
+    results = trained(Training(model, recipe(epochs=80, batch_size=12, optimizer=Adam(lr=0.02))), data)
+    assert results[0].validation.accuracy < 1
+    assert results[-1].validation.accuracy == 1
+
+
+@pytest.mark.parametrize("name", CELLS.names())
+def test_same_seed_gives_the_same_results_bit_for_bit(name):
+    one, same, other = (Training(classifier(name, dropout=0.3), recipe(clip=1.0)) for _ in range(3))
+    results = without_seconds(trained(one))
+    assert without_seconds(trained(same)) == results
+    assert without_seconds(trained(other, seed=2)) != results
+    for weight, twin in zip(one.model.parameters(), same.model.parameters(), strict=True):
+        assert torch.equal(weight, twin)
+
+
+@pytest.mark.parametrize("last_batch", [False, True])
+def test_scoring_between_two_epochs_changes_nothing(last_batch):
+    plan = recipe(last_batch=last_batch)
+    one, other = (Training(classifier(dropout=0.3), plan) for _ in range(2))
+    results = trained(one)
+    torch.manual_seed(1)
+    watched = []
+    for result in fit(other, sequences(), sequences()):
+        evaluate(other.model, sequences(9, seed=5))
+        watched.append(result)
+    assert without_seconds(watched) == without_seconds(results)
+
+
+@pytest.mark.parametrize("last_batch", [False, True])
+@pytest.mark.parametrize(("count", "batch_size"), [(30, 8), (32, 8), (5, 8)])
+def test_each_epoch_has_its_steps_and_its_total(last_batch, count, batch_size):
+    data = sequences(count)
+    fresh = Training(classifier(), recipe(batch_size=batch_size, last_batch=last_batch))
+    norms, seen = gradient_norms(fresh), []
+    results = trained(fresh, data, on_batch=lambda progress: seen.append((progress.seen, progress.of)))
+    whole_batches = max(count // batch_size, 1)
+    steps = whole_batches if last_batch else math.ceil(count / batch_size)
+    sequences_per_epoch = min(whole_batches * batch_size, count) if last_batch else count
+    expected = [min((i + 1) * batch_size, sequences_per_epoch) for i in range(steps)]
+    assert len(norms) == 3 * steps
+    assert seen == 3 * [(done, sequences_per_epoch) for done in expected]
+    total = min(batch_size, count) if last_batch else count
+    assert [result.train.total for result in results] == [total] * 3
+    assert [result.validation.total for result in results] == [count] * 3
+
+
+def test_every_sequence_is_seen_once_per_epoch_in_a_new_order():
+    data, model = sequences(20), classifier()
+    batches = training_batches(model)
+    trained(Training(model, recipe(epochs=2)), data)
+    one_NTI, other_NTI = torch.cat(batches[:3]), torch.cat(batches[3:])
+    assert not torch.equal(one_NTI, other_NTI)
+    wanted = data.x_NTI[:, 0, 0].sort().values
+    assert torch.equal(one_NTI[:, 0, 0].sort().values, wanted)
+    assert torch.equal(other_NTI[:, 0, 0].sort().values, wanted)
+
+
+def test_train_score_is_that_of_the_batches_as_they_were_trained_on():
+    fresh = Training(classifier(), recipe(epochs=1, batch_size=30))
+    data, before = sequences(), evaluate(fresh.model, sequences()).score
+    (result,) = trained(fresh, data)
+    assert result.train.correct == before.correct
+    assert result.train.loss == pytest.approx(before.loss)
+    assert result.validation == evaluate(fresh.model, data).score
+    assert result.validation.loss < before.loss
+
+
+def test_train_loss_weighs_each_batch_by_its_sequences():
+    fresh = Training(classifier(), recipe(epochs=1, optimizer=SGD(lr=1e-30)))  # the weights stay
+    (result,) = trained(fresh)
+    assert result.train.loss == pytest.approx(evaluate(fresh.model, sequences()).loss)
+
+
+def test_last_batch_is_scored_with_the_weights_it_has_changed():
+    data, fresh = sequences(), Training(classifier(), recipe(epochs=1, last_batch=True))
+    batches = training_batches(fresh.model)
+    (result,) = trained(fresh, data)
+    places = [int((data.x_NTI == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
+    assert len(batches) == 30 // 8
+    assert result.train == evaluate(fresh.model, data.subset(torch.tensor(places))).score
+
+
+def test_progress_counts_the_right_answers_of_the_epoch_so_far():
+    seen = []
+    results = trained(Training(classifier(), recipe()), on_batch=seen.append)
+    assert [progress.epoch for progress in seen] == [1] * 4 + [2] * 4 + [3] * 4
+    ends = [progress for progress in seen if progress.seen == progress.of]
+    assert [progress.correct for progress in ends] == [result.train.correct for result in results]
+
+
+def test_fit_is_never_given_the_test_split():
+    assert list(inspect.signature(fit).parameters) == ["training", "train", "validation", "on_batch"]
+    assert all(result.test is None for result in trained(Training(classifier(), recipe())))
+
+
+def test_validation_score_is_that_of_the_validation_split():
+    fresh, validation = Training(classifier(), recipe(epochs=1)), sequences(9, seed=5)
+    (result,) = trained(fresh, validation=validation)
+    assert result.validation == evaluate(fresh.model, validation).score
+
+
+def test_fit_learns_nothing_from_validation():
+    one, other = (Training(classifier(), recipe()) for _ in range(2))
+    trained(one, validation=sequences(9, seed=5))
+    trained(other, validation=sequences(9, seed=6))
+    for weight, twin in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(weight, twin)
+
+
+# Loss and gradients
+
+
+def test_clip_limits_the_norm_of_the_gradients():
+    clipped = Training(classifier(), recipe(clip=0.05))
+    norms = gradient_norms(clipped)
+    trained(clipped)
+    assert norms == pytest.approx([0.05] * 12, rel=1e-4)
+
+
+def test_clip_leaves_small_gradients_alone():
+    free, clipped = (Training(classifier(), recipe(clip=clip)) for clip in (None, 1e6))
+    norms, same = gradient_norms(free), gradient_norms(clipped)
+    trained(free)
+    trained(clipped)
+    assert same == norms
+
+
+def test_gradients_are_those_of_the_loss_without_clip():
+    fresh, data = Training(classifier(), recipe(epochs=1, batch_size=30)), sequences()
+    norms = gradient_norms(fresh)
+    loss = functional.cross_entropy(fresh.model(data.x_NTI), data.y_N)
+    gradients = torch.autograd.grad(loss, list(fresh.model.parameters()))
+    trained(fresh, data)
+    assert norms == pytest.approx([torch.cat([g.flatten() for g in gradients]).norm().item()])
+    assert norms[0] > 0.05  # the test above does clip
+
+
+def test_label_smoothing_equals_its_formula():
+    share = 0.2
+    fresh = Training(classifier(), recipe(epochs=1, batch_size=30, label_smoothing=share))
+    data = sequences()
+    with torch.no_grad():
+        log_p_NK = fresh.model(data.x_NTI).log_softmax(dim=-1)
+    target_NK = functional.one_hot(data.y_N, CLASSES) * (1 - share) + share / CLASSES
+    (result,) = trained(fresh, data)
+    assert result.train.loss == pytest.approx(-(target_NK * log_p_NK).sum(dim=-1).mean().item())
+
+
+def test_validation_loss_is_without_label_smoothing():
+    fresh, data = Training(classifier(), recipe(epochs=1, label_smoothing=0.5)), sequences()
+    (result,) = trained(fresh, data)
+    with torch.no_grad():
+        expected = functional.cross_entropy(fresh.model(data.x_NTI), data.y_N).item()
+    assert result.validation.loss == pytest.approx(expected)
+
+
+# Divergence
+
+
+HUGE = SGD(lr=1e300, momentum=0.0)
+
+
+def test_divergence_names_epoch_and_batch():
+    fresh = Training(classifier(), recipe(optimizer=HUGE))
+    with pytest.raises(DivergedError, match="in epoch 1, at batch 2 of 4") as caught:
+        trained(fresh)
+    assert "optimizer.lr is 1e+300" in str(caught.value)
+    assert "clip=1" in str(caught.value)
+    assert fresh.epoch == 0
+
+
+def test_advice_names_clip_only_where_it_would_help():
+    with pytest.raises(DivergedError, match="smaller learning rate") as caught:
+        trained(Training(classifier(), recipe(optimizer=HUGE, clip=1.0)))
+    assert "clip=1" not in str(caught.value)
+
+
+def test_nan_in_the_data_is_named_where_it_is_met():
+    data = sequences()
+    data.x_NTI[17, 2, 0] = math.nan
+    torch.manual_seed(1)
+    batch = int((torch.randperm(len(data)) == 17).nonzero()) // 8 + 1
+    with pytest.raises(DivergedError, match=f"The loss became nan in epoch 1, at batch {batch} of 4"):
+        trained(Training(classifier(), recipe()), data, validation=sequences())
+
+
+def test_diverged_weights_are_as_they_were_before_the_batch():
+    data = sequences()
+    data.x_NTI[:] = math.nan
+    fresh = Training(classifier(), recipe())
+    with pytest.raises(DivergedError, match="batch 1 of 4"):
+        trained(fresh, data)
+    for weight, untouched in zip(fresh.model.parameters(), classifier().parameters(), strict=True):
+        assert torch.equal(weight, untouched)
+
+
+def test_divergence_of_the_last_batch_is_seen_in_validation():
+    fresh = Training(classifier(), recipe(optimizer=HUGE, batch_size=30))
+    with pytest.raises(DivergedError, match=r"validation loss became .* in epoch 1, after its last batch"):
+        trained(fresh)
+    assert fresh.epoch == 0
+
+
+def test_divergence_in_a_later_epoch_names_that_epoch():
+    fresh = Training(classifier(), recipe(epochs=5))
+    torch.manual_seed(1)
+    run = fit(fresh, sequences(), sequences())
+    next(run)
+    next(run)
+    with torch.no_grad():
+        fresh.model.head.bias[0] = math.inf
+    with pytest.raises(DivergedError, match="in epoch 3, at batch 1 of 4"):
+        next(run)
+
+
+# Going on after an interruption
+
+
+RESUMED = {name: kind() for name, kind in OPTIMIZERS.items()} | {
+    "sgd without momentum": SGD(momentum=0.0),
+    "rmsprop with momentum": RMSprop(momentum=0.5),
+}
+HEADER = {"config": {}, "classes": ["a", "b", "c"], "input_size": INPUT, "fingerprint": "", "epoch": 2}
+on_every_device = pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+
+
+@pytest.mark.parametrize("optimizer", RESUMED)
+@pytest.mark.parametrize("schedule", SCHEDULES.names())
+@on_every_device
+def test_saved_and_restored_training_goes_on_bit_for_bit(optimizer, schedule, device, tmp_path):
+    plan = recipe(epochs=4, optimizer=RESUMED[optimizer], schedule=SCHEDULES[schedule](), clip=1.0)
+    data = sequences(ragged=True).to(torch.device(device))
+    path = tmp_path / "last.safetensors"
+
+    def fresh(seed):
+        return Training(classifier(seed=seed, layers=2, dropout=0.5).to(device), plan)
+
+    whole = fresh(seed=0)
+    results = trained(whole, data)
+
+    interrupted = fresh(seed=0)
+    torch.manual_seed(1)
+    run = fit(interrupted, data, data)
+    first = [next(run), next(run)]
+    checkpoint.save(path, HEADER, interrupted.tensors())
+
+    resumed = fresh(seed=5)
+    list(fit(resumed, data, data))  # leaves a memory in the optimizer that restoring must replace
+    saved = checkpoint.load(path)
+    resumed.restore(saved.tensors, saved.header["epoch"])
+    rest = list(fit(resumed, data, data))
+
+    assert without_seconds(first + rest) == without_seconds(results)
+    expected, tensors = whole.tensors(), resumed.tensors()
+    assert tensors.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(tensors[name], expected[name]), name
+
+
+def test_restored_tensors_are_copies():
+    source, target = Training(classifier(), recipe()), Training(classifier(seed=5), recipe())
+    trained(source)
+    tensors = source.tensors()
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    target.restore(tensors, epoch=0)
+    trained(target)
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_going_back_to_the_start_empties_the_memory_of_the_optimizer():
+    fresh, used = (Training(classifier(), recipe()) for _ in range(2))
+    start = {name: tensor.clone() for name, tensor in fresh.tensors().items()}
+    trained(used)
+    used.restore(start, epoch=0)
+    assert without_seconds(trained(used)) == without_seconds(trained(fresh))
+
+
+def test_restored_memory_lies_on_the_device_of_its_weight():
+    source = Training(classifier(), recipe(optimizer=RMSprop()))
+    trained(source)
+    with torch.device("meta"):
+        target = Training(classifier(), recipe(optimizer=RMSprop()))
+    with pytest.warns(UserWarning, match="meta parameter"):  # meta weights take no values
+        target.restore(source.tensors(), epoch=3)
+    for weight in target.model.parameters():
+        assert target.torch_optimizer.state[weight]["square_avg"].device == weight.device
+
+
+# Evaluation
+
+
+def plainly_evaluated(model, data):
+    """Counts and mean loss, one sequence after the other."""
+    counts = [[0] * CLASSES for _ in range(CLASSES)]
+    losses = []
+    for n in range(len(data)):
+        length = STEPS if data.lengths_N is None else int(data.lengths_N[n])
+        logits_1K = model(data.x_NTI[n : n + 1, :length])
+        counts[data.y_N[n]][logits_1K.argmax()] += 1
+        losses.append(functional.cross_entropy(logits_1K, data.y_N[n : n + 1]).item())
+    return tuple(map(tuple, counts)), sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("batch", [4, 1000])
+def test_evaluation_equals_a_plain_loop(ragged, batch, monkeypatch):
+    monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
+    model, data = classifier(dropout=0.5), sequences(30, ragged=ragged)
+    evaluation = evaluate(model.train(), data)
+    counts, loss = plainly_evaluated(model.eval(), data)
+    assert evaluation.counts == counts
+    assert evaluation.loss == pytest.approx(loss)
+    assert evaluation.classes == data.classes
+
+
+def test_evaluation_counts_classes_that_never_occur():
+    data = sequences(6)
+    data = replace(data, y_N=torch.zeros(6, dtype=torch.int64))
+    evaluation = evaluate(classifier(), data)
+    assert len(evaluation.counts) == CLASSES
+    assert [sum(row) for row in evaluation.counts] == [6, 0, 0]
