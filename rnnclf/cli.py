@@ -32,6 +32,9 @@ class Commands(TyperGroup):
             with _exit_on_sigterm():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
+            from rnnclf.console.screen import print_note
+
+            print_note("stopped by Ctrl-C")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             # Typer's own ends of a command (an exit, a usage error) are its to handle.
@@ -129,9 +132,9 @@ def train(
     reports: list[dict[str, Any]] = []
 
     def body(config: Config, job: Job) -> float:
+        use_stderr(json)  # once more: a launcher may have started another process
         return train_one(config, job, reports)
 
-    outcome = None
     try:
         outcome = run_hydra(body, words or [], prog="rnnclf train")
     finally:  # a sweep that was interrupted has its table, too

@@ -69,7 +69,9 @@ def test_a_run_leaves_every_file_of_the_contract(cli, only_run):
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["threads"] == 1
     assert len(provenance["data_fingerprint"]) == 64
-    assert "<svg" in (folder / "accuracy.svg").read_text()
+    picture = (folder / "accuracy.svg").read_text()
+    assert "<svg" in picture
+    assert "url(http" not in picture
     assert "95 % interval" in (folder / "accuracy.txt").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import fields
 from typing import Any
 
@@ -101,10 +102,13 @@ JSON = st.recursive(
 )
 
 
+DEFAULTS = load_config([]).to_plain()
+
+
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([f.name for f in fields(Config)]), value=JSON, deeper=st.booleans())
 def test_a_strangers_config_gives_a_config_or_a_clean_error(key, value, deeper):
-    plain: dict[str, Any] = load_config([]).to_plain()
+    plain: dict[str, Any] = copy.deepcopy(DEFAULTS)
     if deeper and isinstance(plain[key], dict):
         plain[key][next(iter(plain[key]))] = value
     else:

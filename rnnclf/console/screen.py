@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -80,8 +81,13 @@ def save_picture(table: RenderableType, path: Path, title: str) -> None:
     for suffix in (".txt", ".svg"):
         console = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), highlight=False)
         console.print(table)
-        text = console.export_text() if suffix == ".txt" else console.export_svg(title=title)
+        text = console.export_text() if suffix == ".txt" else _self_contained(console.export_svg(title=title))
         write_atomically(path.with_suffix(suffix), text.encode())
+
+
+def _self_contained(svg: str) -> str:
+    """Rich's pictures ask the network for a font; without it they are drawn in the reader's own."""
+    return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
 
 
 def percent(share: float) -> str:

@@ -48,10 +48,10 @@ def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
     What the user can put right raises RnnclfError before any job starts. In a sweep a failing job
     leaves the others running, and the first error comes back in the Outcome.
     """
+    Checks.sweep_folder = None
     flags, overrides = flags_and_overrides(words)
     register(plugins_in(overrides))
     GlobalHydra.instance().clear()  # a leftover of initialize() in this process: a notebook, a test
-    Checks.sweep_folder = None
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     with _as_process([prog, *flags, *overrides]):

@@ -1,47 +1,185 @@
-"""Words for `rnnclf train <TAB>`, from Hydra's own completer. Stays free of torch."""
+"""Words for `rnnclf train <TAB>`: flags, groups, keys and their values. Stays free of torch."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import MISSING, Field, fields
+from functools import cached_property
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.plugins.completion_plugin import DefaultCompletionPlugin
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from rnnclf.config import GROUPS, Config
+from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
+from rnnclf.hydra_app.compose import plugins_in
 from rnnclf.hydra_app.setup import conf_dir, register
+
+PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in GROUPS}
+CONFIG_PARTS = ("job", "hydra", "all")
+AFTER_FLAGS = {"--cfg": CONFIG_PARTS, "-c": CONFIG_PARTS} | dict.fromkeys(INFO_FLAGS, INFO_TOPICS)
+COMPLETION_FLAGS = ("--shell-completion", "-sc")  # Hydra's own completion: it knows no sub-commands
 
 
 def complete(words: list[str], incomplete: str) -> list[str]:
-    """What `incomplete` may become after `words`: groups, their choices, keys, sweeps over choices."""
-    broken_at_equals = False
-    if "COMP_WORDS" in os.environ:  # bash breaks words at '=': train cell = b
-        broken_at_equals, words, incomplete = _rejoined()
-    if incomplete.startswith("-"):
+    """What `incomplete` may become after `words`: nothing where the line so far makes no sense."""
+    kept = 0
+    try:
+        if "COMP_WORDS" in os.environ:
+            words, incomplete, kept = _from_bash()
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # own modules may print
+            return [word[kept:] for word in _found(words, incomplete)]
+    except (Exception, SystemExit):  # a half-typed line is no reason to print a traceback into the shell
         return []
-    head, comma, tail = incomplete.rpartition(",")  # a sweep: cell=basic,l
-    key, _, earlier = head.partition("=") if comma else (incomplete, "", "")
-    asked = f"{key}={tail}" if comma else incomplete
-    found = [word for word in _from_hydra(words, asked) if word.startswith(asked)]
-    if comma:
-        found = [word.replace("=", f"={earlier},", 1) for word in found]
-    if broken_at_equals:
-        found = [word.split("=", 1)[1] for word in found if "=" in word]
+
+
+def _from_bash() -> tuple[list[str], str, int]:
+    """Words, the incomplete one, and how much of that bash keeps: it breaks words at '=' by default."""
+    raw = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
+    whole = "\n".join(raw[2:]).replace("\n=\n", "=").replace("\n=", "=")
+    *words, incomplete = map(_unquoted, whole.split("\n"))
+    return words, incomplete, incomplete.rfind("=") + 1 if "=" in raw[-2:] else 0
+
+
+def _unquoted(word: str) -> str:
+    try:
+        return "".join(shlex.split(word))
+    except ValueError:  # a quote that is still open
+        return word
+
+
+def _found(words: list[str], incomplete: str) -> list[str]:
+    last = words[-1] if words else ""
+    if last in AFTER_FLAGS:
+        return _starting_with(incomplete, AFTER_FLAGS[last])
+    if last in VALUE_FLAGS.split():  # a folder, a file: the shell's own completion
+        return []
+    if incomplete.startswith("-"):
+        flags = [*VALUE_FLAGS.split(), *PLAIN_FLAGS.split(), *INFO_FLAGS, "--json"]
+        return _starting_with(incomplete, (flag for flag in flags if flag not in COMPLETION_FLAGS))
+    flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
+    register(plugins_in(overrides))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        line = _Line(flags, overrides)
+        found = line.next(incomplete)
+        if len(found) == 1 and found[0][-1] in "=./":
+            # Shells end a word with a space where there is no choice left; with one, it stays open.
+            found += line.next(found[0])
     return found
 
 
-def _rejoined() -> tuple[bool, list[str], str]:
-    raw = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
-    words = "\n".join(raw[2:]).replace("\n=\n", "=").replace("\n=", "=").split("\n")
-    return "=" in raw[-2:], words[:-1], words[-1]
+def _starting_with(start: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(start)]
 
 
-def _from_hydra(words: list[str], asked: str) -> list[str]:
-    plain = [word for word in words if "=" in word and "," not in word]
-    try:
-        register([])
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            plugin = DefaultCompletionPlugin(GlobalHydra.instance().config_loader())
-            found = plugin._query(config_name="config", line=" ".join([*plain, asked]))
-    except Exception:  # a half-typed line is no reason to print a traceback into the shell
-        return []
-    return [word for word in found if not word.startswith("schema")]
+class _Line:
+    """The line so far, and what may be added to it.
+
+    Composing the configuration would take longest, so it is only done where nothing else tells.
+    """
+
+    def __init__(self, flags: list[str], overrides: list[str]) -> None:
+        named = dict(pairwise(part for flag in flags for part in flag.split("=", 1)))
+        self.config_name = named.get("--config-name", named.get("-cn", "config"))
+        self.overrides = list(overrides)
+        if folder := named.get("--config-dir", named.get("-cd")):
+            self.overrides.append(f"hydra.searchpath=['file://{Path(folder).absolute()}']")
+
+    def next(self, incomplete: str) -> list[str]:
+        """The words that `incomplete` may become, in one step: a name, or a value after '='."""
+        word = incomplete.lstrip("+")  # +key=value adds a key, ++key=value adds or changes one
+        plus = incomplete[: len(incomplete) - len(word)]
+        key, equals, value = word.partition("=")
+        if equals:
+            *earlier, start = value.split(",")  # a sweep: cell=basic,l
+            values = _starting_with(start, (v for v in self.values(key) if v not in earlier))
+            found = [f"{key}={','.join([*earlier, value])}" for value in values]
+        else:
+            found = _starting_with(word, [*self.groups(key), *self.keys(key)])
+        # the group `schema` is ours: its entries are types, not choices
+        return [plus + word for word in found if re.match(r"(?!schema\b)\w", word)]
+
+    def groups(self, start: str) -> list[str]:
+        """`cell=`, and `hydra/`, which alone has groups below it."""
+        parent, slash, _ = start.rpartition("/")
+        below = [parent + slash + name for name in self._choices(parent, ObjectType.GROUP)]
+        return [name + ("/" if name == "hydra" else "=") for name in below]
+
+    def keys(self, start: str) -> list[str]:
+        """`hidden=`, and `cell.` where a key has keys below it."""
+        parent, _, _ = start.rpartition(".")
+        if not parent:
+            return [*(f"{name}=" for name in PLAIN_KEYS), *(f"{group}." for group in (*GROUPS, "hydra"))]
+        if parent in GROUPS:
+            return [f"{parent}.{name}=" for name in self._options(parent)]
+        node = self._node(parent)
+        return [f"{parent}.{key}{'.' if isinstance(node[key], dict) else '='}" for key in node]
+
+    def values(self, key: str) -> list[str]:
+        """The choices of a group or of an option; where an option may have any value, its default."""
+        parent, dot, name = key.rpartition(".")
+        if dot and parent not in GROUPS:
+            return _as_words(self._node(parent)[name])
+        options = self._options(parent) if dot else PLAIN_KEYS
+        if name not in options:
+            return self._choices(key, ObjectType.CONFIG)
+        option = options[name]
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        return list(option.metadata.get("choices") or _as_words(default))
+
+    def _options(self, group: str) -> dict[str, Field[Any]]:
+        """The options of the component that the line chooses; of several in a sweep, what they share."""
+        chosen = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{group}=")]
+        names = chosen[-1].split(",") if chosen else []
+        if not names or any(name not in GROUPS[group] for name in names):
+            names = [str(self._node(group)["name"])]
+        first, *others = ({option.name: option for option in fields(GROUPS[group][name])} for name in names)
+        shared = first.keys() - {"name"}  # which says what is chosen: no option
+        return {name: first[name] for name in first if name in shared.intersection(*others)}
+
+    def _choices(self, group: str, kind: ObjectType) -> list[str]:
+        paths = [word for word in self.overrides if word.startswith("hydra.searchpath=")]
+        return GlobalHydra.instance().config_loader().get_group_options(group, kind, None, paths)
+
+    def _node(self, path: str) -> dict[str, Any]:
+        node: dict[str, Any] = self.config
+        for part in path.split("."):
+            node = node[part]
+        return node
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        composed = compose(self.config_name, _without_sweeps(self.overrides), return_hydra_config=True)
+        # Not resolved: asking for the value of hydra.run.dir would make that folder.
+        plain: Any = OmegaConf.to_container(composed, resolve=False)
+        return dict(plain)
+
+
+def _without_sweeps(words: list[str]) -> list[str]:
+    """`cell=lstm,gru` as `cell=lstm`: one configuration stands for all those of a sweep."""
+    parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
+    plain = []
+    for word, override in zip(words, parsed, strict=True):
+        if override.is_discrete_sweep():
+            plain.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+        elif not override.is_sweep_override():  # an interval has no first value
+            plain.append(word)
+    return plain
+
+
+def _as_words(value: Any) -> list[str]:
+    """A value as one would type it; none where that takes quotes, or is computed from other values."""
+    if isinstance(value, bool):
+        return ["true", "false"]
+    text = "null" if value is None else str(value)
+    return [text] if re.fullmatch(r"[\w.+/-]+|\[\]", text) else []

@@ -1,0 +1,317 @@
+"""What TAB offers: the words themselves, and what bash, zsh and fish make of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+
+from rnnclf.cells.initializers import RECURRENT_INITS
+from rnnclf.config import GROUPS
+from rnnclf.hydra_app import completion
+from rnnclf.hydra_app.completion import complete
+from rnnclf.readout import READOUTS
+
+OWN_CELL = '''
+print("said by the module when it is imported")
+
+from dataclasses import dataclass
+
+from rnnclf.cells import GatedCell
+from rnnclf.options import option
+
+
+@dataclass
+class Leaky(GatedCell):
+    """A leaky tanh unit."""
+
+    name: str = "leaky"
+    gates = ("h",)
+    rate: float = option(0.5, "share of the state that is renewed", above=0, high=1)
+    mode: str = option("soft", "a choice", choices=("soft", "hard"))
+'''
+
+
+def found(line: str) -> list[str]:
+    """What the last word of `line` may become."""
+    *words, incomplete = line.split(" ")
+    return complete(words, incomplete)
+
+
+def choices(group: str, start: str = "") -> list[str]:
+    return sorted(f"{group}={name}" for name in GROUPS[group] if name.startswith(start))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_of_a_group_is_offered(group):
+    assert found(f"{group}=") == choices(group)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cell=l", ["cell=lstm"]),
+        ("cell=basic,l", ["cell=basic,lstm"]),
+        ("cell=basic,", ["cell=basic,gru", "cell=basic,lstm"]),
+        ("optimizer=adam,sgd,adamw,", ["optimizer=adam,sgd,adamw,rmsprop"]),
+        ("opti", ["optimizer=", "optimizer."]),
+        ("experiment=t", ["experiment=tutorial"]),
+        ("hidden=50 cell=gru opti", ["optimizer=", "optimizer."]),
+        ("-m cell=basic,lstm cell=l", ["cell=lstm"]),
+        ("--json cell=l", ["cell=lstm"]),
+        ("hydra/launcher=b", ["hydra/launcher=basic"]),
+        ("hydra/sweeper", ["hydra/sweeper=", "hydra/sweeper=basic"]),
+        ("hydra.sweep.s", ["hydra.sweep.subdir="]),
+        ("hydra.job.chd", ["hydra.job.chdir=", "hydra.job.chdir=null"]),
+        ("++cell=l", ["++cell=lstm"]),
+    ],
+)
+def test_groups_and_their_choices(line, expected):
+    assert found(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cell=lstm cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        ("cell.non", ["cell.nonlinearity=", "cell.nonlinearity=tanh", "cell.nonlinearity=relu"]),
+        ("experiment=tutorial dataset.s", ["dataset.split=", "dataset.split_seed="]),
+        ("cell=gru cell.non", []),
+        ("cell=gru cell=basic cell.nonlinearity=r", ["cell.nonlinearity=relu"]),
+        ("seed=interval(0,1) cell=choice(lstm,gru) cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        ("hidden=5,6 cell=glob(l*) cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        ("optimizer=sgd optimizer.lr=", ["optimizer.lr=0.1"]),
+    ],
+)
+def test_options_are_those_of_the_component_that_the_line_chooses(line, expected):
+    assert found(line) == expected
+
+
+def test_a_sweep_over_cells_offers_what_all_of_them_have():
+    shared = ["cell.hidden_size=", "cell.input_init=", "cell.recurrent_init="]
+    assert found("-m cell=basic,lstm cell.") == shared
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("readout", READOUTS),
+        ("cell.recurrent_init", RECURRENT_INITS),
+        ("device", ("auto", "cpu", "cuda", "mps")),
+        ("protocol", ("standard", "tutorial")),
+        ("bidirectional", ("true", "false")),
+        ("hidden", ("150",)),
+        ("clip", ("1.0",)),
+        ("plugins", ("[]",)),
+        ("dataset.root", ("null",)),
+    ],
+)
+def test_values_are_the_choices_of_a_key_or_its_default(key, values):
+    assert found(f"{key}=") == [f"{key}={value}" for value in values]
+
+
+def test_a_list_of_values_leaves_out_those_that_are_there():
+    assert found("readout=last,m") == ["readout=last,mean", "readout=last,max"]
+    assert found("readout=mean,m") == ["readout=mean,max"]
+
+
+def test_a_sole_key_comes_with_a_value_so_that_no_space_ends_the_word():
+    assert found("hid") == ["hidden=", "hidden=150"]
+    assert found("exp") == ["experiment=", "experiment=tutorial"]
+
+
+@pytest.mark.parametrize("start", ["", "s", "schema", "schema/", "schema/c", "schema/cell=", "+schema"])
+def test_the_group_of_types_is_never_offered(start):
+    offered = found(start)
+    assert not [word for word in offered if "schema" in word]
+    assert ("schedule=" in offered) == (start in ("", "s"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["nope", "nope=", "nope.", "cell=nope cell.", "cell.nope.", "cell.nope=", "hidden.", "a=b=c", "cell=[",
+     ",", "=", ".", "/", "--nope hid", "hidden=[1 cell.", "plugins=[no_such_module] cell=", "-cn nope cell.",
+     "experiment=nope cell.", "-cd ", "--config-name "],
+)  # fmt: skip
+def test_a_line_that_makes_no_sense_gets_nothing(line):
+    assert found(line) == []
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "1 / 0", "import", "x = 1"])
+def test_a_broken_module_of_ones_own_gets_nothing(tmp_path, code):
+    (tmp_path / "broken.py").write_text(code)
+    assert answers_of(["plugins=[broken] cell=", "cell=l"]) == [[], ["cell=lstm"]]
+
+
+def test_flags_and_what_follows_them():
+    assert found("--m") == ["--multirun"]
+    assert found("cell=lstm --js") == ["--json"]
+    assert found("--sh") == []  # Hydra's own completion knows no sub-commands
+    assert {"-m", "-cd", "--cfg"} <= set(found("-"))
+    assert found("--cfg ") == ["job", "hydra", "all"]
+    assert found("-i search") == ["searchpath"]
+
+
+def test_a_folder_of_ones_own_adds_its_choices(tmp_path):
+    (tmp_path / "mine" / "cell").mkdir(parents=True)
+    (tmp_path / "mine" / "cell" / "large.yaml").write_text("defaults: [lstm]\nhidden_size: 900\n")
+    assert found("-cd mine cell=l") == ["cell=large", "cell=lstm"]
+    assert found("--config-dir=mine cell=large cell.f") == ["cell.forget_bias=", "cell.forget_bias=1.0"]
+    assert found(f"hydra.searchpath=[file://{tmp_path}/mine] cell=la") == ["cell=large"]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "hid", "cell=l", "cell=lstm cell.f", "readout=", "optimizer=sgd optimizer."]
+)
+def test_common_words_do_not_wait_for_a_configuration_to_be_composed(line, monkeypatch):
+    expected = found(line)
+    monkeypatch.setattr(completion, "compose", None)
+    assert expected
+    assert found(line) == expected
+
+
+@pytest.mark.parametrize("line", ["hydra.run.dir=", "hydra.run.dir.", "hydra.sweep.", "cell.", ""])
+def test_completing_makes_no_folder(tmp_path, line):
+    found(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def answers_of(lines: list[str]) -> list[list[str]]:
+    """What a fresh process answers; it must print nothing and load no torch."""
+    script = (
+        "import json, sys\n"
+        "from rnnclf.hydra_app.completion import complete\n"
+        "lines = [line.split(' ') for line in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([complete(line[:-1], line[-1]) for line in lines]))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers: list[list[str]] = json.loads(done.stdout)
+    return answers
+
+
+def test_cells_of_ones_own_are_offered_with_their_options(tmp_path):
+    (tmp_path / "my_cells.py").write_text(OWN_CELL)
+    lines = ["cell=", "plugins=[my_cells] cell=", "plugins=[my_cells] cell=leaky cell.r",
+             "plugins=[my_cells] cell=leaky cell.mode="]  # fmt: skip
+    assert answers_of(lines) == [
+        choices("cell"),
+        sorted([*choices("cell"), "cell=leaky"]),
+        ["cell.recurrent_init=", "cell.rate="],
+        ["cell.mode=soft", "cell.mode=hard"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["cell", "=", "l"], ["lstm"]),
+        (["cell", "="], ["basic", "gru", "lstm"]),
+        (["-m", "cell", "=", "basic,l"], ["basic,lstm"]),
+        (["cell", "=", "lstm", "hidden", "=", "5", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        (["'cell=lstm'", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        (["cell=l"], ["cell=lstm"]),  # where the user took '=' out of COMP_WORDBREAKS
+        (["cell", "=", "'ls"], []),
+    ],
+)
+def test_bash_gets_what_replaces_the_part_behind_the_equals_sign(words, expected, monkeypatch):
+    monkeypatch.setenv("COMP_WORDS", "\n".join(["rnnclf", "train", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) + 1))
+    assert complete([], "ignored") == expected
+
+
+# From here on, `rnnclf` itself answers a shell.
+
+SCRIPTS = sysconfig.get_path("scripts")
+HERE = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+
+
+def rnnclf(*words: str, **variables: str) -> str:
+    done = subprocess.run(
+        ["rnnclf", *words], env={**HERE, **variables}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_each_shell_is_answered_in_its_own_way():
+    assert rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="rnnclf train -m cell=gru,l") == (
+        """_arguments '*: :(("cell=gru,lstm"))'"""
+    )
+    asked = {"_TYPER_COMPLETE_ARGS": "rnnclf train -m cell=gru,l", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    assert rnnclf(_RNNCLF_COMPLETE="complete_fish", **asked) == "cell=gru,lstm"
+    words = "\n".join(["rnnclf", "train", "-m", "cell", "=", "gru,l"])
+    assert rnnclf(_RNNCLF_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="5") == "gru,lstm"
+
+
+def test_the_catalog_completes_its_words():
+    def zsh(line: str) -> list[str]:
+        return re.findall('"(.*?)"', rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line))
+
+    assert zsh("rnnclf show cell ") == GROUPS["cell"].names()
+    assert set(GROUPS) < set(zsh("rnnclf list "))
+
+
+# Each prints one line for each of ASKED: what its completion function was told.
+BASH = """
+source "$1"; shift
+for line; do
+    read -ra COMP_WORDS <<< "${line//=/ = }"; COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+    $(complete -p rnnclf | grep -o '_rnnclf[a-z_]*') rnnclf
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+# zsh completes below its line editor only: here the last step prints what it is handed.
+ZSH = """
+compdef() { answer=$1 }
+_arguments() { print -r -- ${1//[^a-z0-9_.,=]/ } }
+_files() { print }
+source $1; shift
+for line; do words=(${=line}) CURRENT=${#words}; $answer; done
+"""
+
+FISH = """
+source $argv[1]
+for line in $argv[2..]; echo (complete --do-complete $line); end
+"""
+
+ASKED = {
+    "rnnclf train -cd . cell=l": "cell=lstm",
+    "rnnclf train -m cell=basic,l": "cell=basic,lstm",
+    "rnnclf train cell=lstm cell.f": "cell.forget_bias= cell.forget_bias=1.0",
+    "rnnclf train nope=3": "",
+    "rnnclf list exp": "experiment",
+}
+
+
+@pytest.mark.parametrize(
+    ("shell", "options", "script"),
+    [("bash", "--norc", BASH), ("zsh", "-f", ZSH), ("fish", "--no-config", FISH)],
+    ids=["bash", "zsh", "fish"],
+)
+def test_a_shell_with_the_script_installed_completes(tmp_path, shell, options, script):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    # else Typer looks which shell its parent process is
+    variables = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    installed, asking = tmp_path / "installed", tmp_path / "asking"
+    installed.write_text(rnnclf("--show-completion", shell, **variables))
+    asking.write_text(script)
+    command = [shell, options, str(asking), str(installed), *ASKED]
+    done = subprocess.run(
+        command, env={**HERE, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    answers = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    whole = list(ASKED.values())
+    # bash is told only what goes behind the '=' of the word that it completes
+    assert answers == ([word.removeprefix("cell=") for word in whole] if shell == "bash" else whole)

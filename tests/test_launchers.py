@@ -1,0 +1,104 @@
+"""Sweeps whose jobs run in other processes: every job ends as it should, and one table tells of all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = ("dataset=digits", "hidden=8", "epochs=1", "threads=1")
+
+OWN_CELL = '''
+from dataclasses import dataclass
+
+from rnnclf.cells import GatedCell
+
+
+@dataclass
+class Mine(GatedCell):
+    """A cell of one's own."""
+
+    name: str = "mine"
+    gates = ("h",)
+
+    def step(self, p, z, h):
+        h = (z + h @ p.recurrent_weight.t()).tanh()
+        return h, h
+'''
+
+SLOW = pytest.mark.slow
+
+
+class Sweep:
+    """A sweep that was run in a process of its own, in the folder `where`."""
+
+    def __init__(self, where: Path, launcher: str, *words: str) -> None:
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+        command = [
+            sys.executable,
+            "-m",
+            "rnnclf",
+            "train",
+            "-m",
+            f"hydra/launcher={launcher}",
+            *words,
+            *SMALL,
+        ]
+        done = subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=300)
+        self.exit_code, self.stdout, self.stderr = done.returncode, done.stdout, done.stderr
+        (self.folder,) = (where / "outputs").glob("*/*")  # one sweep, one folder
+
+    def states(self) -> dict[str, str]:
+        """What became of each job, by its number, as its own folder tells."""
+        paths = self.folder.glob("*/status.json")
+        return {path.parent.name: json.loads(path.read_text())["state"] for path in paths}
+
+    def table(self) -> list[dict[str, str]]:
+        with open(self.folder / "sweep.csv") as file:
+            return list(csv.DictReader(file))
+
+    def lines_of_jobs(self) -> str:
+        """What the jobs said: joblib's to the sweep's own stdout, submitit's to a file for each job."""
+        logs = sorted(self.folder.glob(".submitit/*/*_log.out"))
+        return "".join([self.stdout, *(path.read_text() for path in logs)])
+
+
+@pytest.mark.parametrize(
+    "launcher", [pytest.param("joblib", marks=SLOW), pytest.param("submitit_local", marks=SLOW)]
+)
+def test_all_jobs_of_a_parallel_sweep_end_in_one_ranked_table(tmp_path, launcher):
+    sweep = Sweep(tmp_path, launcher, "cell=basic,lstm")
+    assert sweep.exit_code == 0, sweep.stderr
+    assert sweep.states() == {"0": "done", "1": "done"}
+    assert sweep.stdout.count("2 of 2 jobs done") == 1
+    rows = sweep.table()
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    first, second = (float(row["validation_accuracy"]) for row in rows)
+    assert first >= second
+    for job in (0, 1):
+        said = re.findall(rf"^#{job} (epoch 1/1: train|test accuracy)", sweep.lines_of_jobs(), re.MULTILINE)
+        assert said == ["epoch 1/1: train", "test accuracy"]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=SLOW)])
+def test_a_job_that_fails_leaves_the_others_of_a_parallel_sweep_finished(tmp_path, launcher):
+    """With a cell of one's own, which every worker process has to find for itself."""
+    (tmp_path / "my_cells.py").write_text(OWN_CELL)
+    words = ("plugins=[my_cells]", "cell=mine", "optimizer.lr=1e300,0.002,0.001")
+    sweep = Sweep(tmp_path, launcher, *words)
+    assert sweep.exit_code == 1, sweep.stderr
+    assert sweep.states() == {"0": "failed", "1": "done", "2": "done"}
+    assert sweep.stdout.count("2 of 3 jobs done") == 1
+    assert re.search(
+        r"^#0 optimizer\.lr=1e\+300: failed: The loss became nan in epoch 1", sweep.stdout, re.MULTILINE
+    )
+    assert "Traceback" not in sweep.stdout + sweep.stderr
+    *_, last = sweep.table()
+    assert (last["job"], last["state"]) == ("0", "failed")
+    assert "The loss became nan in epoch 1" in last["error"]
+    assert {row["job"] for row in sweep.table()} == {"0", "1", "2"}
