@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 
@@ -68,6 +68,14 @@ def _exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class Train(TyperCommand):
+    """Everything after its name is Hydra's: TAB offers Hydra's flags, too, not only Typer's own."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        words = next(param for param in self.params if param.name == "words")
+        return words.shell_complete(ctx, incomplete)
+
+
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
@@ -78,11 +86,13 @@ def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _complete_choice(ctx: typer.Context, incomplete: str) -> list[str]:
-    from rnnclf.workflows.catalog import KINDS, list_choices
+    from rnnclf.workflows.catalog import list_choices
 
-    group = ctx.params.get("group")
-    names = [choice.name for choice in list_choices(group)] if group else KINDS.names()
-    return [name for name in names if name.startswith(incomplete)]
+    try:
+        choices = list_choices(ctx.params.get("group"), _modules(ctx.params.get("plugins") or ""))
+    except RnnclfError:  # an unknown group is no reason to print a traceback into the shell
+        return []
+    return [choice.name for choice in choices if choice.name.startswith(incomplete)]
 
 
 def _complete_group(incomplete: str) -> list[str]:
@@ -114,6 +124,7 @@ def root(
 
 # Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
 @app.command(
+    cls=Train,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )

@@ -315,3 +315,9 @@ def test_a_shell_with_the_script_installed_completes(tmp_path, shell, options, s
     whole = list(ASKED.values())
     # bash is told only what goes behind the '=' of the word that it completes
     assert answers == ([word.removeprefix("cell=") for word in whole] if shell == "bash" else whole)
+
+
+def test_flags_and_wrong_groups_reach_the_shell():
+    asked = {"_RNNCLF_COMPLETE": "complete_zsh"}
+    assert '"--multirun"' in rnnclf(**asked, _TYPER_COMPLETE_ARGS="rnnclf train --mul")
+    assert rnnclf(**asked, _TYPER_COMPLETE_ARGS="rnnclf show nonsense ") == "_files"

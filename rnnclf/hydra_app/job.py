@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,11 @@ def as_task(body: Body, failures: list[Exception]) -> TaskFunction:
     `failures` instead: Hydra would print lines about it that tell the user nothing.
     """
 
+    command = sys.argv  # a launcher starts its processes by a line of its own
+
     @functools.wraps(body)
     def task(composed: DictConfig) -> float | None:
+        sys.argv = command
         job = _current_job()
         try:
             return _logged(body, composed, job)

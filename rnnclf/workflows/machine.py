@@ -47,7 +47,7 @@ def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
     """What has to be known to repeat a run, beside its configuration."""
     packages = ("torch", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "torchvision")
     return {
-        "command": shlex.join(sys.argv),
+        "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",
         "versions": {
             "rnnclf": rnnclf.__version__,
             "python": platform.python_version(),
