@@ -37,9 +37,9 @@ class Commands(TyperGroup):
             print_note("stopped by Ctrl-C")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # Typer's own ends of a command (an exit, a usage error) are its to handle.
+            # Typer's own ends of a command (an exit, a usage error, a closed pipe) are its to handle.
             typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
-            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if typers_own or isinstance(error, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise typer.Exit(_told(error)) from None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +80,16 @@ def test_ci_runs_the_test_command_of_the_readme():
 def test_every_link_of_the_docs_leads_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_figures_of_the_tutorial_page_are_those_of_its_run():
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    with open(ROOT / "benchmarks" / "tutorial" / "epochs.csv") as file:
+        ours = [float(row["test_accuracy"]) for row in csv.DictReader(file)]
+    late = ours[50:]
+    figures = (statistics.mean(late), statistics.stdev(late), ours[-1], max(ours))
+    mean, spread, last, best = (f"{100 * figure:.2f}" for figure in figures)
+    assert f"| `rnnclf train experiment=tutorial` | {mean} % | {spread} | {last} % | {best} % |" in page
+    assert f"{mean} % over the last 50 epochs" in README
+    for epoch, accuracy in re.findall(r"^\| (\d+) \| (0\.\d{4}) \|", page, flags=re.MULTILINE):
+        assert f"{ours[int(epoch) - 1]:.4f}" == accuracy

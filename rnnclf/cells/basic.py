@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Basic(GatedCell):
-    """The simple recurrent network: the new state is a squashed sum of input and old state.
+    """Elman network: the new state is a squashed sum of input and old state.
 
     h_t = f(W x_t + U h_{t-1} + b)          f = tanh or relu
 

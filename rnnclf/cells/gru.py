@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class GRU(GatedCell):
-    """Two gates decide how much of the state is kept and how much of it the candidate sees.
+    """Gated recurrent unit: one gate keeps the state, one lets the candidate see it.
 
     r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)          reset gate
     z_t = sigmoid(W_z x_t + U_z h_{t-1} + b_z)          update gate

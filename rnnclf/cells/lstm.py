@@ -21,7 +21,7 @@ class LSTMState(NamedTuple):
 
 @dataclass
 class LSTM(GatedCell):
-    """A memory that is written, kept and read through gates.
+    """Long short-term memory: written, kept and read through gates.
 
     i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)      input gate
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)      forget gate

@@ -99,7 +99,7 @@ def interval(bounds: tuple[float, float] | list[float]) -> str:
 
 
 def seconds_in_words(seconds: float) -> str:
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"

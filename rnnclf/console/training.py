@@ -22,7 +22,6 @@ from rnnclf.console.screen import (
     seconds_in_words,
     short,
 )
-from rnnclf.metrics import Score
 from rnnclf.training import BatchProgress, EpochResult
 from rnnclf.workflows.train import Report, RunFacts, Watcher
 
@@ -112,13 +111,13 @@ class LiveDisplay(Watcher):
         self.tutorial = facts.config.protocol == "tutorial"
         console = self.progress.console
         console.print(Text(_facts_in_words(facts), style="dim"))
-        train = "last batch" if self.tutorial else "train"
-        header = f"{'epoch':>9}  {train:>16}  {'validation':>16}"
-        header += f"  {'test':>8}" if self.tutorial else f"  {'rate':>8}"
-        console.print(Text(f"{header}  {'time':>8}", style="bold"))
-        self.task = self.progress.add_task(
-            "epoch 1", total=self.epochs * facts.sizes["train"], accuracy="", speed=""
+        train = "batch loss" if self.tutorial else "train loss"
+        last = "test" if self.tutorial else "rate"
+        header = (
+            f"{'epoch':>9}{train:>12}{'accuracy':>10}{'val. loss':>11}{'accuracy':>10}{last:>10}{'time':>11}"
         )
+        console.print(Text(header, style="bold"))
+        self.task = self.progress.add_task("epoch 1", total=self.epochs, accuracy="", speed="")
         self.epoch_started = time.perf_counter()
 
     def batch(self, progress: BatchProgress) -> None:
@@ -126,25 +125,20 @@ class LiveDisplay(Watcher):
         speed = progress.seen / (time.perf_counter() - self.epoch_started)
         self.progress.update(
             self.task,
-            # in an epoch of whole batches only, the share of the epoch counts, not the sequences
-            completed=(progress.epoch - 1 + progress.seen / progress.of) / self.epochs * self._total(),
+            completed=progress.epoch - 1 + progress.seen / progress.of,
             description=f"epoch {progress.epoch}/{self.epochs}",
             accuracy=percent(progress.correct / progress.seen),
             speed=f"{speed:,.0f} seq/s",
         )
 
-    def _total(self) -> float:
-        return self.progress.tasks[0].total or 1.0
-
     def epoch(self, result: EpochResult, best: bool) -> None:
-        def cell(score: Score) -> str:
-            return f"{score.loss:>6.4f} {percent(score.accuracy):>9}"
-
-        line = Text(f"{result.epoch:>4}/{self.epochs:<4}  {cell(result.train)}  ")
-        line.append(cell(result.validation), style="green" if best else "")
-        last = f"{result.learning_rate:.2e}" if result.test is None else percent(result.test.accuracy)
-        line.append(f"  {last:>8}  {seconds_in_words(result.seconds):>8}")
-        line.append("  best" if best else "", style="green")
+        train, validation = result.train, result.validation
+        line = Text(f"{result.epoch:>5}/{self.epochs:<3}{train.loss:>12.4f}{percent(train.accuracy):>10}")
+        tried = f"{validation.loss:>11.4f}{percent(validation.accuracy):>10}"
+        line.append(tried, style="green" if best else "")
+        last = f"{result.learning_rate:.1e}" if result.test is None else percent(result.test.accuracy)
+        line.append(f"{last:>10}{seconds_in_words(result.seconds):>11}")
+        line.append(" best" if best else "", style="green")
         self.progress.console.print(line)
         self.epoch_started = time.perf_counter()
 
@@ -198,7 +192,8 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
     words = f"test accuracy {percent(test.accuracy)} ({correct}; 95 % interval {interval(test.interval95)})"
     console = screen()
     if job is not None:
-        print_plain(f"#{job} {words}, {folder}")
+        accuracy = f"{percent(test.accuracy)} ({interval(test.interval95)})"
+        print_plain(f"#{job} test accuracy {accuracy}, {folder}")
     elif parallel or not console.is_terminal:
         print_plain(f"{words}\nrun folder: {folder}\nevaluate it: rnnclf eval {folder}")
     else:

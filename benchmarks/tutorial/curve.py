@@ -1,9 +1,10 @@
 """Draws the test accuracy of a tutorial run beside the published runs of the same recipe.
 
-    python benchmarks/tutorial_curve.py outputs/RUN docs/tutorial.svg      (needs matplotlib)
+    python benchmarks/tutorial/curve.py benchmarks/tutorial/epochs.csv docs/tutorial.svg    (needs matplotlib)
 
-Prints the figures that docs/tutorial.md quotes. The published curves, in tutorial_reference.csv, are those
-printed in the versions of chapter 14's notebook of github.com/ageron/handson-ml named in its header.
+Prints the figures that docs/tutorial.md quotes. epochs.csv beside this file is that of the run quoted there;
+reference.csv holds what the versions of chapter 14's notebook of github.com/ageron/handson-ml, named in its
+header, have printed.
 """
 
 import csv
@@ -24,8 +25,8 @@ def read(path: Path) -> dict[str, list[float]]:
 
 
 def main(run: Path, picture: Path) -> None:
-    ours = read(run / "epochs.csv")["test_accuracy"]
-    reference = read(Path(__file__).with_name("tutorial_reference.csv"))
+    ours = read(run)["test_accuracy"]
+    reference = read(Path(__file__).with_name("reference.csv"))
     epochs = [int(epoch) for epoch in reference.pop("epoch")]
     mean = [statistics.mean(values) for values in zip(*reference.values(), strict=True)]
 
