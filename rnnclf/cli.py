@@ -136,7 +136,7 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
-    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.console.screen import print_error, print_json, use_stderr
     from rnnclf.hydra_app.bridge import run_hydra, swept_folder
 
     use_stderr(json)
@@ -144,7 +144,12 @@ def train(
 
     def body(config: Config, job: Job) -> float:
         use_stderr(json)  # once more: a launcher may have started another process
-        return train_one(config, job, reports)
+        try:
+            return train_one(config, job, reports)
+        except RnnclfError as error:
+            if job.number is not None:  # the others go on: say now what the table will say at the end
+                print_error(f"#{job.number} {error}")
+            raise
 
     try:
         outcome = run_hydra(body, words or [], prog="rnnclf train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -11,12 +12,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from rnnclf import checkpoint
+from rnnclf.cells import CELLS
+from rnnclf.hydra_app import setup
 
 SMALL = ("dataset=digits", "hidden=8", "epochs=2", "threads=1")
 
@@ -154,6 +160,7 @@ def test_a_failing_job_leaves_the_others_running_and_is_listed(cli, only_run):
     done = cli("train", "-m", "optimizer.lr=1e38,0.01", *SMALL)
     assert done.exit_code == 1
     assert "1 of 2 jobs done" in done.output
+    assert done.stderr.startswith("error: #0 The loss became")
     assert re.search(r"#0 optimizer.lr=1e\+38: failed: The loss became \S+ in\s+epoch 1", done.stdout)
     with open(only_run() / "sweep.csv") as file:
         assert [(row["job"], row["state"]) for row in csv.DictReader(file)] == [
@@ -242,17 +249,35 @@ def test_a_config_folder_of_the_user_adds_choices(cli, tmp_path):
     assert "forget_bias: 3.0" in done.output
 
 
-def test_own_cells_train_and_evaluate_by_their_name(tmp_path):
+@pytest.fixture
+def own_cell(tmp_path, monkeypatch) -> Iterator[str]:
+    """The module of a cell of the user's; what it adds to the registries is taken back at the end."""
     (tmp_path / "leaky_cells.py").write_text(OWN_CELL)
-    own = ("plugins=[leaky_cells]", "cell=leaky", *SMALL)
-    assert shell("train", *own, "cell.rate=0.9", "hydra.run.dir=run").returncode == 0
-    evaluated = shell("eval", "run", "plugins=[leaky_cells]", "--json")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(CELLS, "_entries", dict(CELLS.items()))
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    yield "leaky_cells"
+    sys.modules.pop("leaky_cells", None)
+
+
+def test_own_cells_train_and_evaluate_by_their_name(cli, own_cell, monkeypatch):
+    own = (f"plugins=[{own_cell}]", "cell=leaky", *SMALL)
+    assert cli("train", *own, "cell.rate=0.9", "hydra.run.dir=run").exit_code == 0
+    evaluated = cli("eval", "run", f"plugins=[{own_cell}]", "--json")
     assert json.loads(evaluated.stdout)[0]["cell"] == "leaky"
-    refused = shell("train", *own, "cell.rate=2")
+    refused = cli("train", *own, "cell.rate=2")
     assert refused.stderr == "error: cell.rate must be above 0 and at most 1, got 2.0.\n"
-    stranger = shell("eval", "run")
-    assert stranger.returncode == 2
+    monkeypatch.delitem(CELLS._entries, "leaky")
+    stranger = cli("eval", "run")
+    assert stranger.exit_code == 2
     assert "If it is your own, name its module: plugins=[my_module]." in stranger.stderr
+
+
+def test_an_installed_package_adds_its_cells(cli, own_cell, monkeypatch):
+    point = EntryPoint(name="leaky", value=f"{own_cell}:Leaky", group="rnnclf.cells")
+    monkeypatch.setattr(setup, "entry_points", lambda group: [point] if group == point.group else [])
+    assert "cell=leaky" in cli("list", "cells").output
+    assert "rate: 0.5" in cli("train", "cell=leaky", "--cfg", "job").output
 
 
 def command(*words: str) -> list[str]:

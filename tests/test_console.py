@@ -72,7 +72,7 @@ def row(job: int, *words: str, validation: float = 0.5, **more: object) -> Sweep
 def rendered(rows: list[SweepRow]) -> str:
     console = Console(width=100, file=io.StringIO())
     with console.capture() as captured:
-        console.print(sweep_table(rows))
+        console.print(sweep_table(rows, console.width))
     return captured.get()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,51 +42,54 @@ def _all(results: Sequence[Evaluated], details: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _overview(results: Sequence[Evaluated]) -> Table:
+def _overview(results: Sequence[Evaluated]) -> RenderableType:
+    """A row a checkpoint; what they all share stands once, above."""
+    paths = [_folder(result) for result in results]
+    above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
+    data = {f"{result.config.dataset.name} {result.split}" for result in results}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("checkpoint", overflow="fold")
-    table.add_column("model")
-    table.add_column("data")
+    if len(results) > 1:
+        table.add_column("checkpoint", overflow="fold")
+    for column in ["model", "data"][: len(data)]:
+        table.add_column(column)
     for column in ("accuracy", "95 % interval", "correct", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     highest = max(result.evaluation.score.accuracy for result in results)
-    for result in results:
+    for path, result in zip(paths, results, strict=True):
         score = result.evaluation.score
+        names = [str(path.relative_to(above))] if len(results) > 1 else []
+        names.append(f"{result.config.cell.name} {result.config.cell.hidden_size}")
+        names += [f"{result.config.dataset.name} {result.split}"] if len(data) > 1 else []
         table.add_row(
-            _name(result),
-            f"{result.config.cell.name} {result.config.cell.hidden_size}",
-            f"{result.config.dataset.name} {result.split}",
+            *names,
             Text(percent(score.accuracy), style="bold green" if score.accuracy == highest else ""),
             interval(score.interval95),
             f"{score.correct:,}/{score.total:,}",
             f"{score.loss:.4f}",
         )
-    return table
+    where = short(above) if len(data) > 1 else f"{short(above)} on {data.pop()}"
+    return Group(Text(where, style="bold"), table)
 
 
-def _name(result: Evaluated) -> str:
+def _folder(result: Evaluated) -> Path:
     """The run folder for its best checkpoint, else the file."""
-    return short(result.path.parent if result.path.name == "best.safetensors" else result.path)
+    path = result.path.parent if result.path.name == "best.safetensors" else result.path
+    return path.absolute()
 
 
 def _notes(result: Evaluated) -> list[str]:
     notes = []
-    correct = result.evaluation.score.correct
+    name, correct = short(_folder(result)), result.evaluation.score.correct
     if result.recorded_correct is not None and result.recorded_correct != correct:
-        notes.append(
-            f"{_name(result)}: {correct} correct, but its results.json says {result.recorded_correct}."
-        )
+        notes.append(f"{name}: {correct} correct, but its results.json says {result.recorded_correct}.")
     if result.other_data:
-        notes.append(f"{_name(result)}: these are not the data that it was trained on.")
+        notes.append(f"{name}: these are not the data that it was trained on.")
     return notes
 
 
 def _details(result: Evaluated) -> list[RenderableType]:
-    title = Text(
-        f"\n{_name(result)}, epoch {result.epoch}, {result.parameters:,} parameters",
-        style="bold",
-    )
-    parts: list[RenderableType] = [title, _class_table(result.evaluation)]
+    title = f"{short(_folder(result))}, epoch {result.epoch}, {result.parameters:,} parameters"
+    parts: list[RenderableType] = [Text(title, style="dim"), _class_table(result.evaluation)]
     if len(result.evaluation.classes) <= WIDEST_MATRIX:
         parts.append(_matrix(result.evaluation))
     return [*parts, _confusions(result.evaluation)]

@@ -9,11 +9,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.screen import interval, percent, save_picture, screen, seconds_in_words, short
+from rnnclf.console.screen import (
+    PICTURE_WIDTH,
+    interval,
+    percent,
+    save_picture,
+    screen,
+    seconds_in_words,
+    short,
+)
 from rnnclf.workflows.sweep import SweepRow
 
+ROOMY = 100  # columns; on less, what sweep.csv holds as well makes room for what the jobs differ in
 
-def sweep_table(rows: list[SweepRow]) -> Group:
+
+def sweep_table(rows: list[SweepRow], width: int) -> Group:
     """Best first by validation accuracy; failed jobs last, each with its reason."""
     done = [row for row in rows if row.done]
     lost = [row for row in rows if not row.done]
@@ -26,26 +36,29 @@ def sweep_table(rows: list[SweepRow]) -> Group:
     table.add_column("", justify="right")
     table.add_column("job", justify="right")
     table.add_column("with", overflow="fold")
-    for column in ("validation", "test", "95 % interval", "parameters", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
+    names = ["validation", "test", "95 % interval", "parameters", "time"]
+    shown = len(names) if width >= ROOMY else 3
+    for name in names[:shown]:
+        table.add_column(name, justify="right", no_wrap=True)
     for rank, row in enumerate(done, start=1):
-        r = row.results
-        table.add_row(
-            str(rank),
-            f"#{row.job}",
-            own(row),
-            percent(r["validation"]["accuracy"]),
-            percent(r["test"]["accuracy"]),
-            interval(r["test"]["interval95"]),
-            f"{r['parameters']:,}",
-            seconds_in_words(r["total_seconds"]),
-            style="bold green" if rank == 1 else "",
-        )
+        style = "bold green" if rank == 1 else ""
+        table.add_row(str(rank), f"#{row.job}", own(row), *_figures(row)[:shown], style=style)
     parts: list[Table | Text] = [table] if done else []
     for row in lost:
         parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}", style="red"))
     count = f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy"
     return Group(*parts, Text(f"{count}; all with {' '.join(common)}" if common else count, style="dim"))
+
+
+def _figures(row: SweepRow) -> list[str]:
+    r = row.results
+    return [
+        percent(r["validation"]["accuracy"]),
+        percent(r["test"]["accuracy"]),
+        interval(r["test"]["interval95"]),
+        f"{r['parameters']:,}",
+        seconds_in_words(r["total_seconds"]),
+    ]
 
 
 def _common_words(rows: list[SweepRow]) -> list[str]:
@@ -56,12 +69,12 @@ def _common_words(rows: list[SweepRow]) -> list[str]:
 
 def save_sweep(rows: list[SweepRow], folder: Path) -> None:
     """accuracy.txt and accuracy.svg in the sweep's folder."""
-    save_picture(sweep_table(rows), folder / "accuracy", "rnnclf sweep")
+    save_picture(sweep_table(rows, PICTURE_WIDTH), folder / "accuracy", "rnnclf sweep")
 
 
 def show_sweep(rows: list[SweepRow], folder: Path) -> None:
     console = screen()
-    console.print(sweep_table(rows))
+    console.print(sweep_table(rows, console.width))
     console.print(f"sweep folder: {short(folder)}", soft_wrap=True, markup=False)
     if any(row.done for row in rows):
         console.print(f"evaluate it: rnnclf eval {short(folder)}", soft_wrap=True, markup=False)
