@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError, RnnclfError
 from rnnclf.files import write_atomically, write_json
 
@@ -129,8 +128,3 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
-
-
-def header_of(path: Path) -> dict[str, Any]:
-    """The header of a checkpoint file."""
-    return checkpoint.read_header(path)

@@ -110,13 +110,7 @@ def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Re
     model.load_state_dict(checkpoint.load(folder.best).model_tensors())
     scores = {name: evaluate(model, part).score for name, part in parts.items()}
     results = {
-        "format": 1,
-        "cell": config.cell.name,
-        "dataset": config.dataset.name,
-        "hidden": config.cell.hidden_size,
-        "parameters": model.parameter_count(),
-        "seed": config.seed,
-        "protocol": config.protocol,
+        **_description(config, model),
         "epochs": len(epochs),
         "best_epoch": best.epoch,
         **{name: score.to_dict() for name, score in scores.items()},
@@ -126,6 +120,18 @@ def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Re
     }
     write_json(folder.results, results)
     return Report(folder, results, scores)
+
+
+def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "cell": config.cell.name,
+        "dataset": config.dataset.name,
+        "hidden": config.cell.hidden_size,
+        "parameters": model.parameter_count(),
+        "seed": config.seed,
+        "protocol": config.protocol,
+    }
 
 
 def _recipe(config: Config) -> Recipe:
