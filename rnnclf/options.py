@@ -7,7 +7,7 @@ same facts check a command line, a checkpoint and a call from Python, and fill `
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from rnnclf.errors import ConfigError
@@ -34,8 +34,6 @@ def option(
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
     metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)  # type: ignore[return-value]
     return field(default=default, metadata=metadata)
 
 
@@ -124,16 +122,10 @@ def described(kind: type) -> list[OptionFacts]:
         OptionFacts(
             name=option_field.name,
             type=getattr(option_field.type, "__name__", str(option_field.type)),
-            default=_default(option_field),
+            default=option_field.default,
             range=described_range(option_field),
             help=option_field.metadata["help"],
         )
         for option_field in fields(kind)
         if "help" in option_field.metadata
     ]
-
-
-def _default(option_field: "Field[Any]") -> Any:
-    if option_field.default_factory is not MISSING:
-        return option_field.default_factory()
-    return option_field.default

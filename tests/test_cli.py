@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 
 from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.hydra_app import setup
+from rnnclf.workflows import machine
 
 SMALL = ("dataset=digits", "hidden=8", "epochs=2", "threads=1")
 
@@ -327,6 +329,26 @@ def test_a_checkpoint_alone_is_enough(cli, tmp_path, only_run):
     (answer,) = json.loads(cli("eval", "received.safetensors", "--json").stdout)
     assert answer["correct"] == expected
     assert answer["recorded_correct"] is None
+
+
+def test_a_checkpoint_of_a_machine_with_another_device_is_evaluated_here(cli, only_run):
+    cli("train", *SMALL)
+    saved = checkpoint.load(only_run() / "best.safetensors")
+    header = {key: value for key, value in saved.header.items() if key != "format"}
+    absent = next(name for name in ("mps", "cuda") if name not in machine.devices())
+    header["config"] = {**header["config"], "device": absent}
+    checkpoint.save(Path("moved.safetensors"), header, saved.tensors)
+    done = cli("eval", "moved.safetensors", "--json")
+    assert done.exit_code == 0, done.output
+    refused = cli("eval", "moved.safetensors", f"device={absent}")
+    assert f"device={absent} is not available here" in refused.stderr
+
+
+def test_a_job_with_its_own_threads_leaves_the_next_with_the_default(cli, only_run):
+    default = torch.get_num_threads()
+    assert cli("train", "-m", f"threads={default + 1},auto", *SMALL[:3]).exit_code == 0
+    found = [json.loads((only_run() / n / "provenance.json").read_text())["threads"] for n in "01"]
+    assert found == [default + 1, default]
 
 
 def test_eval_says_when_a_record_does_not_hold(cli, only_run):

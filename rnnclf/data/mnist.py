@@ -49,7 +49,7 @@ class MNIST(Source):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.root is not None and "${" not in self.root and self.root != "???":
+        if self.root is not None:
             # absolute, so that a checkpoint finds its data from any folder
             self.root = str(Path(self.root).expanduser().absolute())
 

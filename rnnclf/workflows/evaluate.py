@@ -96,7 +96,7 @@ def save(results: list[Evaluated], base: Path) -> Path:
     write_csv(
         folder / "classes.csv",
         [
-            {"checkpoint": str(result.path), "class": row.name, **row._asdict()}
+            {"checkpoint": str(result.path), **row._asdict()}
             for result in results
             for row in result.evaluation.by_class()
         ],
@@ -165,6 +165,8 @@ def _config_of(saved: checkpoint.Checkpoint) -> Config:
         raise CheckpointError(f"{saved.path}: {error}{own}") from error
     if isinstance(config.dataset, MNIST) and config.dataset.root and not Path(config.dataset.root).is_dir():
         config.dataset.root = None  # trained on another machine: the files are the same everywhere
+    if config.device not in ("auto", *machine.devices()):
+        config.device = "auto"  # likewise
     return config
 
 

@@ -17,19 +17,27 @@ import rnnclf
 from rnnclf.config import Config
 from rnnclf.errors import ConfigError
 
+AUTO_THREADS = torch.get_num_threads()  # before any run of this process asks for another number
 
-def prepare(config: Config) -> torch.device:
-    """Sets the number of threads and returns the device. Raises ConfigError where there is none such."""
-    if config.threads != "auto":
-        torch.set_num_threads(int(config.threads))
-    # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
-    torch.set_flush_denormal(True)
+
+def devices() -> list[str]:
+    """The devices that are here, the fastest first."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    present = [name for name, available in there.items() if available]
+    return [name for name, available in there.items() if available]
+
+
+def prepare(config: Config) -> torch.device:
+    """Sets the number of threads and returns the device. Raises ConfigError where there is none such."""
+    threads = AUTO_THREADS if config.threads == "auto" else int(config.threads)
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+    # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
+    torch.set_flush_denormal(True)
+    present = devices()
     name = present[0] if config.device == "auto" else config.device
     if name not in present:
         raise ConfigError(f"device={name} is not available here; available: {', '.join(present)}.")
