@@ -275,5 +275,33 @@ def show(
         print_choice(choice)
 
 
+@app.command("test-cell")
+def check_cell(
+    cell: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:CLASS",
+            help="A cell of your own, for instance my_cells:Leaky, or the name of one of ours.",
+            show_default=False,
+        ),
+    ],
+    json: AsJson = False,
+) -> None:
+    """Test that a cell keeps what every cell must keep. [cyan]test-cell my_cells:Leaky[/]"""
+    from rnnclf.console.conformance import claims_display, show_verdicts
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows.conformance import cell_named, put_claims
+
+    use_stderr(json)
+    kind = cell_named(cell)
+    with claims_display() as watch:
+        verdicts = put_claims(kind, watch)
+    show_verdicts(kind.name, verdicts)
+    if json:
+        print_json([vars(verdict) for verdict in verdicts])
+    if any(verdict.outcome == "broken" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
 def _modules(plugins: str) -> tuple[str, ...]:
     return tuple(filter(None, plugins.split(",")))

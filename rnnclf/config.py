@@ -21,9 +21,10 @@ from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
-from rnnclf.options import Component, Options, check, option
-from rnnclf.readout import READOUTS
+from rnnclf.options import Component, check, option
 from rnnclf.registry import Registry, did_you_mean
+from rnnclf.sizing import parse_count
+from rnnclf.stack import Stack
 
 GROUPS: dict[str, Registry[Any]] = {
     "cell": CELLS,
@@ -34,7 +35,7 @@ GROUPS: dict[str, Registry[Any]] = {
 
 
 @dataclass
-class Config(Options):
+class Config(Stack):
     """Everything that decides the outcome of a run."""
 
     cell: Cell = MISSING
@@ -42,10 +43,9 @@ class Config(Options):
     schedule: Schedule = MISSING
     dataset: Source = MISSING
     hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
-    layers: int = option(1, "recurrent layers on top of each other", low=1, high=1000)
-    bidirectional: bool = option(False, "run each layer backward in time as well")
-    readout: str = option("last", "how the outputs of all steps become one vector", choices=READOUTS)
-    dropout: float = option(0.0, "share of values dropped between layers and before the head", low=0, below=1)
+    match_parameters: int | float | str | None = option(
+        None, "choose hidden so that the model has that many parameters: 30000, 30k, 1.5M"
+    )
     epochs: int = option(20, "passes over the training data", low=1)
     batch_size: int = option(150, "sequences per step", low=1)
     clip: float | None = option(1.0, "greatest norm of the gradients; null: as they are", above=0)
@@ -64,6 +64,14 @@ class Config(Options):
         super().__post_init__()
         if isinstance(self.threads, str) and self.threads != "auto":
             raise ConfigError(f"threads must be a whole number or auto, got '{self.threads}'.")
+        if self.match_parameters is not None:
+            parse_count(self.match_parameters)
+        if isinstance(self.cell, Cell):  # not so while the schema is made
+            self.refuse_what_does_not_fit(self.cell)
+
+    def stack(self) -> Stack:
+        """What is built around the cell."""
+        return Stack(**{stack_field.name: getattr(self, stack_field.name) for stack_field in fields(Stack)})
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration as JSON-ready data; `from_plain` reads it back."""

@@ -2,31 +2,118 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rnnclf.cells import Cell
-from rnnclf.cells.module import CellModule
+from rnnclf.cells.module import CellModule, Weights
+from rnnclf.cells.state import map_states
 from rnnclf.engine import unroll
+from rnnclf.engine.plan import Plan
 from rnnclf.readout import READOUTS
+from rnnclf.stack import Stack
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of a cell, run forward in time or, `bidirectional`, forward and backward."""
+    """One layer of a cell, run forward in time or, bidirectional, forward and backward.
 
-    def __init__(self, cell: Cell, input_size: int, bidirectional: bool) -> None:
+    The first layer takes the sequences as they are; the others take them normalised and with values
+    dropped, and with `residual` add them, as they were before that, to their outputs.
+    """
+
+    def __init__(self, cell: Cell, input_size: int, stack: Stack, first: bool) -> None:
         super().__init__()
-        names = ("forward", "backward") if bidirectional else ("forward",)
+        names = ("forward", "backward") if stack.bidirectional else ("forward",)
         self.directions = nn.ModuleDict({f"{name}_cell": cell.build(input_size) for name in names})
-
-    def forward(self, x_TBI: Tensor, lengths_B: Tensor | None) -> list[list[Tensor]]:
-        """Each direction's T outputs (B, H), in the order in which that direction sees time."""
-        outputs = []
-        for name, module in self.directions.items():
+        for module in self.directions.values():
             assert isinstance(module, CellModule)
-            seen_TBI = x_TBI if name == "forward_cell" else reversed_in_time(x_TBI, lengths_B)
-            outputs.append(unroll(module, seen_TBI, lengths_B=lengths_B)[0])
+            module.recurrent_dropout = stack.recurrent_dropout
+        self.norm = Norm("none" if first else stack.norm, input_size)
+        self.stack, self.first = stack, first
+
+    def forward(self, x_TBI: Tensor, lengths_B: Tensor | None, every_step: bool) -> list[Tensor]:
+        """Each direction's outputs (T, B, H), in the order in which that direction sees time; without
+        `every_step` only the last valid ones, (B, H)."""
+        plan = Plan(lengths_B, every_step, final_state=False)
+        seen_TBI = x_TBI if self.first else self._dropped(self.norm(x_TBI, lengths_B))
+        outputs = []
+        for part, (name, module) in enumerate(self.directions.items()):
+            assert isinstance(module, CellModule)
+            turn = partial(reversed_in_time, lengths_B=lengths_B) if name == "backward_cell" else _as_it_is
+            y = self._unrolled(module, turn(seen_TBI), plan)
+            if self.stack.residual and not self.first:
+                own_TBH = turn(x_TBI.chunk(len(self.directions), dim=-1)[part])
+                y = y + (plan.held(own_TBH) if every_step else plan.last_of(own_TBH))
+            outputs.append(y)
         return outputs
+
+    def _unrolled(self, module: CellModule, x_TBI: Tensor, plan: Plan) -> Tensor:
+        rate = self.stack.zoneout
+        blend = partial(zoneout, rate=rate, training=self.training) if rate else None
+        return unroll(
+            module,
+            x_TBI,
+            lengths_B=plan.lengths_B,
+            engine=self.stack.engine,
+            every_step=plan.every_step,
+            final_state=False,
+            blend=blend,
+        )[0]
+
+    def _dropped(self, x_TBI: Tensor) -> Tensor:
+        rate = self.stack.dropout if self.training else 0.0
+        if self.stack.variational:
+            return x_TBI * functional.dropout(torch.ones_like(x_TBI[0]), rate)
+        return functional.dropout(x_TBI, rate)
+
+
+def _as_it_is(x_TBI: Tensor) -> Tensor:
+    return x_TBI
+
+
+def zoneout(old_state: Any, new_state: Any, *, rate: float, training: bool) -> Any:
+    """Each number of the state keeps its old value with probability `rate`; outside training, the mean.
+
+    Krueger et al. 2017, https://arxiv.org/abs/1606.01305
+    """
+    if not training:
+        return map_states(lambda old, new: torch.lerp(new, old, rate), old_state, new_state)
+    return map_states(
+        lambda old, new: torch.where(torch.rand_like(new) < rate, old, new), old_state, new_state
+    )
+
+
+class Norm(nn.Module):
+    """Layer or batch normalisation of the last dimension; padding has no part in the statistics."""
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.norm = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}[kind](width)
+
+    def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """x (T, B, D), of sequences with `lengths_B` valid steps, or (B, D)."""
+        if not isinstance(self.norm, nn.BatchNorm1d):
+            normalised: Tensor = self.norm(x)
+            return normalised
+        if lengths_B is None:
+            return _batch_norm(self.norm, x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        valid_TB = ~padding(x, lengths_B)
+        rows = _batch_norm(self.norm, x[valid_TB])
+        return torch.zeros_like(x).masked_scatter(valid_TB.unsqueeze(-1), rows)
+
+
+def _batch_norm(norm: nn.BatchNorm1d, rows_ND: Tensor) -> Tensor:
+    """A single row has no variance of its own: it is normalised by what was seen before."""
+    if norm.training and len(rows_ND) > 1:
+        normalised: Tensor = norm(rows_ND)
+        return normalised
+    return functional.batch_norm(
+        rows_ND, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+    )
 
 
 class SequenceClassifier(nn.Module):
@@ -36,33 +123,28 @@ class SequenceClassifier(nn.Module):
         cell: the cell of every layer.
         input_size: features of one step.
         classes: number of classes.
-        layers: recurrent layers on top of each other.
-        bidirectional: whether each layer also runs backward in time, with weights of its own.
-        readout: how the top layer's outputs become one vector, a name of READOUTS.
-        dropout: share of values dropped between layers and before the head while training.
+        stack: what is built around the cell. Raises ConfigError where the two do not go together.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        input_size: int,
-        classes: int,
-        *,
-        layers: int = 1,
-        bidirectional: bool = False,
-        readout: str = "last",
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, cell: Cell, input_size: int, classes: int, stack: Stack | None = None) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}.")
+        stack = stack or Stack()
+        stack.refuse_what_does_not_fit(cell)
+        self.stack = stack
         self.input_size = input_size
-        self.readout = READOUTS[readout]
-        self.dropout = nn.Dropout(dropout)
-        width = cell.hidden_size * (2 if bidirectional else 1)
-        sizes = [input_size] + [width] * (layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(cell, size, bidirectional) for size in sizes)
-        self.head = nn.Linear(width, classes)
+        self.readout = READOUTS[stack.readout]
+        directions = 2 if stack.bidirectional else 1
+        width = cell.hidden_size * directions
+        read_layers = stack.layers if stack.readout_layers == "all" else 1
+        self.layers = nn.ModuleList(
+            RecurrentLayer(cell, width if index else input_size, stack, first=index == 0)
+            for index in range(stack.layers)
+        )
+        self.readouts = nn.ModuleList(
+            Weights(self.readout.parameters(cell.hidden_size)) for _ in range(directions * read_layers)
+        )
+        self.head_norm = Norm(stack.norm, width * read_layers)
+        self.head = nn.Linear(width * read_layers, classes)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -74,15 +156,36 @@ class SequenceClassifier(nn.Module):
         x_TBI = x_BTI.transpose(0, 1)
         if lengths_B is not None:
             # a NaN in the padding would survive every mask: its gradient is 0 · NaN
-            x_TBI = x_TBI.masked_fill(_padding(x_TBI, lengths_B), 0)
-        directions: list[list[Tensor]] = []
-        for index, layer in enumerate(self.layers):
-            if index > 0:
-                x_TBI = self.dropout(_side_by_side(directions, lengths_B))
-            directions = layer(x_TBI, lengths_B)
-        features = [self.readout(outputs, lengths_B) for outputs in directions]
-        logits_BK: Tensor = self.head(self.dropout(torch.cat(features, dim=-1)))
+            x_TBI = x_TBI.masked_fill(padding(x_TBI, lengths_B).unsqueeze(-1), 0)
+        features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
+        logits_BK: Tensor = self.head(
+            functional.dropout(self.head_norm(features_BD), self.stack.dropout, self.training)
+        )
         return logits_BK
+
+    def _features(self, x_TBI: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
+        """What is read, (B, H) of each direction of each layer that the head sees."""
+        features: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            top = index == len(self.layers) - 1
+            every_step = not top or self.readout.every_step
+            outputs = layer(x_TBI, lengths_B, every_step)
+            if top or self.stack.readout_layers == "all":
+                if every_step and not self.readout.every_step:
+                    features += [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs]
+                else:
+                    features += self._read(outputs, lengths_B, len(features))
+            if not top:
+                x_TBI = side_by_side(outputs, lengths_B)
+        return features
+
+    def _read(self, outputs: list[Tensor], lengths_B: Tensor | None, first: int) -> list[Tensor]:
+        """What the readouts from the number `first` on make of the outputs of one layer's directions."""
+        features = []
+        for module, y in zip(self.readouts[first:], outputs, strict=False):
+            assert isinstance(module, Weights)
+            features.append(self.readout.read(module.weights(), y, lengths_B))
+        return features
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -97,15 +200,14 @@ def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:
     return x_TBI.gather(0, source_TB.unsqueeze(-1).expand_as(x_TBI))
 
 
-def _padding(x_TBI: Tensor, lengths_B: Tensor) -> Tensor:
-    """True (T, B, 1) at the steps after the end of each sequence."""
+def padding(x_TBI: Tensor, lengths_B: Tensor) -> Tensor:
+    """True (T, B) at the steps after the end of each sequence."""
     t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
-    return (t_T1 >= lengths_B).unsqueeze(-1)
+    return t_T1 >= lengths_B
 
 
-def _side_by_side(directions: list[list[Tensor]], lengths_B: Tensor | None) -> Tensor:
+def side_by_side(outputs: list[Tensor], lengths_B: Tensor | None) -> Tensor:
     """The outputs (T, B, D) of all directions, joined where they belong to the same step."""
-    forward_TBH = torch.stack(directions[0])
-    if len(directions) == 1:
-        return forward_TBH
-    return torch.cat((forward_TBH, reversed_in_time(torch.stack(directions[1]), lengths_B)), dim=-1)
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.cat((outputs[0], reversed_in_time(outputs[1], lengths_B)), dim=-1)

@@ -8,6 +8,8 @@ from rnnclf.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
+MANY = 20  # names that a message may list beside a near one
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean 'gru'?' for the nearest known word, or nothing where none is near."""
@@ -26,8 +28,10 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             return self._entries[name]
-        known = ", ".join(self._entries)
         hint = did_you_mean(name, self._entries)
+        if hint and len(self._entries) > MANY:
+            raise UnknownNameError(f"No {self.kind} named '{name}'.{hint} All: rnnclf list {self.kind}s.")
+        known = ", ".join(self._entries)
         raise UnknownNameError(f"No {self.kind} named '{name}'.{hint} Known: {known}.")
 
     def __contains__(self, name: object) -> bool:

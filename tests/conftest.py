@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from typer.testing import CliRunner
 
 from rnnclf.cli import app
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the tests beside this one need a core, too
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +27,7 @@ def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """Every test in a folder of its own; Hydra's changes to logging and ours to torch taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RNNCLF_DATA", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # tests that run side by side are given a width
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     loggers = [logging.getLogger(), logging.getLogger("rnnclf")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]

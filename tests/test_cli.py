@@ -227,7 +227,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(cli, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--help"], "cell: basic, gru, lstm"),
+        (["--help"], "cell: antisym, basic, cfc, "),
         (["--cfg", "job"], "hidden: 150"),
         (["--cfg", "job", "-p", "optimizer", "optimizer=sgd"], "momentum: 0.9"),
         (["hidden=7", "--info", "searchpath"], "Search path"),
@@ -423,7 +423,7 @@ def test_a_cell_is_shown_with_its_equations_and_size(cli):
 def test_an_unknown_choice_is_refused_with_the_nearest(cli):
     done = cli("show", "cell", "lstn")
     assert (done.exit_code, done.stderr.strip()) == (
-        2, "error: No cell named 'lstn'. Did you mean 'lstm'? Known: basic, lstm, gru.",
+        2, "error: No cell named 'lstn'. Did you mean 'lstm'? All: rnnclf list cells.",
     )  # fmt: skip
 
 

@@ -56,20 +56,20 @@ def test_every_choice_of_a_group_is_offered(group):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("cell=l", ["cell=lstm"]),
-        ("cell=basic,l", ["cell=basic,lstm"]),
-        ("cell=basic,", ["cell=basic,gru", "cell=basic,lstm"]),
+        ("cell=ls", ["cell=lstm"]),
+        ("cell=basic,ls", ["cell=basic,lstm"]),
+        ("cell=basic,s", ["cell=basic,s4d", "cell=basic,s5", "cell=basic,slstm", "cell=basic,sru"]),
         ("optimizer=adam,sgd,adamw,", ["optimizer=adam,sgd,adamw,rmsprop"]),
         ("opti", ["optimizer=", "optimizer."]),
         ("experiment=t", ["experiment=tutorial"]),
         ("hidden=50 cell=gru opti", ["optimizer=", "optimizer."]),
-        ("-m cell=basic,lstm cell=l", ["cell=lstm"]),
-        ("--json cell=l", ["cell=lstm"]),
+        ("-m cell=basic,lstm cell=ls", ["cell=lstm"]),
+        ("--json cell=ls", ["cell=lstm"]),
         ("hydra/launcher=b", ["hydra/launcher=basic"]),
         ("hydra/sweeper", ["hydra/sweeper=", "hydra/sweeper=basic"]),
         ("hydra.sweep.s", ["hydra.sweep.subdir="]),
         ("hydra.job.chd", ["hydra.job.chdir=", "hydra.job.chdir=null"]),
-        ("++cell=l", ["++cell=lstm"]),
+        ("++cell=ls", ["++cell=lstm"]),
     ],
 )
 def test_groups_and_their_choices(line, expected):
@@ -85,7 +85,7 @@ def test_groups_and_their_choices(line, expected):
         ("cell=gru cell.non", []),
         ("cell=gru cell=basic cell.nonlinearity=r", ["cell.nonlinearity=relu"]),
         ("seed=interval(0,1) cell=choice(lstm,gru) cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
-        ("hidden=5,6 cell=glob(l*) cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
+        ("hidden=5,6 cell=glob(ls*) cell.f", ["cell.forget_bias=", "cell.forget_bias=1.0"]),
         ("optimizer=sgd optimizer.lr=", ["optimizer.lr=0.1"]),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_line_that_makes_no_sense_gets_nothing(line):
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "1 / 0", "import", "x = 1"])
 def test_a_broken_module_of_ones_own_gets_nothing(tmp_path, code):
     (tmp_path / "broken.py").write_text(code)
-    assert answers_of(["plugins=[broken] cell=", "cell=l"]) == [[], ["cell=lstm"]]
+    assert answers_of(["plugins=[broken] cell=", "cell=ls"]) == [[], ["cell=lstm"]]
 
 
 def test_flags_and_what_follows_them():
@@ -161,13 +161,13 @@ def test_flags_and_what_follows_them():
 def test_a_folder_of_ones_own_adds_its_choices(tmp_path):
     (tmp_path / "mine" / "cell").mkdir(parents=True)
     (tmp_path / "mine" / "cell" / "large.yaml").write_text("defaults: [lstm]\nhidden_size: 900\n")
-    assert found("-cd mine cell=l") == ["cell=large", "cell=lstm"]
+    assert found("-cd mine cell=la") == ["cell=large"]
     assert found("--config-dir=mine cell=large cell.f") == ["cell.forget_bias=", "cell.forget_bias=1.0"]
     assert found(f"hydra.searchpath=[file://{tmp_path}/mine] cell=la") == ["cell=large"]
 
 
 @pytest.mark.parametrize(
-    "line", ["", "hid", "cell=l", "cell=lstm cell.f", "readout=", "optimizer=sgd optimizer."]
+    "line", ["", "hid", "cell=ls", "cell=lstm cell.f", "readout=", "optimizer=sgd optimizer."]
 )
 def test_common_words_do_not_wait_for_a_configuration_to_be_composed(line, monkeypatch):
     expected = found(line)
@@ -213,12 +213,12 @@ def test_cells_of_ones_own_are_offered_with_their_options(tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["cell", "=", "l"], ["lstm"]),
-        (["cell", "="], ["basic", "gru", "lstm"]),
-        (["-m", "cell", "=", "basic,l"], ["basic,lstm"]),
+        (["cell", "=", "ls"], ["lstm"]),
+        (["cell", "=", "m"], ["mamba", "mgu", "mingru", "minlstm"]),
+        (["-m", "cell", "=", "basic,ls"], ["basic,lstm"]),
         (["cell", "=", "lstm", "hidden", "=", "5", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
         (["'cell=lstm'", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
-        (["cell=l"], ["cell=lstm"]),  # where the user took '=' out of COMP_WORDBREAKS
+        (["cell=ls"], ["cell=lstm"]),  # where the user took '=' out of COMP_WORDBREAKS
         (["cell", "=", "'ls"], []),
     ],
 )
@@ -243,12 +243,12 @@ def rnnclf(*words: str, **variables: str) -> str:
 
 
 def test_each_shell_is_answered_in_its_own_way():
-    assert rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="rnnclf train -m cell=gru,l") == (
+    assert rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="rnnclf train -m cell=gru,ls") == (
         """_arguments '*: :(("cell=gru,lstm"))'"""
     )
-    asked = {"_TYPER_COMPLETE_ARGS": "rnnclf train -m cell=gru,l", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked = {"_TYPER_COMPLETE_ARGS": "rnnclf train -m cell=gru,ls", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     assert rnnclf(_RNNCLF_COMPLETE="complete_fish", **asked) == "cell=gru,lstm"
-    words = "\n".join(["rnnclf", "train", "-m", "cell", "=", "gru,l"])
+    words = "\n".join(["rnnclf", "train", "-m", "cell", "=", "gru,ls"])
     assert rnnclf(_RNNCLF_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="5") == "gru,lstm"
 
 
@@ -285,8 +285,8 @@ for line in $argv[2..]; echo (complete --do-complete $line); end
 """
 
 ASKED = {
-    "rnnclf train -cd . cell=l": "cell=lstm",
-    "rnnclf train -m cell=basic,l": "cell=basic,lstm",
+    "rnnclf train -cd . cell=ls": "cell=lstm",
+    "rnnclf train -m cell=basic,ls": "cell=basic,lstm",
     "rnnclf train cell=lstm cell.f": "cell.forget_bias= cell.forget_bias=1.0",
     "rnnclf train nope=3": "",
     "rnnclf list exp": "experiment",

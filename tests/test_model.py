@@ -1,7 +1,7 @@
 """The sequence classifier: layers, directions, readouts, padding, dropout."""
 
-import inspect
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from rnnclf.cells import CELLS
-from rnnclf.errors import UnknownNameError
-from rnnclf.model import SequenceClassifier, reversed_in_time
+from rnnclf.cells import CELLS, Parameters
+from rnnclf.engine import unroll
+from rnnclf.errors import ConfigError
+from rnnclf.model import SequenceClassifier, reversed_in_time, zoneout
 from rnnclf.readout import READOUTS
+from rnnclf.stack import Stack
 
 BATCH, STEPS, INPUT, HIDDEN, CLASSES = 4, 6, 3, 5, 4
 LENGTHS = (1, 4, STEPS, 3)
 TORCH_LAYERS = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
-each_cell = pytest.mark.parametrize("name", CELLS.names())
+# one of each kind: a loop, a state of two parts, a scan, a convolution; test_cells.py has all
+each_cell = pytest.mark.parametrize("name", ["basic", "lstm", "mingru", "s4d"])
 each_readout = pytest.mark.parametrize("readout", READOUTS.names())
 each_direction = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
 each_depth = pytest.mark.parametrize("layers", [1, 2])
@@ -28,10 +31,11 @@ each_depth = pytest.mark.parametrize("layers", [1, 2])
 def classifier(name, **options):
     """In float64, with biases that are not zero either."""
     torch.manual_seed(0)
-    model = SequenceClassifier(CELLS[name](hidden_size=HIDDEN), INPUT, CLASSES, **options).double()
+    cell = CELLS[name](hidden_size=HIDDEN)
+    model = SequenceClassifier(cell, INPUT, CLASSES, Stack(**options)).double()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.normal_(std=0.6)
+            weight += 0.4 * torch.randn_like(weight)
     return model
 
 
@@ -74,7 +78,7 @@ def final_states(h_n, bidirectional):
 
 
 @pytest.mark.parametrize("name", TORCH_LAYERS)
-@each_readout
+@pytest.mark.parametrize("readout", ["last", "mean", "max"])
 @each_direction
 @each_depth
 def test_unroll_equals_that_of_torch(name, readout, bidirectional, layers):
@@ -115,21 +119,32 @@ def test_parameters_are_those_of_the_cells_and_the_head(name, bidirectional, lay
     directions = 2 if bidirectional else 1
     width = directions * HIDDEN
     sizes = [INPUT] + [width] * (layers - 1)
-    cells = sum(eval(CELLS[name].formula, {}, {"n": n, "h": HIDDEN}) for n in sizes) * directions
+    cell = CELLS[name](hidden_size=HIDDEN)
+    cells = sum(eval(cell.formula, {}, {**vars(cell), "n": n, "h": HIDDEN}) for n in sizes) * directions
     assert model.parameter_count() == cells + width * CLASSES + CLASSES
 
 
 # Readouts, computed directly
 
 
-def random_outputs():
-    return [torch.randn(BATCH, HIDDEN, dtype=torch.float64) for _ in range(STEPS)]
+READ_WEIGHTS = Parameters(
+    weight=torch.randn(HIDDEN, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+    bias=torch.randn(HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
+    vector=torch.randn(HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(3)),
+)
+
+
+def attention_by_hand(y_TH):
+    p = READ_WEIGHTS
+    scores = [math.exp(p.vector @ torch.tanh(p.weight @ y_H + p.bias)) for y_H in y_TH]
+    return sum(score * y_H for score, y_H in zip(scores, y_TH, strict=True)) / sum(scores)
 
 
 DIRECT = {
     "last": lambda y_TH: y_TH[-1],
     "mean": lambda y_TH: sum(y_TH) / len(y_TH),
     "max": lambda y_TH: torch.stack([y_TH[:, unit].max() for unit in range(HIDDEN)]),
+    "attention": attention_by_hand,
 }
 
 
@@ -137,23 +152,56 @@ def test_every_readout_is_computed_directly_here():
     assert set(DIRECT) == set(READOUTS.names())
 
 
+def read(readout, y_TBH, lengths_B):
+    """What a readout makes of all outputs; one that wants the last alone gets it."""
+    y = y_TBH if READOUTS[readout].every_step else y_TBH[-1]
+    return READOUTS[readout].read(READ_WEIGHTS, y, lengths_B)
+
+
 @each_readout
 def test_readout_of_whole_sequences(readout):
-    outputs = random_outputs()
-    result_BH = READOUTS[readout](outputs, None)
+    y_TBH = torch.randn(STEPS, BATCH, HIDDEN, dtype=torch.float64)
+    result_BH = read(readout, y_TBH, None)
     for b in range(BATCH):
-        torch.testing.assert_close(result_BH[b], DIRECT[readout](torch.stack(outputs)[:, b]))
+        torch.testing.assert_close(result_BH[b], DIRECT[readout](y_TBH[:, b]))
 
 
 @each_readout
 def test_readout_of_ragged_sequences_sees_the_valid_steps_only(readout):
-    outputs = random_outputs()
-    for t in range(1, STEPS):  # after the end, outputs repeat
-        ended_B1 = (torch.tensor(LENGTHS) <= t).unsqueeze(-1)
-        outputs[t] = torch.where(ended_B1, outputs[t - 1], outputs[t])
-    result_BH = READOUTS[readout](outputs, torch.tensor(LENGTHS))
+    y_TBH = torch.randn(STEPS, BATCH, HIDDEN, dtype=torch.float64)
+    for b, length in enumerate(LENGTHS):  # after the end, outputs repeat
+        y_TBH[length:, b] = y_TBH[length - 1, b]
+    result_BH = read(readout, y_TBH, torch.tensor(LENGTHS))
     for b, length in enumerate(LENGTHS):
-        torch.testing.assert_close(result_BH[b], DIRECT[readout](torch.stack(outputs)[:length, b]))
+        torch.testing.assert_close(result_BH[b], DIRECT[readout](y_TBH[:length, b]))
+
+
+@each_direction
+@each_readout
+def test_head_sees_all_layers_where_it_is_asked_to(readout, bidirectional):
+    options = {"layers": 3, "bidirectional": bidirectional, "readout": readout}
+    model = classifier("basic", readout_layers="all", **options)
+    top = classifier("basic", **options)
+    top.load_state_dict({**top.state_dict(), **_same_shapes(model, top)})
+    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
+    width = HIDDEN * (2 if bidirectional else 1)
+    assert model.head.in_features == 3 * width
+    features_BD = features_of(model, x_BTI, lengths_B)
+    if readout != "attention":  # whose weights differ from layer to layer
+        assert torch.equal(features_BD[:, 2 * width :], features_of(top, x_BTI, lengths_B))
+    one_layer = classifier("basic", **{**options, "layers": 1})
+    one_layer.load_state_dict({**one_layer.state_dict(), **_same_shapes(model, one_layer)})
+    assert torch.equal(features_BD[:, :width], features_of(one_layer, x_BTI, lengths_B))
+
+
+def _same_shapes(source, target):
+    """The weights of one model that fit into another."""
+    wanted = target.state_dict()
+    return {
+        name: weight
+        for name, weight in source.state_dict().items()
+        if name in wanted and wanted[name].shape == weight.shape
+    }
 
 
 # Padding
@@ -252,7 +300,7 @@ def test_dropout_acts_before_the_head():
 def test_dropout_acts_between_layers():
     model = classifier("basic", layers=2, dropout=0.5)
     seen = []
-    model.layers[1].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model.layers[1]._unrolled = lambda module, x_TBI, plan: seen.append(x_TBI) or x_TBI[-1]
     x_BTI = random_input()
     model.eval()(x_BTI)
     model.train()(x_BTI)
@@ -265,30 +313,56 @@ def test_dropout_acts_between_layers():
 # Building
 
 
-DEFAULTS = {"cell": CELLS["basic"](hidden_size=HIDDEN), "input_size": INPUT, "classes": CLASSES}
 ALTERNATIVES = {
-    "cell": CELLS["basic"](hidden_size=HIDDEN, nonlinearity="relu"),
-    "input_size": INPUT + 1,
-    "classes": CLASSES + 1,
-    "layers": 2,
-    "bidirectional": True,
-    "readout": "mean",
-    "dropout": 0.5,
+    "layers": {"layers": 3},
+    "bidirectional": {"bidirectional": True},
+    "residual": {"residual": True},
+    "norm": {"norm": "batch"},
+    "readout": {"readout": "mean"},
+    "readout_layers": {"readout_layers": "all"},
+    "dropout": {"dropout": 0.5},
+    "variational": {"dropout": 0.5, "variational": True},
+    "recurrent_dropout": {"recurrent_dropout": 0.5},
+    "zoneout": {"zoneout": 0.5},
+    "engine": {"engine": "loop"},
 }
 
 
-def outcome(**arguments):
+def outcome(cell="basic", **options):
     """The initial weights and the logits while training, in one vector."""
     torch.manual_seed(0)
-    model = SequenceClassifier(**arguments)
-    logits_BK = model(torch.randn(BATCH, STEPS, arguments["input_size"]))
+    model = SequenceClassifier(CELLS[cell](hidden_size=HIDDEN), INPUT, CLASSES, Stack(**options))
+    logits_BK = model(torch.randn(BATCH, STEPS, INPUT))
     return torch.cat([t.detach().flatten() for t in (*model.parameters(), logits_BK)])
 
 
-@pytest.mark.parametrize("argument", inspect.signature(SequenceClassifier).parameters)
-def test_every_argument_changes_the_module(argument):
-    changed = outcome(**{**DEFAULTS, argument: ALTERNATIVES[argument]})
-    assert not torch.equal(changed, outcome(**DEFAULTS))
+@pytest.mark.parametrize("option", [f.name for f in fields(Stack) if f.name != "engine"])
+def test_every_option_of_the_stack_changes_the_module(option):
+    changed = ALTERNATIVES[option]
+    usual = {name: value for name, value in changed.items() if name != option}
+    assert not torch.equal(outcome(layers=2, **usual), outcome(**{"layers": 2, **changed}))
+
+
+@pytest.mark.parametrize("engine", ["loop", "scan", "fft"])
+def test_the_engine_that_is_chosen_is_the_one_that_runs(engine, monkeypatch):
+    used = []
+    monkeypatch.setattr("rnnclf.engine.unrolling.ENGINES", _Noting(used))
+    outcome("s4d", engine=engine)
+    assert used == [engine]
+
+
+class _Noting(dict):
+    """Stands for the registry of engines and notes what is asked of it."""
+
+    def __init__(self, used):
+        from rnnclf.engine import ENGINES
+
+        super().__init__(ENGINES.items())
+        self.used = used
+
+    def __getitem__(self, name):
+        self.used.append(name)
+        return super().__getitem__(name)
 
 
 def test_head_starts_with_a_zero_bias_and_glorot_weights():
@@ -309,5 +383,165 @@ def test_wrong_input_shape_is_named(shape):
 
 
 def test_unknown_readout_is_answered_with_the_nearest_name():
-    with pytest.raises(UnknownNameError, match=r"No readout named 'maen'\. Did you mean 'mean'\?"):
+    with pytest.raises(ConfigError, match=r"readout must be .*, got 'maen'\. Did you mean 'mean'\?"):
         classifier("basic", readout="maen")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lstm", {"engine": "scan"}, "engine=scan cannot run cell=lstm, only loop can"),
+        ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
+        ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single weights"),
+        ("mingru", {"zoneout": 0.1}, "zoneout lets single numbers of the state"),
+        ("slstm", {"zoneout": 0.1}, "cell=slstm does not allow that"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_words(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        classifier(name, **options)
+
+
+@pytest.mark.parametrize("name", CELLS.names())
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"residual": True, "norm": "layer", "layers": 3, "readout": "attention"},
+        {"norm": "batch", "layers": 2, "bidirectional": True, "readout_layers": "all", "residual": True},
+        {"dropout": 0.3, "variational": True, "layers": 2},
+        {"recurrent_dropout": 0.3},
+        {"zoneout": 0.3},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_every_cell_works_with_every_option_or_is_refused_in_words(name, options):
+    torch.manual_seed(0)
+    cell, stack = CELLS[name](hidden_size=8), Stack(**options)
+    if ("zoneout" in options and not cell.zoneout) or (
+        "recurrent_dropout" in options and not cell.recurrent_weights
+    ):
+        with pytest.raises(ConfigError, match=f"cell={name} "):
+            SequenceClassifier(cell, INPUT, CLASSES, stack)
+        return
+    model = SequenceClassifier(cell, INPUT, CLASSES, stack)
+    logits_BK = model(torch.randn(BATCH, STEPS, INPUT), torch.tensor(LENGTHS))
+    functional.cross_entropy(logits_BK, torch.arange(BATCH) % CLASSES).backward()
+    assert torch.isfinite(logits_BK).all()
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+# What is joined and normalised
+
+
+def layer_inputs(model, x_BTI, lengths_B=None):
+    """What each layer gets, before it normalises it."""
+    seen = []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(x_BTI, lengths_B)
+    return seen
+
+
+@each_direction
+def test_a_residual_layer_adds_its_input_to_its_output(bidirectional):
+    model = classifier("basic", layers=3, residual=True, bidirectional=bidirectional)
+    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
+    seen = layer_inputs(model, x_BTI, lengths_B)
+    forward = model.layers[1].directions["forward_cell"]
+    y_TBH, _ = unroll(forward, seen[1], lengths_B=lengths_B)
+    for b, length in enumerate(LENGTHS):
+        expected_TH = (y_TBH + seen[1][..., :HIDDEN])[:length, b]
+        torch.testing.assert_close(seen[2][:length, b, :HIDDEN], expected_TH)
+        if bidirectional:
+            turned_TBI = seen[1][:length, b : b + 1].flip(0)
+            back_TBH, _ = unroll(model.layers[1].directions["backward_cell"], turned_TBI)
+            expected_TH = back_TBH.flip(0)[:, 0] + seen[1][:length, b, HIDDEN:]
+            torch.testing.assert_close(seen[2][:length, b, HIDDEN:], expected_TH)
+
+
+def test_batch_norm_counts_valid_steps_only():
+    model = classifier("basic", layers=2, norm="batch").train()
+    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
+    below_TBH, _ = unroll(model.layers[0].directions["forward_cell"], x_BTI.transpose(0, 1))
+    valid_ND = torch.cat([below_TBH[:length, b] for b, length in enumerate(LENGTHS)])
+    model(x_BTI, lengths_B)
+    norm = model.layers[1].norm.norm
+    torch.testing.assert_close(norm.running_mean, 0.1 * valid_ND.mean(dim=0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * valid_ND.var(dim=0))
+
+
+def test_batch_norm_of_a_single_sequence_uses_what_was_seen_before():
+    model = classifier("basic", norm="batch").train()
+    x_BTI = random_input()
+    model(x_BTI)
+    alone_BK = model(x_BTI[:1])
+    torch.testing.assert_close(alone_BK, model.eval()(x_BTI[:1]))
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_norm_stands_before_each_further_layer_and_the_head(norm):
+    model = classifier("basic", layers=3, norm=norm).train()
+    kinds = [type(layer.norm.norm).__name__ for layer in model.layers] + [type(model.head_norm.norm).__name__]
+    name = {"layer": "LayerNorm", "batch": "BatchNorm1d"}[norm]
+    assert kinds == ["Identity", name, name, name]
+
+
+# Noise while training
+
+
+def test_variational_dropout_drops_the_same_values_at_all_steps():
+    seen = []
+    for variational in (True, False):
+        model = classifier("basic", layers=2, dropout=0.5, variational=variational).train()
+        model.layers[1]._unrolled = lambda module, x_TBI, plan: seen.append(x_TBI) or x_TBI[-1]
+        model(random_input())
+    same, fresh = ((x_TBI == 0) for x_TBI in seen)
+    assert 0 < same.sum() < same.numel()
+    assert (same == same[0]).all()
+    assert not (fresh == fresh[0]).all()
+
+
+def test_recurrent_dropout_drops_single_weights_while_training_only():
+    model = classifier("lstm", recurrent_dropout=0.5)
+    module = model.layers[0].directions["forward_cell"]
+    weight = module.recurrent_weight
+    dropped = module.train().prepared().recurrent_weight
+    kept = dropped != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    torch.testing.assert_close(dropped[kept], 2 * weight[kept])
+    assert not torch.equal(module.prepared().recurrent_weight, dropped)
+    assert module.eval().prepared().recurrent_weight is weight
+    torch.testing.assert_close(module.train().prepared().bias, module.bias)
+
+
+def test_zoneout_keeps_a_share_of_the_state_and_its_mean_when_not_training():
+    old, new = torch.zeros(40, 50), torch.ones(40, 50)
+    kept = zoneout(old, new, rate=0.3, training=True) == 0
+    assert 0.25 < kept.double().mean() < 0.35
+    assert torch.equal(zoneout(old, new, rate=0.3, training=False), torch.full_like(new, 0.7))
+
+
+def test_zoneout_acts_on_both_parts_of_the_state_and_on_the_output():
+    model = classifier("lstm", zoneout=0.4).eval()
+    module = model.layers[0].directions["forward_cell"]
+    x_TBI = random_input().transpose(0, 1)
+    state, expected = module.initial_state(x_TBI[0]), []
+    for x_BI in x_TBI:
+        _, new = module(x_BI, state)
+        state = type(state)(*(0.4 * a + 0.6 * b for a, b in zip(state, new, strict=True)))
+        expected.append(state.h)
+    features_BH = features_of(model, x_TBI.transpose(0, 1))
+    torch.testing.assert_close(features_BH, expected[-1])
+
+
+# Devices
+
+
+@pytest.mark.parametrize("name", ["basic", "lstm", "mingru", "s4d"])
+def test_gpu_gives_the_logits_of_the_cpu(name):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    model, x_BTI = classifier(name, layers=2, bidirectional=True), random_input()
+    expected_BK = model(x_BTI, torch.tensor(LENGTHS))
+    found_BK = model.cuda()(x_BTI.cuda(), torch.tensor(LENGTHS).cuda())
+    torch.testing.assert_close(found_BK.cpu(), expected_BK)

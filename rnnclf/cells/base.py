@@ -3,7 +3,7 @@
 A cell is a dataclass of its options that knows three things: which parameters it has, its initial
 state, and one step in time. It holds no weights: they come as the argument `p`, so that a step is a
 pure function and an engine is free to run it along time as it likes. `build` joins options and
-weights into a torch module.
+weights into a torch module. What every cell has to keep is claimed in rnnclf/conformance.py.
 
 Cells import torch where they need it, never at the top of the file: the command line and TAB read
 the options of all of them without it.
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
+from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Any
 """A tensor, or a NamedTuple of tensors, each with the batch first."""
+
+
+FAMILIES = ("simple", "gated", "dynamical systems", "structured", "linear gates", "state space", "own")
+"""The headings of the catalog, in its order."""
 
 
 class Parameters(SimpleNamespace):
@@ -38,10 +43,15 @@ class Parameters(SimpleNamespace):
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: its shape, and the function that fills it in place at the start."""
+    """One parameter: its shape, and the function that fills it in place at the start.
+
+    A parameter that is not `trained` keeps its first values: it is saved with the model, but not
+    counted among its parameters.
+    """
 
     shape: tuple[int, ...]
-    fill: Callable[[Tensor], None]
+    fill: Callable[[Tensor], object]
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,26 +67,69 @@ class Paper:
         return f"{self.authors} {self.year}"
 
 
+@dataclass(frozen=True)
+class Published:
+    """An accuracy that someone reported for a cell: the share in per cent, and where it stands."""
+
+    task: str
+    accuracy: float
+    source: str
+    note: str = ""
+
+
 @dataclass
 class Cell(Component):
     """A recurrent cell: its options, its parameters, its equations.
 
-    Own cells derive from here, or from GatedCell, and need `parameters` and `step`.
+    Own cells derive from here, from GatedCell, or where the step is linear in the state from
+    LinearCell (rnnclf/cells/linear.py). Here `parameters` and `step` are needed.
     """
 
-    hidden_size: int = option(150, "units of the state", low=1, high=1_000_000)
+    hidden_size: int = option(150, "units of the output", low=1, high=1_000_000)
 
     paper: ClassVar[Paper | None] = None
-    formula: ClassVar[str] = ""
-    """Number of parameters, as a Python expression in n (inputs) and h (hidden)."""
+    published: ClassVar[tuple[Published, ...]] = ()
+    family: ClassVar[str] = "own"
+    """The heading under which the cell is listed, one of FAMILIES."""
     gates: ClassVar[tuple[str, ...]] = ()
     """Names of the H-row blocks of the weights, in their order."""
-    engine: ClassVar[str] = "loop"
-    """The engine that runs this cell along time."""
+    recurrent_weights: ClassVar[tuple[str, ...]] = ()
+    """The weights between state and state, on which recurrent dropout acts; none: it is refused."""
+    zoneout: ClassVar[bool] = True
+    """Whether each number of the state may keep its old value by itself, as zoneout has it."""
+
+    @property
+    def formula(self) -> str:
+        """Number of trained parameters, as a Python expression in n (inputs), h (hidden) and options."""
+        return ""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that can run this cell along time."""
+        return ("loop",)
+
+    @property
+    def multiple(self) -> int:
+        """hidden_size must be a multiple of this number."""
+        return 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size % self.multiple:
+            raise ConfigError(
+                f"hidden must be a multiple of {self.multiple} for this cell={self.name},"
+                f" got {self.hidden_size}."
+            )
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         """The parameters of this cell on `input_size` features, by name."""
         raise NotImplementedError(f"{type(self).__name__} must define parameters(input_size).")
+
+    def prepare(self, p: Parameters) -> Parameters:
+        """The weights as `inputs` and `step` want them: what is derived from parameters, such as an
+        orthogonal matrix, is computed here, once per sequence. Returns a new Parameters, or `p` as it is.
+        """
+        return p
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         """The part of a step that needs no state: (…, I) → (…, anything).
@@ -101,15 +154,32 @@ class Cell(Component):
 
 
 @dataclass
-class GatedCell(Cell):
+class AffineCell(Cell):
+    """A cell that the inputs enter as `input_weight` x_t + `bias`."""
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        import torch
+
+        return torch.nn.functional.linear(x, p.input_weight, p.bias)
+
+
+@dataclass
+class GatedCell(AffineCell):
     """A cell whose gates are affine in x_t and h_{t-1}: every gate has its H rows of the same weights.
 
     input_weight (G·H, I), recurrent_weight (G·H, H), bias (G·H). Each gate's block is initialised by
     itself: G orthogonal H × H matrices, not one of G·H rows.
     """
 
+    recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_weight",)
+
     input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
     recurrent_init: str = option("orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS)
+
+    @property
+    def formula(self) -> str:
+        gates = f"{len(self.gates)}*" if len(self.gates) > 1 else ""
+        return f"{gates}h*(n + h + 1)"
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         rows = len(self.gates) * self.hidden_size
@@ -128,11 +198,6 @@ class GatedCell(Cell):
 
     def fill_bias(self, bias: Tensor) -> None:
         zeros(bias)
-
-    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        import torch
-
-        return torch.nn.functional.linear(x, p.input_weight, p.bias)
 
 
 def _each_gate(weight: Tensor, fan: Fan, fill: Callable[[Tensor, Fan], None]) -> None:

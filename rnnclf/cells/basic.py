@@ -27,7 +27,7 @@ class Basic(GatedCell):
     paper: ClassVar = Paper(
         "Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1"
     )
-    formula: ClassVar[str] = "h*(n + h + 1)"
+    family: ClassVar = "simple"
     gates: ClassVar[tuple[str, ...]] = ("h",)
 
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import GatedCell, Paper, Parameters, ParameterSpec, Published
 from rnnclf.cells.initializers import zeros
+from rnnclf.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,14 +19,17 @@ class GRU(GatedCell):
 
     r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)          reset gate
     z_t = sigmoid(W_z x_t + U_z h_{t-1} + b_z)          update gate
-    n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c)) candidate
+    n_t = tanh(W_n x_t + b_n + r_t * (U_n h_{t-1} + c)) candidate, reset "after"
+    n_t = tanh(W_n x_t + b_n + U_n (r_t * h_{t-1}))     candidate, reset "before"
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
-    The output is h_t. Differs from the paper: r_t acts after the product with U_n, which needs the
-    bias c of its own, as in torch.nn.GRUCell and cuDNN.
+    The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
+    r, z, n. Reset "before" is the paper's; in "after", as in torch.nn.GRUCell and cuDNN, r_t acts on the
+    product with U_n, which needs the bias c of its own, candidate_bias.
     """
 
     name: str = "gru"
+    reset: str = option("after", "r_t acts after or before the product with U_n", choices=("after", "before"))
 
     paper: ClassVar = Paper(
         "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation",
@@ -33,18 +37,33 @@ class GRU(GatedCell):
         2014,
         "https://arxiv.org/abs/1406.1078",
     )
-    formula: ClassVar[str] = "3*h*(n + h + 1) + h"
+    published: ClassVar[tuple[Published, ...]] = (
+        Published("psMNIST", 94.1, "https://arxiv.org/abs/2610.10690", "200,000 parameters; quoted there"),
+    )
+    family: ClassVar = "gated"
     gates: ClassVar[tuple[str, ...]] = ("r", "z", "n")
 
+    @property
+    def formula(self) -> str:
+        return f"{super().formula} + h" if self.reset == "after" else super().formula
+
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
-        candidate_bias = ParameterSpec((self.hidden_size,), zeros)
-        return {**super().parameters(input_size), "candidate_bias": candidate_bias}
+        shared = super().parameters(input_size)
+        if self.reset == "before":
+            return shared
+        return {**shared, "candidate_bias": ParameterSpec((self.hidden_size,), zeros)}
 
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         x_r, x_z, x_n = z.chunk(3, dim=-1)
-        h_r, h_z, h_n = (state @ p.recurrent_weight.t()).chunk(3, dim=-1)
-        r = (x_r + h_r).sigmoid()
-        u = (x_z + h_z).sigmoid()  # z_t of the equations
-        n = (x_n + r * (h_n + p.candidate_bias)).tanh()
+        if self.reset == "after":
+            h_r, h_z, h_n = (state @ p.recurrent_weight.t()).chunk(3, dim=-1)
+            r = (x_r + h_r).sigmoid()
+            u = (x_z + h_z).sigmoid()  # z_t of the equations
+            n = (x_n + r * (h_n + p.candidate_bias)).tanh()
+        else:
+            gates = 2 * self.hidden_size
+            U_rz, U_n = p.recurrent_weight[:gates], p.recurrent_weight[gates:]
+            r, u = z[:, :gates].addmm(state, U_rz.t()).sigmoid().chunk(2, dim=-1)
+            n = x_n.addmm(r * state, U_n.t()).tanh()
         h_BH = (1 - u) * n + u * state
         return h_BH, h_BH

@@ -59,6 +59,15 @@ def identity(block: Tensor, fan: Fan) -> None:
     init.eye_(block)
 
 
+def gaussian(block: Tensor, fan: Fan) -> None:
+    """Normal with standard deviation 0.001, as the input weights of IRNN: the state starts by keeping
+    what it has.
+
+    Le et al. 2015, https://arxiv.org/abs/1504.00941
+    """
+    block.normal_(0, 0.001)
+
+
 def torch_default(block: Tensor, fan: Fan) -> None:
     """Uniform in ±1/√H, as torch.nn.RNN, LSTM and GRU start."""
     limit = 1 / math.sqrt(fan.hidden)
@@ -76,6 +85,7 @@ INPUT_INITS: Registry[Initializer] = Registry(
     {
         "glorot": glorot,
         "orthogonal": orthogonal,
+        "gaussian": gaussian,
         "torch": torch_default,
         "tensorflow1": tensorflow1,
     },

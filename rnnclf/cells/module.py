@@ -1,34 +1,59 @@
-"""A cell together with its weights, as a torch module."""
+"""Weights by their specification, and a cell together with its weights, as torch modules."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from rnnclf.cells.base import Cell, Parameters, State
+from rnnclf.cells.base import Cell, Parameters, ParameterSpec, State
 
 
-class CellModule(nn.Module):
-    """A cell on `input_size` features with freshly drawn weights.
+class Weights(nn.Module):
+    """Freshly drawn weights by name. On torch's meta device nothing is drawn and nothing allocated:
+    such a module knows the shapes its weights must have."""
 
-    Called with one step (x_BI, state) it returns (output_BH, state). On torch's meta device nothing
-    is drawn and nothing allocated: such a module knows the shapes its weights must have.
-    """
-
-    def __init__(self, cell: Cell, input_size: int) -> None:
+    def __init__(self, specs: Mapping[str, ParameterSpec]) -> None:
         super().__init__()
-        self.cell = cell
-        self.input_size = input_size
-        for name, spec in cell.parameters(input_size).items():
+        for name, spec in specs.items():
             weight = torch.empty(spec.shape)
             if not weight.is_meta:
                 with torch.no_grad():
                     spec.fill(weight)
-            self.register_parameter(name, nn.Parameter(weight))
+            if spec.trained:
+                self.register_parameter(name, nn.Parameter(weight))
+            else:
+                self.register_buffer(name, weight)
 
     def weights(self) -> Parameters:
-        """The weights as the argument `p` of the cell's functions."""
-        return Parameters(**dict(self.named_parameters()))
+        """The weights as one argument."""
+        return Parameters(**dict(self.named_parameters()), **dict(self.named_buffers()))
+
+
+class CellModule(Weights):
+    """A cell on `input_size` features with freshly drawn weights.
+
+    Called with one step (x_BI, state) it returns (output_BH, state). `recurrent_dropout` is the share of
+    the recurrent weights that is dropped while training, the same ones at all steps of a batch
+    (DropConnect: Merity et al. 2017, https://arxiv.org/abs/1708.02182).
+    """
+
+    def __init__(self, cell: Cell, input_size: int) -> None:
+        super().__init__(cell.parameters(input_size))
+        self.cell = cell
+        self.input_size = input_size
+        self.recurrent_dropout = 0.0
+
+    def prepared(self) -> Parameters:
+        """The weights as the argument `p` of the cell's `inputs` and `step`."""
+        p = self.cell.prepare(self.weights())
+        if self.recurrent_dropout > 0 and self.training:
+            names = self.cell.recurrent_weights
+            dropped = {name: functional.dropout(getattr(p, name), self.recurrent_dropout) for name in names}
+            p = Parameters(**{**vars(p), **dropped})
+        return p
 
     def initial_state(self, x_BI: Tensor) -> State:
         return self.cell.initial_state(x_BI)
@@ -37,6 +62,6 @@ class CellModule(nn.Module):
         """One step in time; without a state, the first one."""
         if x_BI.ndim != 2 or x_BI.shape[1] != self.input_size:
             raise ValueError(f"x must have shape (batch, {self.input_size}), got {tuple(x_BI.shape)}.")
-        p = self.weights()
+        p = self.prepared()
         state = self.initial_state(x_BI) if state is None else state
         return self.cell.step(p, self.cell.inputs(p, x_BI), state)

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.cells.base import FAMILIES
 from rnnclf.console.screen import screen
 from rnnclf.options import OptionFacts
 from rnnclf.workflows.catalog import EXAMPLE_INPUTS, Choice
@@ -21,7 +22,7 @@ def show_choices(choices: Sequence[Choice]) -> None:
     """A table a group; cells with their size, engine and source."""
     console = screen()
     for group, members in groupby(choices, key=lambda choice: choice.group):
-        table = _table("on the command line", "what it is")
+        table = _table("word", "what it is")
         table.title, table.title_style, table.title_justify = group, "bold", "left"
         table.columns[0].style, table.columns[0].no_wrap = "cyan", True
         if group == "cell":
@@ -29,11 +30,26 @@ def show_choices(choices: Sequence[Choice]) -> None:
             table.add_column("engine")
             table.add_column("paper")
             table.caption, table.caption_justify = f"parameters {AT}, without the head", "left"
+        if group == "cell":
+            _add_cells(table, list(members))
+        else:
+            for choice in members:
+                table.add_row(choice.word, choice.summary)
+        console.print(table, "")
+
+
+def _add_cells(table: Table, choices: list[Choice]) -> None:
+    """Cells under the names of their families."""
+    for family in FAMILIES:
+        members = [choice for choice in choices if dict(choice.facts)["family"] == family]
+        if members:
+            table.add_section()
+            table.add_row(Text(family, style="bold not cyan"))
         for choice in members:
             facts = dict(choice.facts)
-            size = [f"{facts['parameters']:,}", facts["engine"], facts["source"]] if group == "cell" else []
-            table.add_row(choice.word, choice.summary, *size)
-        console.print(table, "")
+            table.add_row(
+                choice.word, choice.summary, f"{facts['parameters']:,}", facts["engine"], facts["source"]
+            )
 
 
 def show_choice(choice: Choice) -> None:
@@ -44,11 +60,16 @@ def show_choice(choice: Choice) -> None:
         console.print(Text(f"\n{choice.details}"))
     facts = Table.grid(padding=(0, 2))
     for name, value in choice.facts:
-        if name != "source" and value != "":
+        if name not in ("source", "published") and value != "":
             shown = f"{value:,} {AT}" if name == "parameters" else str(value)
             facts.add_row(Text(name, style="bold"), Text(shown))
     if facts.row_count:
         console.print("", facts)
+    if published := dict(choice.facts).get("published"):
+        table = _table("published on", "accuracy", "how", "where")
+        for figure in published:
+            table.add_row(figure["task"], f"{figure['accuracy']} %", figure["note"], figure["source"])
+        console.print(table)
     if choice.options:
         table = _table("option", "default", "range", "what it does")
         table.columns[0].style, table.columns[0].no_wrap = "cyan", True

@@ -1,5 +1,5 @@
 """Engines run a cell along time."""
 
-from rnnclf.engine.loop import unroll
+from rnnclf.engine.unrolling import ENGINES, choose, unroll
 
-__all__ = ["unroll"]
+__all__ = ["ENGINES", "choose", "unroll"]

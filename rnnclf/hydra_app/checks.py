@@ -37,6 +37,7 @@ class Checks(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             own_part(config)
+            _refuse_two_sizes([str(word) for word in config.hydra.overrides.task])
             _refuse_used(Path(str(config.hydra.run.dir)), "status.json")
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
@@ -73,10 +74,17 @@ def _jobs(config: DictConfig) -> list[list[str]]:
 
 def _check_job(config: DictConfig, words: list[str]) -> None:
     try:
+        _refuse_two_sizes(words)
         own_part(GlobalHydra.instance().config_loader().load_sweep_config(config, words))
     except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error
+
+
+def _refuse_two_sizes(words: list[str]) -> None:
+    keys = {word.split("=")[0].lstrip("+") for word in words}
+    if "match_parameters" in keys and (sizes := keys & {"hidden", "cell.hidden_size"}):
+        raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}=….")
 
 
 def _refuse_used(folder: Path, mark: str) -> None:

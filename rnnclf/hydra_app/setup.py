@@ -6,6 +6,7 @@ import importlib
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -69,14 +70,9 @@ def _installed() -> list[tuple[str, str, type[Component]]]:
 
 def _named(plugins: list[str]) -> list[tuple[str, str, type[Component]]]:
     """The components that the named modules define; modules are also found in the current folder."""
-    if plugins and "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     found = []
     for module_name in plugins:
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise ConfigError(f"plugins: cannot import '{module_name}': {error}.") from error
+        module = own_module(module_name, "plugins: ")
         kinds = [
             (group, kind.name, kind)
             for kind in vars(module).values()
@@ -88,6 +84,16 @@ def _named(plugins: list[str]) -> list[tuple[str, str, type[Component]]]:
             raise ConfigError(f"plugins: '{module_name}' defines no cell and no dataset.")
         found += kinds
     return found
+
+
+def own_module(name: str, prefix: str = "") -> ModuleType:
+    """A module of the user's, which is also found in the current folder. Raises ConfigError."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{prefix}cannot import '{name}': {error}.") from error
 
 
 def _bases() -> dict[str, type[Component]]:

@@ -65,15 +65,17 @@ def _reflowed(text: str) -> str:
 
 def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
     cell = kind()
-    shapes = [spec.shape for spec in cell.parameters(EXAMPLE_INPUTS).values()]
+    trained = [spec.shape for spec in cell.parameters(EXAMPLE_INPUTS).values() if spec.trained]
     paper = kind.paper
     return (
-        ("parameters", sum(map(math.prod, shapes))),
-        ("formula", kind.formula.replace("*", "")),
+        ("family", kind.family),
+        ("parameters", sum(map(math.prod, trained))),
+        ("formula", cell.formula.replace("*", "·")),
         ("gates", ", ".join(kind.gates)),
-        ("engine", kind.engine),
+        ("engine", ", ".join(cell.engines)),
         ("paper", f"{paper}, {paper.title}, {paper.url}" if paper else ""),
         ("source", str(paper) if paper else ""),
+        ("published", [asdict(published) for published in kind.published]),
     )
 
 

@@ -15,6 +15,7 @@ from rnnclf.data import Splits
 from rnnclf.files import write_json
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
+from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.training import BatchProgress, EpochResult, Recipe, Training, evaluate, fit
 from rnnclf.workflows import machine
 from rnnclf.workflows.runs import RunFolder, write_csv
@@ -58,15 +59,23 @@ class Report:
 
 def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
     """The classifier that `config` describes, with weights drawn from torch's random generator."""
-    return SequenceClassifier(
-        config.cell,
-        input_size,
-        classes,
-        layers=config.layers,
-        bidirectional=config.bidirectional,
-        readout=config.readout,
-        dropout=config.dropout,
-    )
+    return SequenceClassifier(config.cell, input_size, classes, config.stack())
+
+
+def sized(config: Config, input_size: int, classes: int) -> Config:
+    """The config with the hidden size that `match_parameters` asks for. Raises ConfigError."""
+    if config.match_parameters is None:
+        return config
+
+    def with_hidden(hidden: int) -> Config:
+        return replace(config, hidden=hidden, cell=replace(config.cell, hidden_size=hidden))
+
+    def count(hidden: int) -> int:
+        with torch.device("meta"):  # shapes only: no weights are drawn
+            return build_model(with_hidden(hidden), input_size, classes).parameter_count()
+
+    target = parse_count(config.match_parameters)
+    return with_hidden(hidden_for(target, count, config.cell.multiple))
 
 
 def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Report:
@@ -81,8 +90,10 @@ def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Re
     splits = config.dataset.load()
     write_json(folder.provenance, machine.provenance(device, splits.fingerprint))
 
+    shape = splits.train.input_size, len(splits.train.classes)
+    config = sized(config, *shape)
     torch.manual_seed(config.seed)
-    model = build_model(config, splits.train.input_size, len(splits.train.classes)).to(device)
+    model = build_model(config, *shape).to(device)
     parts = {name: splits[name].to(device) for name in ("train", "validation", "test")}
     sizes = {name: len(part) for name, part in parts.items()}
     watch.started(RunFacts(config, model.parameter_count(), sizes, machine.device_in_words(device)))

@@ -1,0 +1,63 @@
+"""Trains every cell on the digits at about 30,000 parameters: three learning rates, three seeds each.
+
+    python benchmarks/cells/measure.py benchmarks/cells/results.csv [sweeps at once]
+
+One sweep per cell, `rnnclf train -m cell=… match_parameters=30k dataset=digits epochs=30 threads=1`. The
+test split takes part in no choice: page.py picks a cell's learning rate by its mean validation accuracy.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rnnclf.cells import CELLS
+
+WORDS = ["match_parameters=30k", "dataset=digits", "epochs=30", "threads=1"]
+GRID = ["optimizer.lr=0.001,0.003,0.01", "seed=0,1,2"]
+COLUMNS = ["cell", "lr", "seed", "hidden", "parameters", "validation", "test", "epoch_seconds", "error"]
+
+
+def sweep(cell: str) -> list[dict[str, Any]]:
+    """A row for each job of the sweep over one cell."""
+    command = [sys.executable, "-m", "rnnclf", "train", "--json", "-m", f"cell={cell}", *GRID, *WORDS]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if not done.stdout:
+        return [{"cell": cell, "error": done.stderr.strip().splitlines()[-1]}]
+    jobs = sorted(json.loads(done.stdout)["jobs"], key=lambda job: job["job"])
+    return [row(cell, job) for job in jobs]
+
+
+def row(cell: str, job: dict[str, Any]) -> dict[str, Any]:
+    words = dict(word.split("=", 1) for word in job["overrides"])
+    known = {"cell": cell, "lr": words["optimizer.lr"], "seed": words["seed"], "error": job["error"]}
+    if not job["results"]:
+        return known
+    results = job["results"]
+    return known | {
+        "hidden": results["hidden"],
+        "parameters": results["parameters"],
+        "validation": round(results["validation"]["accuracy"], 6),
+        "test": round(results["test"]["accuracy"], 6),
+        "epoch_seconds": round(median(results["epoch_seconds"]), 4),
+    }
+
+
+def main(path: Path, at_once: int) -> None:
+    with open(path, "w", newline="") as file, ThreadPoolExecutor(at_once) as pool:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for rows in pool.map(sweep, CELLS.names()):
+            writer.writerows(rows)
+            file.flush()
+            print(rows[0]["cell"], [found.get("test") for found in rows], flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)

@@ -1,0 +1,131 @@
+"""Cells that are linear in their state.  Shapes: T time, B batch, I inputs, H hidden, N state.
+
+    h_t = a_t h_{t-1} + b_t          a_t and b_t depend on the inputs alone
+
+Such a recurrence need not be walked step by step: an engine may compute all states at once, by a
+parallel scan, and where a_t is the same at all steps as a convolution. A cell of this kind states its
+coefficients and what it reads from the state; its step follows from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from rnnclf.cells.base import Cell, Parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LinearState(NamedTuple):
+    """The state of a linear cell that also looks at earlier inputs.
+
+    h: (B, *state_shape). past_BKW: what the cell keeps of its last K inputs, oldest first.
+    """
+
+    h: Tensor
+    past_BKW: Tensor
+
+
+@dataclass
+class LinearCell(Cell):
+    """A cell with h_t = a_t h_{t-1} + b_t, element by element or (`pairs`) by 2 × 2 matrices.
+
+    Needs `parameters`, `recurrence` and `read`. All of its methods must work for one step (B, …) and
+    for all steps at once (T, B, …) alike: they see the last dimensions only.
+    """
+
+    zoneout: ClassVar[bool] = False
+    complex_state: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
+    """Whether the state comes in pairs (…, 2), which a, (…, 2, 2), multiplies as a matrix."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return ("scan", "loop")
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """The shape of h for one sequence."""
+        return (self.hidden_size,)
+
+    @property
+    def past(self) -> tuple[int, int]:
+        """(K, W): how many earlier inputs a step needs, and how wide what it keeps of each is."""
+        return (0, 0)
+
+    def keep(self, z: Tensor) -> Tensor:
+        """What a later step needs of this one's input: (…, W) of what `inputs` made of it."""
+        return z
+
+    def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> Any:
+        """All that the recurrence and the output need of the inputs: a tensor or NamedTuple of tensors.
+
+        `past` holds what `keep` made of the K inputs before, the nearest first.
+        """
+        return z
+
+    def recurrence(self, p: Parameters, s: Any) -> tuple[Tensor, Tensor]:
+        """The coefficients (a, b) of h_t = a h_{t-1} + b, from the signals. b has the shape of the
+        state; a too, or that of the state of one sequence where it is the same at all steps."""
+        raise NotImplementedError(f"{type(self).__name__} must define recurrence(p, s).")
+
+    def read(self, p: Parameters, s: Any, h: Tensor) -> Tensor:
+        """The output (…, H) of the signals and the state after the step."""
+        raise NotImplementedError(f"{type(self).__name__} must define read(p, s, h).")
+
+    def initial_state(self, x_BI: Tensor) -> Any:
+        kind = x_BI.dtype.to_complex() if self.complex_state else x_BI.dtype
+        h = x_BI.new_zeros(x_BI.shape[0], *self.state_shape, dtype=kind)
+        steps, width = self.past
+        return LinearState(h, x_BI.new_zeros(x_BI.shape[0], steps, width)) if steps else h
+
+    def step(self, p: Parameters, z: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if not self.past[0]:
+            return self._advance(p, self.signals(p, z, ()), state)
+        s = self.signals(p, z, state.past_BKW.flip(1).unbind(1))
+        output, h = self._advance(p, s, state.h)
+        import torch
+
+        past_BKW = torch.cat((state.past_BKW[:, 1:], self.keep(z).unsqueeze(1)), dim=1)
+        return output, LinearState(h, past_BKW)
+
+    def _advance(self, p: Parameters, s: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = self.recurrence(p, s)
+        h = ((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b
+        return self.read(p, s, h), h
+
+
+@dataclass
+class TimeInvariantCell(LinearCell):
+    """A linear cell whose a is the same at all steps: h_t = Σ_k a^k b_{t-k}, a convolution.
+
+    `prepare` must add `log_a`, of state_shape, with a = exp(log_a). What is convolved is b and what comes
+    out is h; a cell that can shorten that (one kernel for many modes) overrides the last four methods.
+    """
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return ("fft", "scan", "loop")
+
+    def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
+        """a to each of the exponents (T,): (T, *state_shape)."""
+        powers: Tensor = (exponents.reshape(-1, *[1] * p.log_a.ndim) * p.log_a).exp()
+        return powers
+
+    def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
+        """How much an input still counts t steps later: (T, S)."""
+        return self.powers(p, t_T)
+
+    def source(self, p: Parameters, s: Any) -> Tensor:
+        """What is convolved with the kernel: (T, B, S)."""
+        return self.recurrence(p, s)[1]
+
+    def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
+        """What the state h (B, *state_shape) from before the first step adds at step t: (T, B, S)."""
+        return self.powers(p, t_T + 1).unsqueeze(1) * h
+
+    def read_convolved(self, p: Parameters, s: Any, v: Tensor) -> Tensor:
+        """The output (T, B, H) of the signals and the convolution's result (T, B, S)."""
+        return self.read(p, s, v)

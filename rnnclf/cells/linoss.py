@@ -1,0 +1,119 @@
+"""Oscillatory state-space model.  Shapes: T time, B batch, I inputs, H hidden, N oscillators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.linear import LinearCell
+from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class LinOSS(LinearCell):
+    """Forced harmonic oscillators, read through a gated linear unit.
+
+    z_t = z_{t-1} + dt * (B x_t - A * y_s)      velocity; s = t - 1 (imex) or t (implicit)
+    y_t = y_{t-1} + dt * z_t                    position
+    v_t = gelu(C y_t + D x_t)
+    h_t = (V v_t + b) * sigmoid(G v_t + c)      gated linear unit
+    A = relu(stiffness)                         one number per oscillator
+    dt = sigmoid(timestep)                      one number per oscillator
+
+    The output is h_t; the state is (z, y) of each oscillator. B is input_weight, C is output_weight and
+    D is skip_weight. glu_weight has the rows of V, then those of G, and glu_bias b, then c. gelu is the
+    exact one, v times the normal distribution function at v. The implicit y_t is solved for:
+
+    z_t = (z_{t-1} + dt * (B x_t - A * y_{t-1})) / (1 + dt * dt * A)
+
+    With imex no oscillation fades, and none grows as long as dt * dt * A < 4; with implicit it fades, the
+    faster the larger dt * dt * A is, which is how the cell forgets.
+
+    Differs from the paper: no normalisation, dropout and residual connection: these belong to the
+    model around a cell. B and C are real, as in its equations; in its code they are complex, which is two
+    oscillators for each A and dt. D is a matrix, since the inputs are not yet as wide as the output.
+    """
+
+    name: str = "linoss"
+    discretization: str = option("imex", "how time is discretised", choices=("imex", "implicit"))
+    state_size: int | None = option(None, "oscillators; none: hidden_size", low=1, high=1_000_000)
+
+    paper: ClassVar = Paper(
+        "Oscillatory State-Space Models", "Rusch & Rus", 2025, "https://arxiv.org/abs/2410.03943"
+    )
+    family: ClassVar = "state space"
+    pairs: ClassVar[bool] = True
+
+    @property
+    def oscillators(self) -> int:
+        return self.hidden_size if self.state_size is None else self.state_size
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        return (self.oscillators, 2)
+
+    @property
+    def formula(self) -> str:
+        oscillators = "h" if self.state_size is None else "state_size"
+        return f"{oscillators}*(n + h + 2) + h*n + 2*h*(h + 1)"
+
+    def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
+        hidden, oscillators = self.hidden_size, self.oscillators
+        return {
+            "stiffness": ParameterSpec((oscillators,), lambda a: a.uniform_(0, 1)),
+            "timestep": ParameterSpec((oscillators,), lambda dt: dt.uniform_(0, 1)),
+            "input_weight": ParameterSpec((oscillators, input_size), _uniform(input_size)),
+            "output_weight": ParameterSpec((hidden, oscillators), _uniform(oscillators)),
+            "skip_weight": ParameterSpec(
+                (hidden, input_size), lambda w: w.normal_(0, 1 / math.sqrt(input_size))
+            ),
+            "glu_weight": ParameterSpec((2 * hidden, hidden), _uniform(hidden)),
+            "glu_bias": ParameterSpec((2 * hidden,), _uniform(hidden)),
+        }
+
+    def prepare(self, p: Parameters) -> Parameters:
+        """Adds `transition` (N, 2, 2) and `force` (N, 2): (z, y) becomes transition (z, y) + force B x_t."""
+        import torch
+
+        a, dt = p.stiffness.relu(), p.timestep.sigmoid()
+        shrink = 1 / (1 + dt * dt * a) if self.discretization == "implicit" else torch.ones_like(a)
+        zz, zy = shrink, -shrink * dt * a  # what z_t has of z_{t-1} and of y_{t-1}
+        transition = torch.stack((zz, zy, dt * zz, 1 + dt * zy), dim=-1)
+        return Parameters(
+            **vars(p),
+            transition=transition.reshape(-1, 2, 2),
+            force=torch.stack((dt * zz, dt * dt * zz), dim=-1),
+            joint_weight=torch.cat((p.input_weight, p.skip_weight)),
+        )
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        import torch
+
+        return torch.nn.functional.linear(x, p.joint_weight)
+
+    def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
+        driven = s[..., : self.oscillators]
+        return p.transition, driven.unsqueeze(-1) * p.force
+
+    def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        skipped = s[..., self.oscillators :]
+        v = functional.gelu(functional.linear(h[..., 1], p.output_weight) + skipped)
+        return functional.glu(functional.linear(v, p.glu_weight, p.glu_bias), dim=-1)
+
+
+def _uniform(fan_in: int) -> Callable[[Tensor], None]:
+    """Uniform in ±1/√fan_in."""
+    limit = 1 / math.sqrt(fan_in)
+
+    def fill(weight: Tensor) -> None:
+        weight.uniform_(-limit, limit)
+
+    return fill

@@ -1,0 +1,158 @@
+"""The selective state space block of Mamba.  Shapes: I inputs, H hidden, E inner, N state, R rank, K conv."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.convolution import convolved
+from rnnclf.cells.linear import LinearCell
+from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEP_MIN, STEP_MAX = 0.001, 0.1
+"""Between these the step sizes start, uniform in their logarithm."""
+
+
+class MambaSignals(NamedTuple):
+    """u, step size and gate (…, E); what the input writes (B of the equations) and reads (C) (…, N)."""
+
+    u: Tensor
+    step: Tensor
+    gate: Tensor
+    write: Tensor
+    read: Tensor
+
+
+@dataclass
+class Mamba(LinearCell):
+    """Mamba block: a state space whose step size, input and output are gated.
+
+    v_t, g_t = W_in x_t + b_in                  E = expand · h channels each
+    u_t = silu(sum_k w_k * v_{t-k} + b_w)       k = 0 … conv_width - 1, v before the start is 0
+    q_t, B_t, C_t = W_sel u_t                   of size R = ceil(h / 16), N = state_size and N
+    d_t = softplus(W_d q_t + b_d)               step size of each channel
+    S_t = exp(d_t A) * S_{t-1} + (d_t * u_t) B_t^T          S_t is (E, N), A = -exp(log_rate)
+    y_t = S_t C_t + D * u_t
+    o_t = W_out (y_t * silu(g_t))               silu(s) = s sigmoid(s)
+
+    In S_t each number of d_t multiplies one row of A. The output is o_t. The weights: W_in and b_in are
+    input_weight and input_bias (rows v, g), w_k are the rows of conv_weight, b_w is conv_bias, W_sel is
+    select_weight (rows q, B, C), W_d and b_d are step_weight and step_bias, log_rate is (E, N), D is skip,
+    W_out is output_weight.
+
+    They start as in the authors' code: A at -1, -2, … -N in each channel, D at 1, softplus(b_d) log-uniform
+    between 0.001 and 0.1. Differs from the paper: d_t B_t stands for the integral of the zero-order hold, as
+    in the authors' code; there is b_in, as without it the gate shuts wherever the input is 0, such as at the
+    blank last row of an image; and expand is 1 by default instead of 2, which halves the time of a step. The
+    block stands alone: no norm and no residual path around it.
+    """
+
+    name: str = "mamba"
+    state_size: int = option(16, "numbers of state in each channel (N)", low=1, high=10_000)
+    expand: int = option(1, "channels for each unit of the output", low=1, high=100)
+    conv_width: int = option(4, "inputs that the convolution sees", low=1, high=100)
+
+    paper: ClassVar = Paper(
+        "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
+        "Gu & Dao",
+        2023,
+        "https://arxiv.org/abs/2312.00752",
+    )
+    family: ClassVar = "state space"
+
+    @property
+    def formula(self) -> str:
+        return "expand*h*(2*n + conv_width + 3*state_size + 2*((h + 15)//16) + h + 5)"
+
+    @property
+    def inner(self) -> int:
+        return self.expand * self.hidden_size
+
+    @property
+    def rank(self) -> int:
+        """The step sizes of all channels are a map of this many numbers."""
+        return math.ceil(self.hidden_size / 16)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        return (self.inner, self.state_size)
+
+    @property
+    def past(self) -> tuple[int, int]:
+        return (self.conv_width - 1, self.inner)
+
+    def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
+        inner, rank, states = self.inner, self.rank, self.state_size
+
+        def seeing(inputs: int, *shape: int) -> ParameterSpec:
+            def fill(weight: Tensor) -> None:
+                weight.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+
+            return ParameterSpec(shape, fill)
+
+        return {
+            "input_weight": seeing(input_size, 2 * inner, input_size),
+            "input_bias": seeing(input_size, 2 * inner),
+            "conv_weight": seeing(self.conv_width, self.conv_width, inner),
+            "conv_bias": seeing(self.conv_width, inner),
+            "select_weight": seeing(inner, rank + 2 * states, inner),
+            "step_weight": seeing(rank, inner, rank),
+            "step_bias": ParameterSpec((inner,), _fill_step_bias),
+            "log_rate": ParameterSpec((inner, states), _fill_log_rate),
+            "skip": ParameterSpec((inner,), _ones),
+            "output_weight": seeing(inner, self.hidden_size, inner),
+        }
+
+    def prepare(self, p: Parameters) -> Parameters:
+        return Parameters(**vars(p), rate=-p.log_rate.exp())
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.linear(x, p.input_weight, p.input_bias)
+
+    def keep(self, z: Tensor) -> Tensor:
+        return z[..., : self.inner]
+
+    def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> MambaSignals:
+        import torch
+        from torch.nn import functional
+
+        v, gate = z.chunk(2, dim=-1)
+        u = functional.silu(convolved(p.conv_weight, p.conv_bias, v, past))
+        sizes = [self.rank, self.state_size, self.state_size]
+        q, write, read = torch.split(functional.linear(u, p.select_weight), sizes, dim=-1)
+        step = functional.softplus(functional.linear(q, p.step_weight, p.step_bias))
+        return MambaSignals(u, step, gate, write, read)
+
+    def recurrence(self, p: Parameters, s: MambaSignals) -> tuple[Tensor, Tensor]:
+        a = (s.step.unsqueeze(-1) * p.rate).exp()
+        return a, (s.step * s.u).unsqueeze(-1) * s.write.unsqueeze(-2)
+
+    def read(self, p: Parameters, s: MambaSignals, h: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        y = (h @ s.read.unsqueeze(-1)).squeeze(-1) + p.skip * s.u
+        return functional.linear(y * functional.silu(s.gate), p.output_weight)
+
+
+def _ones(weight: Tensor) -> None:
+    weight.fill_(1)
+
+
+def _fill_step_bias(bias: Tensor) -> None:
+    """b_d, so that its softplus is log-uniform between STEP_MIN and STEP_MAX."""
+    step = bias.uniform_(math.log(STEP_MIN), math.log(STEP_MAX)).exp()
+    bias.copy_(step + (-(-step).expm1()).log())
+
+
+def _fill_log_rate(log_rate: Tensor) -> None:
+    """A = -1, -2, … in each channel: S4D-Real."""
+    import torch
+
+    log_rate.copy_(torch.arange(1, log_rate.shape[1] + 1).log())

@@ -1,0 +1,126 @@
+"""The minimal GRU and LSTM, whose gates see the input alone.  Shapes: I inputs, H hidden, G gates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.initializers import Fan, glorot, zeros
+from rnnclf.cells.linear import LinearCell
+from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class MinimalCell(LinearCell):
+    """What both cells share: input_weight (G·H, I) and bias (G·H), candidate last; the state as output."""
+
+    candidate: str = option(
+        "linear", "g in the equations: none, or one above 0", choices=("linear", "positive")
+    )
+
+    paper: ClassVar = Paper(
+        "Were RNNs All We Needed?", "Feng et al.", 2024, "https://arxiv.org/abs/2410.01201"
+    )
+    family: ClassVar = "linear gates"
+
+    @property
+    def formula(self) -> str:
+        return f"{len(self.gates)}*h*(n + 1)"
+
+    def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
+        rows = len(self.gates) * self.hidden_size
+        fan = Fan(inputs=input_size, hidden=self.hidden_size, gates=len(self.gates))
+
+        def fill_weight(weight: Tensor) -> None:
+            for block in weight.chunk(fan.gates):
+                glorot(block, fan)
+
+        return {
+            "input_weight": ParameterSpec((rows, input_size), fill_weight),
+            "bias": ParameterSpec((rows,), self.fill_bias),
+        }
+
+    def fill_bias(self, bias: Tensor) -> None:
+        zeros(bias)
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.linear(x, p.input_weight, p.bias)
+
+    def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
+        return h
+
+    def candidate_of(self, v: Tensor) -> Tensor:
+        """g of the equations."""
+        return (v + 0.5).where(v >= 0, v.sigmoid()) if self.candidate == "positive" else v
+
+
+@dataclass
+class MinGRU(MinimalCell):
+    """Minimal GRU: one gate, which sees the input alone.
+
+    z_t = sigmoid(W_z x_t + b_z)            update gate
+    n_t = g(W_n x_t + b_n)                  candidate
+    h_t = (1 - z_t) * h_{t-1} + z_t * n_t   h_0 = 0
+
+    g(v) = v                                                candidate=linear
+    g(v) = v + 0.5 where v >= 0, sigmoid(v) where v < 0     candidate=positive
+
+    The output is h_t. input_weight holds the rows W_z, W_n, and bias likewise. The linear candidate is that
+    of the paper's plain version; the positive one that of its version in logarithms, which are not needed
+    here. b_z starts at update_bias, which keeps the memory open at the start. As the gate does not see the
+    state, one layer hardly relates a step to another: two or more do.
+    """
+
+    name: str = "mingru"
+    update_bias: float = option(-1.0, "start of b_z; -1 keeps the memory open", low=-100, high=100)
+
+    gates: ClassVar[tuple[str, ...]] = ("z", "n")
+
+    def fill_bias(self, bias: Tensor) -> None:
+        super().fill_bias(bias)
+        bias.chunk(len(self.gates))[self.gates.index("z")].fill_(self.update_bias)
+
+    def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
+        z, n = s.chunk(2, dim=-1)
+        return (-z).sigmoid(), z.sigmoid() * self.candidate_of(n)  # 1 - sigmoid(z) would lose its digits
+
+
+@dataclass
+class MinLSTM(MinimalCell):
+    """Minimal LSTM: forget and input gate see the input alone and add up to 1.
+
+    f_t = sigmoid(W_f x_t + b_f)            forget gate
+    i_t = sigmoid(W_i x_t + b_i)            input gate
+    n_t = g(W_n x_t + b_n)                  candidate
+    h_t = (f_t * h_{t-1} + i_t * n_t) / (f_t + i_t)         h_0 = 0
+
+    g(v) = v                                                candidate=linear
+    g(v) = v + 0.5 where v >= 0, sigmoid(v) where v < 0     candidate=positive
+
+    The output is h_t. input_weight holds the rows W_f, W_i, W_n, and bias likewise. The linear candidate is
+    that of the paper's plain version; the positive one that of its version in logarithms, which are not
+    needed here. b_f starts at forget_bias, which keeps the memory open at the start. As the gates do not
+    see the state, one layer hardly relates a step to another: two or more do.
+    """
+
+    name: str = "minlstm"
+    forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
+
+    gates: ClassVar[tuple[str, ...]] = ("f", "i", "n")
+
+    def fill_bias(self, bias: Tensor) -> None:
+        super().fill_bias(bias)
+        bias.chunk(len(self.gates))[self.gates.index("f")].fill_(self.forget_bias)
+
+    def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
+        from torch.nn.functional import logsigmoid
+
+        f, i, n = s.chunk(3, dim=-1)
+        odds = logsigmoid(f) - logsigmoid(i)  # log(f_t / i_t): no quotient of two vanishing gates
+        return odds.sigmoid(), (-odds).sigmoid() * self.candidate_of(n)

@@ -1,0 +1,192 @@
+"""What the diagonal state space cells share.  Shapes: B batch, I inputs, H hidden, M complex modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from rnnclf.cells.base import Parameters, ParameterSpec
+from rnnclf.cells.linear import TimeInvariantCell
+from rnnclf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DISCRETIZATIONS = ("zoh", "bilinear")
+
+
+class Entered(NamedTuple):
+    """What the inputs bring: b to the state, (…, M), and D x past it, (…, H)."""
+
+    b: Tensor
+    skip: Tensor
+
+
+@dataclass
+class DiagonalCell(TimeInvariantCell):
+    """Complex modes that all inputs enter and all outputs see.
+
+    h_t = a * h_{t-1} + g * (B x_t)         B = input_weight_re + i input_weight_im
+    y_t = c Re(C h_t) + D x_t               C = output_weight_re + i output_weight_im, D = skip_weight
+
+    Needs `modes`, `dynamics` and `output`.
+    """
+
+    family: ClassVar[str] = "state space"
+    complex_state: ClassVar[bool] = True
+    copies: ClassVar[int] = 1
+    """c: 2 where each mode stands for a pair of conjugate ones."""
+
+    @property
+    def modes(self) -> int:
+        raise NotImplementedError
+
+    def dynamics(self, p: Parameters) -> tuple[Tensor, Tensor]:
+        """(log a, g), both (M)."""
+        raise NotImplementedError
+
+    def output(self, p: Parameters, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return ("scan", "fft", "loop")  # as many signals to transform as states to walk through
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        return (self.modes,)
+
+    def weights(self, input_size: int, output_variance: float) -> dict[str, ParameterSpec]:
+        """The parameters of B, C and D."""
+        into, out = normal(1 / (2 * input_size)), normal(output_variance)
+        return {
+            "input_weight_re": ParameterSpec((self.modes, input_size), into),
+            "input_weight_im": ParameterSpec((self.modes, input_size), into),
+            "output_weight_re": ParameterSpec((self.hidden_size, self.modes), out),
+            "output_weight_im": ParameterSpec((self.hidden_size, self.modes), out),
+            "skip_weight": ParameterSpec((self.hidden_size, input_size), normal(1 / input_size)),
+        }
+
+    def prepare(self, p: Parameters) -> Parameters:
+        import torch
+
+        log_a, gain = self.dynamics(p)
+        b = gain.unsqueeze(-1) * torch.complex(p.input_weight_re, p.input_weight_im)
+        from_input = torch.cat((b.real, b.imag, p.skip_weight))
+        to_output = self.copies * re_im(torch.complex(p.output_weight_re, -p.output_weight_im))
+        return Parameters(**vars(p), log_a=log_a, a=log_a.exp(), from_input=from_input, to_output=to_output)
+
+    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
+        """What enters the state, real and imaginary parts, and what passes it by: (…, 2M + H)."""
+        from torch.nn import functional
+
+        return functional.linear(x, p.from_input)
+
+    def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> Entered:
+        import torch
+
+        re, im, skip = torch.split(z, [self.modes, self.modes, self.hidden_size], dim=-1)
+        return Entered(torch.complex(re, im), skip)
+
+    def recurrence(self, p: Parameters, s: Entered) -> tuple[Tensor, Tensor]:
+        return p.a, s.b
+
+    def read(self, p: Parameters, s: Entered, h: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return self.output(p, functional.linear(re_im(h), p.to_output) + s.skip)
+
+
+def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raises ConfigError where a range of two options is empty."""
+    if low > high:
+        raise ConfigError(f"cell.{low_name} must be at most cell.{high_name}, got {low} and {high}.")
+
+
+def discretized(method: str, rate: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """(log a, g) with which h_t = a h_{t-1} + g u_t samples dh/dt = rate h + u once in a `step` of time.
+
+    `rate` has a negative real part, so that |a| < 1.
+    """
+    import torch
+
+    z = rate * step
+    if method == "bilinear":
+        return 2 * torch.atanh(z / 2), step / (1 - z / 2)
+    return torch.complex(z.real, wrapped(z.imag)), torch.expm1(z) / rate
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """The same angle within ±π: many turns, times a late step, would leave float32 no digits for the rest."""
+    turns = (angle / (2 * math.pi)).round()
+    return angle - 2 * math.pi * turns
+
+
+def legs_frequencies(size: int) -> Tensor:
+    """The size/2 positive imaginary parts of the eigenvalues of HiPPO-LegS without its part of rank one.
+
+    What is left of that (size, size) matrix is -1/2 on the diagonal plus a skew-symmetric one of entries
+    ±sqrt((2j + 1) (2k + 1)) / 2, so that all real parts are -1/2.
+    """
+    import torch
+
+    roots = (2 * torch.arange(size, dtype=torch.float64) + 1).sqrt()
+    upper = torch.triu(roots.outer(roots) / 2, diagonal=1)
+    frequencies: Tensor = torch.linalg.eigvalsh(1j * (upper - upper.t()))[size // 2 :]
+    return frequencies
+
+
+def log_uniform(low: float, high: float) -> Callable[[Tensor], None]:
+    """Fills with the logarithms of numbers between low and high, spread evenly over the magnitudes."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.uniform_(math.log(low), math.log(high))
+
+    return fill
+
+
+def half(log_parameter: Tensor) -> None:
+    """Fills with log 1/2."""
+    log_parameter.fill_(-math.log(2))
+
+
+def normal(variance: float) -> Callable[[Tensor], None]:
+    """Fills from the normal distribution of that variance around 0."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.normal_(std=math.sqrt(variance))
+
+    return fill
+
+
+def uniform(fan: int) -> Callable[[Tensor], None]:
+    """Fills uniformly in ±1/√fan, as torch.nn.Linear does for `fan` inputs."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan))
+
+    return fill
+
+
+def re_im(z: Tensor) -> Tensor:
+    """Real and imaginary parts side by side, (…, M) → (…, 2M), so that Re(c z) = re_im(conj(c)) · re_im(z):
+    where only the real part of a product is wanted, real numbers get there with half the work."""
+    import torch
+
+    return torch.view_as_real(z.resolve_conj()).flatten(-2)
+
+
+def real_einsum(equation: str, x: Tensor, y: Tensor) -> Tensor:
+    """The real part of the sum of products of complex tensors over their last dimension."""
+    import torch
+
+    return torch.einsum(equation, re_im(x), re_im(y.conj()))
+
+
+def glu(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(W_1 g + c_1) * sigmoid(W_2 g + c_2) for g = gelu(y), weight [W_1; W_2] and bias [c_1; c_2]."""
+    from torch.nn import functional
+
+    return functional.glu(functional.linear(functional.gelu(y), weight, bias))

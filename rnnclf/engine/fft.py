@@ -1,0 +1,86 @@
+"""The fft engine: cells whose recurrence is a convolution.  Shapes: T time, B batch, S convolved signals.
+
+Where a is the same at all steps, h_t = Σ_k a^k b_{t-k}: a convolution with the kernel a^k, which the fast
+Fourier transform computes in O(T log T), and of which one output alone is a weighted sum in O(T).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnclf.cells.base import Parameters
+from rnnclf.cells.linear import LinearState, TimeInvariantCell
+from rnnclf.cells.module import CellModule
+from rnnclf.engine.plan import Plan
+from rnnclf.engine.scan import signals
+
+
+def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+    """All outputs at once; see `unroll` for what comes back. Without `final_state` the state is None."""
+    cell, p = module.cell, module.prepared()
+    assert isinstance(cell, TimeInvariantCell)
+    fresh = state is None
+    if fresh:
+        state = cell.initial_state(x_TBI[0])
+    s, h, past_BKW = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
+    source_TBS = cell.source(p, s)
+    t_T = torch.arange(len(x_TBI), device=x_TBI.device, dtype=x_TBI.dtype)
+    kernel_TS = cell.kernel(p, t_T)
+    echo_TBS = None if fresh else cell.echo(p, h, t_T)
+    if plan.every_step:
+        v_TBS = convolve(kernel_TS, source_TBS)
+        v_TBS = v_TBS if echo_TBS is None else v_TBS + echo_TBS
+        output = plan.held(cell.read_convolved(p, s, v_TBS))
+    else:
+        v_BS = weighted_sum(kernel_TS, plan.right_aligned(source_TBS))
+        v_BS = v_BS if echo_TBS is None else v_BS + plan.last_of(echo_TBS)
+        output = cell.read_convolved(p, plan.last_of(s), v_BS)
+    if not plan.final_state:
+        return output, None
+    h = _final_h(cell, p, s, h, t_T, plan)
+    return output, h if past_BKW is None else LinearState(h, past_BKW)
+
+
+def convolve(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
+    """v_t = Σ_k kernel_k source_{t-k}: (T, B, S). Zeros up to twice the length keep its end off its start."""
+    steps = len(source_TBS)
+    size = fast_length(2 * steps - 1)
+    # time last and contiguous: one transform per row
+    kernel_ST, source_BST = kernel_TS.t(), source_TBS.permute(1, 2, 0)
+    if source_TBS.is_complex():
+        spectrum = torch.fft.fft(kernel_ST, n=size) * torch.fft.fft(source_BST, n=size)
+        v_BST = torch.fft.ifft(spectrum, n=size)
+    else:
+        spectrum = torch.fft.rfft(kernel_ST, n=size) * torch.fft.rfft(source_BST, n=size)
+        v_BST = torch.fft.irfft(spectrum, n=size)
+    v_TBS: Tensor = v_BST[..., :steps].permute(2, 0, 1)
+    return v_TBS
+
+
+def weighted_sum(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
+    """The convolution's last value alone: Σ_k kernel_k source_{T-1-k}, (B, S)."""
+    return (kernel_TS.flip(0).unsqueeze(1) * source_TBS).sum(0)
+
+
+def fast_length(at_least: int) -> int:
+    """The least number of the form 2^a 3^b 5^c that is large enough: such transforms are fast."""
+    best = 1 << (at_least - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            best = min(best, three << max(0, -(-at_least // three) - 1).bit_length())
+            three *= 3
+        five *= 5
+    return best
+
+
+def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, t_T: Tensor, plan: Plan) -> Tensor:
+    """The state after the last valid step: Σ_k a^k b_{T-1-k} + a^T h_0."""
+    b_TB = plan.right_aligned(cell.recurrence(p, s)[1])
+    sum_B = torch.einsum("tn,tbn->bn", cell.powers(p, t_T.flip(0)).flatten(1), b_TB.flatten(2))
+    lengths = plan.lengths_B if plan.lengths_B is not None else t_T.new_full((1,), len(t_T))
+    return sum_B.reshape(h.shape) + cell.powers(p, lengths.to(t_T.dtype)) * h

@@ -1,0 +1,164 @@
+"""The scan engine: cells that are linear in their state.  Shapes: T time, B batch, N state.
+
+h_t = a_t h_{t-1} + b_t for all steps takes O(T) work. On the way back the gradient obeys the same kind of
+recurrence, backward in time: g_t = ∂L/∂h_t + conj(a_{t+1}) g_{t+1}, from which ∂L/∂b = g and
+∂L/∂a_t = g_t conj(h_{t-1}). So autograd sees one operation that keeps a and h, not T of them.
+
+Pairs (a, b) are only ever composed, never divided by a running product: nothing overflows however long the
+sequence is and however fast the cell forgets, and no logarithms are needed for stability.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rnnclf.cells.base import Parameters
+from rnnclf.cells.linear import LinearCell, LinearState
+from rnnclf.cells.module import CellModule
+from rnnclf.engine.plan import Plan
+
+WORTH_CPU, WORTH_GPU = 2**12, 2**20
+"""Numbers in one operation that make it worth its start; below, chunks of time are walked side by side."""
+
+
+def scan(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+    """All states at once; see `unroll` for what comes back."""
+    cell, p = module.cell, module.prepared()
+    assert isinstance(cell, LinearCell)
+    if state is None:
+        state = cell.initial_state(x_TBI[0])
+    s, h, past_BKW = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
+    h_TBN = linear_scan(*cell.recurrence(p, s), h)
+    last_h = plan.last_of(h_TBN)
+    # without every_step only one step is read: the widest products of many cells are there
+    every = plan.every_step
+    output = plan.held(cell.read(p, s, h_TBN)) if every else cell.read(p, plan.last_of(s), last_h)
+    return output, last_h if past_BKW is None else LinearState(last_h, past_BKW)
+
+
+def signals(
+    cell: LinearCell, p: Parameters, z_TBZ: Tensor, state: Any, plan: Plan
+) -> tuple[Any, Tensor, Tensor | None]:
+    """The cell's signals at all steps, the h it starts from, and what it keeps at the end of its past."""
+    steps, _ = cell.past
+    if not steps:
+        return cell.signals(p, z_TBZ, ()), state, None
+    kept = torch.cat((state.past_BKW.transpose(0, 1), cell.keep(z_TBZ)))
+    time = len(z_TBZ)
+    past = tuple(kept[steps - k : steps - k + time] for k in range(1, steps + 1))
+    latest = [plan.last_of(kept[steps - k : steps - k + time]) for k in reversed(range(steps))]
+    return cell.signals(p, z_TBZ, past), state.h, torch.stack(latest, dim=1)
+
+
+def linear_scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    """h_t = a_t h_{t-1} + b_t for all steps, from h before the first: (T, B, *state).
+
+    Args:
+        a: (T, B, *state), or (*state) where it is the same at all steps and in all sequences. With two more
+            dimensions than that it multiplies as a matrix: b (T, B, N, 2), a (T, B, N, 2, 2) or (N, 2, 2).
+        b: (T, B, *state).
+        h: (B, *state).
+    """
+    return _LinearScan.apply(a, b, h)  # type: ignore[no-any-return]
+
+
+class _LinearScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+        pairs = (a.ndim - b.ndim) % 2 == 1
+        a_T = a if a.ndim >= b.ndim else a.unsqueeze(0).unsqueeze(0)
+        h_T = torch.empty_like(b, memory_format=torch.contiguous_format)
+        _walk(a_T, b, h, h_T, pairs)
+        ctx.save_for_backward(a_T, h, h_T)
+        ctx.pairs, ctx.shape = pairs, a.shape
+        return h_T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
+        a_T, h, h_T = ctx.saved_tensors
+        adjoint_T = (a_T.mH if ctx.pairs else a_T.conj()).resolve_conj()
+        g_T = torch.empty_like(grad_T, memory_format=torch.contiguous_format)
+        # what reaches h_t comes through a_{t+1}; at the last step nothing does
+        g_T[-1] = grad_T[-1]
+        next_T = adjoint_T if len(a_T) == 1 else adjoint_T[1:]
+        _walk(next_T, grad_T[:-1], grad_T[-1], g_T[:-1], ctx.pairs, back=True)
+        grad_a = grad_h = None
+        if ctx.needs_input_grad[0]:
+            first = _outer(g_T[0], h, ctx.pairs)
+            rest_T = _outer(g_T[1:], h_T[:-1], ctx.pairs)
+            if len(a_T) == 1:
+                grad_a = (first + rest_T.sum(0)).sum_to_size(a_T.shape[1:])
+            else:
+                grad_a = torch.cat((first.unsqueeze(0), rest_T)).sum_to_size(a_T.shape)
+        if ctx.needs_input_grad[2]:
+            grad_h = _times(adjoint_T[0], g_T[0], ctx.pairs)
+        return None if grad_a is None else grad_a.reshape(ctx.shape), g_T, grad_h
+
+
+def _times(a: Tensor, h: Tensor, pairs: bool) -> Tensor:
+    """a applied to h: element by element, or as 2 × 2 matrices."""
+    product: Tensor = (a * h.unsqueeze(-2)).sum(-1) if pairs else a * h
+    return product
+
+
+def _outer(g: Tensor, h: Tensor, pairs: bool) -> Tensor:
+    """∂L/∂a of one step: g conj(h), element by element, or as 2 × 2 matrices."""
+    return g.unsqueeze(-1) * h.unsqueeze(-2).conj() if pairs else g * h.conj()
+
+
+def _walk(a: Tensor, b: Tensor, h: Tensor, out: Tensor, pairs: bool, back: bool = False) -> None:
+    """Writes h_t = a_t h_{t-1} + b_t into `out`, where a is (T or 1, B or 1, …); or backward in time.
+
+    Where one step of one batch is too little work for one operation, time is cut into chunks that are walked
+    side by side, all but the first from zero; then each gets what the chunk before it left, through the
+    product of its a's. Both ways take O(T) work.
+    """
+    time, worth = len(b), WORTH_CPU if b.device.type == "cpu" else WORTH_GPU
+    chunks = max(1, min(worth // max(h.numel(), 1), math.isqrt(time)))
+    if chunks > 1 and back:  # such steps are small: turning them around costs little
+        turned = torch.empty_like(out)
+        _walk(a.flip(0), b.flip(0), h, turned, pairs)
+        out.copy_(turned.flip(0))
+        return
+    if chunks > 1:
+        length = time // chunks
+        body = chunks * length
+        start = torch.cat((h.unsqueeze(0), h.new_zeros(chunks - 1, *h.shape)))
+        a_LC, b_LC, out_LC = (_cut(part, chunks, length) for part in (a, b, out))
+        _steps(a_LC, b_LC, start, out_LC, pairs)
+        products_LC = _running_products(a_LC, length, pairs)
+        for chunk in range(1, chunks):
+            products_L = products_LC[:, min(chunk, products_LC.shape[1] - 1)]
+            out_LC[:, chunk] += _times(products_L, out_LC[-1, chunk - 1], pairs)
+        h, a, b, out = out[body - 1], a if len(a) == 1 else a[body:], b[body:], out[body:]
+    _steps(a, b, h, out, pairs, back)
+
+
+def _cut(x_T: Tensor, chunks: int, length: int) -> Tensor:
+    """Time as (steps of a chunk, chunks); what is the same at all steps as (1, 1)."""
+    if len(x_T) == 1:
+        return x_T.unsqueeze(1)
+    return x_T[: chunks * length].reshape(chunks, length, *x_T.shape[1:]).transpose(0, 1)
+
+
+def _steps(a_T: Tensor, b_T: Tensor, h: Tensor, out_T: Tensor, pairs: bool, back: bool = False) -> None:
+    """Writes h_t = a_t h_{t-1} + b_t into `out_T`, step by step, from the first or (`back`) from the last."""
+    every_a = a_T.expand(len(b_T), *a_T.shape[1:]).unbind(0)
+    steps = list(zip(every_a, b_T.unbind(0), out_T.unbind(0), strict=True))
+    for a, b, out in reversed(steps) if back else steps:
+        h = torch.add(b, _times(a, h, pairs), out=out) if pairs else torch.addcmul(b, a, h, out=out)
+
+
+def _running_products(a_LC: Tensor, length: int, pairs: bool) -> Tensor:
+    """a_l … a_2 a_1 for each step l of each chunk: (L, C or 1, …)."""
+    every_a = a_LC.expand(length, *a_LC.shape[1:])
+    products = [every_a[0]]
+    for a in every_a[1:]:
+        products.append(a @ products[-1] if pairs else a * products[-1])
+    return torch.stack(products)

@@ -1,0 +1,50 @@
+"""How many hidden units make a model of a given size, so that cells are compared fairly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from rnnclf.errors import ConfigError
+
+LARGEST = 1_000_000  # hidden units, the limit of the option `hidden`
+_SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}
+
+
+def parse_count(word: int | float | str) -> int:
+    """A number of parameters: 30000, 30k or 1.5M. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", str(word))
+    count = round(float(match[1]) * _SUFFIXES[match[2].replace("K", "k").replace("m", "M")]) if match else 0
+    if count < 1:
+        raise ConfigError(f"match_parameters must be a number such as 30000, 30k or 1.5M, got '{word}'.")
+    return count
+
+
+def hidden_for(target: int, count: Callable[[int], int], multiple: int = 1) -> int:
+    """The hidden size whose number of parameters is nearest to `target`.
+
+    Args:
+        target: the number of parameters that is wanted.
+        count: the number of parameters of a model with that many hidden units; must grow with them.
+        multiple: hidden must be a multiple of this.
+
+    Raises ConfigError where even the smallest model is larger, or the largest smaller.
+    """
+    least, most = 1, LARGEST // multiple  # in multiples
+    if (smallest := count(multiple)) > target:
+        raise ConfigError(
+            f"match_parameters={target} is out of reach: with hidden={multiple}, the smallest that this cell"
+            f" can have, the model has {smallest:,} parameters."
+        )
+    if (largest := count(most * multiple)) < target:
+        raise ConfigError(
+            f"match_parameters={target} is out of reach: with hidden={most * multiple} the model has only"
+            f" {largest:,} parameters."
+        )
+    while most - least > 1:
+        middle = (least + most) // 2
+        if count(middle * multiple) <= target:
+            least = middle
+        else:
+            most = middle
+    return multiple * min((least, most), key=lambda n: abs(count(n * multiple) - target))

@@ -1,0 +1,36 @@
+"""A cell of the user's, put to the claims that every cell must keep. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rnnclf.cells import CELLS, Cell
+from rnnclf.conformance import CLAIMS, Verdict, verdict, words
+from rnnclf.errors import ConfigError
+from rnnclf.hydra_app.setup import own_module
+from rnnclf.registry import did_you_mean
+
+
+def cell_named(word: str) -> type[Cell]:
+    """The class that `module:Class` or the name of a cell stands for. Raises ConfigError."""
+    module_name, colon, class_name = word.partition(":")
+    if not colon:
+        return CELLS[word]
+    module_name = module_name.removesuffix(".py").replace("/", ".")
+    module = own_module(module_name)
+    kind = getattr(module, class_name, None)
+    if not isinstance(kind, type):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise ConfigError(f"'{module_name}' has no class '{class_name}'.{did_you_mean(class_name, classes)}")
+    if not issubclass(kind, Cell):
+        raise ConfigError(f"{class_name} is no cell: it must derive from rnnclf.cells.Cell.")
+    return kind
+
+
+def put_claims(kind: type[Cell], watch: Callable[[str], None] = lambda claim: None) -> list[Verdict]:
+    """One verdict per claim; `watch` is told the claim that is being tested."""
+    verdicts = []
+    for claim in CLAIMS:
+        watch(words(claim))
+        verdicts.append(verdict(claim, kind))
+    return verdicts
