@@ -68,6 +68,8 @@ class Config(Stack):
             parse_count(self.match_parameters)
         if isinstance(self.cell, Cell):  # not so while the schema is made
             self.refuse_what_does_not_fit(self.cell)
+            if self.match_parameters is None:
+                self.cell.refuse_size()
 
     def stack(self) -> Stack:
         """What is built around the cell."""

@@ -85,11 +85,9 @@ def verdict(claim: Claim, kind: CellType) -> Verdict:
 def made(kind: CellType, at_least: int = HIDDEN, **options: Any) -> Cell:
     """A cell of about `at_least` units: the next number that it accepts."""
     for hidden in range(at_least, at_least + 64):
-        try:
-            return kind(hidden_size=options.pop("hidden_size", hidden), **options)
-        except ConfigError as error:
-            if "multiple" not in str(error):
-                raise
+        cell = kind(**{"hidden_size": hidden, **options})
+        if cell.hidden_size % cell.multiple == 0:
+            return cell
     raise BrokenError(f"no hidden_size from {at_least} to {at_least + 63} is accepted")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnclf.cells import CELLS
-from rnnclf.engine import choose
+from rnnclf.engine import choose, unroll
 from rnnclf.engine import scan as scan_module
 from rnnclf.engine.fft import convolve, fast_length, weighted_sum
 from rnnclf.engine.plan import Plan
@@ -173,3 +173,9 @@ def test_scan_takes_time_in_proportion_to_the_length():
 )
 def test_auto_is_the_engine_that_was_measured_to_be_the_fastest(name, device, every_step, engine):
     assert choose(CELLS[name](), device, every_step) == engine
+
+
+def test_an_engine_that_cannot_run_the_cell_is_refused():
+    module = CELLS["sru"](hidden_size=2, peephole=True).build(1)
+    with pytest.raises(ValueError, match="engine must be one of loop for this cell, got 'scan'"):
+        unroll(module, torch.zeros(3, 1, 1), engine="scan")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import shlex
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rnnclf.config import GROUPS
+from rnnclf.engine import choose
 from rnnclf.hydra_app import load_config
 from rnnclf.readout import READOUTS
 from tests.conftest import ROOT
@@ -93,3 +96,32 @@ def test_the_figures_of_the_tutorial_page_are_those_of_its_run():
     assert f"{mean} % over the last 50 epochs" in README
     for epoch, accuracy in re.findall(r"^\| (\d+) \| (0\.\d{4}) \|", page, flags=re.MULTILINE):
         assert f"{ours[int(epoch) - 1]:.4f}" == accuracy
+
+
+CELLS_PAGE = ROOT / "benchmarks" / "cells" / "page.py"
+
+
+def test_the_page_of_the_cells_is_what_its_raw_figures_say():
+    assert runpy.run_path(str(CELLS_PAGE))["page"]() == (ROOT / "docs" / "cells.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_every_cell_was_measured_with_each_seed_and_learning_rate():
+    with open(ROOT / "benchmarks" / "cells" / "results.csv") as file:
+        runs = Counter(row["cell"] for row in csv.DictReader(file))
+    assert runs == dict.fromkeys(GROUPS["cell"].names(), 6)
+
+
+def test_auto_took_an_engine_within_a_tenth_of_the_fastest_wherever_it_was_measured():
+    with open(ROOT / "benchmarks" / "engines" / "results.csv") as file:
+        rows = list(csv.DictReader(file))
+    seconds = {
+        (row["cell"], row["readout"], row["steps"], row["batch"], row["engine"]): float(row["seconds"])
+        for row in rows
+        if row["engine"] != "auto" and row["seconds"] != "nan"
+    }
+    for cell, readout, steps, batch in {key[:4] for key in seconds}:
+        taken = choose(GROUPS["cell"][cell](), "cpu", READOUTS[readout].every_step)
+        times = {key[4]: value for key, value in seconds.items() if key[:4] == (cell, readout, steps, batch)}
+        assert times[taken] <= 1.1 * min(times.values()), (cell, readout, steps, batch)

@@ -118,7 +118,9 @@ def test_lru_gain_makes_the_state_as_large_as_white_noise_that_enters_it(r_min, 
 
 
 def test_lru_starts_finite_even_at_the_edge_of_the_unit_disc():
-    fills = {name: spec.fill for name, spec in LRU(hidden_size=1, r_min=0.9999, r_max=1.0).parameters(1).items()}
+    fills = {
+        name: spec.fill for name, spec in LRU(hidden_size=1, r_min=0.9999, r_max=1.0).parameters(1).items()
+    }
     torch.manual_seed(0)
     for name in ("log_decay", "log_phase", "log_gain"):
         weight = torch.empty(1_000_000)

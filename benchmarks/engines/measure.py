@@ -1,6 +1,6 @@
 """Seconds and memory of one training step with each engine, on MNIST pixel by pixel.
 
-    RNNCLF_DATA=FOLDER python benchmarks/engines/measure.py benchmarks/engines/results.csv [rounds]
+    python benchmarks/engines/measure.py MNIST_FOLDER benchmarks/engines/results.csv [rounds]
 
 The images are scaled to 14 × 14, 28 × 28 and 56 × 56 and read as sequences of 196, 784 and 3,136 pixels.
 One step is forward, backward and Adam of a classifier with one layer of 64 units. Each measurement has a
@@ -11,37 +11,44 @@ above what it held before its first step. A process that would need more than LI
 
 import csv
 import itertools
-import json
+import multiprocessing
+import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+import torch
+
+from rnnclf.cells import CELLS as KINDS
+from rnnclf.data import DATASETS, SequenceDataset
+from rnnclf.model import SequenceClassifier
+from rnnclf.stack import Stack
+from rnnclf.workflows.machine import keep_freed_memory
 
 CELLS = {"lru": ("loop", "scan", "fft"), "s4d": ("loop", "scan", "fft"), "mingru": ("loop", "scan")}
 SIDES = (14, 28, 56)
 BATCHES = (16, 128)
 READOUTS = ("last", "mean")
 LIMIT = 16 * 2**30  # bytes
-SECONDS = 2.0  # of steps after the first
+SECONDS = 1.0  # of steps after the first
+THREADS = os.cpu_count() or 1
 
 
-def one_process(cell: str, engine: str, side: int, batch: int, readout: str) -> None:
-    """Prints the median seconds of a step and the memory it took, as JSON."""
+def measure(
+    data: SequenceDataset, cell: str, engine: str, side: int, batch: int, readout: str, result: Connection
+) -> None:
+    """Sends the median seconds of a step and the MiB it took; nothing where memory is not enough."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
-    import torch
-
-    from rnnclf.cells import CELLS as KINDS
-    from rnnclf.data import DATASETS
-    from rnnclf.model import SequenceClassifier
-    from rnnclf.stack import Stack
-
-    data = DATASETS["mnist"]().load().train.subset(torch.arange(batch))
-    images = torch.nn.functional.interpolate(data.x_NTI.unsqueeze(1), size=(side, side), mode="bilinear")
-    x_BTI, y_B = images.reshape(batch, side * side, 1), data.y_N
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
+    part = data.subset(torch.arange(batch))
+    images = torch.nn.functional.interpolate(part.x_NTI.unsqueeze(1), size=(side, side), mode="bilinear")
+    x_BTI = images.reshape(batch, side * side, 1)
     model = SequenceClassifier(KINDS[cell](hidden_size=64), 1, 10, Stack(engine=engine, readout=readout))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -49,38 +56,50 @@ def one_process(cell: str, engine: str, side: int, batch: int, readout: str) -> 
     while len(seconds) < 2 or (len(seconds) < 30 and sum(seconds[1:]) < SECONDS):
         started = time.perf_counter()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x_BTI), y_B).backward()
+        try:
+            torch.nn.functional.cross_entropy(model(x_BTI), part.y_N).backward()
+        except RuntimeError as error:
+            if "allocate memory" in str(error):
+                return
+            raise
         optimizer.step()
         seconds.append(time.perf_counter() - started)
         if seconds[0] > 20:
             break
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"seconds": statistics.median(seconds[1:] or seconds), "MiB": used / 1024}))
+    result.send((statistics.median(seconds[1:] or seconds), used / 1024))
 
 
-def measured(*words: object) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode == 0:
-        return json.loads(done.stdout)
-    if "memory" in done.stderr.lower() or done.returncode < 0:
-        return {}
-    raise SystemExit(done.stderr)
+def in_a_process(*arguments: object) -> tuple[float, float] | None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    # forked: reading torch and the data anew would take longer than the steps
+    process = multiprocessing.get_context("fork").Process(target=measure, args=(*arguments, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()  # type: ignore[no-any-return]
+    except EOFError:
+        return None
+    finally:
+        process.join()
 
 
-def main(path: Path, rounds: int) -> None:
+def main(mnist: str, path: Path, rounds: int) -> None:
+    torch.set_num_threads(1)  # threads that were started here would not be there in a fork
+    data = DATASETS["mnist"](root=mnist).load().train
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["cell", "readout", "steps", "batch", "engine", "seconds", "MiB"])
         for readout, cell, side, batch in itertools.product(READOUTS, CELLS, SIDES, BATCHES):
             engines = (*CELLS[cell], "auto")
-            results: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
-            for _, engine in itertools.product(range(rounds), engines):
-                results[engine].append(measured(cell, engine, side, batch, readout))
-            for engine, found in results.items():
-                whole = [result for result in found if result]
-                seconds = statistics.median(r["seconds"] for r in whole) if whole else float("nan")
-                memory = statistics.median(r["MiB"] for r in whole) if whole else float("nan")
+            found: dict[str, list[tuple[float, float] | None]] = {engine: [] for engine in engines}
+            for turn, engine in itertools.product(range(rounds), engines):
+                if turn == 0 or found[engine][0] is not None:
+                    found[engine].append(in_a_process(data, cell, engine, side, batch, readout))
+            for engine, results in found.items():
+                whole = [result for result in results if result is not None]
+                figures = [statistics.median(column) for column in zip(*whole, strict=True)]
+                seconds, memory = figures or (float("nan"), float("nan"))
                 row = [cell, readout, side * side, batch, engine, f"{seconds:.5f}", f"{memory:.0f}"]
                 writer.writerow(row)
                 file.flush()
@@ -88,8 +107,4 @@ def main(path: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--one":
-        cell, engine, side, batch, readout = sys.argv[2:]
-        one_process(cell, engine, int(side), int(batch), readout)
-    else:
-        main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 3)

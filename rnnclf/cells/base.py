@@ -113,8 +113,9 @@ class Cell(Component):
         """hidden_size must be a multiple of this number."""
         return 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def refuse_size(self) -> None:
+        """Raises ConfigError where the cell cannot have so many units. Not when it is made: where
+        `match_parameters` is to choose the number, there is none yet."""
         if self.hidden_size % self.multiple:
             raise ConfigError(
                 f"hidden must be a multiple of {self.multiple} for this cell={self.name},"
@@ -147,9 +148,13 @@ class Cell(Component):
         raise NotImplementedError(f"{type(self).__name__} must define step(p, z, state).")
 
     def build(self, input_size: int) -> CellModule:
-        """This cell with freshly drawn weights, as a torch module."""
+        """This cell with freshly drawn weights, as a torch module.
+
+        Raises ConfigError for a size it cannot have.
+        """
         from rnnclf.cells.module import CellModule
 
+        self.refuse_size()
         return CellModule(self, input_size)
 
 

@@ -25,8 +25,9 @@ class ExpRNN(Cell):
     diagonal, row by row, and is zero elsewhere; Q is computed once per sequence.
 
     W starts normal with variance 2/n, b uniform in ±0.01. A starts with 2 × 2 blocks [[0, s], [-s, 0]] along
-    its diagonal, each a rotation by s, and, where the number of units is odd, one 0. With init=henaff (Henaff et al. 2016) s is drawn from U(-π, π), with
-    init=cayley (Helfrich et al. 2018) it is -tan(a / 2), a drawn from U(0, π / 2): slower rotations.
+    its diagonal, each a rotation by s, and, where the number of units is odd, one 0. With init=henaff (Henaff
+    et al. 2016) s is drawn from U(-π, π), with init=cayley (Helfrich et al. 2018) it is -tan(a / 2), a drawn
+    from U(0, π / 2): slower rotations.
 
     Differs from the paper: A learns at the rate of all other weights; there, at a tenth of it.
     """

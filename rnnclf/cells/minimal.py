@@ -73,8 +73,10 @@ class MinGRU(MinimalCell):
 
     The output is h_t. input_weight holds the rows W_z, W_n, and bias likewise. The linear candidate is that
     of the paper's plain version; the positive one that of its version in logarithms, which are not needed
-    here. b_z starts at update_bias, which keeps the memory open at the start. As the gate does not see the
-    state, one layer hardly relates a step to another: two or more do.
+    here. As the gate does not see the state, one layer hardly relates a step to another: two or more do.
+
+    Weights start by Glorot. Differs from the paper: b_z starts at update_bias, which keeps the memory open
+    at the start; and h_0 is 0 with the positive candidate, too, not g(0).
     """
 
     name: str = "mingru"
@@ -105,8 +107,11 @@ class MinLSTM(MinimalCell):
 
     The output is h_t. input_weight holds the rows W_f, W_i, W_n, and bias likewise. The linear candidate is
     that of the paper's plain version; the positive one that of its version in logarithms, which are not
-    needed here. b_f starts at forget_bias, which keeps the memory open at the start. As the gates do not
-    see the state, one layer hardly relates a step to another: two or more do.
+    needed here. As the gates do not see the state, one layer hardly relates a step to another: two or more
+    do.
+
+    Weights start by Glorot. Differs from the paper: b_f starts at forget_bias, which keeps the memory open
+    at the start; and h_0 is 0 with the positive candidate, too, not g(0).
     """
 
     name: str = "minlstm"

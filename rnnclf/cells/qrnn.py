@@ -28,8 +28,9 @@ class QRNN(LinearCell):
     h_t = o_t * c_t
 
     The output is h_t. input_weight (window, G·H, I) holds at k the rows W_z,k, W_f,k, W_o,k, W_i,k of those
-    gates that the pooling has; bias holds b_z, b_f, b_o, b_i likewise. Differs from the paper: b_f starts at
-    forget_bias, which keeps the memory open at the start.
+    gates that the pooling has; bias holds b_z, b_f, b_o, b_i likewise. Of each earlier input the state keeps
+    what it adds to later gates. Differs from the paper: there are biases; b_f starts at forget_bias, which
+    keeps the memory open at the start.
     """
 
     name: str = "qrnn"

@@ -30,10 +30,10 @@ class SRU(LinearCell):
     The output is h_t. input_weight holds the rows W, W_f, W_r and, where n is not h, W_s; bias holds b_f,
     b_r; peephole_weight holds v_f, v_r. Without peepholes v_f and v_r are 0 and there is no such weight.
 
-    The weights start as in the paper: with variance 1/n (those of gates with peepholes: 1/(2n), v: 1/2),
-    W_s with alpha^2/n; b_r starts at highway_bias. Differs from the paper: b_f starts at forget_bias instead
-    of 0, which keeps the memory open at the start, and by default there are no peepholes, as in its first
-    version of 2017. With them the state is no longer linear in the one before, and the cell must walk
+    The weights start as in the authors' code: with variance 1/n (those of gates with peepholes: 1/(2n), v:
+    1/2), W_s with alpha^2/n; b_r starts at highway_bias. Differs from the paper: b_f starts at forget_bias
+    instead of 0, which keeps the memory open at the start, and by default there are no peepholes, as in its
+    first version of 2017. With them the state is no longer linear in the one before, and the cell must walk
     through time.
     """
 

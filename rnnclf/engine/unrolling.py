@@ -51,6 +51,10 @@ def unroll(
     if blend is not None:
         return loop(module, x_TBI, state, plan, blend)
     name = choose(module.cell, x_TBI.device.type, every_step) if engine == "auto" else engine
+    if name not in module.cell.engines:
+        raise ValueError(
+            f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
+        )
     return ENGINES[name](module, x_TBI, state, plan)
 
 

@@ -84,7 +84,7 @@ def _check_job(config: DictConfig, words: list[str]) -> None:
 def _refuse_two_sizes(words: list[str]) -> None:
     keys = {word.split("=")[0].lstrip("+") for word in words}
     if "match_parameters" in keys and (sizes := keys & {"hidden", "cell.hidden_size"}):
-        raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}=….")
+        raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}.")
 
 
 def _refuse_used(folder: Path, mark: str) -> None:

@@ -24,7 +24,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.runs import RunFolder, checkpoints_in, read_json, write_csv
 from rnnclf.workflows.train import build_model
 
-FREE_KEYS = ("dataset", "device", "threads", "plugins")  # all else is fixed by the checkpoint
+FREE_KEYS = ("dataset", "device", "threads", "engine", "plugins")  # all else is fixed by the checkpoint
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Loader:
 def evaluate(paths: list[Path], words: list[str]) -> list[Evaluated]:
     """Scores every checkpoint that `paths` name, in their order.
 
-    `words` are `split=…` and overrides of dataset, device, threads and plugins. Raises an RnnclfError
+    `words` are `split=…` and overrides of dataset, device, threads, engine and plugins. Raises an RnnclfError
     where a path holds no checkpoint, or its model does not fit the data.
     """
     split, overrides = _split_and_overrides(words)

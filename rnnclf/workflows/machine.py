@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shlex
@@ -16,6 +17,8 @@ import torch
 import rnnclf
 from rnnclf.config import Config
 from rnnclf.errors import ConfigError
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 AUTO_THREADS = torch.get_num_threads()  # before any run of this process asks for another number
 
@@ -35,6 +38,7 @@ def prepare(config: Config) -> torch.device:
     threads = AUTO_THREADS if config.threads == "auto" else int(config.threads)
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
+    keep_freed_memory()
     # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
     torch.set_flush_denormal(True)
     present = devices()
@@ -42,6 +46,21 @@ def prepare(config: Config) -> torch.device:
     if name not in present:
         raise ConfigError(f"device={name} is not available here; available: {', '.join(present)}.")
     return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Keeps large blocks of memory that are freed for the next step, which needs blocks of the same sizes.
+
+    glibc hands each back to the system at once and has it cleared, page by page, when it is asked for again:
+    most of the time of a step whose tensors are larger than the caches (docs/decisions/0005-memory.md).
+    Elsewhere than on glibc nothing is done.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap like all others
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # which does not shrink
+    libc.mallopt(_M_TOP_PAD, 64 * 2**20)  # and grows by this many bytes at once
 
 
 def device_in_words(device: torch.device) -> str:

@@ -48,8 +48,8 @@ def sru(x, state, weights, cell):
 
 
 def qrnn(x, state, weights, cell):
-    """The state keeps of each earlier input what it adds to the gates one step later, two steps, ...."""
-    shares = [x @ weight.T for weight in weights["input_weight"]]  # of this step, of the next one, ...
+    """The state keeps of each earlier input what it adds to the gates one step later, two steps, …"""
+    shares = [x @ weight.T for weight in weights["input_weight"]]  # of this step, of the next one, …
     a = shares[0] + weights["bias"]
     for k in range(1, cell.window):
         a = a + np.split(state[1][:, -k], cell.window - 1, axis=-1)[k - 1]
