@@ -307,8 +307,8 @@ def engines_agree(kind: CellType) -> None:
         cell = made(kind, **options)
         for dtype, tolerance in TOLERANCE.items():
             for steps in LENGTHS[:3] if options else LENGTHS:
-                if steps > 100 and cell.engines == ("loop",) and dtype == torch.float64:
-                    continue  # the loop takes single steps itself
+                if steps > 100 and cell.engines == ("loop",):
+                    continue  # the loop takes single steps itself: what it does at 28 it does at 784
                 module = drawn(cell, dtype=dtype)
                 expected = _outcome(module, steps, dtype, single_steps)
                 for engine in cell.engines:

@@ -115,16 +115,6 @@ def test_each_choice_has_one_yaml_file(group):
     assert files == set(GROUPS[group].names())
 
 
-CHOICES = [(group, name) for group in GROUPS for name in GROUPS[group]]
-
-
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_a_yaml_file_chooses_what_it_is_called(group, name):
-    config = load_config([f"{group}={name}"])
-    assert type(getattr(config, group)) is GROUPS[group][name]
-    assert getattr(config, group).name == name
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_experiment_composes(path):
     config = load_config([f"experiment={path.stem}"])

@@ -36,6 +36,38 @@ def zeros(parameter: Tensor) -> None:
     parameter.zero_()
 
 
+def ones(parameter: Tensor) -> None:
+    """All one, as gains start."""
+    parameter.fill_(1)
+
+
+def log_uniform(low: float, high: float) -> Callable[[Tensor], None]:
+    """Fills with the logarithms of numbers between low and high, spread evenly over the magnitudes."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.uniform_(math.log(low), math.log(high))
+
+    return fill
+
+
+def normal(variance: float) -> Callable[[Tensor], None]:
+    """Fills from the normal distribution of that variance around 0."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.normal_(std=math.sqrt(variance))
+
+    return fill
+
+
+def uniform(fan: int) -> Callable[[Tensor], None]:
+    """Fills uniformly in ±1/√fan, as torch.nn.Linear does for `fan` inputs."""
+
+    def fill(parameter: Tensor) -> None:
+        parameter.uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan))
+
+    return fill
+
+
 def glorot(block: Tensor, fan: Fan) -> None:
     """Uniform, with the variance 2 / (rows + columns) of this gate's block."""
     limit = math.sqrt(6 / (block.shape[0] + block.shape[1]))

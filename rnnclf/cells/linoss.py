@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.initializers import normal, uniform
 from rnnclf.cells.linear import LinearCell
 from rnnclf.options import option
 
@@ -68,13 +67,11 @@ class LinOSS(LinearCell):
         return {
             "stiffness": ParameterSpec((oscillators,), lambda a: a.uniform_(0, 1)),
             "timestep": ParameterSpec((oscillators,), lambda dt: dt.uniform_(0, 1)),
-            "input_weight": ParameterSpec((oscillators, input_size), _uniform(input_size)),
-            "output_weight": ParameterSpec((hidden, oscillators), _uniform(oscillators)),
-            "skip_weight": ParameterSpec(
-                (hidden, input_size), lambda w: w.normal_(0, 1 / math.sqrt(input_size))
-            ),
-            "glu_weight": ParameterSpec((2 * hidden, hidden), _uniform(hidden)),
-            "glu_bias": ParameterSpec((2 * hidden,), _uniform(hidden)),
+            "input_weight": ParameterSpec((oscillators, input_size), uniform(input_size)),
+            "output_weight": ParameterSpec((hidden, oscillators), uniform(oscillators)),
+            "skip_weight": ParameterSpec((hidden, input_size), normal(1 / input_size)),
+            "glu_weight": ParameterSpec((2 * hidden, hidden), uniform(hidden)),
+            "glu_bias": ParameterSpec((2 * hidden,), uniform(hidden)),
         }
 
     def prepare(self, p: Parameters) -> Parameters:
@@ -107,13 +104,3 @@ class LinOSS(LinearCell):
         skipped = s[..., self.oscillators :]
         v = functional.gelu(functional.linear(h[..., 1], p.output_weight) + skipped)
         return functional.glu(functional.linear(v, p.glu_weight, p.glu_bias), dim=-1)
-
-
-def _uniform(fan_in: int) -> Callable[[Tensor], None]:
-    """Uniform in ±1/√fan_in."""
-    limit = 1 / math.sqrt(fan_in)
-
-    def fill(weight: Tensor) -> None:
-        weight.uniform_(-limit, limit)
-
-    return fill

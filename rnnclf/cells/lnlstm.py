@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
-from rnnclf.cells.initializers import zeros
+from rnnclf.cells.initializers import ones, zeros
 from rnnclf.cells.lstm import LSTM, LSTMState
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class LayerNormLSTM(LSTM):
         return {
             **super().parameters(input_size),
             "input_bias": ParameterSpec((rows,), zeros),
-            "input_gain": ParameterSpec((rows,), _ones),
-            "recurrent_gain": ParameterSpec((rows,), _ones),
-            "cell_gain": ParameterSpec((size,), _ones),
+            "input_gain": ParameterSpec((rows,), ones),
+            "recurrent_gain": ParameterSpec((rows,), ones),
+            "cell_gain": ParameterSpec((size,), ones),
             "cell_bias": ParameterSpec((size,), zeros),
         }
 
@@ -71,7 +71,3 @@ def _normalised(sums: Tensor, gain: Tensor, bias: Tensor | None = None) -> Tenso
     import torch
 
     return torch.nn.functional.layer_norm(sums, gain.shape, gain, bias, eps=1e-5)
-
-
-def _ones(gain: Tensor) -> None:
-    gain.fill_(1)

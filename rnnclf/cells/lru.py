@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
-from rnnclf.cells.initializers import zeros
-from rnnclf.cells.statespace import DiagonalCell, check_order, glu, normal, wrapped
+from rnnclf.cells.initializers import normal, zeros
+from rnnclf.cells.statespace import DiagonalCell, check_order, glu, wrapped
 from rnnclf.options import option
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec
 from rnnclf.cells.convolution import convolved
+from rnnclf.cells.initializers import ones, uniform
 from rnnclf.cells.linear import LinearCell
 from rnnclf.options import option
 
@@ -90,10 +91,7 @@ class Mamba(LinearCell):
         inner, rank, states = self.inner, self.rank, self.state_size
 
         def seeing(inputs: int, *shape: int) -> ParameterSpec:
-            def fill(weight: Tensor) -> None:
-                weight.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
-
-            return ParameterSpec(shape, fill)
+            return ParameterSpec(shape, uniform(inputs))
 
         return {
             "input_weight": seeing(input_size, 2 * inner, input_size),
@@ -104,7 +102,7 @@ class Mamba(LinearCell):
             "step_weight": seeing(rank, inner, rank),
             "step_bias": ParameterSpec((inner,), _fill_step_bias),
             "log_rate": ParameterSpec((inner, states), _fill_log_rate),
-            "skip": ParameterSpec((inner,), _ones),
+            "skip": ParameterSpec((inner,), ones),
             "output_weight": seeing(inner, self.hidden_size, inner),
         }
 
@@ -139,10 +137,6 @@ class Mamba(LinearCell):
 
         y = (h @ s.read.unsqueeze(-1)).squeeze(-1) + p.skip * s.u
         return functional.linear(y * functional.silu(s.gate), p.output_weight)
-
-
-def _ones(weight: Tensor) -> None:
-    weight.fill_(1)
 
 
 def _fill_step_bias(bias: Tensor) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec
 from rnnclf.cells.convolution import convolved
-from rnnclf.cells.initializers import zeros
+from rnnclf.cells.initializers import normal, zeros
 from rnnclf.cells.linear import LinearCell
 from rnnclf.options import option
 
@@ -83,10 +82,7 @@ class RGLRU(LinearCell):
         size = hidden // blocks
 
         def seeing(inputs: int, *shape: int) -> ParameterSpec:
-            def fill(weight: Tensor) -> None:
-                weight.normal_(0, 1 / math.sqrt(inputs))
-
-            return ParameterSpec(shape, fill)
+            return ParameterSpec(shape, normal(1 / inputs))
 
         return {
             "input_weight": seeing(input_size, 2 * hidden, input_size),

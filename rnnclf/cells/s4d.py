@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.initializers import log_uniform, normal, uniform
 from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.cells.statespace import (
     DISCRETIZATIONS,
@@ -15,10 +16,7 @@ from rnnclf.cells.statespace import (
     glu,
     half,
     legs_frequencies,
-    log_uniform,
-    normal,
     real_einsum,
-    uniform,
 )
 from rnnclf.errors import ConfigError
 from rnnclf.options import option

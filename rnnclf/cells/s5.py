@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
-from rnnclf.cells.initializers import zeros
+from rnnclf.cells.initializers import log_uniform, normal, zeros
 from rnnclf.cells.statespace import (
     DISCRETIZATIONS,
     DiagonalCell,
@@ -15,8 +15,6 @@ from rnnclf.cells.statespace import (
     discretized,
     half,
     legs_frequencies,
-    log_uniform,
-    normal,
 )
 from rnnclf.errors import ConfigError
 from rnnclf.options import option

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from rnnclf.cells.base import Parameters, ParameterSpec
+from rnnclf.cells.initializers import normal
 from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.errors import ConfigError
 
@@ -138,36 +138,9 @@ def legs_frequencies(size: int) -> Tensor:
     return frequencies
 
 
-def log_uniform(low: float, high: float) -> Callable[[Tensor], None]:
-    """Fills with the logarithms of numbers between low and high, spread evenly over the magnitudes."""
-
-    def fill(parameter: Tensor) -> None:
-        parameter.uniform_(math.log(low), math.log(high))
-
-    return fill
-
-
 def half(log_parameter: Tensor) -> None:
     """Fills with log 1/2."""
     log_parameter.fill_(-math.log(2))
-
-
-def normal(variance: float) -> Callable[[Tensor], None]:
-    """Fills from the normal distribution of that variance around 0."""
-
-    def fill(parameter: Tensor) -> None:
-        parameter.normal_(std=math.sqrt(variance))
-
-    return fill
-
-
-def uniform(fan: int) -> Callable[[Tensor], None]:
-    """Fills uniformly in ±1/√fan, as torch.nn.Linear does for `fan` inputs."""
-
-    def fill(parameter: Tensor) -> None:
-        parameter.uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan))
-
-    return fill
 
 
 def re_im(z: Tensor) -> Tensor:

@@ -15,31 +15,30 @@ from rnnclf.console.screen import screen
 from rnnclf.options import OptionFacts
 from rnnclf.workflows.catalog import EXAMPLE_INPUTS, Choice
 
+ROOMY = 100  # columns
+
 AT = f"at hidden=150 on {EXAMPLE_INPUTS} features"
 
 
 def show_choices(choices: Sequence[Choice]) -> None:
-    """A table a group; cells with their size, engine and source."""
+    """A table a group; cells with their size, engines and source."""
     console = screen()
     for group, members in groupby(choices, key=lambda choice: choice.group):
-        table = _table("word", "what it is")
-        table.title, table.title_style, table.title_justify = group, "bold", "left"
-        table.columns[0].style, table.columns[0].no_wrap = "cyan", True
         if group == "cell":
-            table.add_column("parameters", justify="right")
-            table.add_column("engine")
-            table.add_column("paper")
-            table.caption, table.caption_justify = f"parameters {AT}, without the head", "left"
-        if group == "cell":
-            _add_cells(table, list(members))
+            table = _cells(list(members), roomy=console.width >= ROOMY)
         else:
+            table = _table("word", "what it is")
             for choice in members:
                 table.add_row(choice.word, choice.summary)
+        table.title, table.title_style, table.title_justify = group, "bold", "left"
+        table.columns[0].style, table.columns[0].no_wrap = "cyan", True
         console.print(table, "")
 
 
-def _add_cells(table: Table, choices: list[Choice]) -> None:
-    """Cells under the names of their families."""
+def _cells(choices: list[Choice], roomy: bool) -> Table:
+    """Cells under the names of their families, a line each; what they are only where there is room."""
+    table = _table("word", *(["what it is"] if roomy else []), "parameters", "engines", "paper")
+    table.columns[2 if roomy else 1].justify = "right"
     for family in FAMILIES:
         members = [choice for choice in choices if dict(choice.facts)["family"] == family]
         if members:
@@ -47,9 +46,11 @@ def _add_cells(table: Table, choices: list[Choice]) -> None:
             table.add_row(Text(family, style="bold not cyan"))
         for choice in members:
             facts = dict(choice.facts)
-            table.add_row(
-                choice.word, choice.summary, f"{facts['parameters']:,}", facts["engine"], facts["source"]
-            )
+            summary = [choice.summary] if roomy else []
+            size = f"{facts['parameters']:,}"
+            table.add_row(choice.word, *summary, size, facts["engine"], facts["source"])
+    table.caption, table.caption_justify = f"parameters {AT}, without the head", "left"
+    return table
 
 
 def show_choice(choice: Choice) -> None:
