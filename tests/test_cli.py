@@ -435,12 +435,22 @@ LONG = ("train", "dataset=digits", "hidden=8", "epochs=100000", "threads=1", "hy
     [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
 )
 def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, code, reason):
-    process = subprocess.Popen(command(*LONG), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "long" / "best.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        command(*LONG),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs the tests in the background has them ignore Ctrl-C, and all that they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "long" / "best.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert "Traceback" not in stderr
     status = json.loads((tmp_path / "long" / "status.json").read_text())

@@ -43,8 +43,8 @@ it with `python benchmarks/cells/measure.py benchmarks/cells/results.csv`.
 
 ## Engines, on MNIST pixel by pixel
 
-Seconds of one training step (forward, backward, Adam) of one layer of 64 units, two threads, and in
-brackets the memory it takes in MiB. `auto` was measured by itself, so that the noise of the machine
+Milliseconds of one training step (forward, backward, Adam) of one layer of 64 units, two threads,
+and in brackets the memory it takes in MiB. `auto` was measured by itself, so that the noise of the machine
 shows; *takes* is the engine that it picks, and the last column compares that engine's time with the
 fastest. 196, 784 and 3,136 steps are the images at 14 × 14, 28 × 28 and 56 × 56 pixels. `—` took
 more than 16 GiB of memory.
@@ -108,7 +108,7 @@ def measured(row: Row) -> bool:
 def one(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{float(row['seconds']):.3f} ({int(row['MiB']):,})" if measured(row) else "—"
+    return f"{1000 * float(row['seconds']):,.1f} ({int(row['MiB']):,})" if measured(row) else "—"
 
 
 def page() -> str:
