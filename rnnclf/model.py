@@ -14,7 +14,7 @@ from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
 from rnnclf.engine import unroll
 from rnnclf.engine.plan import Plan
-from rnnclf.readout import READOUTS
+from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
 
 
@@ -101,9 +101,9 @@ class Norm(nn.Module):
             return normalised
         if lengths_B is None:
             return _batch_norm(self.norm, x.reshape(-1, x.shape[-1])).reshape(x.shape)
-        valid_TB = ~padding(x, lengths_B)
-        rows = _batch_norm(self.norm, x[valid_TB])
-        return torch.zeros_like(x).masked_scatter(valid_TB.unsqueeze(-1), rows)
+        valid_TB1 = valid_steps(x, lengths_B)
+        rows = _batch_norm(self.norm, x[valid_TB1.squeeze(-1)])
+        return torch.zeros_like(x).masked_scatter(valid_TB1, rows)
 
 
 def _batch_norm(norm: nn.BatchNorm1d, rows_ND: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class SequenceClassifier(nn.Module):
         x_TBI = x_BTI.transpose(0, 1)
         if lengths_B is not None:
             # a NaN in the padding would survive every mask: its gradient is 0 · NaN
-            x_TBI = x_TBI.masked_fill(padding(x_TBI, lengths_B).unsqueeze(-1), 0)
+            x_TBI = x_TBI.masked_fill(~valid_steps(x_TBI, lengths_B), 0)
         features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
         logits_BK: Tensor = self.head(
             functional.dropout(self.head_norm(features_BD), self.stack.dropout, self.training)
@@ -171,10 +171,9 @@ class SequenceClassifier(nn.Module):
             every_step = not top or self.readout.every_step
             outputs = layer(x_TBI, lengths_B, every_step)
             if top or self.stack.readout_layers == "all":
-                if every_step and not self.readout.every_step:
-                    features += [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs]
-                else:
-                    features += self._read(outputs, lengths_B, len(features))
+                whole = every_step and not self.readout.every_step
+                seen = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if whole else outputs
+                features += self._read(seen, lengths_B, len(features))
             if not top:
                 x_TBI = side_by_side(outputs, lengths_B)
         return features
@@ -198,12 +197,6 @@ def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:
     t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
     source_TB = torch.where(t_T1 < lengths_B, lengths_B - 1 - t_T1, t_T1)
     return x_TBI.gather(0, source_TB.unsqueeze(-1).expand_as(x_TBI))
-
-
-def padding(x_TBI: Tensor, lengths_B: Tensor) -> Tensor:
-    """True (T, B) at the steps after the end of each sequence."""
-    t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
-    return t_T1 >= lengths_B
 
 
 def side_by_side(outputs: list[Tensor], lengths_B: Tensor | None) -> Tensor:

@@ -45,7 +45,7 @@ class Mean(Readout):
     def read(self, p: Parameters, y: Tensor, lengths_B: Tensor | None) -> Tensor:
         if lengths_B is None:
             return y.mean(dim=0)
-        return (y * _valid(y, lengths_B)).sum(dim=0) / lengths_B.unsqueeze(-1)
+        return (y * valid_steps(y, lengths_B)).sum(dim=0) / lengths_B.unsqueeze(-1)
 
 
 class Max(Readout):
@@ -78,11 +78,11 @@ class Attention(Readout):
 
         scores_TB = torch.nn.functional.linear(y, p.weight, p.bias).tanh() @ p.vector
         if lengths_B is not None:
-            scores_TB = scores_TB.masked_fill(~_valid(y, lengths_B).squeeze(-1), -torch.inf)
+            scores_TB = scores_TB.masked_fill(~valid_steps(y, lengths_B).squeeze(-1), -torch.inf)
         return torch.einsum("tb,tbh->bh", scores_TB.softmax(dim=0), y)
 
 
-def _valid(y_TBH: Tensor, lengths_B: Tensor) -> Tensor:
+def valid_steps(y_TBH: Tensor, lengths_B: Tensor) -> Tensor:
     """True (T, B, 1) at the valid steps of each sequence."""
     import torch
 

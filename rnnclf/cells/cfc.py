@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import AffineCell, Paper, Parameters, ParameterSpec
-from rnnclf.cells.initializers import zeros
+from rnnclf.cells.initializers import ones, zeros
 from rnnclf.options import option
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class CfC(AffineCell):
         specs["head_weight"] = ParameterSpec((heads, width), _glorot(width, size))
         specs["head_bias"] = ParameterSpec((heads,), zeros)
         if self.mode == "pure":
-            specs["level"] = ParameterSpec((size,), lambda level: level.fill_(1))
+            specs["level"] = ParameterSpec((size,), ones)
             specs["rate"] = ParameterSpec((size,), lambda rate: rate.fill_(0.1))
         return specs
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Cell, Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.initializers import normal
 from rnnclf.options import option
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class ExpRNN(Cell):
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         hidden = self.hidden_size
         return {
-            "input_weight": ParameterSpec((hidden, input_size), _kaiming_normal),
+            "input_weight": ParameterSpec((hidden, input_size), normal(2 / input_size)),
             "skew": ParameterSpec((hidden * (hidden - 1) // 2,), self.fill_skew),
             "bias": ParameterSpec((hidden,), lambda bias: bias.uniform_(-0.01, 0.01)),
         }
@@ -90,7 +91,3 @@ class ExpRNN(Cell):
         v_BH = z.addmm(state, p.recurrent_weight.t())
         h_BH = v_BH.sign() * (v_BH.abs() + p.bias).relu()
         return h_BH, h_BH
-
-
-def _kaiming_normal(weight: Tensor) -> None:
-    weight.normal_(0, math.sqrt(2 / weight.shape[1]))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Cell, Paper, Parameters, ParameterSpec
+from rnnclf.cells.initializers import ones
 from rnnclf.options import option
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ class FastGRNN(Cell):
         return {
             **_matrix("input", hidden, input_size, self.input_rank),
             **_matrix("recurrent", hidden, hidden, self.recurrent_rank),
-            "gate_bias": ParameterSpec((hidden,), lambda bias: bias.fill_(1)),
-            "candidate_bias": ParameterSpec((hidden,), lambda bias: bias.fill_(1)),
-            "zeta": ParameterSpec((), lambda zeta: zeta.fill_(1)),
+            "gate_bias": ParameterSpec((hidden,), ones),
+            "candidate_bias": ParameterSpec((hidden,), ones),
+            "zeta": ParameterSpec((), ones),
             "nu": ParameterSpec((), lambda nu: nu.fill_(-4)),
         }
 

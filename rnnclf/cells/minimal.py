@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import AffineCell, Paper, Parameters, ParameterSpec
 from rnnclf.cells.initializers import Fan, glorot, zeros
 from rnnclf.cells.linear import LinearCell
 from rnnclf.options import option
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class MinimalCell(LinearCell):
+class MinimalCell(AffineCell, LinearCell):
     """What both cells share: input_weight (G·H, I) and bias (G·H), candidate last; the state as output."""
 
     candidate: str = option(
@@ -46,11 +46,6 @@ class MinimalCell(LinearCell):
 
     def fill_bias(self, bias: Tensor) -> None:
         zeros(bias)
-
-    def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        from torch.nn import functional
-
-        return functional.linear(x, p.input_weight, p.bias)
 
     def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
         return h

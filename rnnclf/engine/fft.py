@@ -67,15 +67,9 @@ def weighted_sum(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
 
 def fast_length(at_least: int) -> int:
     """The least number of the form 2^a 3^b 5^c that is large enough: such transforms are fast."""
-    best = 1 << (at_least - 1).bit_length()
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            best = min(best, three << max(0, -(-at_least // three) - 1).bit_length())
-            three *= 3
-        five *= 5
-    return best
+    from scipy.fft import next_fast_len
+
+    return int(next_fast_len(at_least, real=True))
 
 
 def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, t_T: Tensor, plan: Plan) -> Tensor:
