@@ -1,0 +1,162 @@
+"""Labelled sequences as training takes them: one tensor of steps, batches cut from it.
+
+Shapes: N sequences, S steps of all of them, B batch, T time, C channels as read, I features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from rnnclf.data.preparation import Preparation
+from rnnclf.data.survey import chunks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Some sequences: x_BTI float32, y_B int64, and their lengths where they are ragged. What x holds
+    behind a sequence's end means nothing."""
+
+    x_BTI: Tensor
+    y_B: Tensor
+    lengths_B: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceDataset:
+    """Labelled sequences, all their steps in one tensor.
+
+    x_SI holds the steps ready for a model or, with a `preparation`, as they were read (S, C): then each
+    batch is prepared when it is cut, and x_SI may be mapped from a file larger than memory. Sequence n is
+    x_SI[starts_N[n] : starts_N[n] + lengths_N[n]]; y_N is int64, places in `classes`. starts_N and
+    lengths_N stay on the CPU, where batches are drawn.
+    """
+
+    x_SI: Tensor
+    starts_N: Tensor
+    lengths_N: Tensor
+    y_N: Tensor
+    classes: tuple[str, ...]
+    times_S: Tensor | None = None
+    preparation: Preparation | None = None
+    device: torch.device | None = None
+    """Where batches are wanted; None: where the tensors are."""
+
+    def __len__(self) -> int:
+        return len(self.y_N)
+
+    @cached_property
+    def steps(self) -> int:
+        """Of the longest sequence."""
+        return int(self.lengths_N.max())
+
+    @cached_property
+    def ragged(self) -> bool:
+        return bool((self.lengths_N != self.steps).any())
+
+    @property
+    def input_size(self) -> int:
+        return self.preparation.input_size if self.preparation else self.x_SI.shape[1]
+
+    @cached_property
+    def _whole_NTI(self) -> Tensor | None:
+        """x_SI as (N, T, I), where all sequences are whole and lie at multiples of T."""
+        t = self.steps
+        if self.ragged or self.x_SI.shape[0] % t or (self.starts_N % t).any():
+            return None
+        return self.x_SI.view(-1, t, self.x_SI.shape[1])
+
+    def subset(self, indices: Tensor) -> SequenceDataset:
+        """The sequences at `indices`, in that order; their steps are shared, not copied."""
+        return replace(
+            self,
+            starts_N=self.starts_N[indices],
+            lengths_N=self.lengths_N[indices],
+            y_N=self.y_N[indices.to(self.y_N.device)],
+        )
+
+    def to(self, device: torch.device) -> SequenceDataset:
+        """The same on a device: all of it where it is ready, else batch by batch."""
+        if self.preparation is not None:
+            return replace(self, y_N=self.y_N.to(device), device=device)
+        return replace(self, x_SI=self.x_SI.to(device), y_N=self.y_N.to(device), device=device)
+
+    def prepared(self) -> SequenceDataset:
+        """The same with all steps prepared once, one sequence behind the other."""
+        import torch
+
+        starts_N = self.lengths_N.cumsum(0) - self.lengths_N
+        x_SI = torch.empty(int(self.lengths_N.sum()), self.input_size)
+        order_N = self._by_length()
+        for first, last in chunks((self.lengths_N[order_N] * self.input_size).numpy()):
+            indices_B = order_N[first:last]
+            x_BTI = self.batch(indices_B).x_BTI
+            if self.ragged:
+                t_T = torch.arange(x_BTI.shape[1])
+                valid_BT = t_T < self.lengths_N[indices_B].unsqueeze(-1)
+                x_SI[(starts_N[indices_B].unsqueeze(-1) + t_T)[valid_BT]] = x_BTI[valid_BT]
+            else:
+                x_SI.view(-1, *x_BTI.shape[1:])[first:last] = x_BTI
+        return replace(self, x_SI=x_SI, starts_N=starts_N, times_S=None, preparation=None)
+
+    def _by_length(self) -> Tensor:
+        """All places; of ragged sequences the shortest first, so that batches need little padding."""
+        import torch
+
+        return self.lengths_N.argsort(stable=True) if self.ragged else torch.arange(len(self))
+
+    def batch(self, indices_B: Tensor) -> Batch:
+        """The sequences at `indices_B` (on the CPU), padded to the longest of them."""
+        starts_B, lengths_B = self.starts_N[indices_B], self.lengths_N[indices_B]
+        x = self._cut(starts_B, lengths_B, self.x_SI, self._whole_NTI)
+        times = None if self.times_S is None else self._cut(starts_B, lengths_B, self.times_S)
+        if self.preparation is not None:
+            x = self.preparation(x, lengths_B, times)
+        target = self.device or x.device
+        whole = not self.ragged or bool((lengths_B == lengths_B[0]).all())
+        y_B = self.y_N[indices_B.to(self.y_N.device)]
+        return Batch(x.to(target), y_B, None if whole else lengths_B.to(target))
+
+    @staticmethod
+    def _cut(starts_B: Tensor, lengths_B: Tensor, parts_S: Tensor, whole_NT: Tensor | None = None) -> Tensor:
+        """(B, T, …) of (S, …): after its end, a sequence's last step is repeated."""
+        import torch
+
+        if whole_NT is not None:
+            return whole_NT[(starts_B // whole_NT.shape[1]).to(whole_NT.device)]
+        t_T = torch.arange(int(lengths_B.max()))
+        places_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
+        return parts_S[places_BT.to(parts_S.device)]
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All sequences in batches, in order or, ragged, by length: the last may be smaller."""
+        import torch
+
+        for indices_B in torch.split(self._by_length(), batch_size):
+            yield self.batch(indices_B)
+
+
+def sequences(
+    x_NTI: Tensor, y_N: Tensor, classes: tuple[str, ...], lengths_N: Tensor | None = None
+) -> SequenceDataset:
+    """A data set of padded sequences (N, T, I), ready for a model; without lengths all are whole.
+
+    Raises ValueError where shapes or lengths do not go together.
+    """
+    import torch
+
+    if x_NTI.ndim != 3:
+        raise ValueError(f"x must have shape (N, T, I), got {tuple(x_NTI.shape)}.")
+    n, steps, size = x_NTI.shape
+    if y_N.shape != (n,):
+        raise ValueError(f"{n} sequences, but labels of shape {tuple(y_N.shape)}.")
+    if lengths_N is None:
+        lengths_N = torch.full((n,), steps)
+    if not ((lengths_N >= 1) & (lengths_N <= steps)).all():
+        raise ValueError(f"lengths must be between 1 and the number of steps, {steps}.")
+    return SequenceDataset(x_NTI.reshape(n * steps, size), torch.arange(n) * steps, lengths_N, y_N, classes)

@@ -1,0 +1,259 @@
+"""From values as they are read to the numbers a model sees, learned from the training data alone.
+
+Shapes: B batch, T time steps, S steps of all sequences, C channels as read, I features of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.survey import Moments, chunks, moments, steps_of
+from rnnclf.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE = 2**20  # steps from which medians and quartiles are taken
+COPY_LIMIT = 2**30  # bytes that missing=drop may copy
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """(x - shift) / scale of each channel, then what is missing.
+
+    missing: mask gives 3 C features: the values with 0 where one is missing, 1 or 0 for there or not, and
+        log(1 + time since the channel was last seen, or since the start), in units of `interval`;
+        interpolate draws straight lines between the neighbours of a gap, and constants at the ends.
+    interval: the mean time between two steps of the training data; 1 where the data have no times.
+    """
+
+    channels: tuple[str, ...]
+    missing: str
+    shift_C: tuple[float, ...]
+    scale_C: tuple[float, ...]
+    interval: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not len(self.channels) == len(self.shift_C) == len(self.scale_C) >= 1:
+            raise ConfigError("The preparation needs a shift and a scale for each of its channels.")
+
+    @property
+    def input_size(self) -> int:
+        return len(self.channels) * (3 if self.missing == "mask" else 1)
+
+    def to_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Preparation:
+        """The inverse of `to_plain`. Raises ConfigError for anything that it did not give."""
+        try:
+            return cls(
+                channels=tuple(map(str, plain["channels"])),
+                missing=str(plain["missing"]),
+                shift_C=tuple(map(float, plain["shift_C"])),
+                scale_C=tuple(map(float, plain["scale_C"])),
+                interval=float(plain["interval"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
+
+    def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
+        """The prepared batch (B, T, I), float32; what it holds behind `lengths_B` steps means nothing."""
+        import torch
+
+        exact = torch.float64 if x_BTC.dtype == torch.float64 else torch.float32
+        shift_C, scale_C = (x_BTC.new_tensor(v, dtype=exact) for v in (self.shift_C, self.scale_C))
+        x_BTC = ((x_BTC.to(exact) - shift_C) / scale_C).float()
+        if self.missing not in ("mask", "interpolate"):
+            return x_BTC
+        t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
+        seen_BTC = ~x_BTC.isnan() & (t_T < lengths_B.unsqueeze(-1)).unsqueeze(-1)
+        times_BT = t_T.double().expand(x_BTC.shape[:2]) if times_BT is None else times_BT
+        if self.missing == "interpolate":
+            return _interpolated(x_BTC, seen_BTC, times_BT)
+        since_BTC = (_since_seen(seen_BTC, times_BT) / self.interval).log1p().float()
+        return torch.cat((x_BTC.where(seen_BTC, 0), seen_BTC.float(), since_BTC), dim=-1)
+
+
+def _last_seen(seen_BTC: Tensor) -> Tensor:
+    """The latest step up to each at which its channel was seen; -1 before the first."""
+    import torch
+
+    t_T1 = torch.arange(seen_BTC.shape[1], device=seen_BTC.device).unsqueeze(-1)
+    return torch.where(seen_BTC, t_T1, -1).cummax(dim=1).values
+
+
+def _at(parts_BT: Tensor, steps_BTC: Tensor) -> Tensor:
+    """The times (B, T) at given steps (B, T, C)."""
+    return parts_BT.unsqueeze(-1).expand_as(steps_BTC).gather(1, steps_BTC)
+
+
+def _since_seen(seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
+    return times_BT.unsqueeze(-1) - _at(times_BT, _last_seen(seen_BTC).clamp(min=0))
+
+
+def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
+    before_BTC = _last_seen(seen_BTC)
+    after_BTC = x_BTC.shape[1] - 1 - _last_seen(seen_BTC.flip(1)).flip(1)  # T where none follows
+    first_BTC = before_BTC.where(before_BTC >= 0, after_BTC).clamp(max=x_BTC.shape[1] - 1)
+    second_BTC = after_BTC.where(after_BTC < x_BTC.shape[1], first_BTC)
+    gap_BTC = _at(times_BT, second_BTC) - _at(times_BT, first_BTC)
+    passed_BTC = times_BT.unsqueeze(-1) - _at(times_BT, first_BTC)
+    share_BTC = (passed_BTC / gap_BTC.where(gap_BTC > 0, 1)).where(gap_BTC > 0, 0).float()
+    values = x_BTC.gather(1, first_BTC).lerp(x_BTC.gather(1, second_BTC), share_BTC)
+    return values.where(seen_BTC.any(dim=1, keepdim=True), 0)  # a channel that a sequence never saw: the mean
+
+
+def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -> Preparation:
+    """The preparation for these recordings, from the sequences at the places `train` alone."""
+    import numpy as np
+
+    size = len(recordings.channels)
+    shift_C, scale_C = np.zeros(size), np.full(size, recordings.unit)
+    if normalise == "robust":
+        shift_C, scale_C = _quartiles(recordings, train)
+    elif normalise != "none":
+        parts = moments(recordings)
+        shift_C, scale_C = (spread if normalise == "standard" else _range)(parts, train)
+    scale_C = np.where(
+        np.isfinite(scale_C) & (scale_C > 0), scale_C, 1.0
+    )  # a constant channel stays as it is
+    return Preparation(
+        channels=recordings.channels,
+        missing=missing,
+        shift_C=tuple(shift_C.tolist()),
+        scale_C=tuple(scale_C.tolist()),
+        interval=_interval(recordings, train),
+    )
+
+
+def spread(parts: Moments, train: Array) -> tuple[Array, Array]:
+    """Mean and deviation of each channel over some sequences, from those of each (Chan et al. 1983)."""
+    import numpy as np
+
+    count_NC, mean_NC = parts.count_NC[train], parts.mean_NC[train]
+    total_C = np.maximum(count_NC.sum(axis=0), 1)
+    mean_C = (count_NC * mean_NC).sum(axis=0) / total_C
+    squares_C = parts.squares_NC[train].sum(axis=0) + (count_NC * (mean_NC - mean_C) ** 2).sum(axis=0)
+    return mean_C, np.sqrt(squares_C / total_C)
+
+
+def _range(parts: Moments, train: Array) -> tuple[Array, Array]:
+    import numpy as np
+
+    low_C, high_C = parts.low_NC[train].min(axis=0), parts.high_NC[train].max(axis=0)
+    return np.where(np.isfinite(low_C), low_C, 0.0), high_C - low_C
+
+
+def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
+    """Medians and the distances of the quartiles; of every k-th sequence where there are too many."""
+    import numpy as np
+
+    every = max(int(recordings.lengths_N[train].sum()) // SAMPLE, 1)
+    some = np.sort(train)[::every]
+    steps = steps_of(recordings.starts_N[some], recordings.lengths_N[some])
+    values = recordings.values_SC[steps].astype(np.float64)
+    empty_C = np.isnan(values).all(axis=0)
+    low_C, middle_C, high_C = np.nanpercentile(np.where(empty_C, 0.0, values), (25, 50, 75), axis=0)
+    return middle_C, high_C - low_C
+
+
+def _interval(recordings: Recordings, train: Array) -> float:
+    if recordings.times_S is None:
+        return 1.0
+    first = recordings.starts_N[train]
+    last = first + recordings.lengths_N[train] - 1
+    steps = int((last - first).sum())
+    passed = float((recordings.times_S[last] - recordings.times_S[first]).sum())
+    return passed / steps if steps and passed > 0 else 1.0
+
+
+def without_gaps(recordings: Recordings, missing: str) -> Recordings:
+    """The recordings as `missing` leaves them: with mask and interpolate as they are, with drop without
+    the steps that miss a value. Raises DataError where nothing may be missing and something is, and
+    where a sequence or a channel holds nothing at all."""
+    import numpy as np
+
+    if not np.issubdtype(recordings.values_SC.dtype, np.floating):
+        return recordings  # numbers without a NaN
+    found = moments(recordings)
+    missing_C = found.missing_C(recordings.lengths_N)
+    if not missing_C.any():
+        return recordings
+    _refuse_empty(recordings, found)
+    if missing == "error":
+        listed = ", ".join(
+            f"{name} {count:,}" for name, count in zip(recordings.channels, missing_C, strict=True) if count
+        )
+        raise DataError(
+            f"{missing_C.sum():,} values are missing ({_short(listed)}), the first at"
+            f" {_first_gap(recordings, found)}. Choose dataset.missing=mask, interpolate or drop."
+        )
+    return _complete(recordings) if missing == "drop" else recordings
+
+
+def _refuse_empty(recordings: Recordings, found: Moments) -> None:
+    empty_C = found.count_NC.sum(axis=0) == 0
+    if empty_C.any():
+        name = recordings.channels[int(empty_C.argmax())]
+        raise DataError(f"Channel '{name}' holds no value at all: leave it out.")
+    empty_N = found.count_NC.sum(axis=1) == 0
+    if empty_N.any():
+        place = recordings.place(int(recordings.starts_N[int(empty_N.argmax())]))
+        more = f" ({empty_N.sum():,} sequences are so)" if empty_N.sum() > 1 else ""
+        raise DataError(f"The sequence that begins at {place} holds no value at all{more}: leave it out.")
+
+
+def _first_gap(recordings: Recordings, found: Moments) -> str:
+    import numpy as np
+
+    gaps_N = (found.count_NC < recordings.lengths_N[:, None]).any(axis=1)
+    n = int(gaps_N.argmax())
+    start, length = int(recordings.starts_N[n]), int(recordings.lengths_N[n])
+    step = int(np.isnan(recordings.values_SC[start : start + length]).any(axis=1).argmax())
+    return recordings.place(start + step)
+
+
+def _complete(recordings: Recordings) -> Recordings:
+    """Without the steps that miss a value, and without the sequences that have no other."""
+    import numpy as np
+
+    values_SC = recordings.values_SC
+    if values_SC.nbytes > COPY_LIMIT:
+        raise ConfigError(
+            f"dataset.missing=drop would copy {values_SC.nbytes / 2**30:.1f} GiB: mask and interpolate work"
+            " batch by batch."
+        )
+    valid_S = np.zeros(len(values_SC), bool)
+    for first, last in chunks(recordings.lengths_N):
+        steps = steps_of(recordings.starts_N[first:last], recordings.lengths_N[first:last])
+        valid_S[steps] = ~np.isnan(values_SC[steps]).any(axis=1)
+    before_S = np.concatenate(([0], np.cumsum(valid_S)))
+    starts_N = before_S[recordings.starts_N]
+    lengths_N = before_S[recordings.starts_N + recordings.lengths_N] - starts_N
+    kept_N, kept_S = lengths_N > 0, np.flatnonzero(valid_S)
+    lost = int((~kept_N).sum())
+    notes = (
+        (f"{lost:,} of {len(kept_N):,} sequences have no complete step and were left out.",) if lost else ()
+    )
+    return replace(
+        recordings,
+        values_SC=values_SC[kept_S],
+        starts_N=starts_N[kept_N],
+        lengths_N=lengths_N[kept_N],
+        labels_N=recordings.labels_N[kept_N],
+        times_S=None if recordings.times_S is None else recordings.times_S[kept_S],
+        groups_N=None if recordings.groups_N is None else recordings.groups_N[kept_N],
+        given_N=None if recordings.given_N is None else recordings.given_N[kept_N],
+        notes=(*recordings.notes, *notes),
+        locate=lambda step: recordings.place(int(kept_S[step])),
+        cache=None,  # these are other values
+    )
+
+
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[:most].rsplit(',', 1)[0]} …"

@@ -1,0 +1,185 @@
+"""What one pass over all values tells: which sequences are the same, what is missing, means and ranges.
+
+Shapes: N sequences, S steps, C channels. Torch-free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from rnnclf.data.cache import remember
+from rnnclf.data.recordings import Array, Progress, Recordings, silent
+from rnnclf.errors import DataError
+
+CHUNK = 2**22  # values at a time
+DIGEST = 16  # bytes: two different sequences have one digest with a chance of 1 in 2¹²⁸
+
+T = TypeVar("T", "Digests", "Moments")
+
+
+@dataclass(frozen=True, eq=False)
+class Digests:
+    """A hash of the values of each sequence, bytes of length DIGEST, (N,)."""
+
+    digests_N: Array
+
+    def fingerprint(self, recordings: Recordings) -> str:
+        """The SHA-256 of everything that is read: values, times, labels, groups, given splits, names."""
+        digest = hashlib.sha256(self.digests_N.tobytes())
+        for part in ("lengths_N", "labels_N", "times_S", "groups_N", "given_N"):
+            array = getattr(recordings, part)
+            digest.update(f"{part}{None if array is None else array.dtype.str}".encode())
+            digest.update(b"" if array is None else array.tobytes())
+        names = (recordings.values_SC.dtype.str, recordings.unit, recordings.classes, recordings.channels)
+        digest.update(repr(names).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of each channel of each sequence (N, C), over the values that are there: their number, mean, sum of
+    squared deviations from it, least and greatest. A channel without any has mean 0 and an empty range."""
+
+    count_NC: Array
+    mean_NC: Array
+    squares_NC: Array
+    low_NC: Array
+    high_NC: Array
+
+    def missing_C(self, lengths_N: Array) -> Array:
+        """The number of missing values of each channel."""
+        missing: Array = lengths_N.sum() - self.count_NC.sum(axis=0)
+        return missing
+
+
+def digests(recordings: Recordings, progress: Progress = silent) -> Digests:
+    """The digests of all sequences; remembered where the recordings have a cache."""
+    return _kept(recordings, Digests, lambda: _digests(recordings, progress))
+
+
+def moments(recordings: Recordings, progress: Progress = silent) -> Moments:
+    """The moments of all sequences; remembered where the recordings have a cache.
+
+    Raises DataError, which names the place, for an infinite value.
+    """
+    return _kept(recordings, Moments, lambda: _moments(recordings, progress))
+
+
+def _kept(recordings: Recordings, kind: type[T], compute: object) -> T:
+    import numpy as np
+
+    names = [part.name for part in fields(kind)]
+    path = recordings.cache / f"{kind.__name__.lower()}.npz" if recordings.cache else None
+    if path is not None and (found := _remembered(path, names, len(recordings))):
+        return kind(**found)
+    assert callable(compute)
+    result: T = compute()
+    if path is not None:
+        content = io.BytesIO()
+        np.savez(content, **{name: getattr(result, name) for name in names})
+        remember(path, content.getvalue())
+    return result
+
+
+def _remembered(path: Path, names: list[str], n: int) -> dict[str, Array] | None:
+    """The arrays of a file of the cache; None where it is not there, or is not what it was."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            found = {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return found if all(len(array) == n for array in found.values()) else None
+
+
+def _digests(recordings: Recordings, progress: Progress) -> Digests:
+    import numpy as np
+
+    values_SC = recordings.values_SC
+    found = []
+    bounds = zip(recordings.starts_N.tolist(), recordings.lengths_N.tolist(), strict=True)
+    for n, (start, length) in enumerate(bounds):
+        steps = np.ascontiguousarray(values_SC[start : start + length])
+        found.append(hashlib.blake2b(steps.data, digest_size=DIGEST).digest())
+        if n % 4096 == 0:
+            progress("comparing sequences", n / len(recordings))
+    return Digests(np.frombuffer(b"".join(found), dtype=f"V{DIGEST}"))
+
+
+def _moments(recordings: Recordings, progress: Progress) -> Moments:
+    import numpy as np
+
+    parts: list[tuple[Array, ...]] = []
+    for first, last in chunks(recordings.lengths_N * len(recordings.channels)):
+        parts.append(_moments_of(recordings, np.arange(first, last)))
+        progress("measuring channels", last / len(recordings))
+    result = Moments(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    if (
+        np.isinf(result.low_NC[result.count_NC > 0]).any()
+        or np.isinf(result.high_NC[result.count_NC > 0]).any()
+    ):
+        raise DataError(_infinite(recordings, result))
+    return result
+
+
+def chunks(sizes_N: Array, most: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """Ranges of sequences, in order, of at most `most` values together, or of one that has more."""
+    import numpy as np
+
+    ends_N = np.cumsum(sizes_N)
+    first, done = 0, 0
+    while first < len(sizes_N):
+        last = max(int(np.searchsorted(ends_N, done + most, side="right")), first + 1)
+        yield first, last
+        first, done = last, int(ends_N[last - 1])
+
+
+def steps_of(starts_n: Array, lengths_n: Array) -> slice | Array:
+    """The places of the steps of some sequences: a slice where they lie one behind the other."""
+    import numpy as np
+
+    if (starts_n[1:] == starts_n[:-1] + lengths_n[:-1]).all():
+        return slice(int(starts_n[0]), int(starts_n[-1] + lengths_n[-1]))
+    offsets = np.cumsum(lengths_n) - lengths_n
+    within: Array = np.arange(lengths_n.sum()) + np.repeat(starts_n - offsets, lengths_n)
+    return within
+
+
+def _moments_of(recordings: Recordings, which_n: Array) -> tuple[Array, ...]:
+    import numpy as np
+
+    lengths_n = recordings.lengths_N[which_n]
+    values = recordings.values_SC[steps_of(recordings.starts_N[which_n], lengths_n)].astype(np.float64)
+    begins_n = np.cumsum(lengths_n) - lengths_n
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):  # an infinite value is told afterwards
+        count = np.add.reduceat(there, begins_n, axis=0, dtype=np.int64)
+        mean = np.add.reduceat(np.where(there, values, 0.0), begins_n, axis=0) / np.maximum(count, 1)
+        off = np.where(there, values - np.repeat(mean, lengths_n, axis=0), 0.0)
+        squares = np.add.reduceat(off * off, begins_n, axis=0)
+    low = np.minimum.reduceat(np.where(there, values, np.inf), begins_n, axis=0)
+    high = np.maximum.reduceat(np.where(there, values, -np.inf), begins_n, axis=0)
+    return count, mean, squares, low, high
+
+
+def _infinite(recordings: Recordings, found: Moments) -> str:
+    import numpy as np
+
+    bad_NC = (found.count_NC > 0) & (np.isinf(found.low_NC) | np.isinf(found.high_NC))
+    n = int(bad_NC.any(axis=1).argmax())
+    start, length = int(recordings.starts_N[n]), int(recordings.lengths_N[n])
+    infinite_TC = np.isinf(recordings.values_SC[start : start + length].astype(np.float64))
+    step = int(infinite_TC.any(axis=1).argmax())
+    channel = recordings.channels[int(infinite_TC[step].argmax())]
+    return (
+        f"{recordings.place(start + step)}: channel '{channel}' is infinite."
+        " Write a number, or leave it empty and choose dataset.missing."
+    )
