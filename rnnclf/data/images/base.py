@@ -1,0 +1,253 @@
+"""Pictures as sequences.  Shapes: N pictures, B batch, H height, W width, C colours, T steps, I features.
+
+Torch-free but for the two methods of PictureLayout that turn batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from rnnclf.data.base import Source
+from rnnclf.data.images.permutations import NAMES, permutation, refuse_unknown
+from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
+from rnnclf.data.splits import SPLITS
+from rnnclf.errors import ConfigError, DataError
+from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATCH = 4  # pixels, the default
+CHUNK = 4096  # pictures made grey at a time
+
+
+@dataclass(frozen=True)
+class PictureLayout:
+    """How pictures lie in sequences.
+
+    rows: H steps of a row's W pixels, from the top; columns: W steps of a column's H pixels, from the left;
+    pixels: H W steps of one pixel, row by row, or in the order of `permutation`; patches: squares of `patch`
+    pixels, row by row, and so are the pixels of each. A pixel's colours follow each other always.
+    """
+
+    height: int
+    width: int
+    colours: int
+    sequence: str = "rows"
+    patch: int = PATCH
+    permutation: str = "none"
+
+    @cached_property
+    def places_TI(self) -> Array:
+        """For each value of a sequence its place in the flattened picture (H, W, C), int64."""
+        import numpy as np
+
+        h, w, c, p = self.height, self.width, self.colours, self.patch
+        places_HWC = np.arange(h * w * c, dtype=np.int64).reshape(h, w, c)
+        if self.sequence == "rows":
+            return places_HWC.reshape(h, w * c)
+        if self.sequence == "columns":
+            return places_HWC.swapaxes(0, 1).reshape(w, h * c)
+        if self.sequence == "patches":
+            squares = places_HWC.reshape(h // p, p, w // p, p, c).swapaxes(1, 2)
+            return squares.reshape(-1, p * p * c)
+        places_TI = places_HWC.reshape(h * w, c)
+        order = permutation(self.permutation, h * w)
+        return places_TI if order is None else places_TI[order]
+
+    def steps_of(self, x_NHWC: Array) -> Array:
+        """All steps of some pictures one after the other, (N T, I); a view where the order is theirs."""
+        import numpy as np
+
+        t, i = self.places_TI.shape
+        places = self.places_TI.ravel()
+        flat = x_NHWC.reshape(len(x_NHWC), t * i)
+        in_order = np.array_equal(places, np.arange(t * i))
+        steps: Array = (flat if in_order else flat.take(places, axis=1)).reshape(-1, i)
+        return steps
+
+    def sequences(self, x_BCHW: Tensor) -> Tensor:
+        """(B, T, I) of a batch of pictures (B, C, H, W); the inverse of `pictures`."""
+        import torch
+
+        flat = x_BCHW.permute(0, 2, 3, 1).flatten(1)
+        places = torch.from_numpy(self.places_TI.ravel()).to(x_BCHW.device)
+        return flat.index_select(1, places).view(len(x_BCHW), *self.places_TI.shape)
+
+    def pictures(self, x_BTI: Tensor) -> Tensor:
+        """(B, C, H, W) of a batch of sequences (B, T, I); the inverse of `sequences`."""
+        import torch
+
+        places = torch.from_numpy(self.places_TI.ravel().argsort()).to(x_BTI.device)
+        flat = x_BTI.flatten(1).index_select(1, places)
+        return flat.view(-1, self.height, self.width, self.colours).permute(0, 3, 1, 2)
+
+
+class Pictures(NamedTuple):
+    """uint8 pictures, int64 labels (N,), and the splits that are given as in Recordings."""
+
+    x_NHWC: Array
+    labels_N: Array
+    given_N: Array | None = None
+
+
+@dataclass
+class Images(Source):
+    """Base of the sources of labelled pictures of one size."""
+
+    shape: ClassVar[tuple[int, int, int]]
+    """Height, width and colours of a picture."""
+    unit: ClassVar[float] = 255.0
+    """The greatest value of a pixel."""
+
+    sequence: str = option(
+        "rows",
+        "what is a step: a row, a column, a pixel or a square patch",
+        choices=("rows", "columns", "pixels", "patches"),
+    )
+    patch: int = option(PATCH, "side of a patch in pixels, for sequence=patches", low=1)
+    permutation: str = option(
+        "none",
+        f"order of the pixels, for sequence=pixels: {', '.join(NAMES)} or seed:N",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unknown(self.permutation)
+        if self.permutation != "none" and self.sequence != "pixels":
+            raise ConfigError(
+                "A permutation reorders pixels: dataset.permutation needs dataset.sequence=pixels."
+            )
+        if self.patch != PATCH and self.sequence != "patches":
+            raise ConfigError(f"dataset.patch={self.patch} changes nothing without dataset.sequence=patches.")
+        if self.missing != "error":
+            raise ConfigError(f"Pictures miss no values: dataset.missing={self.missing} changes nothing.")
+        height, width, _ = self.shape
+        if self.sequence == "patches" and (height % self.patch or width % self.patch):
+            raise ConfigError(
+                f"dataset.patch must divide the sides of the pictures, {height} × {width}, got {self.patch}."
+            )
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; the ten digits unless a source says otherwise."""
+        return tuple(map(str, range(10)))
+
+    def load_pictures(self, progress: Progress) -> Pictures:
+        """Reads all pictures. Raises DataError where a file is missing or not what it should be."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_pictures().")
+
+    def read(self, progress: Progress = silent) -> Recordings:
+        import numpy as np
+
+        pictures = self.load_pictures(progress)
+        layout = self.layout()
+        x_NHWC = grey(pictures.x_NHWC) if layout.colours < self.shape[2] else pictures.x_NHWC
+        n, (steps, features) = len(x_NHWC), layout.places_TI.shape
+        return Recordings(
+            values_SC=layout.steps_of(x_NHWC),
+            starts_N=np.arange(n, dtype=np.int64) * steps,
+            lengths_N=np.full(n, steps, np.int64),
+            labels_N=pictures.labels_N,
+            classes=self.classes(),
+            channels=numbered(features),
+            given_N=pictures.given_N,
+            unit=self.unit,
+        )
+
+    def layout(self) -> PictureLayout:
+        return PictureLayout(*self.shape, self.sequence, self.patch, self.permutation)
+
+    def reading(self) -> dict[str, Any]:
+        layout = self.layout()
+        order = permutation(self.permutation, layout.height * layout.width)
+        return {
+            "picture": f"{layout.height} × {layout.width} × {layout.colours}",
+            "sequence": self.sequence,
+            "patch": self.patch if self.sequence == "patches" else None,
+            "permutation": self.permutation,
+            "permutation_sha256": None if order is None else sha256_of(order),
+        }
+
+    def title(self) -> str:
+        words = self.name if self.sequence == "rows" else f"{self.name} {self.sequence}"
+        if self.sequence == "patches":
+            words += f" of {self.patch}"
+        return words if self.permutation == "none" else f"{words}, {self.permutation}"
+
+
+@dataclass
+class PublishedImages(Images):
+    """Base of the sources that read published files."""
+
+    root: str | None = option(None, "folder of the files, never written to; null: the cache folder")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.root is not None:
+            # absolute, so that a checkpoint finds its data from any folder
+            self.root = str(Path(self.root).expanduser().absolute())
+
+
+@dataclass
+class ColourImages(PublishedImages):
+    """Base of the sources of pictures in three colours."""
+
+    colour: str = option("keep", "three colours a pixel, or one grey", choices=("keep", "grey"))
+
+    def layout(self) -> PictureLayout:
+        height, width, colours = self.shape
+        kept = colours if self.colour == "keep" else 1
+        return PictureLayout(height, width, kept, self.sequence, self.patch, self.permutation)
+
+    def title(self) -> str:
+        return super().title() if self.colour == "keep" else f"{super().title()}, grey"
+
+
+def sha256_of(order: Array) -> str:
+    """The SHA-256 of a permutation's numbers as little-endian int64."""
+    return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+
+
+def grey(x_NHWC: Array) -> Array:
+    """Luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, rounded: (N, H, W, 1) of (N, H, W, 3), uint8.
+
+    The weights are in units of 2⁻¹⁶, so that the result is Pillow's mode L, bit for bit.
+    """
+    import numpy as np
+
+    luma_NHW1 = np.empty((*x_NHWC.shape[:3], 1), np.uint8)
+    for first in range(0, len(x_NHWC), CHUNK):
+        part = x_NHWC[first : first + CHUNK].astype(np.uint32)
+        luma = part[..., 0] * 19595 + part[..., 1] * 38470 + part[..., 2] * 7471
+        luma_NHW1[first : first + CHUNK, ..., 0] = (luma + 2**15) >> 16
+    return luma_NHW1
+
+
+def checked(x_NHWC: Array, labels_N: Array, shape: tuple[int, int, int], classes: int, what: str) -> Pictures:
+    """Pictures of one shape with a label each, below `classes`. Raises DataError for anything else."""
+    import numpy as np
+
+    if x_NHWC.shape[1:] != shape or x_NHWC.dtype != np.uint8:
+        expected = f"expected bytes (N, {', '.join(map(str, shape))})"
+        raise DataError(f"{what}: the pictures are {x_NHWC.dtype} {x_NHWC.shape}, {expected}.")
+    if labels_N.shape != (len(x_NHWC),) or not len(labels_N):
+        raise DataError(f"{what}: {len(x_NHWC)} pictures, but labels of shape {labels_N.shape}.")
+    labels_N = labels_N.astype(np.int64)
+    if labels_N.min() < 0 or labels_N.max() >= classes:
+        wrong = int(labels_N[(labels_N < 0) | (labels_N >= classes)][0])
+        raise DataError(f"{what}: label {wrong} is not one of the {classes} classes.")
+    return Pictures(x_NHWC, labels_N)
+
+
+def together(*parts: Pictures) -> Pictures:
+    """All pictures behind each other; the last part is given as the test split."""
+    import numpy as np
+
+    labels_N = np.concatenate([part.labels_N for part in parts])
+    given_N = np.full(len(labels_N), -1, np.int8)
+    given_N[len(labels_N) - len(parts[-1].labels_N) :] = SPLITS.index("test")
+    return Pictures(np.concatenate([part.x_NHWC for part in parts]), labels_N, given_N)

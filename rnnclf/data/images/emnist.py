@@ -1,0 +1,72 @@
+"""EMNIST: handwritten letters and digits, packed as IDX files in one zip archive. Torch-free."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnnclf.data.images.archives import zip_member
+from rnnclf.data.images.base import Pictures, PublishedImages, checked, together
+from rnnclf.data.images.idx import parse_idx
+from rnnclf.data.images.published import Published, Shelf, refuse_changed, unpacked
+from rnnclf.data.recordings import Array, Progress
+from rnnclf.options import option
+
+ARCHIVE = Published(
+    "gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e", ("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",)
+)
+ALONE_IN_LOWER_CASE = "abdefghnqrt"  # the letters whose two cases look different
+CHARACTERS = {
+    "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
+    "bymerge": string.digits + string.ascii_uppercase + ALONE_IN_LOWER_CASE,
+    "balanced": string.digits + string.ascii_uppercase + ALONE_IN_LOWER_CASE,
+    "letters": string.ascii_lowercase,
+    "digits": string.digits,
+    "mnist": string.digits,
+}
+
+
+@dataclass
+class EMNIST(PublishedImages):
+    """Handwritten digits and letters of 28 × 28 pixels in [0, 1]: 28 steps of 28 features, row by row.
+
+    Cohen et al. 2017, https://arxiv.org/abs/1702.05373. The pictures lie transposed in the files; here they
+    stand upright.
+    """
+
+    shape = (28, 28, 1)
+
+    name: str = "emnist"
+    variant: str = option(
+        "balanced",
+        "byclass: 62 classes as they occur; bymerge: 47, where cases look alike they are one; balanced: these"
+        " 47, equally often; letters: 26, both cases one; digits; mnist: digits as many as MNIST's",
+        choices=CHARACTERS,
+    )
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(CHARACTERS[self.variant])
+
+    def title(self) -> str:
+        return super().title().replace(self.name, f"{self.name} {self.variant}", 1)
+
+    def load_pictures(self, progress: Progress) -> Pictures:
+        path = Shelf("EMNIST", "EMNIST/raw", self.root).path(ARCHIVE, ARCHIVE.name)
+        progress(f"checking {path.name}", 0.0)
+        refuse_changed(ARCHIVE, path)
+        return together(*(self._part(part, path, progress) for part in ("train", "test")))
+
+    def _part(self, part: str, path: Path, progress: Progress) -> Pictures:
+        stem = f"emnist-{self.variant}-{part}"
+        progress(f"reading {stem}", 0.5)
+        x_NHW = _array(path, f"gzip/{stem}-images-idx3-ubyte.gz", 3)
+        labels_N = _array(path, f"gzip/{stem}-labels-idx1-ubyte.gz", 1)
+        first = 1 if self.variant == "letters" else 0  # its labels count from 1
+        upright_NHWC = x_NHW.swapaxes(1, 2)[..., None]
+        return checked(upright_NHWC, labels_N.astype("i2") - first, self.shape, len(self.classes()), stem)
+
+
+def _array(path: Path, member: str, dimensions: int) -> Array:
+    what = f"{path}, member {member},"
+    return parse_idx(unpacked(zip_member(path, member), what), dimensions, what)
