@@ -1,0 +1,269 @@
+"""From tables to sequences: rows are read block by block, and sorted on the disk. Torch-free.
+
+Shapes: R rows of a block, N sequences, S steps, T steps of a row, C channels.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rnnclf.data.recordings import Array, Progress
+from rnnclf.data.survey import chunks
+from rnnclf.data.table.blocks import TableFile
+from rnnclf.data.table.cells import numbers, seconds
+from rnnclf.data.table.register import Register
+from rnnclf.data.table.roles import Roles
+from rnnclf.data.table.store import HEADER, Growing, seal
+from rnnclf.errors import DataError
+
+ROWS = 2**20  # that are sorted at a time
+COARSE = 2.0**-12  # the range of a channel, as a share of its values, that leaves half of the 24 bits
+EXACT = 2**24  # up to which whole numbers are kept as they are
+
+
+def write_sequences(
+    tables: Sequence[TableFile], roles: Roles, notes: Sequence[str], folder: Path, progress: Progress
+) -> None:
+    """Writes the sequences of the tables, of which a second one is the test split, into `folder`."""
+    import numpy as np
+
+    register, ranges = Register(roles), Ranges(roles.channels)
+    write = _write_long if roles.form == "long" else _write_wide
+    lengths_N, found = write(tables, register, ranges, folder, progress)
+    np.save(folder / "lengths_N.npy", lengths_N)
+    classes = register.save(folder)
+    seal(
+        folder,
+        form=roles.form,
+        classes=classes,
+        channels=roles.channels,
+        files=register.files_with_steps(lengths_N),
+        notes=[*notes, *found, *ranges.notes()],
+    )
+
+
+class Ranges:
+    """The least and the greatest value of each channel."""
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        import numpy as np
+
+        self._channels = channels
+        self._low_C, self._high_C = np.full((2, len(channels)), np.nan)
+
+    def add(self, values: Array) -> None:
+        """Takes values (…, C) into account."""
+        import numpy as np
+
+        values_RC = values.reshape(-1, len(self._channels))
+        self._low_C = np.fmin(self._low_C, np.fmin.reduce(values_RC))
+        self._high_C = np.fmax(self._high_C, np.fmax.reduce(values_RC))
+
+    def notes(self) -> list[str]:
+        """A sentence for each channel whose values differ too little for the digits of a float32."""
+        return [
+            f"The values of channel '{name}' lie between {low:.3g} and {high:.3g}, and 7 digits of them are"
+            " kept: subtract what they have in common."
+            for name, low, high in zip(self._channels, self._low_C, self._high_C, strict=True)
+            if high - low < max(abs(low), abs(high)) * COARSE and (high > low or abs(high) >= EXACT)
+        ]
+
+
+def _write_wide(
+    tables: Sequence[TableFile], register: Register, ranges: Ranges, folder: Path, progress: Progress
+) -> tuple[Array, list[str]]:
+    """A row is a sequence: its lengths, and what was found. What is missing at its end is not its own."""
+    import numpy as np
+
+    roles = register.roles
+    t_T = np.arange(len(roles.steps_TC))
+    lengths = []
+    with Growing(folder / "values_SC.npy", "<f4", len(roles.channels)) as values:
+        for table in tables:
+            register.begin(table)
+            for block in table.blocks(roles.columns):
+                values_RTC = numbers(block, roles.values).reshape(-1, len(t_T), len(roles.channels))
+                register.enter(block)
+                ranges.add(values_RTC)
+                there_RT = ~np.isnan(values_RTC).all(axis=2)
+                lengths_R = np.where(there_RT, t_T + 1, 1).max(axis=1)
+                values.append(values_RTC[t_T < lengths_R[:, None]])
+                lengths.append(lengths_R)
+                progress(f"reading {table.name}", block.share)
+    np.save(folder / "lines.npy", register.lines_N)
+    lengths_N = np.concatenate(lengths)
+    shortest, longest = int(lengths_N.min()), int(lengths_N.max())
+    ragged = f"Sequences have {shortest:,} to {longest:,} steps: each ends with its last value."
+    return lengths_N, [ragged] if shortest < longest else []
+
+
+def _write_long(
+    tables: Sequence[TableFile], register: Register, ranges: Ranges, folder: Path, progress: Progress
+) -> tuple[Array, list[str]]:
+    """A row is a step: the lengths of the sequences, and what was found."""
+    import numpy as np
+
+    rows = folder / "rows"
+    rows.mkdir()
+    in_order, empty = _read_rows(tables, register, ranges, rows, progress)
+    order_N = register.order()
+    lengths_N = np.bincount(np.load(rows / "sequence.npy", mmap_mode="r"))[order_N]
+    names = [path.name for path in rows.iterdir() if path.name != "sequence.npy"]
+    if in_order and (order_N[1:] > order_N[:-1]).all():
+        for name in names:
+            (rows / name).rename(folder / name)
+    else:
+        _sort_by_sequence(rows, folder, names, np.argsort(order_N), lengths_N, progress)
+    shutil.rmtree(rows)
+    notes = []
+    if register.roles.time is None:
+        notes.append("No column is the time: the steps of a sequence follow each other as its rows do.")
+    elif moved := _sort_by_time(folder, names, lengths_N, register, progress):
+        notes.append(f"The rows of {moved:,} of the {len(lengths_N):,} sequences were sorted by time.")
+    if empty:
+        before = int(lengths_N.sum())
+        lengths_N = _without_tails(folder, names, lengths_N)
+        if cut := before - int(lengths_N.sum()):
+            notes.append(f"{cut:,} steps without any value at the ends of sequences were left out.")
+    return lengths_N, notes
+
+
+def _read_rows(
+    tables: Sequence[TableFile], register: Register, ranges: Ranges, rows: Path, progress: Progress
+) -> tuple[bool, bool]:
+    """Writes all rows as they come: values_SC, times_S, lines and the sequence of each.
+
+    Returns whether sequences lie one behind the other already, and whether a row has no value.
+    """
+    import numpy as np
+
+    roles, in_order, empty, last = register.roles, True, False, 0
+    with ExitStack() as stack:
+
+        def file(name: str, dtype: str, *row: int) -> Growing:
+            return stack.enter_context(Growing(rows / f"{name}.npy", dtype, *row))
+
+        values, lines = file("values_SC", "<f4", len(roles.channels)), file("lines", "<i8")
+        sequence, times = file("sequence", "<i8"), file("times_S", "<f8") if roles.time else None
+        for table in tables:
+            register.begin(table)
+            for block in table.blocks(roles.columns):
+                sequence_R = register.enter(block)
+                values_RC = numbers(block, roles.values)
+                ranges.add(values_RC)
+                values.append(values_RC)
+                lines.append(block.lines_R)
+                sequence.append(sequence_R)
+                if times is not None and roles.time is not None:
+                    times.append(seconds(block, roles.time))
+                in_order &= bool(sequence_R[0] >= last and (sequence_R[1:] >= sequence_R[:-1]).all())
+                empty |= bool(np.isnan(values_RC).all(axis=1).any())
+                last = int(sequence_R[-1])
+                progress(f"reading {table.name}", block.share)
+    return in_order, empty
+
+
+def _sort_by_sequence(
+    rows: Path, folder: Path, names: list[str], places_N: Array, lengths_N: Array, progress: Progress
+) -> None:
+    """Counting sort: each row goes to the next free step of its sequence, so that rows keep their order."""
+    import numpy as np
+
+    total = int(lengths_N.sum())
+    free_N = np.cumsum(lengths_N) - lengths_N
+    sources = {name: np.load(rows / name, mmap_mode="r") for name in names}
+    targets = {name: _room(folder / name, source) for name, source in sources.items()}
+    kinds = {name: (source.dtype, source.shape[1:]) for name, source in sources.items()}
+    for begin in range(0, total, ROWS):
+        sequence_R = places_N[_part(rows / "sequence.npy", np.dtype("<i8"), (), begin)]
+        order_R = np.argsort(sequence_R, kind="stable")
+        sorted_R = sequence_R[order_R]
+        target_R = free_N[sorted_R] + np.arange(len(sorted_R)) - np.searchsorted(sorted_R, sorted_R)
+        for name, target in targets.items():
+            target[target_R] = _part(rows / name, *kinds[name], begin)[order_R]
+        free_N += np.bincount(sequence_R, minlength=len(free_N))
+        progress("sorting rows by sequence", begin / total)
+
+
+def _part(path: Path, dtype: Any, row: tuple[int, ...], begin: int) -> Array:
+    """Some rows of a .npy file, read: what is mapped would count as memory of this process."""
+    import numpy as np
+
+    width = int(np.prod(row))
+    items = np.fromfile(path, dtype, ROWS * width, offset=HEADER + begin * width * dtype.itemsize)
+    return items.reshape(-1, *row)
+
+
+def _room(path: Path, like: Array) -> Array:
+    """A mapped .npy file of zeros. They are written: a full disk is an error now, not a signal later."""
+    import numpy as np
+
+    with Growing(path, like.dtype.str, *like.shape[1:]) as file:
+        for begin in range(0, len(like), ROWS):
+            file.append(np.zeros((min(ROWS, len(like) - begin), *like.shape[1:]), like.dtype))
+    mapped: Array = np.load(path, mmap_mode="r+")
+    return mapped
+
+
+def _sort_by_time(
+    folder: Path, names: list[str], lengths_N: Array, register: Register, progress: Progress
+) -> int:
+    """Sorts the steps of each sequence; returns how many sequences were not in order.
+
+    Raises DataError, with both lines, where two steps of a sequence have the same time.
+    """
+    import numpy as np
+
+    arrays = {name: np.load(folder / name, mmap_mode="r+") for name in names}
+    times_S, lines_S = arrays["times_S.npy"], arrays["lines.npy"]
+    ends_N, moved = np.cumsum(lengths_N), 0
+    for first, last in chunks(lengths_N, ROWS):
+        steps = slice(int(ends_N[first] - lengths_N[first]), int(ends_N[last - 1]))
+        sequence = np.repeat(np.arange(first, last), lengths_N[first:last])
+        same = sequence[1:] == sequence[:-1]
+        back = same & (times_S[steps][1:] < times_S[steps][:-1])
+        if back.any():
+            moved += len(np.unique(sequence[1:][back]))
+            order = np.lexsort((times_S[steps], sequence))
+            for array in arrays.values():
+                array[steps] = array[steps][order]
+        equal = same & (times_S[steps][1:] == times_S[steps][:-1])
+        if equal.any():
+            step = int(equal.argmax())
+            one, other = sorted(lines_S[steps][step : step + 2].tolist())
+            name, unit = register.file_of(int(sequence[step]))
+            raise DataError(
+                f"{name}, {unit} {other}: {register.roles.id} and {register.roles.time} are those of"
+                f" {unit} {one}: a sequence has one step at a time."
+            )
+        progress("sorting steps by time", last / len(lengths_N))
+    return moved
+
+
+def _without_tails(folder: Path, names: list[str], lengths_N: Array) -> Array:
+    """Leaves out the steps at the end of each sequence that have no value; returns the lengths then."""
+    import numpy as np
+
+    arrays = {name: np.load(folder / name, mmap_mode="r") for name in names}
+    ends_N, lengths = np.cumsum(lengths_N), []
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context(Growing(folder / f"cut_{name}", array.dtype.str, *array.shape[1:]))
+            for name, array in arrays.items()
+        }
+        for first, last in chunks(lengths_N, ROWS):
+            steps = slice(int(ends_N[first] - lengths_N[first]), int(ends_N[last - 1]))
+            begins = ends_N[first:last] - lengths_N[first:last] - steps.start
+            within = np.arange(steps.stop - steps.start) - np.repeat(begins, lengths_N[first:last])
+            there = ~np.isnan(arrays["values_SC.npy"][steps]).all(axis=1)
+            lengths.append(np.maximum.reduceat(np.where(there, within + 1, 1), begins))
+            kept = within < np.repeat(lengths[-1], lengths_N[first:last])
+            for name, file in files.items():
+                file.append(arrays[name][steps][kept])
+    for name in names:
+        (folder / f"cut_{name}").replace(folder / name)
+    return np.concatenate(lengths)

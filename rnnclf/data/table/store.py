@@ -1,0 +1,180 @@
+"""Converted tables on the disk: arrays in a folder of the cache that is whole or not there. Torch-free.
+
+Shapes: N sequences, S steps, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rnnclf.data.recordings import Array, Progress, Recordings
+from rnnclf.errors import OutputError
+
+FORMAT = 1  # of what is kept; another is made anew
+META = "meta.json"
+MAPPED = ("values_SC", "times_S", "lines")
+OPTIONAL = ("times_S", "groups_N", "given_N")
+HEADER = 128  # bytes of a .npy header, enough for any number of rows
+
+
+class Growing:
+    """A .npy file that grows by rows; its header is written last."""
+
+    def __init__(self, path: Path, dtype: str, *row: int) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.write(bytes(HEADER))
+        self._dtype, self._row, self.rows = dtype, row, 0
+
+    def append(self, array: Array) -> None:
+        import numpy as np
+
+        self._file.write(np.ascontiguousarray(array, self._dtype).data)
+        self.rows += len(array)
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import numpy as np
+
+        with self._file as file:
+            facts = {"descr": self._dtype, "fortran_order": False, "shape": (self.rows, *self._row)}
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, facts)  # type: ignore[no-untyped-call]
+            assert file.tell() == HEADER
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where steps were read. files: name, unit of lines, and number of steps of each file.
+
+    lines: of each step or, where a row is a sequence, of each sequence.
+    """
+
+    files: Sequence[tuple[str, str, int]]
+    lines: Array
+    starts_N: Array
+    row_is_step: bool
+
+    def __call__(self, step: int) -> str:
+        import numpy as np
+
+        ends = np.cumsum([steps for _, _, steps in self.files])
+        name, unit, _ = self.files[int(np.searchsorted(ends, step, side="right"))]
+        if self.row_is_step:
+            return f"{name}, {unit} {self.lines[step]}"
+        n = int(np.searchsorted(self.starts_N, step, side="right")) - 1
+        return f"{name}, {unit} {self.lines[n]}, step {step - int(self.starts_N[n])} (counted from 0)"
+
+
+def kept(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
+    """The recordings that `build` writes into a folder, written once: they are mapped from `folder` then.
+
+    One process at a time builds, aside, and renames what is whole. A cache that cannot be written costs
+    time, never a run: then everything is built in a temporary folder.
+
+    Folders beside it belong to the same file; those whose names differ before the first hyphen, to
+    earlier states of it, are removed.
+    """
+    if (found := opened(folder)) is not None:
+        return found
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_alone(folder, progress))
+        except (OSError, ImportError):
+            aside = tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True)
+            # a mapped file can be read after it lost its name
+            return replace(_built(Path(stack.enter_context(aside)) / "table", build), cache=None)
+        return opened(folder) or _built(folder, build)
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Waits until no other process builds the folder; the system frees the lock of one that dies."""
+    import fcntl
+
+    with open(folder.with_name(f"{folder.name}.lock"), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another process that reads the same table", 0.0)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _built(folder: Path, build: Callable[[Path], None]) -> Recordings:
+    aside = folder.with_name(f"{folder.name}.part")
+    try:
+        for left in (aside, folder):  # by a process that was killed; damaged
+            shutil.rmtree(left, ignore_errors=True)
+        aside.mkdir()
+        build(aside)
+        aside.rename(folder)
+        for other in folder.parent.iterdir():
+            if other.name.split("-")[0] != folder.name.split("-")[0]:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write the converted table to {folder.parent}: {error.strerror or error}."
+            " XDG_CACHE_HOME=DIR chooses another place."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    result = opened(folder)
+    assert result is not None
+    return result
+
+
+def seal(folder: Path, **facts: Any) -> None:
+    """Writes the facts that go with the arrays of a folder, and the sizes of these."""
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
+    (folder / META).write_text(json.dumps({"format": FORMAT, **facts, "sizes": sizes}), encoding="utf-8")
+
+
+def opened(folder: Path) -> Recordings | None:
+    """The recordings of a folder, mapped; None where they are not there, or not what they were."""
+    try:
+        return _opened(folder)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):
+        return None
+
+
+def _opened(folder: Path) -> Recordings | None:
+    import numpy as np
+
+    meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    sizes = meta["sizes"]
+    if meta["format"] != FORMAT or any((folder / name).stat().st_size != sizes[name] for name in sizes):
+        return None
+    arrays: dict[str, Any] = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in MAPPED else None, allow_pickle=False)
+        for name in (file.removesuffix(".npy") for file in sizes)
+    }
+    lengths_N, labels_N, lines = arrays["lengths_N"], arrays["labels_N"], arrays["lines"]
+    starts_N = np.cumsum(lengths_N) - lengths_N
+    steps, row_is_step = len(arrays["values_SC"]), meta["form"] == "long"
+    whole = lengths_N.min() >= 1 and lengths_N.sum() == steps
+    whole &= 0 <= labels_N.min() <= labels_N.max() < len(meta["classes"])
+    whole &= len(lines) == (steps if row_is_step else len(lengths_N))
+    if not whole:
+        return None
+    return Recordings(
+        values_SC=arrays["values_SC"],
+        starts_N=starts_N,
+        lengths_N=lengths_N,
+        labels_N=labels_N,
+        classes=tuple(meta["classes"]),
+        channels=tuple(meta["channels"]),
+        **{name: arrays[name] for name in OPTIONAL if name in arrays},
+        notes=tuple(meta["notes"]),
+        locate=Places(meta["files"], lines, starts_N, row_is_step),
+        cache=folder,
+    )

@@ -1,0 +1,260 @@
+"""Delimited text in blocks: every row is counted, and has its line. Torch-free.
+
+Shapes: R rows of a piece.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnclf.data.recordings import Array
+from rnnclf.data.table.blocks import BLOCK, Block, TableFile, errors_of_polars, errors_of_reading
+from rnnclf.errors import DataError
+
+LONGEST = 2**26  # bytes of one row
+SUFFIXES = {".csv": "comma", ".txt": "comma", ".tsv": "tab", ".tab": "tab"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
+NEVER_GUESSED = "space"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a file as bytes, the line where they begin, and how much of the file has been read."""
+
+    text: bytes
+    line: int
+    share: float
+
+    def line_of(self, byte: int) -> int:
+        return self.line + self.text.count(b"\n", 0, byte)
+
+
+class TextFile(TableFile):
+    """Delimited text in UTF-8 as RFC 4180 has it, with a header; blank rows are passed over."""
+
+    def __init__(self, path: Path, delimiter: str = "auto") -> None:
+        super().__init__(path)
+        first = next(self._pieces(), None)
+        header = None if first is None else _header(first)
+        if header is None:
+            raise DataError(f"{self.name} is empty: a header and rows are needed.")
+        line, self._header_line = header
+        usual = next(SUFFIXES[suffix] for suffix in _suffixes(path) if suffix in SUFFIXES)
+        self._mark = DELIMITERS[self._guessed(line, usual) if delimiter == "auto" else delimiter]
+        self._fields = self._names(line)
+        self.columns = self.plain = tuple(filter(None, self._fields))
+
+    def _guessed(self, header: str, usual: str) -> str:
+        """The only delimiter that the header has, else the usual one."""
+        present = _delimiters_in(header)
+        if len(present) != 1 or present[0] == usual:
+            return usual
+        self.notes.append(f"{self.name}: the delimiter is the {present[0]}.")
+        return present[0]
+
+    def _names(self, header: str) -> list[str]:
+        place = f"{self.name}, line {self._header_line}"
+        try:
+            names = [" ".join(name.split()) for name in next(csv.reader([header], delimiter=self._mark))]
+        except csv.Error as error:
+            raise DataError(f"{place} is no header ({error}).") from error
+        if len(names) == 1:
+            present = _delimiters_in(header)
+            hint = f" It seems to be the {present[0]}: dataset.delimiter={present[0]}." if present else ""
+            raise DataError(f"{place} has one column only: is the delimiter right?{hint}")
+        if all(_is_number(name) for name in names if name):
+            raise DataError(
+                f"{place} holds numbers only: a header must come first, the names of the columns."
+            )
+        self._checked_names(names)
+        if unnamed := [str(number) for number, name in enumerate(names, start=1) if not name]:
+            more = f" and {len(unnamed) - 1:,} others" if len(unnamed) > 1 else ""
+            self.notes.append(f"{self.name}: column {unnamed[0]}{more} without a name: left out.")
+        return names
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
+        wanted = sorted(self._fields.index(name) for name in columns)
+        blocks = (self._block(piece, wanted) for piece in self._pieces())
+        some = False
+        for block in filter(None, blocks):
+            some = True
+            yield block
+        if not some:
+            raise DataError(f"{self.name} has a header and no rows.")
+
+    def _block(self, piece: Piece, wanted: list[int]) -> Block | None:
+        import polars as pl
+
+        text, lines_R = self._rows(piece)
+        if not text:
+            return None
+        names = [self._fields[number] for number in wanted]
+        what = f"{self.name}, lines {lines_R[0]} to {lines_R[-1]},"
+        with errors_of_polars(what):
+            frame = pl.read_csv(
+                text, has_header=False, infer_schema=False, separator=self._mark, columns=wanted
+            )
+        if frame.shape != (len(lines_R), len(names)):
+            raise DataError(
+                f"{what} cannot be read: quotation marks or ends of lines are not as in RFC 4180."
+            )
+        frame.columns = names
+        return Block(self.name, self.unit, frame, lines_R, piece.share)
+
+    def _rows(self, piece: Piece) -> tuple[bytes, Array]:
+        """The rows of a piece, without the header and blank ones, and the line of each, int64 (R,).
+
+        Raises DataError, which names the line, for a row of too few or too many fields.
+        """
+        import numpy as np
+
+        byte = np.frombuffer(piece.text, np.uint8)
+        newlines = ends = np.flatnonzero(byte == ord("\n"))
+        marks = np.flatnonzero(byte == ord(self._mark))
+        if b'"' in piece.text:
+            inside = self._quoted(piece, byte)
+            ends, marks = ends[~inside[ends]], marks[~inside[marks]]
+        if not len(ends) or ends[-1] != len(byte) - 1:
+            ends = np.append(ends, len(byte))
+        begins = np.append(0, ends[:-1] + 1)
+        lines_R = piece.line + np.searchsorted(newlines, begins)
+        marks_R = np.diff(np.searchsorted(marks, ends), prepend=0)
+        returns_R = (ends > begins) & (byte[ends - 1] == ord("\r"))
+        full_R = (ends - begins - returns_R > marks_R) & (lines_R > self._header_line)
+        wrong_R = full_R & (marks_R != len(self._fields) - 1)
+        if wrong_R.any():
+            row = int(wrong_R.argmax())
+            cut = row == len(ends) - 1 and ends[-1] == len(byte)
+            raise DataError(self._miscounted(int(lines_R[row]), int(marks_R[row]) + 1, cut))
+        first = int(full_R.argmax())  # behind the header
+        if full_R[first:].all():
+            return piece.text[begins[first] :], lines_R[first:]
+        spans = zip(begins[full_R].tolist(), ends[full_R].tolist(), strict=True)
+        return b"".join(piece.text[begin : end + 1] for begin, end in spans), lines_R[full_R]
+
+    def _miscounted(self, line: int, fields: int, cut: bool) -> str:
+        hint = " The file seems to be cut off there." if cut and fields < len(self._fields) else ""
+        return (
+            f"{self.name}, line {line} has {fields} field{'s' if fields > 1 else ''},"
+            f" where the header names {len(self._fields)} columns.{hint}"
+        )
+
+    def _quoted(self, piece: Piece, byte: Array) -> Array:
+        """Which bytes lie in quotation marks. Raises DataError where these do not enclose whole fields."""
+        import numpy as np
+
+        quote_S = byte == ord('"')
+        quotes = np.flatnonzero(quote_S)
+        beside = np.frombuffer(f'\r\n"{self._mark}'.encode(), np.uint8)
+        opens, closes = quotes[::2], quotes[1::2]
+        stray = [*opens[(opens > 0) & ~np.isin(byte[opens - 1], beside)]]
+        stray += [*closes[~np.isin(byte[np.minimum(closes + 1, len(byte) - 1)], beside)]]
+        if stray:
+            raise DataError(
+                f"{self.name}, line {piece.line_of(min(stray))} has a quotation mark within a field:"
+                " enclose the whole field in quotation marks and double those within."
+            )
+        if len(quotes) % 2:
+            line = piece.line_of(int(quotes[-1]))
+            raise DataError(f"{self.name}, line {line} opens a quotation mark that is never closed.")
+        inside_S: Array = (np.cumsum(quote_S, dtype=np.uint8) & 1).astype(
+            bool
+        )  # an overflow keeps the parity
+        return inside_S
+
+    def _pieces(self) -> Iterator[Piece]:
+        """The file in pieces of whole rows, checked to be text."""
+        rest, line = b"", 1
+        size = max(self.path.stat().st_size, 1)
+        with errors_of_reading(self.name), open(self.path, "rb") as raw:
+            file: Any = gzip.GzipFile(fileobj=raw) if self.path.suffix.lower() == ".gz" else raw
+            while fresh := file.read(BLOCK):
+                rest = rest + fresh if line > 1 or rest else fresh.removeprefix(codecs.BOM_UTF8)
+                if end := _end_of_rows(rest):
+                    piece = Piece(rest[:end], line, raw.tell() / size)
+                    yield self._text(piece)
+                    line, rest = piece.line_of(end), rest[end:]
+                elif len(rest) > LONGEST:
+                    raise DataError(
+                        f"{self.name}: the row that begins in line {line} has more than {LONGEST >> 20} MiB;"
+                        " is a quotation mark never closed?"
+                    )
+        if rest:
+            yield self._text(Piece(rest, line, 1.0))
+
+    def _text(self, piece: Piece) -> Piece:
+        """The piece itself. Raises DataError where it is not text in UTF-8."""
+        if (zero := piece.text.find(b"\0")) >= 0:
+            raise DataError(
+                f"{self.name}, line {piece.line_of(zero)} holds a NUL byte: it must be text in UTF-8."
+            )
+        if not piece.text.isascii():
+            try:
+                piece.text.decode()
+            except UnicodeDecodeError as error:
+                place = f"{self.name}, line {piece.line_of(error.start)}"
+                raise DataError(f"{place} is not UTF-8: save the file in this encoding.") from error
+        return piece
+
+
+def is_text(path: Path) -> bool:
+    """Whether the name of a file is that of delimited text, packed by gzip or not."""
+    return any(suffix in SUFFIXES for suffix in _suffixes(path))
+
+
+def _suffixes(path: Path) -> list[str]:
+    """The suffix, or the two of a packed file."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]
+
+
+def _delimiters_in(header: str) -> list[str]:
+    """The delimiters that a header has outside quotation marks."""
+    bare = re.sub('"[^"]*"', "", header)
+    return [word for word, mark in DELIMITERS.items() if mark in bare and word != NEVER_GUESSED]
+
+
+def _header(piece: Piece) -> tuple[str, int] | None:
+    """The first row that is not blank, and its line."""
+    begin = 0
+    while begin < len(piece.text):
+        end = begin + _end_of_first_row(piece.text[begin:])
+        if row := piece.text[begin:end].strip(b"\r\n"):
+            return row.decode(), piece.line_of(begin)
+        begin = end
+    return None
+
+
+def _end_of_first_row(text: bytes) -> int:
+    end = 0
+    while (newline := text.find(b"\n", end)) >= 0:
+        end = newline + 1
+        if text.count(b'"', 0, end) % 2 == 0:
+            return end
+    return len(text)
+
+
+def _end_of_rows(text: bytes) -> int:
+    """Behind the last end of line that lies outside quotation marks; 0 where there is none."""
+    quotes, end = text.count(b'"'), len(text)
+    while (newline := text.rfind(b"\n", 0, end)) >= 0:
+        quotes -= text.count(b'"', newline, end)
+        if quotes % 2 == 0:
+            return newline + 1
+        end = newline
+    return 0
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
