@@ -1,0 +1,262 @@
+"""Files of the UCR and UEA archives of time series, https://www.timeseriesclassification.com.
+
+Shapes: N sequences, T steps, C channels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.conversion import Part, kept, put_together, unpack
+from rnnclf.data.delimited import (
+    MISSING,
+    delimiter_of,
+    is_number,
+    lines_of,
+    number,
+    numbers,
+    refuse_empty_lines,
+    shown,
+    unquoted,
+)
+from rnnclf.data.own import OwnData
+from rnnclf.data.recordings import Progress, Recordings, numbered, silent
+from rnnclf.data.splits import SPLITS
+from rnnclf.errors import ConfigError, DataError, RnnclfError
+
+SUFFIXES = (".ts", ".tsv", ".txt")  # the same data in several of them: the first is read
+
+
+@dataclass
+class Archive(OwnData):
+    """Files of the UCR and UEA archives: .ts, or the UCR archive's .tsv and .txt, label first.
+
+    dataset.path is NAME_TRAIN.ts, beside which NAME_TEST.ts is the test split, or the folder or the .zip
+    file that holds both. Bagnall et al. 2018, https://arxiv.org/abs/1811.00075; .ts files are read by aeon.
+    """
+
+    name: str = "archive"
+
+    @classmethod
+    def takes(cls, path: Path) -> bool:
+        named = path.stem.endswith(("_TRAIN", "_TEST")) and path.suffix.lower() in SUFFIXES
+        return named or path.suffix.lower() in (".ts", ".zip") or any(path.glob("*_TRAIN.ts"))
+
+    def read(self, progress: Progress = silent) -> Recordings:
+        path, *test = self.paths()
+        whole = _training_file(path, progress)
+        notes: list[str] = []
+        given = [-1, SPLITS.index("test")]
+        if not test and (beside := _test_file(whole)) is not None:
+            if beside.is_file():
+                test = [beside]
+                notes = [f"{beside.name}, beside it, is the test split."]
+            else:
+                notes = [f"{beside.name} is not beside it: a test split is drawn."]
+        files = [whole, *test]
+        folder = folder_for("archives", [identity(file) for file in files], notes)
+        return kept(folder, lambda: _read(list(zip(files, given, strict=False)), notes, progress))
+
+
+def _training_file(path: Path, progress: Progress) -> Path:
+    """The file to train from: the path itself, or the one in this folder or .zip file. Raises DataError."""
+    if path.suffix.lower() == ".zip":
+        path = _unpacked(path, progress)
+    if not path.is_dir():
+        identity(path)
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(
+                f"{path} is no file of an archive: its name should end in {', '.join(SUFFIXES)} or .zip."
+            )
+        return path
+    for suffix in SUFFIXES:
+        found = sorted(path.glob(f"*_TRAIN{suffix}"))
+        if len(found) > 1:
+            raise DataError(
+                f"{path} holds {len(found)} data sets, {found[0].name} …: name one with dataset.path."
+            )
+        if found:
+            return found[0]
+    raise DataError(f"{path} holds no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+
+
+def _test_file(path: Path) -> Path | None:
+    """NAME_TEST.ts for NAME_TRAIN.ts."""
+    name = path.stem.removesuffix("_TRAIN")
+    return path.with_name(f"{name}_TEST{path.suffix}") if name != path.stem else None
+
+
+def _unpacked(path: Path, progress: Progress) -> Path:
+    """The folder of the cache with the data files of a .zip file. Raises DataError."""
+    folder = folder_for("unpacked", identity(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpack(archive, _members(path, archive), folder, progress)
+    except RnnclfError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise a dozen kinds for a damaged file
+        raise DataError(f"{path} is no .zip file, or a damaged one ({shown(str(error), 120)}).") from error
+    return folder
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members to unpack, by the names of their files. Raises DataError for what none should hold."""
+    members = archive.infolist()
+    for member in members:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+            raise DataError(
+                f"{path} holds {shown(member.filename, 120)}, which lies outside of it: nothing was unpacked."
+            )
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise DataError(f"{path} holds a link, {shown(member.filename, 120)}: nothing was unpacked.")
+    for suffix in SUFFIXES:
+        chosen = [m for m in members if m.filename.endswith((f"_TRAIN{suffix}", f"_TEST{suffix}"))]
+        named = {PurePosixPath(member.filename).name: member for member in chosen}
+        visible = {name: member for name, member in named.items() if not name.startswith(".")}
+        training = [name for name in visible if name.endswith(f"_TRAIN{suffix}")]
+        if len(training) > 1:
+            raise DataError(
+                f"{path} holds {len(training)} data sets: unpack it, and name one with dataset.path."
+            )
+        if training:
+            return visible
+    raise DataError(f"{path} holds no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+
+
+def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress) -> Recordings:
+    parts: list[Part] = []
+    for done, (path, given) in enumerate(files):
+        progress(f"reading {path.name}", done / len(files))
+        found = list((_ts if path.suffix.lower() == ".ts" else _ucr)(path, given, notes))
+        size, expected = found[0].values_TC.shape[1], (parts or found)[0].values_TC.shape[1]
+        if size != expected:
+            raise DataError(f"{path} has {size} channels, {files[0][0].name} has {expected}.")
+        parts += found
+    return put_together(parts, numbered(parts[0].values_TC.shape[1]), notes)
+
+
+def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+    """The sequences of a file that has one on each line, label first; missing values at its end: padding."""
+    import numpy as np
+
+    lines = lines_of(path, str(path))
+    refuse_empty_lines(lines, str(path))
+    delimiter = delimiter_of(lines[0])
+    rows = [line.split(delimiter) for line in lines]
+    if len(rows[0]) < 2:
+        raise DataError(
+            f"{path}, line 1: a label and the values of a sequence are needed, there is one field."
+        )
+    values_NT = numbers([row[1:] for row in rows], 1, 2, str(path))
+    for line, (row, values_T) in enumerate(zip(rows, values_NT, strict=True), start=1):
+        place = f"{path.name}, line {line}"
+        there = np.flatnonzero(~np.isnan(values_T))
+        if not len(there):
+            raise DataError(f"{place}: the sequence holds no value.")
+        yield Part(values_T[: there[-1] + 1, None], _label(row[0], place), place, given=given)
+
+
+def _label(field: str, place: str) -> str:
+    """A label as it is, a whole number without a fraction: the archive has 1.0000000e+00, too."""
+    bare = unquoted(field)
+    if not is_number(bare):
+        return bare
+    value = number(bare, place)
+    if value != value:
+        raise DataError(f"{place}: the label is missing.")
+    return str(int(value)) if value.is_integer() else bare
+
+
+def _ts(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+    """The sequences of a .ts file. Raises DataError, with the line where that can be told."""
+    import numpy as np
+
+    lines = lines_of(path, str(path))
+    first, declared = _header(path, lines)
+    refuse_empty_lines(lines, str(path), first)
+    labels = [line.rpartition(":")[2].strip() for line in lines[first:]]
+    for line, label in enumerate(labels, start=first + 1):
+        if not label or ":" not in lines[line - 1]:
+            raise DataError(f"{path}, line {line} has no label behind a colon.")
+    if foreign := [label for label in dict.fromkeys(labels) if label.lower() not in declared]:
+        notes.append(f"@classLabel of {path.name} does not name the class '{shown(foreign[0])}'.")
+    cases = _with_aeon(path, lines, first)
+    for line, (case_CT, label) in enumerate(zip(cases, labels, strict=True), start=first + 1):
+        values_TC = np.ascontiguousarray(case_CT.T, np.float64)
+        yield Part(values_TC, label, f"{path.name}, line {line}", given=given)
+
+
+def _header(path: Path, lines: Sequence[str]) -> tuple[int, set[str]]:
+    """The place of the first line of data, and the names of the classes in small letters."""
+    words = [line.lower().split() or [""] for line in lines]
+    first = next((place for place, line in enumerate(words, start=1) if line[0] == "@data"), None)
+    if first is None:
+        raise DataError(f"{path} has no line @data: it is no .ts file, or a damaged one.")
+    if first == len(lines):
+        raise DataError(f"{path} holds no sequence: nothing follows @data in line {first}.")
+    told = {line[0]: line[1:] for line in words[:first]}
+    if told.get("@targetlabel", ["false"])[:1] == ["true"] or told.get("@classlabel", ["true"])[:1] == [
+        "false"
+    ]:
+        raise DataError(f"{path} has no classes, but numbers to predict: rnnclf trains classifiers.")
+    if told.get("@classlabel", [])[:1] != ["true"]:
+        raise DataError(f"{path}: its header needs a line '@classLabel true' with the names of the classes.")
+    if told.get("@timestamps", ["false"])[:1] == ["true"]:
+        raise DataError(f"{path} has times of its steps, which are not read: save it as a table with a time.")
+    return first, set(told["@classlabel"][1:])
+
+
+def _with_aeon(path: Path, lines: Sequence[str], first: int) -> Any:
+    """The sequences as aeon reads them: an array (N, C, T) or a list of arrays (C, T)."""
+    try:
+        from aeon.datasets import load_from_ts_file
+    except ImportError as error:
+        raise ConfigError(
+            f"{path.name} is read by aeon, which is not installed: pip install 'rnnclf[archive]'."
+        ) from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            cases, _ = load_from_ts_file(str(path))
+    except Exception as error:  # aeon does not say what it raises for a damaged file
+        raise DataError(_fault(path, lines, first, error)) from error
+    if len(cases) != len(lines) - first or not all(case.shape[0] for case in cases):
+        raise DataError(f"{path} is damaged: {len(lines) - first} lines of data, {len(cases)} sequences.")
+    return cases
+
+
+def _fault(path: Path, lines: Sequence[str], first: int, error: Exception) -> str:
+    """What is wrong with a file that aeon refuses, with the line where it can be told."""
+    may_differ = any(line.lower().split() == ["@equallength", "false"] for line in lines[:first])
+    channels, steps = len(lines[first].split(":")) - 1, len(lines[first].partition(":")[0].split(","))
+    for line, text in enumerate(lines[first:], start=first + 1):
+        values = [field.split(",") for field in text.split(":")[:-1]]
+        lengths = sorted({len(channel) for channel in values})
+        if len(values) != channels:
+            return f"{path}, line {line} has {len(values)} channels, line {first + 1} has {channels}."
+        if len(lengths) > 1:
+            return f"{path}, line {line}: its channels have different numbers of steps, {lengths}."
+        if bad := [value for channel in values for value in channel if not _is_value(value)]:
+            return f"{path}, line {line}: '{shown(bad[0])}' is not a number."
+        if lengths != [steps] and not may_differ:
+            return (
+                f"{path}, line {line} has {lengths[0]} steps, line {first + 1} has {steps}:"
+                " the header needs a line '@equalLength false'."
+            )
+    if len(path.read_text("utf-8-sig").split("\n")) > len(lines) + 1:
+        return f"{path} ends in empty lines: remove them."
+    reason = shown(str(error), 120).rstrip(".") or type(error).__name__
+    return f"{path} does not keep to the .ts format: {reason}."
+
+
+def _is_value(field: str) -> bool:
+    """Whether a field of a .ts file is a number, or ? or NaN."""
+    return is_number(field) and field.strip().lower() not in MISSING - {"?", "nan"}

@@ -1,0 +1,293 @@
+"""The user's own folders: one for each class, a file for each sequence.
+
+Shapes: T steps of a file, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.conversion import Part, kept, put_together
+from rnnclf.data.delimited import (
+    delimiter_of,
+    is_number,
+    lines_of,
+    numbers,
+    refuse_empty_lines,
+    shown,
+    unquoted,
+)
+from rnnclf.data.npy import mapped, plain, refuse_other_than_numbers
+from rnnclf.data.own import OwnData
+from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
+from rnnclf.data.splits import SPLITS
+from rnnclf.errors import ConfigError, DataError
+from rnnclf.options import option
+from rnnclf.registry import did_you_mean
+
+TEXT = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TEXT, ".npy")
+TIMES = ("time", "t", "timestamp")  # names of columns that hold times, in small letters
+
+
+class Entry(NamedTuple):
+    """The file of one sequence, and what its path tells."""
+
+    path: Path
+    place: str
+    """Its path from the folder of the data: what messages call it."""
+    label: str
+    group: str | None
+    given: int
+
+
+class Contents(NamedTuple):
+    """What a file holds: values_TC (T, C), the names of its columns, the line of the first step."""
+
+    values_TC: Array
+    names: tuple[str, ...] | None
+    line: int
+
+
+@dataclass
+class Folder(OwnData):
+    """Your own folder: in it a folder for each class, in those a file for each sequence.
+
+    Text (.csv, .tsv, .txt) has a line for each step and a column for each channel, and may begin with
+    their names; .npy files hold arrays (T,) or (T, C). Folders train, validation and test, each with a
+    folder for each class, name the splits.
+    """
+
+    name: str = "folder"
+    time: str | None = option(
+        None, f"the column that tells when a step was taken; null: one named {', '.join(TIMES)}"
+    )
+    group: str | None = option(
+        None,
+        "a regular expression with one (group), found in each file's path below its class: sequences where it"
+        " finds the same stay in one split, a patient's for instance: '(p[0-9]+)_'",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group is not None:
+            _pattern(self.group)
+
+    @classmethod
+    def takes(cls, path: Path) -> bool:
+        return path.is_dir()
+
+    def read(self, progress: Progress = silent) -> Recordings:
+        entries, notes = self._entries()
+        facts = [(entry.place, entry.given, identity(entry.path)) for entry in entries]
+        folder = folder_for("folders", self.time, self.group, facts)
+        return kept(folder, lambda: self._read(entries, notes, progress))
+
+    def _entries(self) -> tuple[list[Entry], list[str]]:
+        """All files of sequences, sorted, and a note on those left out."""
+        root, *test = self.paths()
+        others: list[Path] = []
+        found = list(_found(root, self.group, others))
+        if test:
+            if any(entry.given >= 0 for entry in found):
+                raise ConfigError(f"{root} names its splits itself: leave dataset.test_path out.")
+            more = list(_found(test[0], self.group, others))
+            if any(entry.given >= 0 for entry in more):
+                raise DataError(f"{test[0]} is the test split: folders of classes are needed in it.")
+            place = SPLITS.index("test")
+            found += [entry._replace(place=f"{test[0].name}/{entry.place}", given=place) for entry in more]
+        if not others:
+            return found, []
+        kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
+        listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
+        return found, [f"{len(others):,} files in {root} hold no sequence and were left out ({listed})."]
+
+    def _read(self, entries: Sequence[Entry], notes: list[str], progress: Progress) -> Recordings:
+        parts: list[Part] = []
+        first: Contents | None = None
+        time: int | None = None
+        for number, entry in enumerate(entries):
+            contents = _contents(entry)
+            if first is None:
+                first = contents
+                time = self._time(first.names, notes)
+            _refuse_other_columns(first, contents, entries[0].place, entry.place)
+            parts.append(_part(entry, contents, time))
+            progress(f"reading {self.title()}", (number + 1) / len(entries))
+        assert first is not None
+        return put_together(parts, _channels(first, time), notes)
+
+    def _time(self, names: tuple[str, ...] | None, notes: list[str]) -> int | None:
+        """The place of the column of times, if there is one."""
+        if self.time is not None:
+            if names is None:
+                raise ConfigError(
+                    f"dataset.time={self.time} needs files that begin with the names of columns."
+                )
+            if self.time not in names:
+                hint = did_you_mean(self.time, names)
+                raise ConfigError(f"dataset.time: no column is named '{self.time}'.{hint} {_listed(names)}")
+            return names.index(self.time)
+        likely = [name for name in names or () if name.lower() in TIMES]
+        if len(likely) > 1:
+            raise ConfigError(f"{' and '.join(likely)} may be the time: choose one with dataset.time.")
+        if not likely or names is None or len(names) == 1:
+            return None
+        notes.append(f"Column '{likely[0]}' is taken for the time of each step.")
+        return names.index(likely[0])
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"dataset.group: '{text}' is no regular expression ({error}).") from error
+    if pattern.groups != 1:
+        raise ConfigError(f"dataset.group: '{text}' needs one group in parentheses, it has {pattern.groups}.")
+    return pattern
+
+
+def _found(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]:
+    """The sequences of a folder, sorted by path; other files are added to `others`. Raises DataError."""
+    if not root.is_dir():
+        raise DataError(
+            f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
+        )
+    folders = _folders(root)
+    if not folders:
+        raise DataError(
+            f"{root} holds no folders: one for each class is needed, in it a file for each sequence."
+        )
+    if {folder.name for folder in folders} <= set(SPLITS) and any(map(_folders, folders)):
+        for split in (root / name for name in SPLITS if (root / name) in folders):
+            for entry in _of_classes(split, _folders(split), group, others):
+                place = f"{split.name}/{entry.place}"
+                yield entry._replace(place=place, given=SPLITS.index(split.name))
+    else:
+        yield from _of_classes(root, folders, group, others)
+    others += [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _of_classes(
+    root: Path, folders: Iterable[Path], group: str | None, others: list[Path]
+) -> Iterator[Entry]:
+    for folder in folders:
+        paths = _below(folder)
+        sequences = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        others += [path for path in paths if path.suffix.lower() not in SUFFIXES]
+        if not sequences:
+            raise DataError(f"{folder} holds no sequence: files that end in {', '.join(SUFFIXES)} are read.")
+        for path in sequences:
+            within = path.relative_to(folder).as_posix()
+            yield Entry(path, f"{folder.name}/{within}", folder.name, _group(group, within, path), -1)
+
+
+def _below(folder: Path) -> list[Path]:
+    """All files below a folder, hidden ones left out, sorted; links to folders are not followed."""
+    found: list[Path] = []
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(base, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def _group(group: str | None, within: str, path: Path) -> str | None:
+    if group is None:
+        return None
+    match = _pattern(group).search(within)
+    if match is None or match[1] is None:
+        raise DataError(f"{path}: dataset.group='{group}' finds nothing in its name.")
+    return match[1]
+
+
+def _contents(entry: Entry) -> Contents:
+    """Reads a file. Raises DataError, which names its place."""
+    import numpy as np
+
+    if entry.path.suffix.lower() != ".npy":
+        return _text(entry.path, entry.place)
+    array = np.array(mapped(entry.path, entry.place))  # a map would keep each file open
+    refuse_other_than_numbers(array, entry.place)
+    if array.ndim not in (1, 2):
+        raise DataError(f"{entry.place} has the shape {array.shape}: (T,) or (T, C) is needed.")
+    return Contents(plain(array, entry.place).reshape(len(array), -1), None, 0)
+
+
+def _text(path: Path, place: str) -> Contents:
+    lines = lines_of(path, place)
+    refuse_empty_lines(lines, place)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(lines[0])
+    rows = [line.split(delimiter) for line in lines]
+    names = tuple(map(unquoted, rows[0]))
+    if all(map(is_number, names)) or any(name and is_number(name) for name in names):
+        return Contents(numbers(rows, 1, 1, place), None, 1)
+    if len(rows) == 1:
+        raise DataError(f"{place} holds the names of columns and no step.")
+    if len(rows[1]) != len(names):
+        raise DataError(f"{place}, line 2 has {len(rows[1])} fields, line 1 has {len(names)}.")
+    if "" in names:
+        raise DataError(
+            f"{place}, line 1: column {names.index('') + 1} has no name. If it numbers the rows, leave it out"
+            " (pandas: to_csv(…, index=False))."
+        )
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{place}, line 1: two columns are named '{shown(repeated[0])}'.")
+    return Contents(numbers(rows[1:], 2, 1, place), names, 2)
+
+
+def _refuse_other_columns(first: Contents, now: Contents, first_place: str, place: str) -> None:
+    if now.names == first.names and now.values_TC.shape[1] == first.values_TC.shape[1]:
+        return
+    said = [_columns(contents) for contents in (now, first)]
+    raise DataError(f"{place} has {said[0]}, but {first_place} has {said[1]}: all files need the same.")
+
+
+def _columns(contents: Contents) -> str:
+    number = contents.values_TC.shape[1]
+    words = f"{number} column{'' if number == 1 else 's'}"
+    return (
+        f"{words} without names"
+        if contents.names is None
+        else f"{words}, {shown(', '.join(contents.names), 120)}"
+    )
+
+
+def _part(entry: Entry, contents: Contents, time: int | None) -> Part:
+    import numpy as np
+
+    values_TC, line = contents.values_TC, contents.line
+    times_T = None
+    if time is not None:
+        times_T = np.ascontiguousarray(values_TC[:, time], np.float64)
+        rising = np.concatenate((~np.isnan(times_T[:1]), times_T[1:] > times_T[:-1]))
+        if not rising.all():
+            step = int(rising.argmin())
+            raise DataError(
+                f"{entry.place}, line {line + step}: the time is {times_T[step]:g}; it must be there and rise"
+                " from step to step."
+            )
+        values_TC = np.delete(values_TC, time, axis=1)
+    return Part(values_TC, entry.label, entry.place, line, times_T, entry.group, entry.given)
+
+
+def _channels(contents: Contents, time: int | None) -> tuple[str, ...]:
+    names = contents.names or numbered(contents.values_TC.shape[1])
+    channels = tuple(name for place, name in enumerate(names) if place != time)
+    if not channels:
+        raise DataError(f"The files have no column beside the time, '{names[0]}'.")
+    return channels
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"There are: {shown(', '.join(names), 200)}."
