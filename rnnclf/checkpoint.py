@@ -19,8 +19,16 @@ from rnnclf.files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT = 1
-HEADER_TYPES = {"config": dict, "classes": list, "input_size": int, "fingerprint": str, "epoch": int}
+FORMAT = 2
+HEADER_TYPES = {
+    "config": dict,
+    "classes": list,
+    "input_size": int,
+    "preparation": dict,
+    "reading": dict,
+    "fingerprint": str,
+    "epoch": int,
+}
 HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
 
 
@@ -28,7 +36,8 @@ HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
 class Checkpoint:
     """What a checkpoint file holds.
 
-    header: plain JSON data: format, config, classes, input_size, steps, fingerprint, epoch, metrics.
+    header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, learned
+        from the training split), reading (what decides the meaning of a step), fingerprint, epoch, metrics.
     tensors: the weights by their names in the model, and in `last.safetensors` the state to resume from.
     """
 

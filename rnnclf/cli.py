@@ -303,5 +303,60 @@ def check_cell(
         raise typer.Exit(1)
 
 
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(data, name="data", help="Look at your own data before training; make some to try things on.")
+
+
+@data.command("check")
+def check_data(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=_complete_train,
+            metavar="PATH | dataset=NAME [dataset.KEY=VALUE]...",
+            help="A file or folder of your own, or the words with which train would read the data.",
+            show_default=False,
+        ),
+    ],
+    json: AsJson = False,
+) -> None:
+    """Say what is in a data set, what is wrong with it, how to train on it. [cyan]data check my.csv[/]"""
+    from rnnclf.console.data import reading_display, show_checked
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows.data import check
+
+    use_stderr(json)
+    with reading_display() as progress:
+        found = check(words, progress)
+    show_checked(found)
+    if json:
+        print_json(found.to_dict())
+    if found.obstacle is not None:
+        raise RnnclfError(found.obstacle)
+
+
+@data.command("make")
+def make_data(
+    path: Annotated[
+        Path, typer.Argument(help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
+    ],
+    sequences: Annotated[int, typer.Option(help="How many.")] = 300,
+    channels: Annotated[int, typer.Option(help="Channels of each.")] = 3,
+    length: Annotated[
+        int, typer.Option(help="Steps in the mean: they have between half and 1.5 of it.")
+    ] = 60,
+    missing: Annotated[float, typer.Option(help="Share of values left out.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+) -> None:
+    """Write small made-up sequences to try things on: ragged, with gaps. [cyan]data make my.csv[/]"""
+    from rnnclf.console.data import reading_display, show_made
+    from rnnclf.data.synthetic import Waves, make
+
+    waves = Waves(sequences, channels, length, missing, seed)
+    with reading_display() as progress:
+        make(path, waves, progress)
+    show_made(path)
+
+
 def _modules(plugins: str) -> tuple[str, ...]:
     return tuple(filter(None, plugins.split(",")))

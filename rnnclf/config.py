@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from rnnclf.augment import AUGMENTS, Augment
 from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import ConfigError, RnnclfError
@@ -31,6 +32,7 @@ GROUPS: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "dataset": DATASETS,
+    "augment": AUGMENTS,
 }
 
 
@@ -42,6 +44,7 @@ class Config(Stack):
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
     dataset: Source = MISSING
+    augment: Augment = MISSING
     hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
         None, "choose hidden so that the model has that many parameters: 30000, 30k, 1.5M"
@@ -50,6 +53,15 @@ class Config(Stack):
     batch_size: int = option(150, "sequences per step", low=1)
     clip: float | None = option(1.0, "greatest norm of the gradients; null: as they are", above=0)
     label_smoothing: float = option(0.0, "share of each label spread over all classes", low=0, below=1)
+    class_weights: str = option(
+        "none", "balanced: in the loss, a class counts the more the rarer it is", choices=("none", "balanced")
+    )
+    focal: float = option(0.0, "γ of the focal loss; 0: cross-entropy", low=0, high=20)
+    sampling: str = option(
+        "shuffled",
+        "each training sequence once an epoch, or balanced: as many draws, each class equally often",
+        choices=("shuffled", "balanced"),
+    )
     protocol: str = option(
         "standard",
         "standard: the test split is scored once; tutorial: after every epoch, on whole batches",

@@ -503,7 +503,8 @@ def saved_and_loaded(kind: CellType) -> None:
     torch.manual_seed(0)
     model = SequenceClassifier(made(kind), INPUT, 3).eval()
     x_BTI = sequences(5, dtype=torch.float32).transpose(0, 1)
-    header = {"config": {}, "classes": ["a", "b", "c"], "input_size": INPUT, "fingerprint": "", "epoch": 1}
+    header = {"config": {}, "classes": ["a", "b", "c"], "input_size": INPUT, "epoch": 1}
+    header |= {"preparation": {}, "reading": {}, "fingerprint": ""}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cell.safetensors"
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnnclf.data import SequenceDataset
+from rnnclf.augment import Augment, NoAugment
+from rnnclf.data import PictureLayout, SequenceDataset
+from rnnclf.data.order import epoch_batches
 from rnnclf.errors import DivergedError
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.optim import Optimizer, Schedule
@@ -27,6 +29,13 @@ EVALUATION_BATCH = 1000  # sequences; large products, little memory
 class Recipe:
     """How to train.
 
+    class_weights: the weight of each class in the loss, None for 1.
+    focal: γ of the focal loss, which looks less at what is right already (Lin et al. 2017,
+        https://arxiv.org/abs/1708.02002); 0 for cross-entropy.
+    sampling: shuffled or balanced, see `epoch_batches`.
+    augment, layout: what is changed in each batch, and how pictures lie in the sequences.
+    values: the leading features that are measured values, not masks; None: all.
+
     `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
     epoch is that of its last batch instead of all of them.
     """
@@ -37,7 +46,28 @@ class Recipe:
     schedule: Schedule
     clip: float | None = None
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    focal: float = 0.0
+    sampling: str = "shuffled"
+    augment: Augment = field(default_factory=NoAugment)
+    layout: PictureLayout | None = None
+    values: int | None = None
     last_batch: bool = False
+
+    def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:
+        """What is made small: the weighted mean over the batch, a scalar."""
+        weight_K = None if self.class_weights is None else logits_BK.new_tensor(self.class_weights)
+        if not self.focal:
+            return functional.cross_entropy(
+                logits_BK, y_B, weight=weight_K, label_smoothing=self.label_smoothing
+            )
+        loss_B = functional.cross_entropy(
+            logits_BK, y_B, weight=weight_K, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        wrong_B = 1 - logits_BK.softmax(dim=-1).gather(1, y_B.unsqueeze(-1)).squeeze(-1)
+        total = len(y_B) if weight_K is None else weight_K[y_B].sum()
+        # kept off 0, where the gradient of a power below 1 is infinite
+        return (wrong_B.clamp(min=1e-7) ** self.focal * loss_B).sum() / total
 
 
 @dataclass(frozen=True)
@@ -138,21 +168,21 @@ def _train_one_epoch(
     training: Training, train: SequenceDataset, on_batch: Callable[[BatchProgress], None]
 ) -> tuple[Score, float]:
     recipe, model = training.recipe, training.model
-    order_N = torch.randperm(len(train))
-    if recipe.last_batch:
-        order_N = order_N[: max(len(train) // recipe.batch_size, 1) * recipe.batch_size]
-    order_N = order_N.to(train.y_N.device)
-    batches = math.ceil(len(order_N) / recipe.batch_size)
+    batches = epoch_batches(train, recipe.batch_size, recipe.sampling, whole_only=recipe.last_batch)
+    total = sum(map(len, batches))
     model.train()
     seen = correct = 0
     loss_sum = rate = 0.0
-    for number, (x_BTI, y_B, lengths_B) in enumerate(train.batches(recipe.batch_size, order_N)):
-        rate = _set_rate(training, training.epoch * batches + number, recipe.epochs * batches)
+    for number, indices_B in enumerate(batches):
+        rate = _set_rate(training, training.epoch * len(batches) + number, recipe.epochs * len(batches))
+        x_BTI, y_B, lengths_B = train.batch(indices_B)
+        if recipe.augment.active:
+            x_BTI, lengths_B = recipe.augment(x_BTI, lengths_B, recipe.layout, values=recipe.values)
         logits_BK = model(x_BTI, lengths_B)
-        loss = functional.cross_entropy(logits_BK, y_B, label_smoothing=recipe.label_smoothing)
+        loss = recipe.loss(logits_BK, y_B)
         loss_value = loss.item()
         if not math.isfinite(loss_value):
-            where = f"at batch {number + 1} of {batches}"
+            where = f"at batch {number + 1} of {len(batches)}"
             raise DivergedError(_diverged(training, "loss", loss_value, where))
         training.torch_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -162,9 +192,9 @@ def _train_one_epoch(
         seen += len(y_B)
         correct += int((logits_BK.argmax(dim=-1) == y_B).sum())
         loss_sum += loss_value * len(y_B)
-        on_batch(BatchProgress(training.epoch + 1, seen, len(order_N), correct))
+        on_batch(BatchProgress(training.epoch + 1, seen, total, correct))
     if recipe.last_batch:  # scored once more, with the weights that it has just changed
-        return evaluate(model, train.subset(order_N[-recipe.batch_size :])).score, rate
+        return evaluate(model, train.subset(batches[-1])).score, rate
     return Score(correct, seen, loss_sum / seen), rate
 
 

@@ -15,11 +15,18 @@ from typer.testing import CliRunner
 from rnnclf.cli import app
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the tests beside this one need a core, too
+    # the tests beside this one need a core, too
+    torch.set_num_threads(1)
+    os.environ["POLARS_MAX_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Any]
+
+REAL = Path(os.environ.get("RNNCLF_DATA", ROOT.parent / "shared" / "data"))
+needs_mnist = pytest.mark.skipif(
+    not (REAL / "MNIST" / "raw").is_dir(), reason=f"the MNIST files are not in {REAL}; RNNCLF_DATA names them"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from rnnclf.checkpoint import FORMAT, HEADER_LIMIT, fill, load, read_header, sav
 from rnnclf.errors import CheckpointError, OutputError
 from rnnclf.model import SequenceClassifier
 
-HEADER = {"config": {"cell": "gru"}, "classes": ["a", "b"], "input_size": 2, "fingerprint": "f", "epoch": 3}
+DATA = {"classes": ["a", "b"], "input_size": 2, "preparation": {}, "reading": {}, "fingerprint": "f"}
+HEADER = {"config": {"cell": "gru"}, **DATA, "epoch": 3}
 
 
 def classifier(name="gru", seed=0, hidden=3):
@@ -240,7 +241,7 @@ def test_missing_file_and_folder_are_refused(reader, tmp_path):
     assert "Is a directory" in refused(tmp_path, reader)
 
 
-@pytest.mark.parametrize("version", [0, 2, 1.5, "1", None, [], {}, -(10**30)])
+@pytest.mark.parametrize("version", [0, 1, 3, 1.5, "1", None, [], {}, -(10**30)])
 @pytest.mark.parametrize("reader", [load, read_header])
 def test_other_formats_are_refused_by_their_number(reader, version, tmp_path):
     (tmp_path / "it").write_bytes(with_metadata(json.dumps({**HEADER, "format": version})))

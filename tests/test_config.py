@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ from rnnclf.hydra_app import load_config, overridden
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 
-SMALL = ["dataset=digits", "dataset.validation=30", "dataset.test=1500", "hidden=4", "epochs=2", "threads=1"]
+SMALL = ["hidden=4", "epochs=2", "threads=1"]
+SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,9 @@ def test_overridden_refuses_what_is_no_plain_value(word):
 
 # Every key, with a value that must change the outcome of a small run, and what must be set beside it.
 # `{}` stands for the keys whose effect is shown elsewhere: test_data.py, test_cli.py.
+TABLE = ["dataset=table", "dataset.path=DATA/one.csv", "dataset.normalise=none"]
+ARRAYS = ["dataset=arrays", "dataset.path=DATA/x.npy", "dataset.normalise=none"]
+
 CHANGES: dict[str, list[str]] = {
     "cell": ["cell=lstm"],
     "optimizer": ["optimizer=sgd"],
@@ -166,6 +171,9 @@ CHANGES: dict[str, list[str]] = {
     "batch_size": ["batch_size=20"],
     "clip": ["clip=0.01"],
     "label_smoothing": ["label_smoothing=0.1"],
+    "class_weights": ["class_weights=balanced"],
+    "focal": ["focal=2"],
+    "sampling": ["sampling=balanced"],
     "protocol": ["protocol=tutorial"],
     "seed": ["seed=1"],
     "cell.hidden_size": ["cell.hidden_size=5"],
@@ -188,17 +196,79 @@ CHANGES: dict[str, list[str]] = {
     "dataset.test": ["dataset.test=1400"],
     "dataset.split": ["dataset.split=first"],
     "dataset.split_seed": ["dataset.split_seed=1"],
+    "dataset.folds": ["dataset.folds=3"],
+    "dataset.fold": ["dataset.folds=3", "dataset.fold=1"],
+    "dataset.normalise": ["dataset.normalise=standard"],
+    "dataset.sequence": ["dataset.sequence=columns"],
+    "dataset.patch": ["dataset.sequence=patches", "dataset.patch=2"],
+    "dataset.permutation": ["dataset.sequence=pixels", "dataset.permutation=bitrev"],
+    "dataset.path": [*TABLE, "dataset.path=DATA/other.csv"],
+    "dataset.test_path": [*TABLE, "dataset.test_path=DATA/other.csv"],
+    "dataset.missing": [*TABLE, "dataset.path=DATA/gaps.csv", "dataset.missing=mask"],
+    "dataset.form": [*TABLE, "dataset.form=wide"],
+    "dataset.id": [*TABLE, "dataset.id=number"],
+    "dataset.time": [*TABLE, "dataset.time=later"],
+    "dataset.label": [*TABLE, "dataset.label=colour"],
+    "dataset.channels": [*TABLE, "dataset.channels=[x0]"],
+    "dataset.group": [*TABLE, "dataset.group=ward"],
+    "dataset.split_column": [*TABLE, "dataset.split_column=part"],
+    "dataset.delimiter": [*TABLE, "dataset.delimiter=semicolon"],
+    "dataset.labels": [*ARRAYS, "dataset.labels=DATA/z.npy"],
+    "dataset.axes": [*ARRAYS, "dataset.axes=NCT"],
+    "augment": ["augment=image"],
+    "augment.shift": ["augment=image", "augment.shift=3"],
+    "augment.rotate": ["augment=image", "augment.rotate=90"],
+    "augment.scale": ["augment=image", "augment.scale=0.5"],
+    "augment.shear": ["augment=image", "augment.shear=30"],
+    "augment.elastic": ["augment=image", "augment.elastic=34"],
+    "augment.elastic_sigma": ["augment=image", "augment.elastic=34", "augment.elastic_sigma=1"],
+    "augment.flip": ["augment=image", "augment.flip=0.5"],
+    "augment.jitter": ["augment=series", "augment.jitter=0.5"],
+    "augment.time_warp": ["augment=series", "augment.time_warp=1"],
+    "augment.crop": ["augment=series", "augment.crop=0.5"],
+    "augment.time_mask": ["augment=series", "augment.time_mask=0.5"],
+    "augment.channel_drop": ["augment=series", "augment.channel_drop=0.5"],
 }
-SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine", "dataset.root"}
+SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
+# test_data_images.py shows these, with files like the published ones
+SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_cells.py proves for every cell that each of its options changes it
 OPTIONS_OF_CELLS = {f"cell.{option.name}" for _, kind in GROUPS["cell"].items() for option in fields(kind)}
 
 
 @functools.cache
+def own_data() -> Path:
+    """A table whose columns could be used in more than one way, a second such, and arrays."""
+    folder = Path(tempfile.mkdtemp())
+    random = np.random.default_rng(0)
+    for name in ("one", "other", "gaps"):
+        rows = ["id,number,time,later,x0,x1,label,colour,person,ward,part"]
+        for n in range(60):
+            part = ("train", "validation", "test")[n % 5 % 3]
+            for t in range(6):
+                values = random.normal(n % 2, 1, 2)
+                times = f"{t},{5 - t}"  # the one backwards to the other
+                last = f"{'ab'[n % 2]},{'rg'[n // 2 % 2]},p{n // 3},w{n // 5},{part}"
+                rows.append(f"{n},{59 - n},{times},{values[0]},{values[1]},{last}")
+        if name == "gaps":
+            rows[4] = rows[4].replace(rows[4].split(",")[5], "")
+        (folder / f"{name}.csv").write_text("\n".join(rows))
+    np.save(folder / "x.npy", random.normal(size=(40, 3, 4)))
+    np.save(folder / "y.npy", np.arange(40) % 2)
+    np.save(folder / "z.npy", np.arange(40) // 2 % 2)
+    return folder
+
+
+@functools.cache
 def outcome(*words: str) -> str:
-    """All that a run writes of its epochs, times left out."""
-    folder = RunFolder(Path(tempfile.mkdtemp(dir=Path.cwd())))
-    report = train(load_config([*SMALL, *words]), folder)
+    """All that a run writes of its epochs, times left out; or why there is none."""
+    base = SMALL if any("dataset=" in word for word in words) else [*SMALL, *SMALL_DIGITS]
+    try:
+        config = load_config([*base, *(word.replace("DATA", str(own_data())) for word in words)])
+        folder = RunFolder(Path(tempfile.mkdtemp(dir=Path.cwd())))
+        report = train(config, folder)
+    except RnnclfError as error:
+        return str(error)
     rows = [line.rpartition(",")[0] for line in folder.epochs.read_text().splitlines()]
     return "\n".join([*rows, str(report.scores)])
 

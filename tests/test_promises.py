@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.test_data import REAL, needs_mnist
+from tests.conftest import REAL, needs_mnist
 
 
 def accuracy_of(cli, *words: str) -> float:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from rnnclf import checkpoint, training
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset
+from rnnclf.data import sequences as sequences_of
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, OneCycle, RMSprop
@@ -26,7 +27,12 @@ def sequences(count=30, seed=0, ragged=False):
     y_N = torch.arange(count) % CLASSES
     x_NTI = torch.randn(count, STEPS, INPUT, generator=generator) + y_N[:, None, None]
     lengths_N = torch.randint(1, STEPS + 1, (count,), generator=generator) if ragged else None
-    return SequenceDataset(x_NTI, y_N, ("a", "b", "c"), lengths_N)
+    return sequences_of(x_NTI, y_N, ("a", "b", "c"), lengths_N)
+
+
+def x_of(data: SequenceDataset) -> torch.Tensor:
+    """All sequences with their padding, (N, T, I)."""
+    return data.x_SI.view(-1, STEPS, INPUT)
 
 
 def classifier(name="basic", seed=0, hidden=6, **options):
@@ -145,7 +151,7 @@ def test_every_sequence_is_seen_once_per_epoch_in_a_new_order():
     trained(Training(model, recipe(epochs=2)), data)
     one_NTI, other_NTI = torch.cat(batches[:3]), torch.cat(batches[3:])
     assert not torch.equal(one_NTI, other_NTI)
-    wanted = data.x_NTI[:, 0, 0].sort().values
+    wanted = x_of(data)[:, 0, 0].sort().values
     assert torch.equal(one_NTI[:, 0, 0].sort().values, wanted)
     assert torch.equal(other_NTI[:, 0, 0].sort().values, wanted)
 
@@ -170,7 +176,7 @@ def test_last_batch_is_scored_with_the_weights_it_has_changed():
     data, fresh = sequences(), Training(classifier(), recipe(epochs=1, last_batch=True))
     batches = training_batches(fresh.model)
     (result,) = trained(fresh, data)
-    places = [int((data.x_NTI == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
+    places = [int((x_of(data) == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
     assert len(batches) == 30 // 8
     assert result.train == evaluate(fresh.model, data.subset(torch.tensor(places))).score
 
@@ -223,7 +229,7 @@ def test_clip_leaves_small_gradients_alone():
 def test_gradients_are_those_of_the_loss_without_clip():
     fresh, data = Training(classifier(), recipe(epochs=1, batch_size=30)), sequences()
     norms = gradient_norms(fresh)
-    loss = functional.cross_entropy(fresh.model(data.x_NTI), data.y_N)
+    loss = functional.cross_entropy(fresh.model(x_of(data)), data.y_N)
     gradients = torch.autograd.grad(loss, list(fresh.model.parameters()))
     trained(fresh, data)
     assert norms == pytest.approx([torch.cat([g.flatten() for g in gradients]).norm().item()])
@@ -235,17 +241,52 @@ def test_label_smoothing_equals_its_formula():
     fresh = Training(classifier(), recipe(epochs=1, batch_size=30, label_smoothing=share))
     data = sequences()
     with torch.no_grad():
-        log_p_NK = fresh.model(data.x_NTI).log_softmax(dim=-1)
+        log_p_NK = fresh.model(x_of(data)).log_softmax(dim=-1)
     target_NK = functional.one_hot(data.y_N, CLASSES) * (1 - share) + share / CLASSES
     (result,) = trained(fresh, data)
     assert result.train.loss == pytest.approx(-(target_NK * log_p_NK).sum(dim=-1).mean().item())
+
+
+def test_weighted_loss_is_the_weighted_mean():
+    weights, (logits_BK, y_B) = (0.5, 1.0, 4.0), some_logits()
+    w_B = [weights[y] for y in y_B]
+    expected = sum(-w * math.log(p) for w, p in zip(w_B, right(logits_BK, y_B), strict=True)) / sum(w_B)
+    assert recipe(class_weights=weights).loss(logits_BK, y_B).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 4.0)])
+def test_focal_loss_equals_its_formula(gamma, weights):
+    logits_BK, y_B = some_logits()
+    w_B = [weights[y] if weights else 1.0 for y in y_B]
+    parts = zip(w_B, right(logits_BK, y_B), strict=True)
+    expected = sum(-w * (1 - p) ** gamma * math.log(p) for w, p in parts) / sum(w_B)
+    loss = recipe(focal=gamma, class_weights=weights).loss(logits_BK, y_B)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_loss_has_gradients_where_all_is_right():
+    logits_BK = torch.tensor([[80.0, 0.0, 0.0]], requires_grad=True)
+    recipe(focal=0.5).loss(logits_BK, torch.tensor([0])).backward()
+    assert logits_BK.grad.isfinite().all()
+
+
+def some_logits():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(20, CLASSES, generator=generator), torch.arange(20) % CLASSES
+
+
+def right(logits_BK, y_B):
+    """The probability of the right class of each, one after the other."""
+    for logits_K, y in zip(logits_BK.tolist(), y_B.tolist(), strict=True):
+        yield math.exp(logits_K[y]) / sum(map(math.exp, logits_K))
 
 
 def test_validation_loss_is_without_label_smoothing():
     fresh, data = Training(classifier(), recipe(epochs=1, label_smoothing=0.5)), sequences()
     (result,) = trained(fresh, data)
     with torch.no_grad():
-        expected = functional.cross_entropy(fresh.model(data.x_NTI), data.y_N).item()
+        expected = functional.cross_entropy(fresh.model(x_of(data)), data.y_N).item()
     assert result.validation.loss == pytest.approx(expected)
 
 
@@ -272,7 +313,7 @@ def test_advice_names_clip_only_where_it_would_help():
 
 def test_nan_in_the_data_is_named_where_it_is_met():
     data = sequences()
-    data.x_NTI[17, 2, 0] = math.nan
+    x_of(data)[17, 2, 0] = math.nan
     torch.manual_seed(1)
     batch = int((torch.randperm(len(data)) == 17).nonzero()) // 8 + 1
     with pytest.raises(DivergedError, match=f"The loss became nan in epoch 1, at batch {batch} of 4"):
@@ -281,7 +322,7 @@ def test_nan_in_the_data_is_named_where_it_is_met():
 
 def test_diverged_weights_are_as_they_were_before_the_batch():
     data = sequences()
-    data.x_NTI[:] = math.nan
+    x_of(data)[:] = math.nan
     fresh = Training(classifier(), recipe())
     with pytest.raises(DivergedError, match="batch 1 of 4"):
         trained(fresh, data)
@@ -315,7 +356,8 @@ RESUMED = {name: kind() for name, kind in OPTIMIZERS.items()} | {
     "sgd without momentum": SGD(momentum=0.0),
     "rmsprop with momentum": RMSprop(momentum=0.5),
 }
-HEADER = {"config": {}, "classes": ["a", "b", "c"], "input_size": INPUT, "fingerprint": "", "epoch": 2}
+DATA = {"classes": ["a", "b", "c"], "input_size": INPUT, "preparation": {}, "reading": {}, "fingerprint": ""}
+HEADER = {"config": {}, **DATA, "epoch": 2}
 on_every_device = pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
@@ -393,8 +435,8 @@ def plainly_evaluated(model, data):
     counts = [[0] * CLASSES for _ in range(CLASSES)]
     losses = []
     for n in range(len(data)):
-        length = STEPS if data.lengths_N is None else int(data.lengths_N[n])
-        logits_1K = model(data.x_NTI[n : n + 1, :length])
+        length = int(data.lengths_N[n])
+        logits_1K = model(x_of(data)[n : n + 1, :length])
         counts[data.y_N[n]][logits_1K.argmax()] += 1
         losses.append(functional.cross_entropy(logits_1K, data.y_N[n : n + 1]).item())
     return tuple(map(tuple, counts)), sum(losses) / len(losses)

@@ -46,7 +46,7 @@ def _overview(results: Sequence[Evaluated]) -> RenderableType:
     """A row a checkpoint; what they all share stands once, above."""
     paths = [_folder(result) for result in results]
     above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
-    data = {f"{result.config.dataset.name} {result.split}" for result in results}
+    data = {f"{result.config.dataset.title()} {result.split}" for result in results}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     if len(results) > 1:
         table.add_column("checkpoint", overflow="fold")
@@ -59,7 +59,7 @@ def _overview(results: Sequence[Evaluated]) -> RenderableType:
         score = result.evaluation.score
         names = [str(path.relative_to(above))] if len(results) > 1 else []
         names.append(f"{result.config.cell.name} {result.config.cell.hidden_size}")
-        names += [f"{result.config.dataset.name} {result.split}"] if len(data) > 1 else []
+        names += [f"{result.config.dataset.title()} {result.split}"] if len(data) > 1 else []
         table.add_row(
             *names,
             Text(percent(score.accuracy), style="bold green" if score.accuracy == highest else ""),

@@ -25,6 +25,8 @@ from rnnclf.console.screen import (
 from rnnclf.training import BatchProgress, EpochResult
 from rnnclf.workflows.train import Report, RunFacts, Watcher
 
+SLOW = 5.0  # seconds of reading data, after which a line says how far it is
+
 
 @contextmanager
 def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
@@ -48,7 +50,7 @@ def _facts_in_words(facts: RunFacts) -> str:
     if config.bidirectional:
         model += ", bidirectional"
     data = f"{sizes['train']:,}/{sizes['validation']:,}/{sizes['test']:,}"
-    return f"{model}; {facts.parameters:,} parameters; {config.dataset.name} {data}; {facts.device}"
+    return f"{model}; {facts.parameters:,} parameters; {config.dataset.title()} {data}; {facts.device}"
 
 
 class PlainDisplay(Watcher):
@@ -57,9 +59,19 @@ class PlainDisplay(Watcher):
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.epochs = 0
+        self.told = time.perf_counter()
+
+    def reading(self, what: str, share: float) -> None:
+        if time.perf_counter() - self.told > SLOW:
+            self.told = time.perf_counter()
+            print_plain(f"{self.prefix}{what}: {share:.0%}")
 
     def started(self, facts: RunFacts) -> None:
         self.epochs = facts.config.epochs
+        for sentence in facts.notes:
+            print_plain(f"{self.prefix}{sentence}")
+        for sentence in facts.warnings:
+            print_plain(f"{self.prefix}warning: {sentence}")
         print_plain(f"{self.prefix}{_facts_in_words(facts)} (train / validation / test)")
         if facts.config.protocol == "tutorial":
             print_plain(
@@ -85,7 +97,7 @@ class LiveDisplay(Watcher):
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("[dim]accuracy[/] {task.fields[accuracy]}"),
+            TextColumn("{task.fields[accuracy]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("[dim]left[/]"),
             TimeRemainingColumn(compact=True),
@@ -106,10 +118,21 @@ class LiveDisplay(Watcher):
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
+    def reading(self, what: str, share: float) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task(what, total=1, accuracy="", speed="")
+        self.progress.update(self.task, description=what, completed=share)
+
     def started(self, facts: RunFacts) -> None:
+        if self.task is not None:  # of the reading
+            self.progress.remove_task(self.task)
         self.epochs = facts.config.epochs
         self.tutorial = facts.config.protocol == "tutorial"
         console = self.progress.console
+        for sentence in facts.notes:
+            console.print(Text(sentence, style="dim"))
+        for sentence in facts.warnings:
+            console.print(Text(sentence, style="yellow"))
         console.print(Text(_facts_in_words(facts), style="dim"))
         train = "batch loss" if self.tutorial else "train loss"
         last = "test" if self.tutorial else "rate"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 
 from rnnclf import checkpoint
 from rnnclf.config import Config, from_plain
-from rnnclf.data import SPLITS, SplitName, Splits
-from rnnclf.data.mnist import MNIST
+from rnnclf.data import SPLITS, Learned, SequenceDataset, Source
+from rnnclf.data.preparation import Preparation
 from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import overridden, parsed
@@ -25,6 +25,8 @@ from rnnclf.workflows.runs import RunFolder, checkpoints_in, read_json, write_cs
 from rnnclf.workflows.train import build_model
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "plugins")  # all else is fixed by the checkpoint
+READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")  # of dataset: fixed, too
+ALL = "all"  # the split that is all sequences
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Evaluated:
     config: Config
     parameters: int
     epoch: int
-    split: SplitName
+    split: str
+    """train, validation, test, or all."""
     evaluation: Evaluation
     seconds: float
     recorded_correct: int | None
@@ -66,14 +69,21 @@ class Evaluated:
 
 @dataclass
 class _Loader:
-    """Data sets by their options, so that a sweep's checkpoints share one reading."""
+    """The split that is asked for, by the options of its source and by what was learned: a sweep's
+    checkpoints share one reading."""
 
-    loaded: dict[str, Splits] = field(default_factory=dict)
+    split: str
+    loaded: dict[str, tuple[SequenceDataset, str]] = field(default_factory=dict)
 
-    def __call__(self, config: Config) -> Splits:
-        key = repr(config.dataset)
+    def __call__(self, source: Source, learned: Learned) -> tuple[SequenceDataset, str]:
+        """The sequences, and the fingerprint of all that was read."""
+        key = repr((source, learned))
         if key not in self.loaded:
-            self.loaded[key] = config.dataset.load()
+            if self.split == ALL:
+                self.loaded[key] = source.load_whole(learned)
+            else:
+                splits = source.load(learned)
+                self.loaded[key] = splits[self.split], splits.fingerprint  # type: ignore[index]
         return self.loaded[key]
 
 
@@ -85,8 +95,8 @@ def evaluate(paths: list[Path], words: list[str]) -> list[Evaluated]:
     """
     split, overrides = _split_and_overrides(words)
     files = [file for path in paths for file in checkpoints_in(path)]
-    load = _Loader()
-    return [_evaluate_one(file, split, overrides, load) for file in files]
+    load = _Loader(split)
+    return [_evaluate_one(file, overrides, load) for file in files]
 
 
 def save(results: list[Evaluated], base: Path) -> Path:
@@ -113,13 +123,12 @@ def save(results: list[Evaluated], base: Path) -> Path:
     return folder
 
 
-def _split_and_overrides(words: list[str]) -> tuple[SplitName, list[str]]:
+def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
     values = parsed(words)
-    split = values.pop("split", "test")
-    if split not in SPLITS:
-        raise ConfigError(
-            f"split must be train, validation or test, got '{split}'.{did_you_mean(str(split), SPLITS)}"
-        )
+    split = str(values.pop("split", "test"))
+    if split not in (*SPLITS, ALL):
+        hint = did_you_mean(split, (*SPLITS, ALL))
+        raise ConfigError(f"split must be train, validation, test or all, got '{split}'.{hint}")
     for key in values:
         if key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
@@ -131,28 +140,32 @@ def _split_and_overrides(words: list[str]) -> tuple[SplitName, list[str]]:
     return split, [word for word in words if not word.startswith("split=")]
 
 
-def _evaluate_one(file: Path, split: SplitName, overrides: list[str], load: _Loader) -> Evaluated:
+def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     started = time.perf_counter()
     saved = checkpoint.load(file)
-    config = overridden(_config_of(saved), overrides)
+    trained = _config_of(saved)
+    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
+    learned = _learned(saved, config)
     device = machine.prepare(config)
-    splits = load(config)
-    input_size, classes = _fit_to_data(saved, splits)
     with torch.device("meta"):
-        model = build_model(config, input_size, len(classes))
+        model = build_model(config, learned.preparation.input_size, len(learned.classes))
     checkpoint.fill(model, saved)
-    evaluation = evaluate_model(model.to(device), splits[split].to(device))
-    other_data = splits.fingerprint != saved.header["fingerprint"]
+    try:
+        data, fingerprint = load(config.dataset, learned)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    evaluation = evaluate_model(model.to(device), data.to(device))
+    other_data = fingerprint != saved.header["fingerprint"]
     recorded = read_json(RunFolder(file.parent).results) if file.name == "best.safetensors" else {}
     return Evaluated(
         path=file,
         config=config,
         parameters=model.parameter_count(),
         epoch=int(saved.header["epoch"]),
-        split=split,
+        split=load.split,
         evaluation=evaluation,
         seconds=time.perf_counter() - started,
-        recorded_correct=None if other_data else recorded.get(split, {}).get("correct"),
+        recorded_correct=None if other_data else recorded.get(load.split, {}).get("correct"),
         other_data=other_data,
     )
 
@@ -163,28 +176,54 @@ def _config_of(saved: checkpoint.Checkpoint) -> Config:
     except (RnnclfError, KeyError, TypeError, AttributeError) as error:
         own = " If it is your own, name its module: plugins=[my_module]." if "No cell" in str(error) else ""
         raise CheckpointError(f"{saved.path}: {error}{own}") from error
-    if isinstance(config.dataset, MNIST) and config.dataset.root and not Path(config.dataset.root).is_dir():
-        config.dataset.root = None  # trained on another machine: the files are the same everywhere
+    root = getattr(config.dataset, "root", None)
+    if root is not None and not Path(root).is_dir():
+        # trained on another machine: the files are the same everywhere
+        config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
     if config.device not in ("auto", *machine.devices()):
         config.device = "auto"  # likewise
     return config
 
 
-def _fit_to_data(saved: checkpoint.Checkpoint, splits: Splits) -> tuple[int, tuple[str, ...]]:
-    input_size, classes = saved.header["input_size"], tuple(saved.header["classes"])
-    data = splits.train
-    if input_size != data.input_size:
-        raise CheckpointError(
-            f"{saved.path} was trained on sequences of {input_size} features a step;"
-            f" these have {data.input_size}."
+def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Config:
+    """The config with its data read as the model was taught to read them.
+
+    Raises ConfigError where `words` ask for another reading.
+    """
+    kinds = ["series" if c.dataset.layout() is None else "pictures" for c in (trained, config)]
+    if kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"The model was trained on {kinds[0]} ({trained.dataset.title()}):"
+            f" it cannot be evaluated on {kinds[1]} ({config.dataset.title()})."
         )
-    if classes != data.classes:
-        raise CheckpointError(
-            f"{saved.path} knows the classes {_listed(classes)}; these data have {_listed(data.classes)}."
-        )
-    return input_size, classes
+    asked = parsed(words)
+    own = {
+        key: getattr(trained.dataset, key)
+        for key in READING
+        if hasattr(trained.dataset, key) and hasattr(config.dataset, key)
+    }
+    for key, value in own.items():
+        if f"dataset.{key}" in asked and getattr(config.dataset, key) != value:
+            raise ConfigError(
+                f"The model was trained with dataset.{key}={value}: it cannot be evaluated with"
+                f" dataset.{key}={asked[f'dataset.{key}']}."
+            )
+    return replace(config, dataset=replace(config.dataset, **own))
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:12])
-    return f"{shown} … ({len(names)})" if len(names) > 12 else shown
+def _learned(saved: checkpoint.Checkpoint, config: Config) -> Learned:
+    """What the checkpoint says of its data. Raises CheckpointError where they are read in another way."""
+    try:
+        preparation = Preparation.from_plain(saved.header["preparation"])
+    except ConfigError as error:
+        raise CheckpointError(f"{saved.path} is damaged: {error}") from error
+    then, now = saved.header["reading"], config.dataset.reading()
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key):
+            raise CheckpointError(
+                f"{saved.path} was trained with {key} {then.get(key)} of the data;"
+                f" these are read with {key} {now.get(key)}."
+            )
+    if saved.header["input_size"] != preparation.input_size:
+        raise CheckpointError(f"{saved.path} is damaged: its preparation does not fit its model.")
+    return Learned(preparation, tuple(map(str, saved.header["classes"])))

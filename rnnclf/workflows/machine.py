@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import rnnclf
@@ -39,6 +40,8 @@ def prepare(config: Config) -> torch.device:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     keep_freed_memory()
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # looks for the smallest number once, and would warn if there were none by then
     # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
     torch.set_flush_denormal(True)
     present = devices()

@@ -11,7 +11,7 @@ import torch
 
 from rnnclf import __version__, checkpoint
 from rnnclf.config import Config
-from rnnclf.data import Splits
+from rnnclf.data import SequenceDataset, Splits
 from rnnclf.files import write_json
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
@@ -32,10 +32,17 @@ class RunFacts:
     sizes: dict[str, int]
     """Sequences of each split."""
     device: str
+    notes: tuple[str, ...] = ()
+    """What was guessed or found in the data."""
+    warnings: tuple[str, ...] = ()
+    """What makes the scores doubtful."""
 
 
 class Watcher:
     """Is told how a run goes. This one does nothing; the console's draw."""
+
+    def reading(self, what: str, share: float) -> None:
+        """The data are being read: what is done, and which share of it, from 0 to 1."""
 
     def started(self, facts: RunFacts) -> None:
         """The data are read, the model is built."""
@@ -87,7 +94,9 @@ def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Re
     watch = watch or Watcher()
     started = time.perf_counter()
     device = machine.prepare(config)
-    splits = config.dataset.load()
+    layout = config.dataset.layout()
+    config.augment.refuse_what_does_not_fit(layout)
+    splits = config.dataset.load(progress=watch.reading)
     write_json(folder.provenance, machine.provenance(device, splits.fingerprint))
 
     shape = splits.train.input_size, len(splits.train.classes)
@@ -96,10 +105,21 @@ def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Re
     model = build_model(config, *shape).to(device)
     parts = {name: splits[name].to(device) for name in ("train", "validation", "test")}
     sizes = {name: len(part) for name, part in parts.items()}
-    watch.started(RunFacts(config, model.parameter_count(), sizes, machine.device_in_words(device)))
+    for sentence in (*splits.notes, *splits.warnings):
+        log.info("%s", sentence)
+    watch.started(
+        RunFacts(
+            config,
+            model.parameter_count(),
+            sizes,
+            machine.device_in_words(device),
+            splits.notes,
+            splits.warnings,
+        )
+    )
 
     tutorial = config.protocol == "tutorial"
-    training = Training(model, _recipe(config))
+    training = Training(model, _recipe(config, splits))
     epochs: list[EpochResult] = []
     best: EpochResult | None = None
     for result in fit(training, parts["train"], parts["validation"], watch.batch):
@@ -138,6 +158,8 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
         "format": 1,
         "cell": config.cell.name,
         "dataset": config.dataset.name,
+        "data": config.dataset.title(),
+        "reading": config.dataset.reading(),
         "hidden": config.cell.hidden_size,
         "parameters": model.parameter_count(),
         "seed": config.seed,
@@ -145,7 +167,8 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
     }
 
 
-def _recipe(config: Config) -> Recipe:
+def _recipe(config: Config, splits: Splits) -> Recipe:
+    preparation = splits.learned.preparation
     return Recipe(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -153,8 +176,20 @@ def _recipe(config: Config) -> Recipe:
         schedule=config.schedule,
         clip=config.clip,
         label_smoothing=config.label_smoothing,
+        class_weights=_balanced_weights(splits.train) if config.class_weights == "balanced" else None,
+        focal=config.focal,
+        sampling=config.sampling,
+        augment=config.augment,
+        layout=config.dataset.layout(),
+        values=len(preparation.channels) if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
     )
+
+
+def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:
+    """For each class N / (K · its members), so that all weigh the same together and the mean is 1."""
+    members_K = torch.bincount(train.y_N.cpu(), minlength=len(train.classes)).clamp(min=1)
+    return tuple((len(train) / (len(train.classes) * members_K)).tolist())
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
@@ -184,6 +219,8 @@ def _header(config: Config, splits: Splits, result: EpochResult) -> dict[str, An
         "classes": list(splits.train.classes),
         "input_size": splits.train.input_size,
         "steps": splits.train.steps,
+        "preparation": splits.learned.preparation.to_plain(),
+        "reading": config.dataset.reading(),
         "fingerprint": splits.fingerprint,
         "epoch": result.epoch,
         "metrics": {"validation": result.validation.to_dict()},

@@ -1,0 +1,170 @@
+"""What was found in a data set: facts, findings, a picture of each class, the command that trains on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.console.screen import screen, short
+from rnnclf.workflows.data import Checked, Example
+
+if TYPE_CHECKING:
+    from rnnclf.data.images import PictureLayout
+    from rnnclf.data.recordings import Array
+
+CHANNELS = 20  # rows of the table
+CLASSES = 30  # rows of the table
+PICTURES = 10  # classes whose example is drawn
+LINES = 3  # channels of an example that are drawn
+BARS = "▁▂▃▄▅▆▇█"
+SHADES = " ░▒▓█"
+LINE_WIDTH = 60  # columns of a drawn channel at most
+PICTURE_ROWS = 10  # lines of a drawn picture at most
+
+
+@contextmanager
+def reading_display() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr that says what is being read, and goes when it is read; nothing without a terminal."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=1)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+def show_checked(found: Checked) -> None:
+    console = screen()
+    console.print(_headline(found))
+    for note in found.notes:
+        console.print(Text(note, style="dim"))
+    for finding in found.findings:
+        console.print(Text("! ", style="bold yellow").append(finding.sentence, style="not bold default"))
+    console.print(_channels(found))
+    console.print(_classes(found))
+    console.print(_examples(found, console.width))
+    if found.obstacle is None:
+        console.print(Text("To train on it:", style="bold"))
+        console.print(Text(f"  {found.line}", style="cyan"), soft_wrap=True)
+
+
+def show_made(path: Path) -> None:
+    console = screen()
+    console.print(Text(f"{short(path)} is written. Look at it, then train on it:"))
+    console.print(Text(f"  rnnclf data check {short(path)}", style="cyan"), soft_wrap=True)
+
+
+def _headline(found: Checked) -> Text:
+    low, middle, high = found.steps
+    steps = f"{high:,} steps" if low == high else f"{low:,} to {high:,} steps (median {middle:,})"
+    classes = len(next(iter(found.members.values())))
+    parts = [
+        f"{found.sequences:,} sequences of {steps}",
+        _counted(len(found.channels), "channel" if found.config.dataset.layout() is None else "feature"),
+        _counted(classes, "class"),
+    ]
+    if found.groups is not None:
+        parts.append(_counted(found.groups, "group"))
+    return Text(found.config.dataset.title(), style="bold").append(f": {', '.join(parts)}", style="not bold")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}{'es' if what.endswith('s') else 's'}"
+
+
+def _channels(found: Checked) -> RenderableType:
+    """A row a channel; pictures have pixels, whose facts nobody reads one by one."""
+    if found.config.dataset.layout() is not None:
+        return ""
+    table = _table("channel", "missing", "lowest", "mean", "deviation", "highest")
+    for channel in found.channels[:CHANNELS]:
+        numbers = (channel.low, channel.mean, channel.deviation, channel.high)
+        table.add_row(Text(channel.name), f"{channel.missing:,}", *(f"{number:.4g}" for number in numbers))
+    return _with_rest(table, len(found.channels) - CHANNELS, "channels")
+
+
+def _classes(found: Checked) -> RenderableType:
+    table = _table("class", *found.members)
+    names = list(next(iter(found.members.values())))
+    for name in names[:CLASSES]:
+        table.add_row(Text(name), *(f"{members[name]:,}" for members in found.members.values()))
+    table.add_section()
+    table.add_row("together", *(f"{sum(members.values()):,}" for members in found.members.values()))
+    return _with_rest(table, len(names) - CLASSES, "classes")
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _with_rest(table: Table, rest: int, what: str) -> RenderableType:
+    return (
+        Group(table, Text(f"… and {rest:,} more {what}; --json has all", style="dim")) if rest > 0 else table
+    )
+
+
+def _examples(found: Checked, width: int) -> RenderableType:
+    layout = found.config.dataset.layout()
+    if layout is not None:
+        pictures = [_picture(example, layout) for example in found.examples[:PICTURES]]
+        return Padding(Columns(pictures, padding=(0, 2)), (0, 0, 1, 0))
+    return _lines(found.examples[:PICTURES], [channel.name for channel in found.channels[:LINES]], width)
+
+
+def _lines(examples: Sequence[Example], channels: list[str], width: int) -> RenderableType:
+    """The first channels of an example of each class as lines, all to one scale a channel and one in time."""
+    import numpy as np
+
+    grid = Table.grid(padding=(0, 1))
+    longest = max(len(example.x_TC) for example in examples)
+    room = min(LINE_WIDTH, width - 4 - max(len(e.label) for e in examples) - max(map(len, channels)))
+    for example in examples:
+        for c, name in enumerate(channels):
+            values = np.concatenate([e.x_TC[:, c] for e in examples])
+            scale = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 1.0)
+            columns = max(round(len(example.x_TC) / longest * max(room, 10)), 1)
+            label = Text(example.label if c == 0 else "", style="bold")
+            line = drawn(example.x_TC[:, c], columns if longest > room else len(example.x_TC), scale)
+            grid.add_row(label, Text(name, style="dim"), Text(line, style="cyan"))
+    return Padding(grid, (0, 0, 1, 0))
+
+
+def drawn(x_T: Array, columns: int, scale: tuple[float, float]) -> str:
+    """A line of bars from the lowest to the highest of `scale`; a space where values are missing."""
+    import numpy as np
+
+    low, high = scale
+    text = ""
+    for part in np.array_split(x_T, min(columns, len(x_T))):
+        there = part[~np.isnan(part)]
+        share = (there.mean() - low) / (high - low) if len(there) and high > low else 0.5
+        text += BARS[min(int(share * len(BARS)), len(BARS) - 1)] if len(there) else " "
+    return text
+
+
+def _picture(example: Example, layout: PictureLayout) -> RenderableType:
+    """A picture in shades; a letter is about twice as high as wide."""
+    import numpy as np
+
+    flat = np.empty(layout.height * layout.width * layout.colours)
+    flat[layout.places_TI.ravel()] = example.x_TC.ravel()
+    light_HW = flat.reshape(layout.height, layout.width, layout.colours).mean(axis=2).repeat(2, axis=1)
+    rows = min(layout.height, PICTURE_ROWS)
+    columns = round(2 * rows * layout.width / layout.height)
+    lines = [example.label]
+    for band in np.array_split(light_HW, rows):
+        lights = (part.mean() for part in np.array_split(band, columns, axis=1))
+        lines.append("".join(SHADES[min(int(light * len(SHADES)), len(SHADES) - 1)] for light in lights))
+    return Text("\n".join(lines), no_wrap=True)

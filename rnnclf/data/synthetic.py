@@ -1,0 +1,165 @@
+"""Small made-up sequences to try things on: waves whose frequency tells the class. Torch-free.
+
+Shapes: N sequences, S steps of some of them, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rnnclf.data.recordings import Array, Progress, silent
+from rnnclf.errors import ConfigError, OutputError
+from rnnclf.options import Options, option
+
+CLASSES = ("calm", "quick", "hasty")
+CHUNK = 2000  # sequences made and written at a time
+GROUP = 5  # sequences of one person
+NOISE = 0.5  # deviation, in heights of a wave
+
+
+@dataclass
+class Waves(Options):
+    """Ragged sequences of noisy waves. One seed gives the same sequences in every format."""
+
+    sequences: int = option(300, "how many", low=2 * GROUP * len(CLASSES), high=100_000_000)
+    channels: int = option(3, "of each", low=1, high=10_000)
+    length: int = option(
+        60, "steps of a sequence in the mean; each has between half and one and a half of it", low=2
+    )
+    missing: float = option(0.05, "share of values left out", low=0, high=0.9)
+    seed: int = option(0, "of all that is drawn", low=0, high=2**32 - 1)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All sequences, some at a time."""
+        for first in range(0, self.sequences, CHUNK):
+            yield self._chunk(first, min(first + CHUNK, self.sequences))
+
+    def _chunk(self, first: int, last: int) -> Chunk:
+        import numpy as np
+
+        random = np.random.default_rng([self.seed, first])
+        numbers_n = np.arange(first, last)
+        labels_n = random.integers(0, len(CLASSES), last - first)
+        lengths_n = random.integers(self.length // 2, self.length + self.length // 2 + 1, last - first).clip(
+            1
+        )
+        steps = int(lengths_n.sum())
+        times_S = random.uniform(0.5, 1.5, steps).cumsum()
+        times_S -= np.repeat(times_S[lengths_n.cumsum() - lengths_n], lengths_n)
+        per_length_S = np.repeat(2.0 + 2.0 * labels_n, lengths_n) / self.length
+        phase_SC = np.repeat(random.uniform(0, 2 * np.pi, (last - first, self.channels)), lengths_n, axis=0)
+        faster_C = 1 + np.arange(self.channels) / self.channels
+        x_SC = np.sin(2 * np.pi * (times_S * per_length_S)[:, None] * faster_C + phase_SC)
+        x_SC += random.normal(0, NOISE, x_SC.shape)
+        x_SC[random.random(x_SC.shape) < self.missing] = np.nan
+        return Chunk(numbers_n, lengths_n, labels_n, times_S, x_SC.astype(np.float32))
+
+
+class Chunk(NamedTuple):
+    """Some of the sequences: their numbers, lengths and classes (N,), times (S,) and values (S, C)."""
+
+    numbers_N: Array
+    lengths_N: Array
+    labels_N: Array
+    times_S: Array
+    x_SC: Array
+
+
+def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
+    """Writes the sequences as what `path` is called: a table (.csv, .tsv, .parquet: a row a step), arrays
+    (.npz), or a folder with a folder a class and a file a sequence.
+
+    Raises ConfigError for any other name and where there is something of that name already.
+    """
+    write = WRITERS.get(path.suffix.lower())
+    if write is None:
+        known = ", ".join(filter(None, WRITERS))
+        raise ConfigError(f"{path.name}: a name ends in {known}, or in nothing for a folder of files.")
+    if path.exists():
+        raise ConfigError(f"{path} exists already: nothing is overwritten.")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(aside, waves, lambda done: progress(f"writing {path.name}", done / waves.sequences))
+        aside.replace(path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink(missing_ok=True)
+
+
+Told = Callable[[int], None]
+"""Is told how many sequences are written."""
+
+
+def _frame(chunk: Chunk) -> Any:
+    """A polars frame with a row a step."""
+    import numpy as np
+    import polars as pl
+
+    names_N = np.asarray(CLASSES)[chunk.labels_N]
+    columns = {
+        "id": np.repeat(chunk.numbers_N, chunk.lengths_N),
+        "person": np.repeat(chunk.numbers_N // GROUP, chunk.lengths_N),
+        "time": chunk.times_S.round(3),
+        **{f"x{c}": chunk.x_SC[:, c] for c in range(chunk.x_SC.shape[1])},
+        "label": np.repeat(names_N, chunk.lengths_N),
+    }
+    return pl.DataFrame(columns).with_columns(pl.col("^x[0-9]+$").fill_nan(None))
+
+
+def _write_text(separator: str) -> Callable[[Path, Waves, Told], None]:
+    def write(path: Path, waves: Waves, told: Told) -> None:
+        with open(path, "wb") as file:
+            for number, chunk in enumerate(waves.chunks()):
+                frame = _frame(chunk)
+                frame.write_csv(file, separator=separator, include_header=number == 0, float_precision=4)
+                told(int(chunk.numbers_N[-1]) + 1)
+
+    return write
+
+
+def _write_parquet(path: Path, waves: Waves, told: Told) -> None:
+    import polars as pl
+
+    pl.concat([_frame(chunk) for chunk in waves.chunks()]).write_parquet(path)
+    told(waves.sequences)
+
+
+def _write_npz(path: Path, waves: Waves, told: Told) -> None:
+    import numpy as np
+
+    chunks = list(waves.chunks())
+    lengths_N = np.concatenate([chunk.lengths_N for chunk in chunks])
+    x_NTC = np.zeros((len(lengths_N), int(lengths_N.max()), waves.channels), np.float32)
+    valid_NT = np.arange(x_NTC.shape[1]) < lengths_N[:, None]
+    x_NTC[valid_NT] = np.concatenate([chunk.x_SC for chunk in chunks])
+    names_N = np.asarray(CLASSES)[np.concatenate([chunk.labels_N for chunk in chunks])]
+    with open(path, "wb") as file:
+        np.savez(file, x=x_NTC, y=names_N, lengths=lengths_N)
+    told(waves.sequences)
+
+
+def _write_folder(path: Path, waves: Waves, told: Told) -> None:
+    for chunk in waves.chunks():
+        for (_, _, label), frame in _frame(chunk).group_by("id", "person", "label", maintain_order=True):
+            number = int(frame["id"][0])
+            (path / str(label)).mkdir(parents=True, exist_ok=True)
+            frame.drop("id", "person", "label").write_csv(
+                path / str(label) / f"p{number // GROUP}_{number}.csv", float_precision=4
+            )
+            told(number + 1)
+
+
+WRITERS: dict[str, Callable[[Path, Waves, Told], None]] = {
+    ".csv": _write_text(","),
+    ".tsv": _write_text("\t"),
+    ".parquet": _write_parquet,
+    ".npz": _write_npz,
+    "": _write_folder,
+}

@@ -1,0 +1,181 @@
+"""What data hold, before anything is trained on them. Torch-free."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnclf.config import Config
+from rnnclf.data import DATASETS, SPLITS, SplitName
+from rnnclf.data.base import leaks, refuse_one_class
+from rnnclf.data.findings import ChannelFacts, Finding, channel_facts, findings
+from rnnclf.data.own import OwnData
+from rnnclf.data.preparation import without_gaps
+from rnnclf.data.recordings import Array, Progress, Recordings, silent
+from rnnclf.data.splits import divide
+from rnnclf.data.survey import digests, moments
+from rnnclf.errors import DataError, RnnclfError
+from rnnclf.hydra_app.compose import load_config
+
+PARTICULAR = ("archive", "arrays")  # sources that know their own by more than a suffix: asked first
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One training sequence of a class, for a picture: x_TC as it was read, NaN where a value is missing."""
+
+    label: str
+    x_TC: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What was found in a data set."""
+
+    config: Config
+    words: tuple[str, ...]
+    """The words of the command line that choose the data and deal with what was found."""
+    sequences: int
+    steps: tuple[int, int, int]
+    """Of the shortest, the median and the longest sequence."""
+    even: bool
+    """Whether steps follow each other without times of their own."""
+    channels: tuple[ChannelFacts, ...]
+    members: dict[SplitName, dict[str, int]]
+    """How many sequences of each class are in each split."""
+    groups: int | None
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    obstacle: str | None
+    """Why these data cannot be divided and trained on as they are; None: they can."""
+    fingerprint: str
+    examples: tuple[Example, ...]
+
+    @property
+    def line(self) -> str:
+        """The command that trains on these data."""
+        return shlex.join(("rnnclf", "train", *self.words))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dataset": asdict(self.config.dataset),
+            "sequences": self.sequences,
+            "steps": dict(zip(("shortest", "median", "longest"), self.steps, strict=True)),
+            "channels": [asdict(channel) for channel in self.channels],
+            "classes": self.members,
+            "groups": self.groups,
+            "notes": self.notes,
+            "findings": [asdict(finding) for finding in self.findings],
+            "obstacle": self.obstacle,
+            "fingerprint": self.fingerprint,
+            "train": self.line,
+        }
+
+
+def check(words: list[str], progress: Progress = silent) -> Checked:
+    """Reads a data set and looks at all of it.
+
+    `words` are those of the train command; a word that is a path stands for the source that reads it.
+    Raises DataError or ConfigError for data that cannot be read; what only keeps them from being divided
+    is told in `obstacle`.
+    """
+    import numpy as np
+
+    words = [word for given in words for word in (_words_for(given) if _is_path(given) else [given])]
+    config = load_config(words)
+    recordings = config.dataset.read(progress)
+    found, hashes = moments(recordings, progress), digests(recordings, progress)
+    problems = findings(recordings, found, hashes)
+    try:
+        parts, warnings = _divided(config, recordings, progress)
+        obstacle = None
+    except RnnclfError as error:
+        parts, warnings, obstacle = {"train": np.arange(len(recordings))}, [], str(error)
+    helpful = [word for problem in problems for word in problem.words]
+    chosen = {word.split("=")[0] for word in words}
+    return Checked(
+        config=config,
+        words=(*words, *(word for word in helpful if word.split("=")[0] not in chosen)),
+        sequences=len(recordings),
+        steps=tuple(np.percentile(recordings.lengths_N, (0, 50, 100)).astype(int).tolist()),
+        even=recordings.times_S is None,
+        channels=channel_facts(recordings, found),
+        members=_members(recordings, parts),
+        groups=None if recordings.groups_N is None else len(np.unique(recordings.groups_N)),
+        notes=recordings.notes,
+        findings=(*(Finding(sentence) for sentence in warnings), *problems),
+        obstacle=obstacle,
+        fingerprint=hashes.fingerprint(recordings),
+        examples=_examples(recordings, parts["train"]),
+    )
+
+
+def _is_path(word: str) -> bool:
+    return "=" not in word or Path(word).exists()
+
+
+def _words_for(word: str) -> list[str]:
+    """The words that choose the source for a path."""
+    path = Path(word).expanduser()
+    if not path.exists():
+        raise DataError(f"{word} does not exist. Give a path, or words such as dataset=digits.")
+    kinds = [(name, kind) for name, kind in DATASETS.items() if issubclass(kind, OwnData)]
+    kinds.sort(key=lambda entry: entry[0] not in PARTICULAR)
+    for name, kind in kinds:
+        if kind.takes(path):
+            return [f"dataset={name}", f"dataset.path={_quoted(str(path))}"]
+    known = ", ".join(name for name, _ in kinds)
+    raise DataError(f"{word} looks like none of {known}: choose one with dataset=NAME dataset.path={word}.")
+
+
+def _quoted(path: str) -> str:
+    """A path as Hydra's grammar takes it."""
+    plain = all(character.isalnum() or character in "/-_.~+%@" for character in path)
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+    return path if plain else f"'{escaped}'"
+
+
+def _divided(
+    config: Config, recordings: Recordings, progress: Progress
+) -> tuple[dict[SplitName, Array], list[str]]:
+    """The three splits as training would have them, and what makes their scores doubtful."""
+    source = config.dataset
+    refuse_one_class(recordings)
+    missing = "mask" if source.missing == "error" else source.missing  # the line to use says so
+    recordings = without_gaps(recordings, missing)
+    parts = divide(recordings, source.plan())
+    return parts, leaks(digests(recordings, progress).digests_N, parts)
+
+
+def _members(recordings: Recordings, parts: dict[SplitName, Array]) -> dict[SplitName, dict[str, int]]:
+    import numpy as np
+
+    k = len(recordings.classes)
+    return {
+        name: dict(
+            zip(
+                recordings.classes,
+                np.bincount(recordings.labels_N[parts[name]], minlength=k).tolist(),
+                strict=True,
+            )
+        )
+        for name in SPLITS
+        if name in parts
+    }
+
+
+def _examples(recordings: Recordings, train: Array) -> tuple[Example, ...]:
+    """The first training sequence of each class."""
+    import numpy as np
+
+    labels_n = recordings.labels_N[train]
+    found = []
+    for k, label in enumerate(recordings.classes):
+        if (labels_n == k).any():
+            n = train[int((labels_n == k).argmax())]
+            start, length = recordings.starts_N[n], recordings.lengths_N[n]
+            x_TC = np.asarray(recordings.values_SC[start : start + length], np.float64)
+            found.append(Example(label, x_TC / recordings.unit))
+    return tuple(found)
