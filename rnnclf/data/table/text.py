@@ -69,9 +69,10 @@ class TextFile(TableFile):
             present = _delimiters_in(header)
             hint = f" It seems to be the {present[0]}: dataset.delimiter={present[0]}." if present else ""
             raise DataError(f"{place} has one column only: is the delimiter right?{hint}")
-        if all(_is_number(name) for name in names if name):
+        numbers = [name for name in names if _is_number(name)]
+        if len(numbers) == len(list(filter(None, names))) or len(set(numbers)) < len(numbers):
             raise DataError(
-                f"{place} holds numbers only: a header must come first, the names of the columns."
+                f"{place} seems to hold values: a header must come first, the names of the columns."
             )
         self._checked_names(names)
         if unnamed := [str(number) for number, name in enumerate(names, start=1) if not name]:
