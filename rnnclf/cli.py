@@ -303,6 +303,42 @@ def check_cell(
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    cells: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CELL",
+            help="Names of cells, or MODULE:CLASS; basic, lstm and gru if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    hidden: Annotated[int, typer.Option(help="Units of each layer.")] = 150,
+    batch: Annotated[int, typer.Option(help="Sequences of a training step.")] = 150,
+    inference_batch: Annotated[int, typer.Option(help="Sequences that are classified at once.")] = 1000,
+    length: Annotated[int, typer.Option(help="Steps of a sequence.")] = 28,
+    inputs: Annotated[int, typer.Option(help="Features of a step.")] = 28,
+    layers: Annotated[int, typer.Option(help="Layers on top of each other.")] = 1,
+    seconds: Annotated[float, typer.Option(help="For each measurement.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Annotated[str, typer.Option(help="Of the CPU, a number or auto.")] = "auto",
+    json: AsJson = False,
+) -> None:
+    """Measure the speed of cells on this machine, engine by engine. [cyan]bench lstm --hidden 64[/]"""
+    from rnnclf.console.bench import bench_display, show_benchmark
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows.bench import Bench
+    from rnnclf.workflows.bench import bench as workflow
+
+    use_stderr(json)
+    settings = Bench(hidden, batch, inference_batch, length, inputs, layers, seconds, device, threads)
+    with bench_display() as watch:
+        result = workflow(cells or ["basic", "lstm", "gru"], settings, watch)
+    show_benchmark(result)
+    if json:
+        print_json(result.to_dict())
+
+
 data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data, name="data", help="Look at your own data before training; make some to try things on.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional
 from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
-from rnnclf.engine import unroll
+from rnnclf.engine import choose, parts_of_batches, unroll
 from rnnclf.engine.plan import Plan
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
@@ -188,6 +189,18 @@ class SequenceClassifier(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def cores(self) -> AbstractContextManager[None]:
+        """Within it, the cores of a CPU are used as suits the engine: in the fused one each takes a part of
+        the batch through all layers' steps, in the others all take a part of each operation."""
+        device = self.head.weight.device.type
+        fused = all(
+            (choose(module.cell, device) if self.stack.engine == "auto" else self.stack.engine) == "fused"
+            for module in self.modules()
+            if isinstance(module, CellModule)
+        )
+        by_parts = fused and device == "cpu" and not self.stack.zoneout
+        return parts_of_batches() if by_parts else nullcontext()
 
 
 def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:

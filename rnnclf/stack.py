@@ -34,7 +34,9 @@ class Stack(Options):
     zoneout: float = option(
         0.0, "share of the numbers of the state that keep their old value at a step", low=0, below=1
     )
-    engine: str = option("auto", "what runs the cell along time", choices=("auto", "loop", "scan", "fft"))
+    engine: str = option(
+        "auto", "what runs the cell along time", choices=("auto", "loop", "fused", "native", "scan", "fft")
+    )
 
     def refuse_what_does_not_fit(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell cannot follow."""

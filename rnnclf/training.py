@@ -20,6 +20,7 @@ from rnnclf.data import PictureLayout, SequenceDataset
 from rnnclf.data.order import epoch_batches
 from rnnclf.errors import DivergedError
 from rnnclf.metrics import Evaluation, Score
+from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Optimizer, Schedule
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
@@ -96,7 +97,7 @@ class EpochResult:
 class Training:
     """A model on its way: what has to be kept to go on after an interruption."""
 
-    model: nn.Module
+    model: SequenceClassifier
     recipe: Recipe
     epoch: int = 0
     """Epochs done."""
@@ -153,7 +154,8 @@ def fit(
     """
     while training.epoch < training.recipe.epochs:
         started = time.perf_counter()
-        score, learning_rate = _train_one_epoch(training, train, on_batch)
+        with training.model.cores():
+            score, learning_rate = _train_one_epoch(training, train, on_batch)
         validated = evaluate(training.model, validation).score
         if not math.isfinite(validated.loss):
             raise DivergedError(
@@ -215,15 +217,16 @@ def _diverged(training: Training, what: str, value: float, where: str) -> str:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, data: SequenceDataset) -> Evaluation:
+def evaluate(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
     """Classifies every sequence of `data` and counts what was taken for what."""
     model.eval()
     k = len(data.classes)
     counts_KK = torch.zeros(k * k, dtype=torch.int64, device=data.y_N.device)
     loss_sum: Any = torch.zeros((), dtype=torch.float64)
-    for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
-        logits_BK = model(x_BTI, lengths_B)
-        counts_KK += torch.bincount(y_B * k + logits_BK.argmax(dim=-1), minlength=k * k)
-        loss_sum = loss_sum + functional.cross_entropy(logits_BK, y_B, reduction="sum").cpu().double()
+    with model.cores():
+        for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
+            logits_BK = model(x_BTI, lengths_B)
+            counts_KK += torch.bincount(y_B * k + logits_BK.argmax(dim=-1), minlength=k * k)
+            loss_sum = loss_sum + functional.cross_entropy(logits_BK, y_B, reduction="sum").cpu().double()
     rows = counts_KK.reshape(k, k).tolist()
     return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum.item() / len(data))

@@ -31,7 +31,10 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
         (["hiden=3"], "No key named 'hiden'. Did you mean 'hidden'?"),
         (["lr=0.1"], "No key named 'lr'. Did you mean 'optimizer.lr'?"),
         (["cell=gruu"], "No cell named 'gruu'. Did you mean 'gru'? All: rnnclf list cells."),
-        (["cell=lstm", "engine=scan"], "engine=scan cannot run cell=lstm, only loop can: use engine=auto."),
+        (
+            ["cell=lstm", "engine=scan"],
+            "engine=scan cannot run cell=lstm, only native or fused or loop can: use engine=auto.",
+        ),
         (["cell=mingru", "zoneout=0.1"], "cell=mingru does not allow that."),
         (
             ["cell=slstm", "cell.heads=4", "hidden=6"],

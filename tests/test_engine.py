@@ -161,8 +161,9 @@ def test_scan_takes_time_in_proportion_to_the_length():
 @pytest.mark.parametrize(
     ("name", "device", "every_step", "engine"),
     [
-        ("lstm", "cpu", True, "loop"),
-        ("lstm", "cuda", False, "loop"),
+        ("lstm", "cpu", True, "native"),
+        ("gru", "cpu", True, "fused"),
+        ("lstm", "cuda", False, "native"),
         ("mingru", "cpu", True, "scan"),
         ("mingru", "cuda", False, "scan"),
         ("lru", "cpu", True, "scan"),

@@ -23,6 +23,7 @@ from rnnclf.options import Component, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnnclf.cells.fused import FusedSteps
     from rnnclf.cells.module import CellModule
 
 State: TypeAlias = Any
@@ -200,6 +201,29 @@ class GatedCell(AffineCell):
             ),
             "bias": ParameterSpec((rows,), self.fill_bias),
         }
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        others = {"fused": "fused_steps", "native": "native_layer"}
+        return (*(name for name, method in others.items() if self.declares(method)), "loop")
+
+    def declares(self, method: str) -> bool:
+        """Whether the cell has this method and it fits its step: a class that redefines the step without the
+        method means something else."""
+        kinds = type(self).__mro__
+        places = [
+            next(place for place, kind in enumerate(kinds) if name in vars(kind))
+            for name in (method, "step", "inputs", "prepare")
+        ]
+        return kinds[places[0]] is not GatedCell and places[0] == min(places)
+
+    def fused_steps(self) -> type[FusedSteps]:
+        """The numberwise part of a step, forward and backward, for the fused engine."""
+        raise NotImplementedError(f"{type(self).__name__} declares no fused_steps().")
+
+    def native_layer(self) -> str:
+        """The name of torch's function for this cell, for the native engine."""
+        raise NotImplementedError(f"{type(self).__name__} declares no native_layer().")
 
     def fill_bias(self, bias: Tensor) -> None:
         zeros(bias)

@@ -11,6 +11,8 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnnclf.cells.fused import FusedSteps
+
 
 @dataclass
 class Basic(GatedCell):
@@ -29,6 +31,14 @@ class Basic(GatedCell):
     )
     family: ClassVar = "simple"
     gates: ClassVar[tuple[str, ...]] = ("h",)
+
+    def fused_steps(self) -> type[FusedSteps]:
+        from rnnclf.cells.fused import FusedBasic
+
+        return FusedBasic
+
+    def native_layer(self) -> str:
+        return f"rnn_{self.nonlinearity}"
 
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         a_BH = z.addmm(state, p.recurrent_weight.t())

@@ -12,6 +12,8 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnnclf.cells.fused import FusedSteps
+
 
 @dataclass
 class GRU(GatedCell):
@@ -52,6 +54,17 @@ class GRU(GatedCell):
         if self.reset == "before":
             return shared
         return {**shared, "candidate_bias": ParameterSpec((self.hidden_size,), zeros)}
+
+    def declares(self, method: str) -> bool:
+        return self.reset == "after" and super().declares(method)
+
+    def fused_steps(self) -> type[FusedSteps]:
+        from rnnclf.cells.fused import FusedGRU
+
+        return FusedGRU
+
+    def native_layer(self) -> str:
+        return "gru"
 
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         x_r, x_z, x_n = z.chunk(3, dim=-1)

@@ -11,6 +11,8 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnnclf.cells.fused import FusedSteps
+
 
 class LSTMState(NamedTuple):
     """The hidden state and the memory of an LSTM, both (B, H)."""
@@ -77,6 +79,19 @@ class LSTM(GatedCell):
     def initial_state(self, x_BI: Tensor) -> LSTMState:
         zeros_BH = x_BI.new_zeros(x_BI.shape[0], self.hidden_size)
         return LSTMState(zeros_BH, zeros_BH)
+
+    def fused_steps(self) -> type[FusedSteps]:
+        from rnnclf.cells.fused import FusedLSTM
+
+        return FusedLSTM
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        # oneDNN has an LSTM of its own, and of no other cell
+        return tuple(sorted(super().engines, key=lambda name: name != "native"))
+
+    def native_layer(self) -> str:
+        return "lstm"
 
     def step(self, p: Parameters, z: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         i, f, g, o = z.addmm(state.h, p.recurrent_weight.t()).chunk(4, dim=-1)

@@ -10,14 +10,18 @@ from torch import Tensor
 from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.engine.fft import fft
+from rnnclf.engine.fused import fused
 from rnnclf.engine.loop import Blend, loop
+from rnnclf.engine.native import native
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import scan
 from rnnclf.registry import Registry
 
 Engine = Callable[[CellModule, Tensor, Any, Plan], tuple[Tensor, Any]]
 
-ENGINES: Registry[Engine] = Registry("engine", {"loop": loop, "scan": scan, "fft": fft})
+ENGINES: Registry[Engine] = Registry(
+    "engine", {"loop": loop, "fused": fused, "native": native, "scan": scan, "fft": fft}
+)
 
 
 def unroll(
@@ -58,13 +62,15 @@ def unroll(
     return ENGINES[name](module, x_TBI, state, plan)
 
 
-def choose(cell: Cell, device: str, every_step: bool) -> str:
-    """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md.
+def choose(cell: Cell, device: str, every_step: bool = True) -> str:
+    """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
 
     A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted. A
     convolution whose last output alone is wanted is a weighted sum, which nothing beats; on a GPU a few
-    transforms beat many small steps.
+    transforms beat many small steps, and so does cuDNN.
     """
     if "fft" in cell.engines and (not every_step or device != "cpu"):
         return "fft"
+    if "native" in cell.engines and device != "cpu":
+        return "native"
     return cell.engines[0]

@@ -1,0 +1,335 @@
+"""How fast cells are on this machine, engine by engine, beside torch's own layers. Prints nothing.
+
+Shapes: B batch, T time, I inputs, H hidden, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rnnclf.cells import Cell, GatedCell
+from rnnclf.config import Config
+from rnnclf.engine import choose
+from rnnclf.errors import ConfigError
+from rnnclf.model import SequenceClassifier
+from rnnclf.optim import Adam
+from rnnclf.options import Options, option
+from rnnclf.stack import Stack
+from rnnclf.workflows.conformance import cell_named
+from rnnclf.workflows.machine import device_in_words, prepare, provenance
+
+CLASSES = 10
+WARM_UP, LEAST = 3, 5  # steps before the first that counts, and those that count at least
+PRODUCT = (4096, 1024, 1024)  # rows, inner, columns: large enough to show what the machine can do
+
+TORCH_LAYERS: dict[str, Callable[..., nn.Module]] = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+Watch = Callable[[str], None]
+
+
+@dataclass
+class Bench(Options):
+    """What is measured: the sizes of the model and its batches, and how long."""
+
+    hidden: int = option(150, "units of each layer", low=1, high=65_536)
+    batch: int = option(150, "sequences of a training step", low=1, high=1_000_000)
+    inference_batch: int = option(1000, "sequences that are classified at once", low=1, high=1_000_000)
+    length: int = option(28, "steps of a sequence", low=1, high=1_000_000)
+    inputs: int = option(28, "features of a step", low=1, high=1_000_000)
+    layers: int = option(1, "layers on top of each other", low=1, high=1000)
+    seconds: float = option(1.0, "time for each measurement", above=0, high=3600)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threads, str) and self.threads != "auto":
+            try:
+                self.threads = int(self.threads)
+            except ValueError:
+                message = f"threads must be a whole number or auto, got '{self.threads}'."
+                raise ConfigError(message) from None
+        super().__post_init__()
+
+    def stack(self, engine: str) -> Stack:
+        return Stack(layers=self.layers, engine=engine)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One engine on one cell, or torch's own layer.
+
+    auto: whether engine=auto takes it (with several layers it may take two: the last is run otherwise).
+    training, inference: sequences per second.
+    memory: bytes, the most that one training step holds at once beside weights and optimizer.
+    flops: of a training step per second, see `training_flops`; None where they are not counted.
+    share: flops as a share of the machine's product rate.
+    """
+
+    cell: str
+    engine: str
+    auto: bool
+    training: float
+    inference: float
+    memory: int
+    flops: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """product_rate: FLOP/s of a large float32 product, the best of several."""
+
+    hardware: str
+    device: str
+    torch: str
+    product_rate: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All that was measured; the rows of a cell stand together."""
+
+    settings: Bench
+    machine: Machine
+    rows: list[Measured]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def bench(words: Sequence[str], settings: Bench, watch: Watch = lambda what: None) -> Benchmark:
+    """Measures each cell with each engine that can run it.
+
+    Args:
+        words: names of cells, or module:Class.
+        watch: is told what is being measured.
+
+    Raises:
+        ConfigError: an unknown cell, a size that a cell cannot have or that does not fit into memory.
+    """
+    cells = [cell_named(word)(hidden_size=settings.hidden) for word in dict.fromkeys(words)]
+    for cell in cells:
+        cell.refuse_size()
+    device = prepare(Config(threads=settings.threads, device=settings.device))
+    with _memory_errors_in_words():
+        watch("the machine's product rate")
+        machine = _machine(device, settings.seconds)
+        rows = [row for cell in cells for row in _measured(cell, settings, machine, device, watch)]
+    return Benchmark(settings, machine, rows)
+
+
+@contextmanager
+def _memory_errors_in_words() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        wanting = ("can't allocate memory", "not enough memory", "out of memory")
+        if not any(words in str(error) for words in wanting):
+            raise
+        raise ConfigError(
+            "There is not enough memory for this: make hidden, batch, inference_batch, length, inputs or"
+            " layers smaller."
+        ) from error
+
+
+def _machine(device: torch.device, seconds: float) -> Machine:
+    facts = provenance(device, fingerprint="")["hardware"]
+    return Machine(
+        hardware=facts["gpu"] or facts["cpu"],
+        device=device_in_words(device) if device.type == "cpu" else device.type,
+        torch=torch.__version__,
+        product_rate=product_rate(device, seconds),
+    )
+
+
+def product_rate(device: torch.device, seconds: float) -> float:
+    """FLOP/s of the fastest of several large products of float32 matrices, a multiply-add counted as two."""
+    rows, inner, columns = PRODUCT
+    a, b = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
+    out = torch.empty(rows, columns, device=device)
+    (durations,) = alternated([lambda: torch.mm(a, b, out=out)], seconds, device)
+    return 2 * rows * inner * columns / min(durations)
+
+
+class TorchClassifier(nn.Module):
+    """What SequenceClassifier is, from torch's own layers: logits (B, K) of x (B, T, I)."""
+
+    def __init__(self, layers: Callable[..., nn.Module], settings: Bench) -> None:
+        super().__init__()
+        self.layers = layers(settings.inputs, settings.hidden, num_layers=settings.layers, batch_first=True)
+        self.head = nn.Linear(settings.hidden, CLASSES)
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        outputs_BTH, _ = self.layers(x_BTI)
+        logits_BK: Tensor = self.head(outputs_BTH[:, -1])
+        return logits_BK
+
+
+class Candidate:
+    """A model with an optimizer of its own, and the two things it does with a batch."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        self.name, self.model = name, model
+        self.optimizer = Adam().build(model)
+
+    def train(self, x_BTI: Tensor, y_B: Tensor) -> None:
+        """One training step; afterwards nothing of it is left but the new weights."""
+        loss = functional.cross_entropy(self.model(x_BTI), y_B)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.inference_mode()
+    def infer(self, x_BTI: Tensor) -> None:
+        self.model(x_BTI)
+
+
+def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candidate]:
+    """The cell with each of its engines, then torch's own layer where there is one."""
+    models: dict[str, nn.Module] = {
+        engine: SequenceClassifier(cell, settings.inputs, CLASSES, settings.stack(engine))
+        for engine in cell.engines
+    }
+    if cell.name in TORCH_LAYERS:
+        models["torch"] = TorchClassifier(TORCH_LAYERS[cell.name], settings)
+    return [Candidate(name, model.to(device)) for name, model in models.items()]
+
+
+def _measured(
+    cell: Cell, settings: Bench, machine: Machine, device: torch.device, watch: Watch
+) -> Iterator[Measured]:
+    """A row for each candidate of a cell."""
+    those = candidates(cell, settings, device)
+    x_BTI = torch.randn(settings.batch, settings.length, settings.inputs, device=device)
+    y_B = torch.randint(CLASSES, (settings.batch,), device=device)
+    watch(f"{cell.name}: training with {', '.join(c.name for c in those)}")
+    steps = [partial(c.train, x_BTI, y_B) for c in those]
+    training = alternated(steps, settings.seconds, device)
+    watch(f"{cell.name}: memory")
+    memory = [peak_bytes(step, device) for step in steps]
+    watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
+    x_BTI = torch.randn(settings.inference_batch, settings.length, settings.inputs, device=device)
+    inference = alternated([partial(c.infer, x_BTI) for c in those], settings.seconds, device)
+    taken = _taken_by_auto(cell, settings, device)
+    counted = training_flops(cell, settings)
+    for candidate, train, infer, held in zip(those, training, inference, memory, strict=True):
+        flops = None if counted is None else counted / median(train)
+        yield Measured(
+            cell=cell.name,
+            engine=candidate.name,
+            auto=candidate.name in taken,
+            training=settings.batch / median(train),
+            inference=settings.inference_batch / median(infer),
+            memory=held,
+            flops=flops,
+            share=None if flops is None else flops / machine.product_rate,
+        )
+
+
+def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
+    """The top layer is asked for its last output only, those below it for all."""
+    wanted = {False} if settings.layers == 1 else {False, True}
+    return {choose(cell, device.type, every_step) for every_step in wanted}
+
+
+def alternated(
+    steps: Sequence[Callable[[], object]], seconds: float, device: torch.device
+) -> list[list[float]]:
+    """The durations of each step in seconds. They take turns, equally often, so that whatever else the
+    machine does hits all alike; together they get `seconds` each."""
+    for _ in range(WARM_UP):
+        for step in steps:
+            step()
+    _wait(device)
+    durations: list[list[float]] = [[] for _ in steps]
+    spent = 0.0
+    while len(durations[0]) < LEAST or spent < seconds * len(steps):
+        for step, own in zip(steps, durations, strict=True):
+            started = time.perf_counter()
+            step()
+            _wait(device)
+            own.append(time.perf_counter() - started)
+            spent += own[-1]
+    return durations
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done all that it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def training_flops(cell: Cell, settings: Bench) -> int | None:
+    """FLOPs of one training step in the products with the matrices of a gated cell, or None of another.
+
+    With N_W and N_U weights in W (input_weight) and U (recurrent_weight) a layer takes
+
+        2 B (2 T N_W + 3 (T - 1) N_U)        and above the first layer 3 T N_W
+
+    A multiply-add counts as two. Two products are those forward and for the gradient of the weight, the third
+    is for the gradient of what was multiplied; the first layer's inputs need none. The first state is zero:
+    products with it are not needed, though an engine may compute them. What is done number by number, and
+    the head, are not counted.
+    """
+    if not isinstance(cell, GatedCell):
+        return None
+    total = 0
+    for layer in range(settings.layers):
+        specs = cell.parameters(settings.hidden if layer else settings.inputs)
+        n_w, n_u = (torch.Size(specs[name].shape).numel() for name in ("input_weight", "recurrent_weight"))
+        total += (3 if layer else 2) * settings.length * n_w + 3 * (settings.length - 1) * n_u
+    return 2 * settings.batch * total
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """The most memory that `step` holds at once beyond what was there before it, in bytes, as the
+    allocator hands it out."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    held = peak = 0
+    for change in _allocations(step):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _allocations(step: Callable[[], object]) -> list[int]:
+    """What `step` is given (positive) and gives back (negative), in bytes, in the order of time.
+
+    Torch's profiler sees what autograd's hooks do not: what an operation holds inside.
+    """
+    with _silent_stderr(), torch.autograd.profiler.profile(profile_memory=True) as profile:
+        step()
+    assert profile.kineto_results is not None
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """The profiler's library logs to file descriptor 2 whatever it is told."""
+    before = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)

@@ -1,0 +1,421 @@
+"""What `rnnclf bench` says: rates that are comparable, sums that are right, a table that fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import json
+import os
+import re
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from rnnclf import cli as commands
+from rnnclf.cells import CELLS, GatedCell
+from rnnclf.config import Config
+from rnnclf.console.bench import FASTEST, benchmark_table, show_benchmark
+from rnnclf.engine import ENGINES
+from rnnclf.errors import ConfigError
+from rnnclf.workflows import bench as module
+from rnnclf.workflows.bench import (
+    LEAST,
+    TORCH_LAYERS,
+    WARM_UP,
+    Bench,
+    Benchmark,
+    Machine,
+    Measured,
+    alternated,
+    bench,
+    candidates,
+    peak_bytes,
+    training_flops,
+)
+from tests.test_architecture import command, modules_after
+
+CPU = torch.device("cpu")
+SMALL = Bench(
+    hidden=4, batch=3, inference_batch=5, length=6, inputs=2, seconds=0.001, device="cpu", threads=1
+)
+WORDS = [
+    word
+    for name, value in dataclasses.asdict(SMALL).items()
+    for word in (f"--{name.replace('_', '-')}", str(value))
+]
+
+
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch):
+    monkeypatch.setattr(module, "PRODUCT", (64, 32, 16))
+
+
+def small(**changes: object) -> Bench:
+    return dataclasses.replace(SMALL, **changes)
+
+
+def test_every_cell_is_measured_with_each_of_its_engines_and_beside_torch():
+    result = bench(CELLS.names(), SMALL)
+    expected = [
+        (name, engine)
+        for name in CELLS
+        for engine in (*CELLS[name](hidden_size=4).engines, *(["torch"] if name in TORCH_LAYERS else []))
+    ]
+    assert [(row.cell, row.engine) for row in result.rows] == expected
+    assert {row.engine for row in result.rows} == {*ENGINES, "torch"}
+    for row in result.rows:
+        assert row.training > 0
+        assert row.inference > 0
+        assert row.memory > 0
+        gated = issubclass(CELLS[row.cell], GatedCell)
+        assert (row.flops is not None) == (row.share is not None) == gated
+        if row.flops is not None:
+            assert row.share == row.flops / result.machine.product_rate
+            steps = row.training / SMALL.batch  # a second
+            counted = training_flops(CELLS[row.cell](hidden_size=4), SMALL)
+            assert row.flops == pytest.approx(steps * counted)
+
+
+def test_rates_are_sequences_per_second_of_the_median_step(monkeypatch):
+    product, training, inference = [4.0, 2.0, 3.0], [1.0, 90.0, 6.0], [10.0, 2.0, 1.0]
+    measurements = iter([[product], [training], [inference]])
+    monkeypatch.setattr(module, "alternated", lambda *_: next(measurements))
+    result = bench(["cfc"], SMALL)
+    (row,) = result.rows
+    assert (row.training, row.inference) == (3 / 6, 5 / 2)
+    assert result.machine.product_rate == 2 * 64 * 32 * 16 / 2  # the best of all
+
+
+@pytest.mark.parametrize(("layers", "taken"), [(1, ["fft"]), (2, ["fft", "scan"])])
+def test_the_engines_that_auto_takes_are_marked(layers, taken):
+    rows = bench(["lru", "basic"], small(layers=layers)).rows
+    assert sorted(row.engine for row in rows if row.auto and row.cell == "lru") == taken
+    first_engine = CELLS["basic"]().engines[0]
+    assert [row.engine for row in rows if row.auto and row.cell == "basic"] == [first_engine]
+
+
+def test_a_cell_that_is_named_twice_is_measured_once():
+    assert len(bench(["cfc", "cfc"], SMALL).rows) == len(CELLS["cfc"]().engines)
+
+
+def test_whoever_watches_is_told_what_is_measured():
+    told: list[str] = []
+    bench(["cfc"], SMALL, told.append)
+    assert told[0] == "the machine's product rate"
+    assert any(line.startswith("cfc: training with loop") for line in told)
+
+
+def counted(name: str, settings: Bench) -> int:
+    """What torch counts in one step of the loop, without the three small products of the head."""
+    torch.manual_seed(0)
+    cell = CELLS[name](hidden_size=settings.hidden)
+    one = next(c for c in candidates(cell, settings, CPU) if c.name == "loop")
+    x_BTI = torch.randn(settings.batch, settings.length, settings.inputs)
+    with FlopCounterMode(display=False) as counter:
+        one.train(x_BTI, torch.zeros(settings.batch, dtype=torch.int64))
+    head = 3 * 2 * settings.batch * settings.hidden * module.CLASSES
+    return counter.get_total_flops() - head
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("name", ["basic", "lstm", "gru"])
+def test_the_flops_are_those_that_torch_counts(name, layers):
+    settings = small(layers=layers)
+    cell = CELLS[name](hidden_size=settings.hidden)
+    flops = training_flops(cell, settings)
+    # the loop multiplies by the first state as well, zero as it is: forward, and for the weight's gradient
+    recurrent = len(cell.gates) * settings.hidden**2
+    needless = layers * 2 * 2 * settings.batch * recurrent
+    assert counted(name, settings) == flops + needless
+
+
+def test_the_flops_of_a_hand_made_example():
+    # 3 sequences, 6 steps, W 4 × 2, U 4 × 4
+    cell = CELLS["basic"](hidden_size=4)
+    assert training_flops(cell, SMALL) == 2 * 3 * (2 * 6 * 8 + 3 * 5 * 16)
+    assert training_flops(cell, small(length=1)) == 2 * 3 * 2 * 8
+    assert training_flops(CELLS["s4d"](hidden_size=4), SMALL) is None
+
+
+def test_heads_of_a_gated_cell_have_fewer_products():
+    whole, halves = (CELLS["slstm"](hidden_size=4, heads=heads) for heads in (1, 2))
+    difference = 2 * 3 * 3 * 5 * 4 * (16 - 8)
+    assert training_flops(whole, SMALL) - training_flops(halves, SMALL) == difference
+
+
+def test_the_peak_is_the_most_that_is_held_at_once():
+    def step():
+        a = torch.empty(1000)
+        b = torch.empty(500)
+        del a
+        c = torch.empty(800)
+        return b, c, torch.neg(c)
+
+    assert peak_bytes(step, CPU) == 4 * (500 + 800 + 800)
+
+
+def test_the_peak_counts_what_a_function_keeps_for_its_way_back():
+    class Keeps(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.kept = x.new_zeros(10_000)  # no hook of autograd is told of it
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy
+
+    x = torch.zeros(10, requires_grad=True)
+    assert 40_000 <= peak_bytes(lambda: Keeps.apply(x).sum().backward(), CPU) < 41_000
+
+
+def test_measuring_memory_says_nothing_and_gives_stderr_back(capfd):
+    peak_bytes(lambda: torch.empty(10), CPU)
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"
+
+
+def test_a_step_that_fails_gives_stderr_back(capfd):
+    def fails():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        peak_bytes(fails, CPU)
+    os.write(2, b"still here\n")
+    assert "still here" in capfd.readouterr().err
+
+
+def test_steps_take_turns_equally_often():
+    calls: list[str] = []
+    durations = alternated([lambda: calls.append("a"), lambda: calls.append("b")], 1e-9, CPU)
+    assert calls == ["a", "b"] * (WARM_UP + LEAST)
+    assert [len(own) for own in durations] == [LEAST, LEAST]
+
+
+def test_steps_go_on_for_as_long_as_was_asked():
+    def spin():
+        torch.randn(20_000)
+
+    (durations,) = alternated([spin], 0.05, CPU)
+    assert len(durations) > LEAST
+    assert sum(durations[:-1]) < 0.05 <= sum(durations)
+
+
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_torch_has_the_same_to_do(name):
+    settings = small(layers=2)
+    ours, *_, theirs = (c.model for c in candidates(CELLS[name](hidden_size=4), settings, CPU))
+    weights = ours.state_dict()
+    copied = {"head.weight": weights["head.weight"], "head.bias": weights["head.bias"]}
+    for layer in range(2):
+        cell = f"layers.{layer}.directions.forward_cell."
+        copied[f"layers.weight_ih_l{layer}"] = weights[f"{cell}input_weight"]
+        copied[f"layers.weight_hh_l{layer}"] = weights[f"{cell}recurrent_weight"]
+        copied[f"layers.bias_ih_l{layer}"] = weights[f"{cell}bias"]
+        copied[f"layers.bias_hh_l{layer}"] = torch.zeros_like(weights[f"{cell}bias"])
+    theirs.load_state_dict(copied)
+    x_BTI = torch.randn(3, 6, 2)
+    torch.testing.assert_close(ours(x_BTI), theirs(x_BTI))
+
+
+@pytest.mark.parametrize("name", ["lstm", "mamba"])
+def test_a_step_trains_and_leaves_no_gradient(name):
+    x_BTI, y_B = torch.randn(8, 6, 2), torch.arange(8)
+    for candidate in candidates(CELLS[name](hidden_size=4), SMALL, CPU):
+        before = torch.nn.functional.cross_entropy(candidate.model(x_BTI), y_B).item()
+        for _ in range(20):
+            candidate.train(x_BTI, y_B)
+        after = torch.nn.functional.cross_entropy(candidate.model(x_BTI), y_B).item()
+        assert after < before
+        assert all(weight.grad is None for weight in candidate.model.parameters())
+
+
+def test_json_holds_the_settings_the_machine_and_all_rows(cli):
+    done = cli("bench", "lstm", "s4d", *WORDS, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert list(found) == ["settings", "machine", "rows"]
+    assert found["settings"] == dataclasses.asdict(SMALL)
+    assert list(found["machine"]) == ["hardware", "device", "torch", "product_rate"]
+    assert found["machine"]["device"] == "cpu, 1 thread"
+    assert {row["cell"] for row in found["rows"]} == {"lstm", "s4d"}
+    assert list(found["rows"][0]) == [column.name for column in dataclasses.fields(Measured)]
+    assert "product rate" in done.stderr
+
+
+def test_without_words_the_workhorses_are_measured(cli):
+    done = cli("bench", *WORDS, "--json")
+    assert list(dict.fromkeys(row["cell"] for row in json.loads(done.stdout)["rows"])) == list(TORCH_LAYERS)
+
+
+def test_the_command_has_the_defaults_of_the_workflow():
+    words = inspect.signature(commands.bench).parameters
+    assert {field.name: words[field.name].default for field in dataclasses.fields(Bench)} == vars(Bench())
+
+
+def test_help_does_without_torch():
+    assert "torch" not in modules_after(command(["bench", "--help"], exit_code=0))
+
+
+def test_a_cell_of_ones_own_is_measured(cli, tmp_path, monkeypatch):
+    (tmp_path / "bench_cells.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from rnnclf.cells.basic import Basic\n\n"
+        "@dataclass\n"
+        "class Doubled(Basic):\n"
+        "    name: str = 'doubled'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = cli("bench", "bench_cells:Doubled", *WORDS, "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["cell"] for row in json.loads(done.stdout)["rows"]} == {"doubled"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gruu"], "No cell named 'gruu'. Did you mean 'gru'?"),
+        (["no_such_module:Cell"], "cannot import 'no_such_module'"),
+        (["unicornn", "--hidden", "0"], "hidden must be at least 1"),
+        (["--hidden", "65537"], "hidden must be at least 1 and at most 65536, got 65537."),
+        (["--batch", "0"], "batch must be at least 1"),
+        (["--inference-batch", "-1"], "inference_batch must be at least 1"),
+        (["--length", "0"], "length must be at least 1"),
+        (["--inputs", "0"], "inputs must be at least 1"),
+        (["--layers", "0"], "layers must be at least 1"),
+        (["--seconds", "0"], "seconds must be above 0"),
+        (["--seconds", "nan"], "seconds must be above 0 and at most 3600, got nan."),
+        (["--seconds", "1e400"], "seconds must be above 0 and at most 3600, got inf."),
+        (["--threads", "many"], "threads must be a whole number or auto, got 'many'."),
+        (["--threads", "1.5"], "threads must be a whole number or auto, got '1.5'."),
+        (["--threads", "9" * 5000], "threads must be a whole number or auto"),
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or mps, got 'tpu'."),
+        (["s4d", "--hidden", "many"], "Invalid value for '--hidden'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(cli, words, message):
+    done = cli("bench", *words)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr("rnnclf.workflows.machine.devices", lambda: ["cpu"])
+    with pytest.raises(ConfigError, match="device=cuda is not available here"):
+        bench(["basic"], small(device="cuda"))
+
+
+def test_a_size_that_a_cell_cannot_have_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("rnnclf.cells.lstm.LSTM.multiple", 3)
+    told: list[str] = []
+    with pytest.raises(ConfigError, match="hidden must be a multiple of 3 for this cell=lstm, got 4"):
+        bench(["basic", "lstm"], SMALL, told.append)
+    assert told == []
+
+
+def test_too_little_memory_is_said_in_words(monkeypatch):
+    def randn(*shape: int, device: torch.device) -> torch.Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "randn", randn)
+    with pytest.raises(ConfigError, match="not enough memory for this: make hidden, batch"):
+        bench(["basic"], SMALL)
+
+
+def test_other_errors_of_torch_are_not_taken_for_lack_of_memory(monkeypatch):
+    def randn(*shape: int, device: torch.device) -> torch.Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(torch, "randn", randn)
+    with pytest.raises(RuntimeError, match="a bug"):
+        bench(["basic"], SMALL)
+
+
+def test_the_settings_fit_the_configuration_of_a_run():
+    """Both state the range of these two: whatever one of them takes, the other takes, too."""
+    for name in ("threads", "device"):
+        own, run = (
+            next(field for field in dataclasses.fields(kind) if field.name == name).metadata
+            for kind in (Bench, Config)
+        )
+        assert (own["limits"], own["choices"]) == (run["limits"], run["choices"])
+
+
+def measured(cell: str, engine: str, training: float, inference: float, **more: object) -> Measured:
+    values = {"auto": engine == "fused", "memory": 123_456_789, "flops": 5.12e10, "share": 0.5}
+    return Measured(cell, engine, training=training, inference=inference, **{**values, **more})
+
+
+ROWS = [
+    measured("lstm", "fused", 4_000.0, 10_000.0),
+    measured("lstm", "loop", 2_000.0, 5_000.0),
+    measured("lstm", "torch", 5_000.0, 8_000.0),
+    measured("s4d", "fft", 99.94, 1_234_567.0, flops=None, share=None),
+]
+MACHINE = Machine(
+    "Some Processor 9000 With A Rather Long Name @ 2.00GHz", "cpu, 16 threads", "2.15.0", 1.0e12
+)
+
+
+def rendered(rows: list[Measured], width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(benchmark_table(Benchmark(SMALL, MACHINE, rows), width))
+    return console.file.getvalue()
+
+
+def line_of(text: str, engine: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if re.search(rf"\b{engine}\b.*\d", line))
+    return line.split()
+
+
+def test_the_table_shows_each_rate_beside_torchs():
+    text = rendered(ROWS, 120)
+    assert line_of(text, "fused") == [
+        *("lstm", "fused", "*", "4,000", "0.80", "10,000", "1.25", "123.5", "51.2", "50", "%")
+    ]
+    assert line_of(text, "loop") == ["loop", "2,000", "0.40", "5,000", "0.62", "123.5", "51.2", "50", "%"]
+    assert line_of(text, "fft") == ["s4d", "fft", "99.9", "–", "1,234,567", "–", "123.5", "–", "–"]
+    assert "product rate: 1,000 GFLOP/s" in text
+    assert "cpu, 16 threads; torch 2.15.0" in text
+    assert "torch: torch's own layer" in text
+    assert "own layer" not in rendered(ROWS[3:], 120)
+    assert "6 steps of 2 features; 1 layer of 4 units" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_large_numbers_fit(width):
+    large = measured("antisym", "fused", 123_456_789.0, 987_654_321.0, memory=99_999_999_999, flops=9.87e14)
+    lines = rendered([*ROWS, large], width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    assert ("× torch" in "".join(lines)) == (width == 120)
+
+
+def test_the_fastest_of_each_cell_stands_out():
+    console = Console(width=80)
+    table = benchmark_table(Benchmark(SMALL, MACHINE, ROWS), 80).renderables[0]
+    marked = {segment.text.strip() for segment in console.render(table) if str(segment.style) == FASTEST}
+    assert {text for text in marked if text} == {"5,000", "10,000"}  # and not the one engine of s4d
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_benchmark_on_a_terminal_fits(cli, monkeypatch, width):
+    for name, value in (("TTY_COMPATIBLE", "1"), ("TERM", "xterm-256color"), ("COLUMNS", str(width))):
+        monkeypatch.setenv(name, value)
+    done = cli("bench", "lstm", "mamba", *WORDS)
+    assert done.exit_code == 0, done.output
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout)
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
+    assert max(map(len, lines)) <= width
+    assert any(re.match(r" mamba +\w+( \*)? +[\d,.]+", line) for line in lines)
+
+
+def test_off_a_terminal_only_the_table_is_shown(capsys):
+    show_benchmark(Benchmark(SMALL, MACHINE, ROWS))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.split()[:2] == ["training", "inference"]

@@ -1,0 +1,172 @@
+"""The fused engine: what its own threads, its order of ragged sequences and its one way back keep."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnclf.cells import CELLS
+from rnnclf.cells.fused import fast_tanh
+from rnnclf.cells.state import leaves, map_states
+from rnnclf.engine import choose, parts_of_batches, unroll
+from rnnclf.engine import fused as module
+from rnnclf.model import SequenceClassifier
+from rnnclf.stack import Stack
+
+FUSED = [name for name, kind in CELLS.items() if "fused" in kind().engines]
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Parts are made of the smallest batches, for two threads."""
+    monkeypatch.setattr(module, "LEAST", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def outcome(name, engine, *, dtype, lengths_B=None, every_step=True, started=False, batch=5, steps=9, seed=0):
+    """Outputs, last states and all gradients, by name."""
+    torch.manual_seed(seed)
+    cell = CELLS[name](hidden_size=6).build(3).to(dtype)
+    x_TBI = torch.randn(steps, batch, 3, dtype=dtype, requires_grad=True)
+    state = None
+    if started:
+        fresh = cell.cell.initial_state(x_TBI[0].detach())
+        state = map_states(lambda part: torch.randn_like(part).requires_grad_(), fresh)
+    with parts_of_batches():
+        y, last = unroll(cell, x_TBI, state, lengths_B, engine=engine, every_step=every_step)
+        loss = sum((part * torch.randn_like(part)).sum() for part in (y, *leaves(last)))
+        sources = {"x": x_TBI, **dict(cell.named_parameters())}
+        sources |= {f"state {i}": part for i, part in enumerate(leaves(state))} if started else {}
+        gradients = torch.autograd.grad(loss, list(sources.values()))
+    found = dict(zip(sources, gradients, strict=True))
+    return {"y": y, **{f"last {i}": part for i, part in enumerate(leaves(last))}, **found}
+
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("engine", ["fused", "native"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("lengths", [None, [3, 9, 1, 5, 9], [2, 1, 1, 2, 1]])
+@pytest.mark.parametrize("every_step", [True, False])
+@pytest.mark.parametrize("started", [True, False])
+def test_it_equals_the_loop_in_outputs_and_gradients(
+    two_cores, name, engine, dtype, lengths, every_step, started
+):
+    options = {"dtype": dtype, "every_step": every_step, "started": started}
+    options["lengths_B"] = None if lengths is None else torch.tensor(lengths)
+    found, expected = (outcome(name, each, **options) for each in (engine, "loop"))
+    for key, value in expected.items():
+        error = (found[key] - value).norm() / value.norm().clamp(min=1e-30)
+        assert error <= TOLERANCE[dtype], key
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(FUSED),
+    steps=st.integers(1, 12),
+    batch=st.integers(1, 40),
+    threads=st.integers(1, 3),
+    data=st.data(),
+)
+def test_any_size_and_any_number_of_threads_give_what_the_loop_gives(name, steps, batch, threads, data):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch) | st.none())
+    options = {"dtype": torch.float64, "steps": steps, "batch": batch}
+    options["lengths_B"] = None if lengths is None else torch.tensor(lengths)
+    found, expected = (outcome(name, engine, **options) for engine in ("fused", "loop"))
+    torch.set_num_threads(before)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_it_repeats_itself_bit_for_bit_on_any_number_of_threads(name, two_cores):
+    lengths_B = torch.tensor([3, 9, 1, 5, 9])
+    once, again = (outcome(name, "fused", dtype=torch.float32, lengths_B=lengths_B) for _ in range(2))
+    assert all(torch.equal(once[key], again[key]) for key in once)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_outputs_and_gradients_at_784_steps(name):
+    options = {"dtype": torch.float32, "steps": 784, "every_step": False}
+    found, expected = (outcome(name, engine, **options) for engine in ("fused", "loop"))
+    for key, value in expected.items():
+        assert (found[key] - value).norm() <= 1e-4 * value.norm().clamp(min=1e-30), key
+
+
+def test_the_fast_tanh_is_off_by_no_more_than_rounding():
+    a = torch.cat(
+        (torch.linspace(-12, 12, 200_001), torch.tensor([0.0, 1e-20, -1e-3, 90.0, -90.0, math.inf]))
+    )
+    error = fast_tanh(2 * a, torch.empty_like(a)).double() - a.double().tanh()
+    assert error.abs().max() <= 2e-7
+
+
+def test_going_back_twice_is_refused_not_wrong():
+    cell = CELLS["gru"](hidden_size=3).build(2)
+    y, _ = unroll(cell, torch.randn(4, 2, 2), engine="fused")
+    y.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="goes back through time once"):
+        y.sum().backward()
+
+
+def test_a_cell_with_another_step_is_not_taken_for_the_one_it_derives_from():
+    @dataclass
+    class Slower(CELLS["lstm"]):
+        name: str = "slower"
+
+        def step(self, p, z, state):
+            return super().step(p, 0.5 * z, state)
+
+    @dataclass
+    class Renamed(CELLS["lstm"]):
+        name: str = "renamed"
+
+    assert Slower().engines == ("loop",)
+    assert Renamed().engines == ("native", "fused", "loop")
+    assert CELLS["gru"](reset="before").engines == ("loop",)
+    assert choose(Slower(), "cpu") == "loop"
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "layers": 2}, {"recurrent_dropout": 0.5}])
+def test_a_classifier_trains_alike_with_either_engine(options, two_cores):
+    x_BTI, y_B = torch.randn(6, 7, 3), torch.arange(6) % 2
+    gradients = []
+    for engine in ("loop", "fused"):
+        torch.manual_seed(0)
+        model = SequenceClassifier(CELLS["lstm"](hidden_size=4), 3, 2, Stack(engine=engine, **options))
+        with model.cores():
+            torch.nn.functional.cross_entropy(model(x_BTI, torch.tensor([7, 2, 3, 7, 1, 5])), y_B).backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_cores_are_given_back():
+    before = torch.get_num_threads()
+    model = SequenceClassifier(CELLS["basic"](hidden_size=4), 3, 2)
+    seen = []
+    with contextlib.suppress(KeyboardInterrupt), model.cores():
+        seen.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+    assert [*seen, torch.get_num_threads()] == [1, before]
+    with SequenceClassifier(CELLS["lem"](hidden_size=4), 3, 2).cores():
+        assert torch.get_num_threads() == before  # another engine: the library's own threads
+
+
+def test_an_error_in_a_part_is_raised_not_lost(two_cores, monkeypatch):
+    cell = CELLS["basic"](hidden_size=3).build(2)
+    monkeypatch.setattr(module.FusedSteps, "__init__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), parts_of_batches():
+        unroll(cell, torch.randn(4, 4, 2), engine="fused")
