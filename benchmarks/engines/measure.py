@@ -47,7 +47,8 @@ def measure(
     torch.set_flush_denormal(True)
     keep_freed_memory()
     part = data.subset(torch.arange(batch))
-    images = torch.nn.functional.interpolate(part.x_NTI.unsqueeze(1), size=(side, side), mode="bilinear")
+    rows_BTI = part.batch(torch.arange(batch)).x_BTI
+    images = torch.nn.functional.interpolate(rows_BTI.unsqueeze(1), size=(side, side), mode="bilinear")
     x_BTI = images.reshape(batch, side * side, 1)
     model = SequenceClassifier(KINDS[cell](hidden_size=64), 1, 10, Stack(engine=engine, readout=readout))
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
