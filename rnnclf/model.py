@@ -13,7 +13,7 @@ from torch.nn import functional
 from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
-from rnnclf.engine import choose, parts_of_batches, unroll
+from rnnclf.engine import BY_PARTS, choose, parts_of_batches, unroll
 from rnnclf.engine.plan import Plan
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
@@ -190,12 +190,16 @@ class SequenceClassifier(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def cores(self) -> AbstractContextManager[None]:
-        """Within it, the cores of a CPU are used as suits the engine: in the fused one each takes a part of
-        the batch through all layers' steps, in the others all take a part of each operation."""
+    def cores(self, ragged: bool = False) -> AbstractContextManager[None]:
+        """Within it, the cores of a CPU are used as suits the engine: in the fused and the compiled one each
+        takes a part of the batch through all steps, in the others all take a part of each operation.
+
+        ragged: whether sequences of several lengths come.
+        """
         device = self.head.weight.device.type
         fused = all(
-            (choose(module.cell, device) if self.stack.engine == "auto" else self.stack.engine) == "fused"
+            (choose(module.cell, device, ragged=ragged) if self.stack.engine == "auto" else self.stack.engine)
+            in BY_PARTS
             for module in self.modules()
             if isinstance(module, CellModule)
         )

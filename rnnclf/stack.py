@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rnnclf.cells.base import Cell
+from rnnclf.cells.base import COMPILER, Cell
 from rnnclf.errors import ConfigError
 from rnnclf.options import Options, option
 from rnnclf.readout import READOUTS
@@ -35,12 +35,16 @@ class Stack(Options):
         0.0, "share of the numbers of the state that keep their old value at a step", low=0, below=1
     )
     engine: str = option(
-        "auto", "what runs the cell along time", choices=("auto", "loop", "fused", "native", "scan", "fft")
+        "auto",
+        "what runs the cell along time",
+        choices=("auto", "loop", "fused", "compiled", "native", "scan", "fft"),
     )
 
     def refuse_what_does_not_fit(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell cannot follow."""
         chosen = f"cell={cell.name}"
+        if self.engine == "compiled" and not COMPILER:
+            raise ConfigError("engine=compiled needs Numba: pip install 'rnnclf[fast]', or use engine=auto.")
         if self.engine not in ("auto", *cell.engines):
             able = " or ".join(cell.engines)
             raise ConfigError(f"engine={self.engine} cannot run {chosen}, only {able} can: use engine=auto.")

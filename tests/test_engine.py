@@ -162,7 +162,7 @@ def test_scan_takes_time_in_proportion_to_the_length():
     ("name", "device", "every_step", "engine"),
     [
         ("lstm", "cpu", True, "native"),
-        ("gru", "cpu", True, "fused"),
+        ("gru", "cpu", True, "compiled"),
         ("lstm", "cuda", False, "native"),
         ("mingru", "cpu", True, "scan"),
         ("mingru", "cuda", False, "scan"),

@@ -11,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnclf.cells import CELLS
+from rnnclf import stack
+from rnnclf.cells import CELLS, base
 from rnnclf.cells.fused import fast_tanh
 from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine import choose, parts_of_batches, unroll
 from rnnclf.engine import fused as module
+from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 
@@ -55,7 +57,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("engine", ["fused", "native"])
+@pytest.mark.parametrize("engine", ["fused", "compiled", "native"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("lengths", [None, [3, 9, 1, 5, 9], [2, 1, 1, 2, 1]])
 @pytest.mark.parametrize("every_step", [True, False])
@@ -85,38 +87,81 @@ def test_any_size_and_any_number_of_threads_give_what_the_loop_gives(name, steps
     lengths = data.draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch) | st.none())
     options = {"dtype": torch.float64, "steps": steps, "batch": batch}
     options["lengths_B"] = None if lengths is None else torch.tensor(lengths)
-    found, expected = (outcome(name, engine, **options) for engine in ("fused", "loop"))
+    found, machine, expected = (outcome(name, engine, **options) for engine in ("fused", "compiled", "loop"))
     torch.set_num_threads(before)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(machine[key], value, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_it_repeats_itself_bit_for_bit_on_any_number_of_threads(name, two_cores):
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
+def test_it_repeats_itself_bit_for_bit_on_any_number_of_threads(name, engine, two_cores):
     lengths_B = torch.tensor([3, 9, 1, 5, 9])
-    once, again = (outcome(name, "fused", dtype=torch.float32, lengths_B=lengths_B) for _ in range(2))
+    once, again = (outcome(name, engine, dtype=torch.float32, lengths_B=lengths_B) for _ in range(2))
     assert all(torch.equal(once[key], again[key]) for key in once)
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_outputs_and_gradients_at_784_steps(name):
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
+def test_outputs_and_gradients_at_784_steps(name, engine):
     options = {"dtype": torch.float32, "steps": 784, "every_step": False}
-    found, expected = (outcome(name, engine, **options) for engine in ("fused", "loop"))
+    found, expected = (outcome(name, each, **options) for each in (engine, "loop"))
     for key, value in expected.items():
         assert (found[key] - value).norm() <= 1e-4 * value.norm().clamp(min=1e-30), key
 
 
+NUMBERS = torch.cat(
+    (torch.linspace(-12, 12, 200_001), torch.tensor([0.0, 1e-20, -1e-3, 90.0, -90.0, math.inf]))
+)
+
+
 def test_the_fast_tanh_is_off_by_no_more_than_rounding():
-    a = torch.cat(
-        (torch.linspace(-12, 12, 200_001), torch.tensor([0.0, 1e-20, -1e-3, 90.0, -90.0, math.inf]))
-    )
-    error = fast_tanh(2 * a, torch.empty_like(a)).double() - a.double().tanh()
+    error = fast_tanh(2 * NUMBERS, torch.empty_like(NUMBERS)).double() - NUMBERS.double().tanh()
     assert error.abs().max() <= 2e-7
 
 
-def test_going_back_twice_is_refused_not_wrong():
+def last_output(**changes):
+    """The output of one unit after one step of input `x`, in compiled code; W = U = 1, b = 0."""
+    x = changes.pop("x")
+    cell = CELLS["basic"](hidden_size=1, **changes).build(1)
+    with torch.no_grad():
+        for weight in cell.parameters():
+            weight.fill_(1)
+        cell.get_parameter("bias").fill_(0)
+        return unroll(cell, x.view(1, -1, 1), engine="compiled", every_step=False)[0].flatten()
+
+
+def test_the_compiled_tanh_is_off_by_no_more_than_rounding_and_never_beyond_one():
+    found = last_output(x=NUMBERS)
+    assert (found.double() - NUMBERS.double().tanh()).abs().max() <= 4e-7
+    assert found.abs().max() == 1
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_what_is_not_a_number_stays_none_in_compiled_code(nonlinearity):
+    found = last_output(x=torch.tensor([math.nan, -2.0]), nonlinearity=nonlinearity)
+    assert found.isnan().tolist() == [True, False]
+
+
+def test_without_numba_the_other_engines_are_taken(monkeypatch):
+    monkeypatch.setattr(base, "COMPILER", False)
+    monkeypatch.setattr(stack, "COMPILER", False)
+    assert choose(CELLS["gru"](), "cpu") == "fused"
+    with pytest.raises(ConfigError, match=r"engine=compiled needs Numba: pip install 'rnnclf\[fast\]'"):
+        SequenceClassifier(CELLS["gru"](hidden_size=3), 2, 2, Stack(engine="compiled"))
+
+
+def test_compiled_code_refuses_another_device_in_words():
+    cell = CELLS["gru"](hidden_size=3).build(2).to("meta")
+    with pytest.raises(ConfigError, match="engine=compiled runs on a CPU only: use engine=auto"):
+        unroll(cell, torch.zeros(4, 2, 2, device="meta"), engine="compiled")
+
+
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
+def test_going_back_twice_is_refused_not_wrong(engine):
     cell = CELLS["gru"](hidden_size=3).build(2)
-    y, _ = unroll(cell, torch.randn(4, 2, 2), engine="fused")
+    y, _ = unroll(cell, torch.randn(4, 2, 2), engine=engine)
     y.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="goes back through time once"):
         y.sum().backward()
@@ -135,22 +180,26 @@ def test_a_cell_with_another_step_is_not_taken_for_the_one_it_derives_from():
         name: str = "renamed"
 
     assert Slower().engines == ("loop",)
-    assert Renamed().engines == ("native", "fused", "loop")
+    assert Renamed().engines == ("native", "compiled", "fused", "loop")
     assert CELLS["gru"](reset="before").engines == ("loop",)
     assert choose(Slower(), "cpu") == "loop"
+    assert choose(Renamed(), "cpu") == "native"
+    assert choose(Renamed(), "cpu", ragged=True) == "compiled"
+    assert choose(CELLS["gru"](), "mps") == "native"
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "layers": 2}, {"recurrent_dropout": 0.5}])
 def test_a_classifier_trains_alike_with_either_engine(options, two_cores):
     x_BTI, y_B = torch.randn(6, 7, 3), torch.arange(6) % 2
     gradients = []
-    for engine in ("loop", "fused"):
+    for engine in ("loop", "fused", "compiled"):
         torch.manual_seed(0)
         model = SequenceClassifier(CELLS["lstm"](hidden_size=4), 3, 2, Stack(engine=engine, **options))
         with model.cores():
             torch.nn.functional.cross_entropy(model(x_BTI, torch.tensor([7, 2, 3, 7, 1, 5])), y_B).backward()
         gradients.append([weight.grad for weight in model.parameters()])
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
 
 
 def test_the_cores_are_given_back():
@@ -167,6 +216,6 @@ def test_the_cores_are_given_back():
 
 def test_an_error_in_a_part_is_raised_not_lost(two_cores, monkeypatch):
     cell = CELLS["basic"](hidden_size=3).build(2)
-    monkeypatch.setattr(module.FusedSteps, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(module.OverTime, "__init__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), parts_of_batches():
         unroll(cell, torch.randn(4, 4, 2), engine="fused")

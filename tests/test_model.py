@@ -390,7 +390,11 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lstm", {"engine": "scan"}, "engine=scan cannot run cell=lstm, only native or fused or loop can"),
+        (
+            "lstm",
+            {"engine": "scan"},
+            "engine=scan cannot run cell=lstm, only native or compiled or fused or loop can",
+        ),
         ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single weights"),
         ("mingru", {"zoneout": 0.1}, "zoneout lets single numbers of the state"),

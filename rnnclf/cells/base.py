@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -23,12 +25,15 @@ from rnnclf.options import Component, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps
+    from rnnclf.cells.fused import FusedSteps, OverTime
     from rnnclf.cells.module import CellModule
 
 State: TypeAlias = Any
 """A tensor, or a NamedTuple of tensors, each with the batch first."""
 
+
+COMPILER = find_spec("numba") is not None
+"""Whether the compiled engine can be had; Numba is imported when it is used."""
 
 FAMILIES = ("simple", "gated", "dynamical systems", "structured", "linear gates", "state space", "own")
 """The headings of the catalog, in its order."""
@@ -204,22 +209,23 @@ class GatedCell(AffineCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        others = {"fused": "fused_steps", "native": "native_layer"}
+        others = {"compiled": "compiled_steps", "fused": "fused_steps", "native": "native_layer"}
+        if not COMPILER:
+            del others["compiled"]
         return (*(name for name, method in others.items() if self.declares(method)), "loop")
 
     def declares(self, method: str) -> bool:
         """Whether the cell has this method and it fits its step: a class that redefines the step without the
         method means something else."""
-        kinds = type(self).__mro__
-        places = [
-            next(place for place, kind in enumerate(kinds) if name in vars(kind))
-            for name in (method, "step", "inputs", "prepare")
-        ]
-        return kinds[places[0]] is not GatedCell and places[0] == min(places)
+        return _declares(type(self), method)
 
     def fused_steps(self) -> type[FusedSteps]:
         """The numberwise part of a step, forward and backward, for the fused engine."""
         raise NotImplementedError(f"{type(self).__name__} declares no fused_steps().")
+
+    def compiled_steps(self) -> type[OverTime]:
+        """All steps in compiled loops, for the compiled engine."""
+        raise NotImplementedError(f"{type(self).__name__} declares no compiled_steps().")
 
     def native_layer(self) -> str:
         """The name of torch's function for this cell, for the native engine."""
@@ -227,6 +233,16 @@ class GatedCell(AffineCell):
 
     def fill_bias(self, bias: Tensor) -> None:
         zeros(bias)
+
+
+@cache
+def _declares(kind: type[GatedCell], method: str) -> bool:
+    kinds = kind.__mro__
+    places = [
+        next(place for place, base in enumerate(kinds) if name in vars(base))
+        for name in (method, "step", "inputs", "prepare")
+    ]
+    return kinds[places[0]] is not GatedCell and places[0] == min(places)
 
 
 def _each_gate(weight: Tensor, fan: Fan, fill: Callable[[Tensor, Fan], None]) -> None:

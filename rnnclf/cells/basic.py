@@ -11,7 +11,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps
+    from rnnclf.cells.fused import FusedSteps, OverTime
 
 
 @dataclass
@@ -36,6 +36,11 @@ class Basic(GatedCell):
         from rnnclf.cells.fused import FusedBasic
 
         return FusedBasic
+
+    def compiled_steps(self) -> type[OverTime]:
+        from rnnclf.cells.compiled import CompiledBasic
+
+        return CompiledBasic
 
     def native_layer(self) -> str:
         return f"rnn_{self.nonlinearity}"

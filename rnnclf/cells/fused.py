@@ -1,8 +1,8 @@
 """What gated cells do to the numbers of a step, forward and backward, between their products.
 
-The fused engine runs a cell as products and numberwise steps: it adds U h_{t-1} to what is ready of step t,
-then asks the cell for the new state; on the way back the cell turns the gradient of the state into that of
-the sums, in place, and the engine does the products. Here are the steps of the workhorses. All of it is done
+A cell is run as products and numberwise steps: U h_{t-1} is added to what is ready of step t, then the cell
+makes the new state of it; on the way back the cell turns the gradient of the state into that of the sums, in
+place, and products carry it to the step before. Here are the steps of the workhorses. All of it is done
 with few passes over contiguous memory, which decides how fast it is.
 
 Shapes: T time, B batch, N sequences still running (the first of B), H hidden, G gates; S = T + 1 states, the
@@ -11,11 +11,12 @@ one to start from before the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from rnnclf.cells.base import Parameters
@@ -27,8 +28,61 @@ threshold_backward = torch.ops.aten.threshold_backward.grad_input
 _MINUS_ONE = torch.tensor(-1.0)
 
 
-class Product(NamedTuple):
-    """A part of U h_{t-1}: the sums (T, B, R) it is added to, and its rows of the recurrent weight."""
+class Gradients(NamedTuple):
+    """What comes of a way back: the gradients of the weights, matrices transposed as such products are
+    faster, in the order input_weight (I, G), recurrent_weight (H, G), bias (G), own parameters; and of the
+    inputs (T, B, I), where they were asked for."""
+
+    weights: list[Tensor]
+    x_TBI: Tensor | None
+
+
+class OverTime:
+    """One run of a cell over the sequences of a batch, there and back; holds what the way back needs.
+
+    p: the weights as `prepared` gave them. x_TBI: the inputs. state: where to start, tensors (B, H), the
+    output first. running: the number of sequences that run at each step, None: all. started: whether the
+    first state is another than zeros.
+    """
+
+    own_parameters: ClassVar[tuple[str, ...]] = ()
+    """Names of further parameters beside those of every gated cell."""
+
+    def __init__(
+        self,
+        cell: Any,
+        p: Parameters,
+        x_TBI: Tensor,
+        state: tuple[Tensor, ...],
+        running: list[int] | None,
+        started: bool,
+    ) -> None:
+        self.cell, self.p, self.running, self.started = cell, p, running, started
+        self.states_SBH: tuple[Tensor, ...] = ()
+        """The states, number t + 1 those after step t; one array of each part of the state. Set by `run`."""
+
+    @classmethod
+    def prepared(cls, cell: Any, p: Parameters) -> Parameters:
+        """What the parts of a batch need of the weights, made once for all."""
+        return p
+
+    def run(self) -> None:
+        """Computes all states."""
+        raise NotImplementedError(f"{type(self).__name__} must define run().")
+
+    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        """From the gradients of all outputs, or none, and of the last states (B, H) to those of everything
+        else; `dstates` become in place those of the first states. inputs: whether theirs are wanted."""
+        raise NotImplementedError(f"{type(self).__name__} must define run_back.")
+
+
+def with_ones(x_TBI: Tensor) -> Tensor:
+    """The inputs with one more that is always one: its weight is the bias."""
+    return functional.pad(x_TBI, (0, 1), value=1.0)
+
+
+class Sums(NamedTuple):
+    """Sums (T, B, R) of all steps that a product is added to, and its rows of the weight, in their order."""
 
     sums_TBR: Tensor
     rows: slice
@@ -36,41 +90,29 @@ class Product(NamedTuple):
     """Whether these sums are multiplied by `tanh_scale` where z is."""
 
 
-class FusedSteps:
-    """One run of a cell over the sequences of a batch; holds what the way back needs.
+class FusedSteps(OverTime):
+    """One run in torch's operations. A cell derives its own from here, defines `forward` and `backward`, and
+    returns the class from its method `fused_steps`.
 
-    A cell derives its own from here, defines `forward` and `backward`, and returns the class from its method
-    `fused_steps`.
-
-    p: the weights. z_TBG: the inputs of all steps, W x + b, which are changed in place. state: where to
-    start, tensors (B, H), the output first.
+    z_TBG: W x + b of all steps, which is changed in place: at last it holds the gradients of these sums.
     """
 
     carries: ClassVar[bool] = False
     """Whether the output of a step depends on the one before beside the products, as a gate lets it."""
-    own_parameters: ClassVar[tuple[str, ...]] = ()
-    """Names of further parameters, whose gradients `own_gradients` gives."""
 
-    def __init__(self, cell: Any, p: Parameters, z_TBG: Tensor, state: tuple[Tensor, ...]) -> None:
-        self.cell, self.p, self.z_TBG = cell, p, z_TBG
-        self.gates = [gate.unbind(0) for gate in torch.split(z_TBG, cell.hidden_size, dim=-1)]
-        self.states_SBH = tuple(map(self._beginning_with, state))
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        self.x_TBJ = with_ones(x_TBI)
+        self.z_TBG = (self.x_TBJ.flatten(0, 1) @ p.weight_JG).view(*x_TBI.shape[:2], -1)
+        self.gates = [gate.unbind(0) for gate in torch.split(self.z_TBG, cell.hidden_size, dim=-1)]
+        self.states_SBH = tuple(_beginning_with(part, len(x_TBI)) for part in state)
         self.states = [states_SBH.unbind(0) for states_SBH in self.states_SBH]
-        self.scale, self.tanh = tanh_scale(z_TBG.dtype), tanh_for(z_TBG.dtype)
-
-    def _beginning_with(self, start_BH: Tensor) -> Tensor:
-        states_SBH = start_BH.new_empty(len(self.z_TBG) + 1, *start_BH.shape)
-        states_SBH[0] = start_BH
-        return states_SBH
+        self.scale, self.tanh = tanh_scale(x_TBI.dtype), tanh_for(x_TBI.dtype)
 
     @classmethod
     def tanh_gates(cls, cell: Any) -> tuple[int, ...]:
         """The gates that are squashed by tanh: their sums come multiplied by `tanh_scale`."""
         return ()
-
-    def products(self) -> list[Product]:
-        """What U h_{t-1} is added to at each step."""
-        return [Product(self.z_TBG, slice(None))]
 
     def forward(self, t: int, n: int | None) -> None:
         """Computes the states after step t, number t + 1, of the first n sequences (None: of all) from its
@@ -83,9 +125,89 @@ class FusedSteps:
         flows through the products: of an output that is not carried nothing is left, whatever it holds."""
         raise NotImplementedError(f"{type(self).__name__} must define backward(t, n, *gradients).")
 
+    @classmethod
+    def prepared(cls, cell: Any, p: Parameters) -> Parameters:
+        """Also the weights with which sums are made: rows of tanh gates are multiplied by `tanh_scale`."""
+        scale_G1 = torch.ones_like(p.bias).view(-1, cell.hidden_size)
+        for gate in cls.tanh_gates(cell):
+            scale_G1[gate] = tanh_scale(p.bias.dtype)
+        scale_G1 = scale_G1.view(-1, 1)
+        weight_GJ = torch.cat((p.input_weight, p.bias.unsqueeze(-1)), 1) * scale_G1
+        scaled = {"weight_JG": weight_GJ.t(), "scaled_recurrent_weight": p.recurrent_weight * scale_G1}
+        return type(p)(**vars(p), **scaled)
+
+    def products(self) -> list[Sums]:
+        """What U h_{t-1} is added to at each step; after `run_back` the gradients of that."""
+        return [Sums(self.z_TBG, slice(None))]
+
     def own_gradients(self) -> list[Tensor]:
         """The gradients of `own_parameters`, after the way back."""
         return []
+
+    def run(self) -> None:
+        products = [
+            (
+                sums.unbind(0),
+                (self.p.scaled_recurrent_weight if scaled else self.p.recurrent_weight)[rows]
+                .t()
+                .contiguous(),
+            )
+            for sums, rows, scaled in self.products()
+        ]
+        h = self.states[0]
+        for t in range(len(self.z_TBG)):
+            n = None if self.running is None else self.running[t]
+            if t > 0 or self.started:
+                for sums, weight_HR in products:
+                    first(sums[t], n).addmm_(first(h[t], n), weight_HR)
+            self.forward(t, n)
+            if n is not None:
+                for states in self.states:
+                    states[t + 1][n:] = states[t][n:]
+
+    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        dh = dstates[0]
+        dy_T = None if dy_TBH is None else dy_TBH.unbind(0)
+        products = [(sums.unbind(0), self.p.recurrent_weight[rows]) for sums, rows, _ in self.products()]
+        for t in reversed(range(len(self.z_TBG))):
+            n = None if self.running is None else self.running[t]
+            if dy_T is not None:
+                dh += dy_T[t]
+            self.backward(t, n, *[first(d, n) for d in dstates])
+            if n is not None:
+                for sums_TBR in (self.z_TBG, *(sums_TBR for sums_TBR, _, _ in self.products())):
+                    sums_TBR[t, n:] = 0
+            if t > 0 or self.started:
+                self._through_products(products, t, first(dh, n), n)
+        return self._gradients(inputs)
+
+    def _gradients(self, inputs: bool) -> Gradients:
+        """One product over all steps each."""
+        begin = 0 if self.started else 1  # a state of zeros adds nothing
+        dz_RG = self.z_TBG.flatten(0, 1)
+        dweight_JG = self.x_TBJ.flatten(0, 1).t() @ dz_RG
+        before_HR = self.states_SBH[0][begin:-1].flatten(0, 1).t()
+        blocks = [before_HR @ sums_TBR[begin:].flatten(0, 1) for sums_TBR, _, _ in self.products()]
+        weights = [dweight_JG[:-1], torch.cat(blocks, 1), dweight_JG[-1], *self.own_gradients()]
+        return Gradients(weights, self.z_TBG @ self.p.input_weight if inputs else None)
+
+    def _through_products(
+        self, products: list[tuple[tuple[Tensor, ...], Tensor]], t: int, dh_NH: Tensor, n: int | None
+    ) -> None:
+        """The gradient of the output of step t - 1, from those of the sums of step t."""
+        carries = self.carries
+        for sums, weight_RH in products:
+            if carries:
+                dh_NH.addmm_(first(sums[t], n), weight_RH)
+            else:
+                torch.mm(first(sums[t], n), weight_RH, out=dh_NH)
+            carries = True
+
+
+def _beginning_with(start_BH: Tensor, steps: int) -> Tensor:
+    states_SBH = start_BH.new_empty(steps + 1, *start_BH.shape)
+    states_SBH[0] = start_BH
+    return states_SBH
 
 
 def first(x_BH: Tensor, n: int | None) -> Tensor:
@@ -113,13 +235,13 @@ def tanh_for(dtype: torch.dtype) -> Callable[..., Tensor]:
 class FusedBasic(FusedSteps):
     """h = f(a)."""
 
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        self.relu = cell.nonlinearity == "relu"
+
     @classmethod
     def tanh_gates(cls, cell: Any) -> tuple[int, ...]:
         return (0,) if cell.nonlinearity == "tanh" else ()
-
-    def __init__(self, cell: Any, p: Parameters, z_TBG: Tensor, state: tuple[Tensor, ...]) -> None:
-        super().__init__(cell, p, z_TBG, state)
-        self.relu = cell.nonlinearity == "relu"
 
     def forward(self, t: int, n: int | None) -> None:
         a, h = first(self.gates[0][t], n), first(self.states[0][t + 1], n)
@@ -136,10 +258,10 @@ class FusedBasic(FusedSteps):
 class FusedLSTM(FusedSteps):
     """c = f c₋ + i g, h = o tanh(c); gates in the order i, f, g, o."""
 
-    def __init__(self, cell: Any, p: Parameters, z_TBG: Tensor, state: tuple[Tensor, ...]) -> None:
-        super().__init__(cell, p, z_TBG, state)
-        self.tanh_c = z_TBG.new_empty(len(z_TBG), *state[0].shape).unbind(0)
-        self.sums = z_TBG.unbind(0)
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        self.tanh_c = state[0].new_empty(len(x_TBI), *state[0].shape).unbind(0)
+        self.sums = self.z_TBG.unbind(0)
         self.spare = [torch.empty_like(state[0]) for _ in range(3)]
 
     @classmethod
@@ -185,22 +307,22 @@ class FusedGRU(FusedSteps):
     carries = True
     own_parameters = ("candidate_bias",)
 
-    def __init__(self, cell: Any, p: Parameters, z_TBG: Tensor, state: tuple[Tensor, ...]) -> None:
-        super().__init__(cell, p, z_TBG, state)
-        self.own_TBH = p.candidate_bias.expand(len(z_TBG), *state[0].shape).contiguous()
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        self.own_TBH = p.candidate_bias.expand(len(x_TBI), *state[0].shape).contiguous()
         self.own = self.own_TBH.unbind(0)
-        self.both_gates = z_TBG[..., : 2 * cell.hidden_size].unbind(0)
+        self.both_gates = self.z_TBG[..., : 2 * cell.hidden_size].unbind(0)
         self.spare = [torch.empty_like(state[0]) for _ in range(2)]
 
     @classmethod
     def tanh_gates(cls, cell: Any) -> tuple[int, ...]:
         return (2,)
 
-    def products(self) -> list[Product]:
+    def products(self) -> list[Sums]:
         border = 2 * self.cell.hidden_size
         return [
-            Product(self.z_TBG[..., :border], slice(border)),
-            Product(self.own_TBH, slice(border, None), scaled=False),
+            Sums(self.z_TBG[..., :border], slice(border)),
+            Sums(self.own_TBH, slice(border, None), scaled=False),
         ]
 
     def forward(self, t: int, n: int | None) -> None:

@@ -12,7 +12,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps
+    from rnnclf.cells.fused import FusedSteps, OverTime
 
 
 @dataclass
@@ -62,6 +62,11 @@ class GRU(GatedCell):
         from rnnclf.cells.fused import FusedGRU
 
         return FusedGRU
+
+    def compiled_steps(self) -> type[OverTime]:
+        from rnnclf.cells.compiled import CompiledGRU
+
+        return CompiledGRU
 
     def native_layer(self) -> str:
         return "gru"

@@ -11,7 +11,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps
+    from rnnclf.cells.fused import FusedSteps, OverTime
 
 
 class LSTMState(NamedTuple):
@@ -84,6 +84,11 @@ class LSTM(GatedCell):
         from rnnclf.cells.fused import FusedLSTM
 
         return FusedLSTM
+
+    def compiled_steps(self) -> type[OverTime]:
+        from rnnclf.cells.compiled import CompiledLSTM
+
+        return CompiledLSTM
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -25,13 +25,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rnnclf.cells.base import GatedCell, Parameters
-from rnnclf.cells.fused import FusedSteps, first, tanh_scale
+from rnnclf.cells.base import Cell, GatedCell, Parameters
+from rnnclf.cells.fused import Gradients, OverTime
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.state import leaves
 from rnnclf.engine.plan import Plan
+from rnnclf.errors import ConfigError
 
 SHARED = ("input_weight", "recurrent_weight", "bias")
+BY_PARTS = ("fused", "compiled")
+"""The engines that are in this file."""
 LEAST = 16  # sequences of a part; with fewer, a product is too small to be worth a core
 
 Result = TypeVar("Result")
@@ -64,9 +67,22 @@ def parts_of_batches() -> Iterator[None]:
 
 def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
     """Products and numberwise steps; see `unroll` for what comes back."""
+    assert isinstance(module.cell, GatedCell)
+    return _over_time(module.cell.fused_steps(), module, x_TBI, state, plan)
+
+
+def compiled(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+    """The same in machine code; see `unroll` for what comes back. Raises ConfigError off the CPU."""
+    if x_TBI.device.type != "cpu":
+        raise ConfigError("engine=compiled runs on a CPU only: use engine=auto.")
+    assert isinstance(module.cell, GatedCell)
+    return _over_time(module.cell.compiled_steps(), module, x_TBI, state, plan)
+
+
+def _over_time(
+    kind: type[OverTime], module: CellModule, x_TBI: Tensor, state: Any, plan: Plan
+) -> tuple[Tensor, Any]:
     cell, p = module.cell, module.prepared()
-    assert isinstance(cell, GatedCell)
-    kind = cell.fused_steps()
     start = cell.initial_state(x_TBI[0]) if state is None else state
     states = leaves(start)
     steps, batch, _ = x_TBI.shape
@@ -110,12 +126,12 @@ class _Run:
     """What one call of the engine is about, and between its two ways what it has computed."""
 
     def __init__(
-        self, cell: GatedCell, kind: type[FusedSteps], share: _Share, every_step: bool, started: bool
+        self, cell: Cell, kind: type[OverTime], share: _Share, every_step: bool, started: bool
     ) -> None:
         self.cell, self.kind, self.share, self.every_step = cell, kind, share, every_step
         self.started = started
         """Whether there is a state to start from other than zeros."""
-        self.parts: list[FusedSteps] | None = None
+        self.parts: list[OverTime] | None = None
 
 
 class _Fused(torch.autograd.Function):
@@ -124,13 +140,13 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, x_TBI: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         names = (*SHARED, *run.kind.own_parameters)
-        p = Parameters(**dict(zip(names, rest, strict=False)))
-        walk = partial(_walk, run, x_TBI, p, rest[len(names) :], _scaled(run, p))
+        p = run.kind.prepared(run.cell, Parameters(**dict(zip(names, rest, strict=False))))
+        walk = partial(_walk, run, x_TBI, p, rest[len(names) :])
         parts = _side_by_side(walk, len(run.share.rows))
         ctx.set_materialize_grads(False)
         if any(ctx.needs_input_grad):
             run.parts, ctx.run = parts, run
-            ctx.save_for_backward(x_TBI, *rest)
+            ctx.save_for_backward(*rest)
         states = zip(*(part.states_SBH for part in parts), strict=True)
         last = [_joined([states_SBH[-1] for states_SBH in state], 0) for state in states]
         output = _joined([part.states_SBH[0][1:] for part in parts], 1) if run.every_step else last[0]
@@ -142,14 +158,13 @@ class _Fused(torch.autograd.Function):
         run: _Run = ctx.run
         parts, run.parts = run.parts, None
         if parts is None:
-            raise RuntimeError("engine=fused goes back through time once: use engine=loop to do it again.")
-        x_TBI, input_weight, recurrent_weight, *_ = ctx.saved_tensors
-        back = partial(_walk_back, run, parts, x_TBI, recurrent_weight, dy, dlast)
-        dstates, dweights = zip(*_side_by_side(back, len(parts)), strict=True)
-        dx_TBI = None
-        if ctx.needs_input_grad[1]:
-            dx_TBI = _joined([part.z_TBG @ input_weight for part in parts], 1)
-        summed = [_total(gradients) for gradients in zip(*dweights, strict=True)]
+            raise RuntimeError("This engine goes back through time once: use engine=loop to do it again.")
+        _ = ctx.saved_tensors  # refuses weights that were changed since
+        inputs = ctx.needs_input_grad[1]
+        back = partial(_walk_back, run, parts, inputs, dy, dlast)
+        dstates, gradients = zip(*_side_by_side(back, len(parts)), strict=True)
+        dx_TBI = _joined([part.x_TBI for part in gradients], 1) if inputs else None
+        summed = [_total(weights) for weights in zip(*(part.weights for part in gradients), strict=True)]
         return None, dx_TBI, *summed, *(_joined(d, 0) for d in zip(*dstates, strict=True))
 
 
@@ -181,101 +196,32 @@ def _threads(number: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(number, "rnnclf-fused", initializer=prepare)
 
 
-def _scaled(run: _Run, p: Parameters) -> Parameters:
-    """The weights with the rows of tanh gates multiplied by `tanh_scale`."""
-    scale_G1 = torch.ones_like(p.bias).view(-1, run.cell.hidden_size)
-    for gate in run.kind.tanh_gates(run.cell):
-        scale_G1[gate] = tanh_scale(p.bias.dtype)
-    scale_G1 = scale_G1.view(-1, 1)
-    return Parameters(
-        input_weight=p.input_weight * scale_G1,
-        recurrent_weight=p.recurrent_weight * scale_G1,
-        bias=p.bias * scale_G1[:, 0],
-    )
-
-
 @torch.no_grad()
-def _walk(
-    run: _Run, x_TBI: Tensor, p: Parameters, start: Sequence[Tensor], scaled: Parameters, part: int
-) -> FusedSteps:
+def _walk(run: _Run, x_TBI: Tensor, p: Parameters, start: Sequence[Tensor], part: int) -> OverTime:
     """One part forward through all steps."""
     rows, running = run.share.rows[part], run.share.running[part]
-    x_TBI = x_TBI[:, rows]
-    z_RG = torch.addmm(scaled.bias, x_TBI.flatten(0, 1), scaled.input_weight.t())
-    steps = run.kind(run.cell, p, z_RG.view(*x_TBI.shape[:2], -1), tuple(state[rows] for state in start))
-    products = [
-        (sums.unbind(0), (scaled if is_scaled else p).recurrent_weight[block].t().contiguous())
-        for sums, block, is_scaled in steps.products()
-    ]
-    h = steps.states[0]
-    for t in range(len(x_TBI)):
-        n = None if running is None else running[t]
-        if t > 0 or run.started:
-            for sums, weight_HR in products:
-                first(sums[t], n).addmm_(first(h[t], n), weight_HR)
-        steps.forward(t, n)
-        if n is not None:
-            for states in steps.states:
-                states[t + 1][n:] = states[t][n:]
+    state = tuple(state[rows] for state in start)
+    steps = run.kind(run.cell, p, x_TBI[:, rows], state, running, run.started)
+    steps.run()
     return steps
 
 
 @torch.no_grad()
 def _walk_back(
     run: _Run,
-    parts: Sequence[FusedSteps],
-    x_TBI: Tensor,
-    recurrent_weight: Tensor,
+    parts: Sequence[OverTime],
+    inputs: bool,
     dy: Tensor | None,
     dlast: Sequence[Tensor | None],
     part: int,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """One part backward through all steps: its sums become their gradients.
-
-    Returns the gradients of the first states, and those of the weights, matrices transposed.
-    """
-    steps, rows, running = parts[part], run.share.rows[part], run.share.running[part]
+) -> tuple[list[Tensor], Gradients]:
+    """One part backward through all steps: the gradients of the first states, and all others."""
+    steps, rows = parts[part], run.share.rows[part]
     dstates = [
-        torch.zeros_like(states[0]) if d is None else d[rows].clone()
-        for states, d in zip(steps.states, dlast, strict=True)
+        torch.zeros_like(states_SBH[0]) if d is None else d[rows].clone()
+        for states_SBH, d in zip(steps.states_SBH, dlast, strict=True)
     ]
-    dh = dstates[0]
-    dy_T = dy[:, rows].unbind(0) if dy is not None and run.every_step else None
-    if dy is not None and dy_T is None:
-        dh += dy[rows]
-    products = [(sums.unbind(0), recurrent_weight[block]) for sums, block, _ in steps.products()]
-    for t in reversed(range(len(x_TBI))):
-        n = None if running is None else running[t]
-        if dy_T is not None:
-            dh += dy_T[t]
-        steps.backward(t, n, *[first(d, n) for d in dstates])
-        if n is not None:
-            for part_TBG in (steps.z_TBG, *(sums_TBR for sums_TBR, _, _ in steps.products())):
-                part_TBG[t, n:] = 0
-        if t > 0 or run.started:
-            _through_products(steps, products, t, first(dh, n), n)
-    return dstates, _of_weights(run, steps, x_TBI[:, rows])
-
-
-def _through_products(
-    steps: FusedSteps, products: list[tuple[tuple[Tensor, ...], Tensor]], t: int, dh_NH: Tensor, n: int | None
-) -> None:
-    """The gradient of the output of step t - 1, from those of the sums of step t."""
-    carries = steps.carries
-    for sums, weight_RH in products:
-        if carries:
-            dh_NH.addmm_(first(sums[t], n), weight_RH)
-        else:
-            torch.mm(first(sums[t], n), weight_RH, out=dh_NH)
-        carries = True
-
-
-def _of_weights(run: _Run, steps: FusedSteps, x_TBI: Tensor) -> list[Tensor]:
-    """The gradients of the weights, each one product; transposed, as such products are faster."""
-    begin = 0 if run.started else 1  # a state of zeros adds nothing
-    dz_RG = steps.z_TBG.flatten(0, 1)
-    before_HR = steps.states_SBH[0][begin:-1].flatten(0, 1).t()
-    drecurrent_HG = dz_RG.new_zeros(run.cell.hidden_size, dz_RG.shape[1])
-    for sums_TBR, block, _ in steps.products():
-        drecurrent_HG[:, block] = before_HR @ sums_TBR[begin:].flatten(0, 1)
-    return [x_TBI.flatten(0, 1).t() @ dz_RG, drecurrent_HG, dz_RG.sum(0), *steps.own_gradients()]
+    dy_TBH = dy[:, rows] if dy is not None and run.every_step else None
+    if dy is not None and dy_TBH is None:
+        dstates[0] += dy[rows]
+    return dstates, steps.run_back(dy_TBH, dstates, inputs)

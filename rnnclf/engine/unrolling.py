@@ -10,7 +10,7 @@ from torch import Tensor
 from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.engine.fft import fft
-from rnnclf.engine.fused import fused
+from rnnclf.engine.fused import compiled, fused
 from rnnclf.engine.loop import Blend, loop
 from rnnclf.engine.native import native
 from rnnclf.engine.plan import Plan
@@ -20,7 +20,7 @@ from rnnclf.registry import Registry
 Engine = Callable[[CellModule, Tensor, Any, Plan], tuple[Tensor, Any]]
 
 ENGINES: Registry[Engine] = Registry(
-    "engine", {"loop": loop, "fused": fused, "native": native, "scan": scan, "fft": fft}
+    "engine", {"loop": loop, "fused": fused, "compiled": compiled, "native": native, "scan": scan, "fft": fft}
 )
 
 
@@ -54,7 +54,8 @@ def unroll(
     plan = Plan(lengths_B, every_step, final_state)
     if blend is not None:
         return loop(module, x_TBI, state, plan, blend)
-    name = choose(module.cell, x_TBI.device.type, every_step) if engine == "auto" else engine
+    ragged = lengths_B is not None
+    name = choose(module.cell, x_TBI.device.type, every_step, ragged) if engine == "auto" else engine
     if name not in module.cell.engines:
         raise ValueError(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
@@ -62,15 +63,18 @@ def unroll(
     return ENGINES[name](module, x_TBI, state, plan)
 
 
-def choose(cell: Cell, device: str, every_step: bool = True) -> str:
+def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False) -> str:
     """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
 
-    A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted. A
-    convolution whose last output alone is wanted is a weighted sum, which nothing beats; on a GPU a few
-    transforms beat many small steps, and so does cuDNN.
+    A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted of
+    sequences of one length. A convolution whose last output alone is wanted is a weighted sum, which nothing
+    beats; on a GPU a few transforms beat many small steps, and so does cuDNN. `ragged` sequences have torch
+    leave oneDNN for a loop of its own.
     """
     if "fft" in cell.engines and (not every_step or device != "cpu"):
         return "fft"
     if "native" in cell.engines and device != "cpu":
         return "native"
-    return cell.engines[0]
+    slow = {"native"} if ragged else set()
+    slow |= {"compiled"} if device != "cpu" else set()
+    return next(name for name in cell.engines if name not in slow)
