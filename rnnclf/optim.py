@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import ConfigError
@@ -13,6 +15,18 @@ from rnnclf.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer as TorchOptimizer
+
+
+@cache
+def _of_torch(name: str) -> Any:
+    """A class of torch.optim, without what its methods do for torch's compiler: at their first call they
+    import it, which takes a second of every start, and here nothing is compiled by it."""
+    import torch
+
+    kind = getattr(torch.optim, name)
+    wrapped = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {method: inspect.unwrap(getattr(kind, method)) for method in wrapped}
+    return type(name, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 @dataclass
@@ -44,9 +58,7 @@ class Adam(Optimizer):
     eps: float = option(1e-8, "least divisor", above=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        from torch import optim
-
-        return optim.Adam(self._groups(model), **self._settings())
+        return _of_torch("Adam")(self._groups(model), **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         # fused: one pass over all weights instead of one per operation and weight
@@ -61,9 +73,7 @@ class AdamW(Adam):
     weight_decay: float = option(0.01, "pull of the weight matrices towards zero", low=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        from torch import optim
-
-        return optim.AdamW(self._groups(model), **self._settings())
+        return _of_torch("AdamW")(self._groups(model), **self._settings())
 
 
 @dataclass
@@ -81,9 +91,7 @@ class SGD(Optimizer):
             raise ConfigError("optimizer.nesterov needs a momentum above 0, got 0.")
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        from torch import optim
-
-        return optim.SGD(
+        return _of_torch("SGD")(
             self._groups(model),
             lr=self.lr,
             momentum=self.momentum,
@@ -103,9 +111,7 @@ class RMSprop(Optimizer):
     eps: float = option(1e-8, "least divisor", above=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        from torch import optim
-
-        return optim.RMSprop(
+        return _of_torch("RMSprop")(
             self._groups(model), lr=self.lr, alpha=self.alpha, momentum=self.momentum, eps=self.eps
         )
 

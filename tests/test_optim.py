@@ -1,6 +1,8 @@
 """Optimizers and schedules: what they do is what torch does, and every option counts."""
 
 import math
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -276,3 +278,14 @@ def test_every_option_changes_the_factors(name, option):
 def test_shares_out_of_range_are_refused(kind, option, value):
     with pytest.raises(ConfigError, match=f"{option} must be .*, got {value}"):
         kind(**{option: value})
+
+
+def test_torchs_compiler_is_not_imported_for_a_step():
+    code = (
+        "import sys, torch; from rnnclf.optim import OPTIMIZERS\n"
+        "for kind in dict(OPTIMIZERS.items()).values():\n"
+        "    model = torch.nn.Linear(2, 2); optimizer = kind().build(model)\n"
+        "    model(torch.ones(1, 2)).sum().backward(); optimizer.step(); optimizer.zero_grad()\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
