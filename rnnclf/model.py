@@ -13,10 +13,13 @@ from torch.nn import functional
 from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
-from rnnclf.engine import BY_PARTS, choose, parts_of_batches, unroll
+from rnnclf.engine import BY_PARTS, WORTH, choose, parts_of_batches, unroll
 from rnnclf.engine.plan import Plan
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
+
+SMALLEST_SHARED = 6 * WORTH
+"""FLOPs of a step in time from which on several threads are faster at each operation than one; measured."""
 
 
 class RecurrentLayer(nn.Module):
@@ -190,21 +193,25 @@ class SequenceClassifier(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def cores(self, ragged: bool = False) -> AbstractContextManager[None]:
+    def cores(self, batch: int, ragged: bool = False) -> AbstractContextManager[None]:
         """Within it, the cores of a CPU are used as suits the engine: in the fused and the compiled one each
-        takes a part of the batch through all steps, in the others all take a part of each operation.
+        takes a part of the batch through all steps, in the others all take a part of each operation, or one
+        does it all where it is too small to be shared.
 
-        ragged: whether sequences of several lengths come.
+        batch: how many sequences come at once. ragged: whether they are of several lengths.
         """
         device = self.head.weight.device.type
-        fused = all(
-            (choose(module.cell, device, ragged=ragged) if self.stack.engine == "auto" else self.stack.engine)
-            in BY_PARTS
-            for module in self.modules()
-            if isinstance(module, CellModule)
+        if device != "cpu":
+            return nullcontext()
+        modules = [module for module in self.modules() if isinstance(module, CellModule)]
+        chosen = self.stack.engine
+        by_parts = not self.stack.zoneout and all(
+            (choose(module.cell, device, ragged=ragged) if chosen == "auto" else chosen) in BY_PARTS
+            for module in modules
         )
-        by_parts = fused and device == "cpu" and not self.stack.zoneout
-        return parts_of_batches() if by_parts else nullcontext()
+        weights = max(sum(weight.numel() for weight in module.parameters()) for module in modules)
+        small = 2 * batch * weights < SMALLEST_SHARED
+        return parts_of_batches() if by_parts or small else nullcontext()
 
 
 def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -154,7 +154,7 @@ def fit(
     """
     while training.epoch < training.recipe.epochs:
         started = time.perf_counter()
-        with training.model.cores(ragged=train.ragged):
+        with training.model.cores(training.recipe.batch_size, train.ragged):
             score, learning_rate = _train_one_epoch(training, train, on_batch)
         validated = evaluate(training.model, validation).score
         if not math.isfinite(validated.loss):
@@ -223,7 +223,7 @@ def evaluate(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
     k = len(data.classes)
     counts_KK = torch.zeros(k * k, dtype=torch.int64, device=data.y_N.device)
     loss_sum: Any = torch.zeros((), dtype=torch.float64)
-    with model.cores(ragged=data.ragged):
+    with model.cores(EVALUATION_BATCH, data.ragged):
         for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
             logits_BK = model(x_BTI, lengths_B)
             counts_KK += torch.bincount(y_B * k + logits_BK.argmax(dim=-1), minlength=k * k)

@@ -28,6 +28,7 @@ FUSED = [name for name, kind in CELLS.items() if "fused" in kind().engines]
 def two_cores(monkeypatch):
     """Parts are made of the smallest batches, for two threads."""
     monkeypatch.setattr(module, "LEAST", 1)
+    monkeypatch.setattr(module, "WORTH", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -195,7 +196,7 @@ def test_a_classifier_trains_alike_with_either_engine(options, two_cores):
     for engine in ("loop", "fused", "compiled"):
         torch.manual_seed(0)
         model = SequenceClassifier(CELLS["lstm"](hidden_size=4), 3, 2, Stack(engine=engine, **options))
-        with model.cores():
+        with model.cores(6):
             torch.nn.functional.cross_entropy(model(x_BTI, torch.tensor([7, 2, 3, 7, 1, 5])), y_B).backward()
         gradients.append([weight.grad for weight in model.parameters()])
     for other in gradients[1:]:
@@ -206,12 +207,15 @@ def test_the_cores_are_given_back():
     before = torch.get_num_threads()
     model = SequenceClassifier(CELLS["basic"](hidden_size=4), 3, 2)
     seen = []
-    with contextlib.suppress(KeyboardInterrupt), model.cores():
+    with contextlib.suppress(KeyboardInterrupt), model.cores(6):
         seen.append(torch.get_num_threads())
         raise KeyboardInterrupt
     assert [*seen, torch.get_num_threads()] == [1, before]
-    with SequenceClassifier(CELLS["lem"](hidden_size=4), 3, 2).cores():
+    others = SequenceClassifier(CELLS["lem"](hidden_size=64), 3, 2)
+    with others.cores(1000):
         assert torch.get_num_threads() == before  # another engine: the library's own threads
+    with others.cores(1):
+        assert torch.get_num_threads() == 1  # which would wait for each other more than work
 
 
 def test_an_error_in_a_part_is_raised_not_lost(two_cores, monkeypatch):

@@ -35,7 +35,8 @@ from rnnclf.errors import ConfigError
 SHARED = ("input_weight", "recurrent_weight", "bias")
 BY_PARTS = ("fused", "compiled")
 """The engines that are in this file."""
-LEAST = 16  # sequences of a part; with fewer, a product is too small to be worth a core
+LEAST = 16  # sequences of a part; with fewer, the products of a step are no longer fast
+WORTH = 500_000  # FLOPs of a step in time, below which waiting for another core costs more than it does
 
 Result = TypeVar("Result")
 
@@ -51,9 +52,10 @@ _parts = _Parts()
 
 @contextmanager
 def parts_of_batches() -> Iterator[None]:
-    """Within it, the fused engine gives each of torch's threads a part of the batch; all else is done by one.
+    """Within it, the engines of this file give each of torch's threads a part of the batch; all else is done
+    by one.
 
-    The parts, and so the last digits of sums over them, depend on the number of threads alone.
+    The parts, and so the last digits of sums over them, depend on the number of threads and on sizes alone.
     """
     threads = torch.get_num_threads()
     _parts.number = threads
@@ -86,7 +88,8 @@ def _over_time(
     start = cell.initial_state(x_TBI[0]) if state is None else state
     states = leaves(start)
     steps, batch, _ = x_TBI.shape
-    share = _Share(plan.lengths_B, steps, batch, x_TBI.device)
+    work = 2 * batch * sum(getattr(p, name).numel() for name in SHARED)
+    share = _Share(plan.lengths_B, steps, batch, work, x_TBI.device)
     if share.order_B is not None:
         x_TBI, states = x_TBI[:, share.order_B], [part[share.order_B] for part in states]
     weights = [getattr(p, name) for name in (*SHARED, *kind.own_parameters)]
@@ -107,8 +110,11 @@ class _Share:
     all the time.
     """
 
-    def __init__(self, lengths_B: Tensor | None, steps: int, batch: int, device: torch.device) -> None:
-        number = max(min(_parts.number, batch // LEAST), 1) if device.type == "cpu" else 1
+    def __init__(
+        self, lengths_B: Tensor | None, steps: int, batch: int, work: int, device: torch.device
+    ) -> None:
+        most = min(_parts.number, batch // LEAST, work // WORTH) if device.type == "cpu" else 1
+        number = max(most, 1)
         sizes = [batch // number + (part < batch % number) for part in range(number)]
         ends = [sum(sizes[: part + 1]) for part in range(number)]
         self.rows = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
@@ -185,14 +185,19 @@ class Candidate:
 
     def train(self, x_BTI: Tensor, y_B: Tensor) -> None:
         """One training step; afterwards nothing of it is left but the new weights."""
-        loss = functional.cross_entropy(self.model(x_BTI), y_B)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with self._cores(len(y_B)):
+            loss = functional.cross_entropy(self.model(x_BTI), y_B)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
     def infer(self, x_BTI: Tensor) -> None:
-        self.model(x_BTI)
+        with self._cores(len(x_BTI)):
+            self.model(x_BTI)
+
+    def _cores(self, batch: int) -> AbstractContextManager[None]:
+        return self.model.cores(batch) if isinstance(self.model, SequenceClassifier) else nullcontext()
 
 
 def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candidate]:
