@@ -128,7 +128,7 @@ class SequenceDataset:
         import torch
 
         if whole_NT is not None:
-            return whole_NT[(starts_B // whole_NT.shape[1]).to(whole_NT.device)]
+            return whole_NT.index_select(0, (starts_B // whole_NT.shape[1]).to(whole_NT.device))
         t_T = torch.arange(int(lengths_B.max()))
         places_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
         return parts_S[places_BT.to(parts_S.device)]
