@@ -1,25 +1,33 @@
 """Checkpoints: one file, safe to receive.
 
 A checkpoint is a safetensors file whose header carries one JSON text: tensors and plain data, no
-pickle, nothing that names code to run. Reading one looks names up in registries, checks every value
-against its range, and compares all shapes before any memory is taken for a model.
+pickle, nothing that names code to run. The text begins with the SHA-256 of the whole file, taken with
+zeros in its own place, so that damage is noticed wherever it is. Reading one looks names up in registries,
+checks every value against its range, compares what the header claims with the size of the file before any
+memory is taken for tensors, and all shapes before any is taken for a model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
+import stat
 import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rnnclf.errors import CheckpointError
-from rnnclf.files import write_atomically
+from rnnclf.files import refuse_odd, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT = 2
+FORMAT = 3
 HEADER_TYPES = {
     "config": dict,
     "classes": list,
@@ -30,6 +38,13 @@ HEADER_TYPES = {
     "epoch": int,
 }
 HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
+UNSEALED = "0" * 64  # in the place of the checksum while it is taken
+CHUNK = 2**20  # bytes
+DIMENSIONS = 16  # of a tensor at most
+ITEM_BYTES = {
+    **{"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2},
+    **{"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8},
+}
 
 
 @dataclass(frozen=True)
@@ -50,49 +65,204 @@ class Checkpoint:
         return {n.removeprefix(prefix): t for n, t in self.tensors.items() if n.startswith(prefix)}
 
 
-def save(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Replaces the checkpoint at `path`, or leaves it whole and raises OutputError."""
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint file says of itself: its header, the type and shape of each tensor, its size in
+    bytes, and whether its content is what its checksum was taken of."""
+
+    path: Path
+    header: dict[str, Any]
+    shapes: dict[str, tuple[str, tuple[int, ...]]]
+    size: int
+    sha256: str
+    intact: bool
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The part of a file before its tensors; `raw` as it stands in the file, `size` of the whole file."""
+
+    header: dict[str, Any]
+    shapes: dict[str, tuple[str, tuple[int, ...]]]
+    sha256: str
+    raw: bytes
+    size: int
+
+    def digest(self) -> Any:
+        """The checksum taken so far: of the head, with zeros in the place of the checksum itself."""
+        return hashlib.sha256(self.raw.replace(self.sha256.encode(), UNSEALED.encode(), 1))
+
+
+def save(
+    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: Path | None = None
+) -> None:
+    """Replaces the checkpoint at `path`, or leaves it whole and raises OutputError.
+
+    With `keep`, the checkpoint that was at `path` is kept there; see `write_atomically`.
+    """
     import safetensors.torch
 
-    text = json.dumps({"format": FORMAT, **header}, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "sha256": UNSEALED, **header}, allow_nan=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(plain, metadata={"rnnclf": text}))
+    write_atomically(path, sealed(safetensors.torch.save(plain, metadata={"rnnclf": text})), keep)
+
+
+def sealed(content: bytes) -> bytes:
+    """The content of a checkpoint file with its checksum in the first place that was left for it."""
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(UNSEALED.encode(), digest.encode(), 1)
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint. Raises CheckpointError where `path` is none."""
+    """Reads a checkpoint. Raises CheckpointError where `path` is none, or is damaged."""
     import safetensors.torch
 
-    header = read_header(path)
+    with _opened(path) as file:
+        head = _head(path, file)
+        _refuse_more_than_memory(path, head.size)
+        content = head.raw + file.read(head.size - len(head.raw))
+    digest = head.digest()
+    digest.update(memoryview(content)[len(head.raw) :])
+    if digest.hexdigest() != head.sha256:
+        raise CheckpointError(mismatch(path))
     try:
-        tensors = safetensors.torch.load_file(path)
-    except Exception as error:  # safetensors raises its own kinds, and OSError
+        tensors = safetensors.torch.load(content)
+    except Exception as error:  # safetensors raises its own kinds
         raise CheckpointError(f"{path} is damaged: {error}.") from error
-    return Checkpoint(path, header, tensors)
+    return Checkpoint(path, head.header, tensors)
+
+
+def mismatch(path: Path) -> str:
+    return f"{path} is damaged: its content does not match its checksum."
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """What a checkpoint says of itself, without reading its tensors."""
+    with _opened(path) as file:
+        return _head(path, file).header
+
+
+def describe(path: Path) -> Description:
+    """What a checkpoint says of itself and whether it is whole, a piece at a time and without torch."""
+    with _opened(path) as file:
+        head = _head(path, file)
+        digest = head.digest()
+        while piece := file.read(CHUNK):
+            digest.update(piece)
+    intact = digest.hexdigest() == head.sha256
+    return Description(path, head.header, head.shapes, head.size, head.sha256, intact)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
+        # a pipe or a device could be waited for forever, or never end
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise CheckpointError(f"{path} is no file.")
         with open(path, "rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > HEADER_LIMIT:
-                raise ValueError("no safetensors header")
-            metadata = json.loads(file.read(length))["__metadata__"]
-        header = json.loads(metadata["rnnclf"])
-        version = header["format"]
+            yield file
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+
+
+def _head(path: Path, file: BinaryIO) -> _Head:
+    try:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0]
+        if length > HEADER_LIMIT:
+            raise ValueError("no safetensors header")
+        raw = file.read(length)
+        table = _strict_json(raw)
+        header = _strict_json(table.pop("__metadata__")["rnnclf"])
+        version = header["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path} is no checkpoint of rnnclf.") from error
     if isinstance(version, bool) or version != FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {version!r}; this version of rnnclf reads format {FORMAT}."
         )
     for key, kind in HEADER_TYPES.items():
-        if not isinstance(header.get(key), kind):
+        if not isinstance(header.get(key), kind) or isinstance(header[key], bool):
             raise CheckpointError(f"{path} is damaged: its header has no valid '{key}'.")
-    return dict(header)
+    if not all(isinstance(name, str) for name in header["classes"]):
+        raise CheckpointError(f"{path} is damaged: its header has no valid 'classes'.")
+    sha256 = header.pop("sha256", None)
+    if not isinstance(sha256, str) or len(sha256) != len(UNSEALED):
+        raise CheckpointError(f"{path} is damaged: its header has no valid 'sha256'.")
+    size = os.fstat(file.fileno()).st_size
+    shapes = _shapes(path, table, size - len(prefix) - length)
+    return _Head(header, shapes, sha256, prefix + raw, size)
+
+
+def _strict_json(text: str | bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for what we never write: NaN, a key twice, half a character …"""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key stands twice")
+        return found
+
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"{number} is no finite number")
+        return value
+
+    value = json.loads(text, object_pairs_hook=once, parse_constant=finite, parse_float=finite)
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    refuse_odd(value)
+    return value
+
+
+def _shapes(path: Path, table: dict[str, Any], size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each tensor that the table names, if together they fill the file's `size` bytes of
+    data. Raises CheckpointError."""
+    shapes, spans = {}, []
+    for name, entry in table.items():
+        try:
+            kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            numbers = [*shape, begin, end]
+            sound = len(shape) <= DIMENSIONS and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+            count = math.prod(max(n, 1) for n in shape) if sound else 2**63  # what torch could count, at most
+            sound = count < 2**63 and math.prod(shape) * ITEM_BYTES[kind] == end - begin
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise CheckpointError(
+                f"{path} is damaged: what its header says of the tensor '{name}' cannot be."
+            )
+        shapes[name] = (kind, tuple(shape))
+        spans.append((begin, end))
+    place = 0
+    for begin, end in sorted(spans):
+        if begin != place:
+            raise CheckpointError(f"{path} is damaged: the tensors in it overlap or leave gaps.")
+        place = end
+    if place != size:
+        raise CheckpointError(
+            f"{path} is damaged: its header claims {in_bytes(place)} of tensors,"
+            f" the file holds {in_bytes(size)}."
+        )
+    return shapes
+
+
+def _refuse_more_than_memory(path: Path, size: int) -> None:
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise CheckpointError(
+            f"{path} takes {in_bytes(size)} of memory; this machine has {in_bytes(memory)}."
+        )
+
+
+def in_bytes(size: int) -> str:
+    """312 bytes, 4.2 kB, 1.0 TB."""
+    if size < 1000:
+        return f"{size} byte{'' if size == 1 else 's'}"
+    power = min(int(math.log10(size)) // 3, 6)
+    return f"{size / 1000**power:.1f} {' kMGTPE'[power]}B"
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +14,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
+from rnnclf.interruption import INTERRUPTED, exit_on_sigterm
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
-    from rnnclf.hydra_app import Job
-
-INTERRUPTED, TERMINATED = 130, 143
+    from rnnclf.hydra_app.bridge import Job, Outcome
+    from rnnclf.hydra_app.checks import Planned
+    from rnnclf.workflows.runs import RunFolder
 
 
 class Commands(TyperGroup):
@@ -29,7 +28,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _exit_on_sigterm():
+            with exit_on_sigterm():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note
@@ -46,26 +45,15 @@ class Commands(TyperGroup):
 
 def _told(error: Exception) -> int:
     """Tells what went wrong, on stderr, and returns the exit code for it."""
+    from rnnclf.console.screen import print_error
+
+    if isinstance(error, OSError) and error.filename is not None:  # a path that the user named
+        error = RnnclfError(f"{error.filename}: {error.strerror}.")
     if not isinstance(error, RnnclfError | JobFailed):
         traceback.print_exception(error)
         return 1
-    from rnnclf.console.screen import print_error
-
     print_error(str(error))
     return 2 if isinstance(error, RnnclfError) else 1
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """A batch system's kill unwinds like Ctrl-C: status.json says "interrupted"."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # whoever called us there handles signals
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Train(TyperCommand):
@@ -136,7 +124,7 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
-    from rnnclf.console.screen import print_error, print_json, use_stderr
+    from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.hydra_app.bridge import run_hydra, swept_folder
 
     use_stderr(json)
@@ -144,18 +132,22 @@ def train(
 
     def body(config: Config, job: Job) -> float:
         use_stderr(json)  # once more: a launcher may have started another process
-        try:
-            return train_one(config, job, reports)
-        except RnnclfError as error:
-            if job.number is not None:  # the others go on: say now what the table will say at the end
-                print_error(f"#{job.number} {error}")
-            raise
+        return train_one(config, job, reports)
 
-    try:
-        outcome = run_hydra(body, words or [], prog="rnnclf train")
-    finally:  # a sweep that was interrupted has its table, too
-        failed = _end_sweep(swept_folder(), json)
-    if outcome.error is not None or failed:
+    with ExitStack() as held:
+
+        def begin(folder: Path, jobs: list[Planned]) -> None:
+            from rnnclf.workflows import ledger
+
+            held.enter_context(ledger.begun(folder, jobs))
+
+        try:
+            outcome = run_hydra(body, words or [], "rnnclf train", partial(_apart, json=json), begin)
+            if outcome.broke and outcome.sweep_folder is not None:
+                _launch(outcome.sweep_folder, _left_behind(outcome), [], json)
+        finally:  # a sweep that was interrupted has its table, too
+            failed = _end_sweep(swept_folder(), json)
+    if failed or (outcome.error is not None and not outcome.broke):
         raise typer.Exit(1)
     if json and reports and outcome.sweep_folder is None:
         print_json(reports[0])
@@ -167,14 +159,24 @@ def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
     from rnnclf.workflows.runs import RunFolder
     from rnnclf.workflows.train import train as train_workflow
 
-    folder = RunFolder(job.folder)
-    with folder.tracked(job.overrides, config.digest()):
-        with training_display(job.number, job.parallel) as watch:
-            report = train_workflow(config, folder, watch)
-        save_report(report)
+    with training_display(job.number, job.parallel) as watch:
+        report = train_workflow(config, RunFolder(job.folder), watch, job.overrides, save_report)
     show_report(report, job.number, job.parallel)
     reports.append({"folder": str(job.folder), **report.results})
     return report.scores["validation"].accuracy
+
+
+def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
+    """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
+    from rnnclf.console.screen import print_error, use_stderr
+    from rnnclf.workflows import ledger
+
+    try:
+        return ledger.apart(job, work)
+    except (RnnclfError, JobFailed) as error:
+        use_stderr(json)
+        print_error(f"#{job.number} {error}")
+        raise
 
 
 def _end_sweep(folder: Path | None, json: bool) -> bool:
@@ -183,8 +185,10 @@ def _end_sweep(folder: Path | None, json: bool) -> bool:
         return False
     from rnnclf.console.screen import print_json
     from rnnclf.console.sweep import save_sweep, show_sweep
+    from rnnclf.workflows import ledger
     from rnnclf.workflows.sweep import rank_sweep
 
+    ledger.settle(folder, seconds=10)  # jobs of an interrupted launcher are still saving
     rows = rank_sweep(folder)
     if rows:
         save_sweep(rows, folder)
@@ -192,6 +196,125 @@ def _end_sweep(folder: Path | None, json: bool) -> bool:
     if json:
         print_json({"folder": str(folder), "jobs": [vars(row) for row in rows]})
     return not all(row.done for row in rows)
+
+
+@app.command()
+def resume(
+    path: Annotated[Path, typer.Argument(help="A run folder or a sweep folder.", show_default=False)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDES]",
+            help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4, and a launcher,"
+            " hydra/launcher=joblib.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Go on with a run or a sweep, exactly, as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
+    from rnnclf.console.screen import use_stderr
+    from rnnclf.workflows.runs import is_sweep
+
+    use_stderr(json)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise RnnclfError(f"{path} {what}: give a run folder or a sweep folder.")
+    if is_sweep(path):
+        _resume_sweep(path, words or [], json)
+    else:
+        _resume_run(path, words or [], json)
+
+
+def _resume_run(path: Path, words: list[str], json: bool) -> None:
+    from rnnclf.console.screen import print_json
+    from rnnclf.console.training import save_report, show_finished, show_report, training_display
+    from rnnclf.hydra_app.compose import parsed
+    from rnnclf.workflows.resume import resume_run
+    from rnnclf.workflows.runs import RunFolder
+
+    values = parsed(words)
+    if other := values.keys() - {"epochs"}:
+        raise RnnclfError(f"{sorted(other)[0]} cannot be changed when a run goes on: only epochs can.")
+    epochs = values.get("epochs")
+    if epochs is not None and type(epochs) is not int:
+        raise RnnclfError(f"epochs must be a whole number, got '{epochs}'.")
+    folder = RunFolder(path)
+    with training_display(None, False) as watch:
+        report = resume_run(folder, epochs, watch, save_report)
+    results = folder.read_results() if report is None else report.results
+    if report is None:
+        show_finished(path, results)
+    else:
+        show_report(report, None, False)
+    if json:
+        print_json({"folder": str(path.absolute()), **results})
+
+
+def _resume_sweep(folder: Path, words: list[str], json: bool) -> None:
+    from rnnclf.console.sweep import show_resumption
+    from rnnclf.workflows import ledger
+
+    launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
+    points = [word for word in words if word not in launching]
+    with ledger.reopened(folder):
+        added = ledger.add_points(folder, points) if points else []
+        pending = ledger.unfinished(folder)
+        show_resumption(folder, pending, added)
+        try:
+            _launch(folder, pending, launching, json)
+        finally:
+            failed = _end_sweep(folder, json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _launch(folder: Path, pending: list[RunFolder], words: list[str], json: bool) -> None:
+    """Has these jobs of a sweep go on, by the launcher that `words` name, or the one it had."""
+    from rnnclf.hydra_app.bridge import run_again
+    from rnnclf.workflows import ledger
+
+    words = ledger.launching(folder, words)
+    while pending:
+        names = [run.path.name for run in pending]
+        outcome = run_again(partial(_resume_job, json=json), folder, names, words, partial(_apart, json=json))
+        if not outcome.broke:
+            break
+        left = _left_behind(outcome)
+        pending = left if len(left) < len(pending) else []  # or it would break for ever
+
+
+def _left_behind(outcome: Outcome) -> list[RunFolder]:
+    """The jobs without an end of a launcher that ended before them, as joblib does when one of its processes
+    is killed."""
+    from rnnclf.console.screen import print_note
+    from rnnclf.workflows import ledger
+
+    folder, error = outcome.sweep_folder, outcome.error
+    assert folder is not None
+    reason = (str(error).splitlines() or [""])[0]
+    print_note(f"the launcher ended before its jobs did: {type(error).__name__}: {reason}")
+    ledger.settle(folder)
+    left = ledger.without_end(folder)
+    if left:
+        print_note(f"going on with {len(left)} of them")
+    return left
+
+
+def _resume_job(job: Job, json: bool) -> float | None:
+    """One job of a sweep, from where it stands to its end."""
+    from rnnclf.console.screen import use_stderr
+    from rnnclf.console.training import save_report, show_report, training_display
+    from rnnclf.workflows.resume import resume_run
+    from rnnclf.workflows.runs import RunFolder
+
+    use_stderr(json)
+    with training_display(job.number, job.parallel) as watch:
+        report = resume_run(RunFolder(job.folder), None, watch, save_report)
+    if report is None:
+        return None
+    show_report(report, job.number, job.parallel)
+    return report.scores["validation"].accuracy
 
 
 @app.command("eval")
@@ -229,6 +352,27 @@ def evaluate(
 
 def _is_path(word: str) -> bool:
     return "=" not in word or Path(word).exists()
+
+
+@app.command("inspect")
+def inspect_(
+    path: Annotated[
+        Path, typer.Argument(help="A checkpoint file, a run folder or a sweep folder.", show_default=False)
+    ],
+    json: AsJson = False,
+) -> None:
+    """Say what a file or folder is, and whether it is whole. [cyan]inspect outputs/RUN[/]"""
+    from rnnclf.console.inspect import show_inspection
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows.inspect import inspect
+
+    use_stderr(json)
+    found = inspect(path)
+    show_inspection(found)
+    if json:
+        print_json(found.to_dict())
+    if found.error is not None:
+        raise RnnclfError(found.error)
 
 
 @app.command("list")

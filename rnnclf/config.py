@@ -22,7 +22,7 @@ from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
-from rnnclf.options import Component, check, option
+from rnnclf.options import Component, Options, check, option
 from rnnclf.registry import Registry, did_you_mean
 from rnnclf.sizing import parse_count
 from rnnclf.stack import Stack
@@ -34,6 +34,40 @@ GROUPS: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
     "augment": AUGMENTS,
 }
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What lies between two checkpoints: so many seconds, or so many steps; an epoch where both are None."""
+
+    seconds: int | None = None
+    steps: int | None = None
+
+
+@dataclass
+class Checkpointing(Options):
+    """How often the state is saved from which a run can be resumed."""
+
+    every: str = option("epoch", "a checkpoint every epoch, 30s or 5m, or '200 steps'")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.interval()
+
+    def interval(self) -> Interval:
+        """What `every` means. Raises ConfigError."""
+        if self.every == "epoch":
+            return Interval()
+        match = re.fullmatch(r"([1-9]\d{0,8}) ?(s|m|h|steps?)?", str(self.every), re.ASCII)
+        if match is None:
+            raise ConfigError(
+                "checkpoint.every must be epoch, a time such as 30s, 5m or 1h, or a number of steps such as"
+                f" '200 steps', got '{self.every}'."
+            )
+        number, unit = int(match[1]), match[2] or "steps"
+        if unit.startswith("step"):
+            return Interval(steps=number)
+        return Interval(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit])
 
 
 @dataclass
@@ -67,6 +101,13 @@ class Config(Stack):
         "standard: the test split is scored once; tutorial: after every epoch, on whole batches",
         choices=("standard", "tutorial"),
     )
+    on_divergence: str = option(
+        "stop",
+        "when the loss is lost: stop, or rollback to the start of the epoch with half the learning rate",
+        choices=("stop", "rollback"),
+    )
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    diagnose: bool = option(False, "after each epoch, measure gradients by time step: diagnosis.csv")
     seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
@@ -76,6 +117,8 @@ class Config(Stack):
         super().__post_init__()
         if isinstance(self.threads, str) and self.threads != "auto":
             raise ConfigError(f"threads must be a whole number or auto, got '{self.threads}'.")
+        if not all(isinstance(name, str) for name in self.plugins):
+            raise ConfigError(f"plugins must be names of modules, got {self.plugins}.")
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
         if isinstance(self.cell, Cell):  # not so while the schema is made
@@ -97,6 +140,9 @@ class Config(Stack):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+NESTED: dict[str, type[Options]] = {"checkpoint": Checkpointing}  # options below a key, without a choice
+
+
 def from_composed(composed: DictConfig) -> Config:
     """A composed DictConfig (without Hydra's own node) as a Config.
 
@@ -105,7 +151,7 @@ def from_composed(composed: DictConfig) -> Config:
     try:
         _check_tree(composed, "")
         config = OmegaConf.to_object(composed)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, OverflowError) as error:
         raise in_words(error) from error
     assert isinstance(config, Config)
     return config
@@ -141,7 +187,7 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
         for group, registry in GROUPS.items():
             node[group] = OmegaConf.structured(registry[str(plain[group]["name"])])
         node = OmegaConf.merge(node, dict(plain))
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, OverflowError) as error:
         raise in_words(error) from error
     except (KeyError, TypeError) as error:
         raise ConfigError(f"The configuration is incomplete: {error}.") from error
@@ -214,7 +260,9 @@ def unknown_key(key: str, kind: Any = None) -> str:
 
 def known_keys() -> list[str]:
     """Every key there is, whichever components are chosen."""
-    keys = [option_field.name for option_field in fields(Config)] + ["experiment"]
+    keys = [option_field.name for option_field in fields(Config) if option_field.name not in NESTED]
+    keys += ["experiment"]
+    keys += [f"{name}.{o.name}" for name, kind in NESTED.items() for o in fields(kind)]
     for group, registry in GROUPS.items():
         for _, kind in registry.items():
             keys += [f"{group}.{o.name}" for o in fields(kind) if f"{group}.{o.name}" not in keys]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @cache
-def _of_torch(name: str) -> Any:
+def _of_torch(name: str) -> Callable[..., TorchOptimizer]:
     """A class of torch.optim, without what its methods do for torch's compiler: at their first call they
     import it, which takes a second of every start, and here nothing is compiled by it."""
     import torch

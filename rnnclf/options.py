@@ -72,7 +72,9 @@ def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
         "below": lambda limit: value < limit,
     }
     within = all(tests[k](limit) for k, limit in limits.items() if limit is not None)
-    if not math.isfinite(value) or not within:  # NaN fails every comparison; infinity has no range
+    # NaN fails every comparison, infinity has no range, and torch takes no whole number of more than 64 bits
+    finite = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+    if not finite or not within:
         allowed = described_range(option_field) or "a finite number"
         raise ConfigError(f"{key} must be {allowed}, got {value}.")
 

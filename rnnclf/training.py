@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,16 @@ from rnnclf.augment import Augment, NoAugment
 from rnnclf.data import PictureLayout, SequenceDataset
 from rnnclf.data.order import epoch_batches
 from rnnclf.errors import DivergedError
+from rnnclf.guards import Divergence, Losses, behind, not_finite_in
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Optimizer, Schedule
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
+
+ROLLBACKS = 5  # of a run at most, each with half the learning rate of the one before
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Recipe:
     sampling: shuffled or balanced, see `epoch_batches`.
     augment, layout: what is changed in each batch, and how pictures lie in the sequences.
     values: the leading features that are measured values, not masks; None: all.
+    on_divergence: stop, or rollback: go back to the start of the epoch with half the learning rate.
 
     `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
     epoch is that of its last batch instead of all of them.
@@ -54,6 +60,7 @@ class Recipe:
     layout: PictureLayout | None = None
     values: int | None = None
     last_batch: bool = False
+    on_divergence: str = "stop"
 
     def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:
         """What is made small: the weighted mean over the batch, a scalar."""
@@ -94,49 +101,189 @@ class EpochResult:
 
 
 @dataclass
+class EpochSoFar:
+    """What the epoch that is on has come to: its batches done, and sums over them."""
+
+    batches: int = 0
+    seen: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+    learning_rate: float = 0.0
+    """Of the last step."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Training went back to the start of an epoch: from which batch, to which share of the learning rate."""
+
+    epoch: int
+    batch: int
+    factor: float
+    reason: str
+
+
+@dataclass
 class Training:
-    """A model on its way: what has to be kept to go on after an interruption."""
+    """A model on its way. `tensors` and `state` are all that has to be kept to go on after an interruption,
+    wherever it comes between two batches."""
 
     model: SequenceClassifier
     recipe: Recipe
     epoch: int = 0
     """Epochs done."""
+    so_far: EpochSoFar = field(default_factory=EpochSoFar)
+    losses: Losses = field(default_factory=Losses)
+    rollbacks: list[Rollback] = field(default_factory=list)
     torch_optimizer: torch.optim.Optimizer = field(init=False)
+    weights: list[nn.Parameter] = field(init=False)
+    """Those that are learned."""
+    _epoch_random: Tensor | None = None
+    """The CPU's random generator as it was when the batches of this epoch were drawn."""
+    safe: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+    """Tensors and state at the start of this epoch, where rolling back is wanted."""
 
     def __post_init__(self) -> None:
         self.torch_optimizer = self.recipe.optimizer.build(self.model)
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+
+    @property
+    def rate_factor(self) -> float:
+        """What is left of the learning rate after all rollbacks."""
+        return self.rollbacks[-1].factor if self.rollbacks else 1.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, the optimizer's memory and the random generators, by name."""
+        """Weights, the optimizer's memory, the random generators and the last losses, by name."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, weight in self.model.named_parameters():
             for key, value in self.torch_optimizer.state.get(weight, {}).items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{key}.{name}"] = value
         tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        if (device := self._device) != "cpu":
+            tensors[f"random.{device}"] = getattr(torch, device).get_rng_state()
+        tensors["losses"] = torch.tensor(self.losses.recent, dtype=torch.float64)
+        if self.so_far.batches and self._epoch_random is not None:
+            tensors["random.epoch"] = self._epoch_random
+            safe = {} if self.safe is None else self.safe[0]
+            tensors |= {f"safe.{name}": tensor for name, tensor in safe.items()}
         return tensors
 
-    def restore(self, tensors: dict[str, Tensor], epoch: int) -> None:
-        """Goes back to where `tensors` were taken, after `epoch` epochs."""
-        self.epoch = epoch
-        self.model.load_state_dict(
-            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        )
+    def state(self) -> dict[str, Any]:
+        """The rest, as JSON-ready data: the place in the epoch, the guards, what was rolled back."""
+        state = {
+            "epoch": self.epoch,
+            "so_far": asdict(self.so_far),
+            "high_losses": self.losses.high,
+            "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
+        }
+        if self.so_far.batches and self.safe is not None:
+            state["safe"] = self.safe[1]
+        return state
+
+    def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Goes back to where `tensors` and `state` were taken. Raises ValueError where they do not fit."""
+        try:
+            self._restore_place(tensors, state)
+            self._restore_weights(tensors)
+            torch.set_rng_state(tensors["random.cpu"])
+            name = f"random.{self._device}"
+            if name in tensors and self._device != "cpu":
+                getattr(torch, self._device).set_rng_state(tensors[name])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"it does not hold the state of such a training ({error})") from error
+
+    def _restore_place(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        self.epoch = _count(state["epoch"])
+        self.so_far = _made(EpochSoFar, state["so_far"])
+        if not self.so_far.batches <= self.so_far.seen >= self.so_far.correct:
+            raise ValueError("its counts cannot be")
+        self.rollbacks = [_made(Rollback, rollback) for rollback in state["rollbacks"]]
+        recent = tensors["losses"].tolist()
+        self.losses = Losses(recent, _count(state["high_losses"]))
+        self._epoch_random = tensors["random.epoch"] if self.so_far.batches else None
+        safe = _without_prefix(tensors, "safe.")
+        self.safe = (safe, state["safe"]) if safe else None
+
+    def _restore_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(_without_prefix(tensors, "model."))
+        weights = dict(self.model.named_parameters())
         memory: dict[str, dict[str, Tensor]] = {}
-        for full_name, tensor in tensors.items():
-            if full_name.startswith("optimizer."):
-                _, key, name = full_name.split(".", 2)
-                memory.setdefault(name, {})[key] = tensor.clone()
-        names = {weight: name for name, weight in self.model.named_parameters()}
+        for full_name, tensor in _without_prefix(tensors, "optimizer.").items():
+            key, name = full_name.split(".", 1)
+            if tensor.ndim and tensor.shape != weights[name].shape:
+                raise ValueError(f"the memory of the optimizer does not fit {name}")
+            memory.setdefault(name, {})[key] = tensor.clone()
+        names = {weight: name for name, weight in weights.items()}
         order = [names[weight] for group in self.torch_optimizer.param_groups for weight in group["params"]]
         # through torch's own way in, which knows what of it belongs on which device
         state = {index: memory[name] for index, name in enumerate(order) if name in memory}
         self.torch_optimizer.load_state_dict({**self.torch_optimizer.state_dict(), "state": state})
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+
+    def draw_batches(self, train: SequenceDataset) -> list[Tensor]:
+        """The batches of this epoch; those of an epoch that has begun already are drawn once more."""
+        now = torch.get_rng_state()
+        if self.so_far.batches:
+            assert self._epoch_random is not None
+            torch.set_rng_state(self._epoch_random)
+        else:
+            self._epoch_random = now
+        recipe = self.recipe
+        batches = epoch_batches(train, recipe.batch_size, recipe.sampling, whole_only=recipe.last_batch)
+        if self.so_far.batches:
+            torch.set_rng_state(now)
+        return batches
+
+    def take_as_safe(self) -> None:
+        """Has `roll_back` lead here."""
+        self.safe = {name: tensor.clone() for name, tensor in self.tensors().items()}, self.state()
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether that is wanted, was not done too often, and leads elsewhere than to where training is."""
+        if self.safe is None or len(self.rollbacks) == ROLLBACKS:
+            return False
+        return bool(self.so_far.batches) or self.epoch != self.safe[1]["epoch"]
+
+    def roll_back(self, reason: str) -> Rollback:
+        """Goes back to where all was well with half the learning rate."""
+        assert self.safe is not None
+        batch = self.so_far.batches + 1
+        rollback = Rollback(self.epoch + 1, batch, self.rate_factor / 2, reason)
+        rollbacks = [*self.rollbacks, rollback]
+        self.restore(*self.safe)
+        self.rollbacks, self.losses.high = rollbacks, 0
+        return rollback
+
+    @property
+    def _device(self) -> str:
+        return self.model.head.weight.device.type
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+_SOUND: dict[Any, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int and value >= 0,
+    "float": lambda value: isinstance(value, float) and math.isfinite(value),
+    "str": lambda value: isinstance(value, str),
+}
+
+
+def _made(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """A dataclass from JSON. Raises TypeError or ValueError where the values are not of its types."""
+    made = kind(**plain)
+    for name, value in vars(made).items():
+        if not _SOUND[kind.__annotations__[name]](value):
+            raise ValueError(f"{name} cannot be {value!r}")
+    return made
+
+
+def _count(value: Any) -> int:
+    if not _SOUND["int"](value):
+        raise ValueError(f"a count cannot be {value!r}")
+    return int(value)
 
 
 def fit(
@@ -144,76 +291,147 @@ def fit(
     train: SequenceDataset,
     validation: SequenceDataset,
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
+    on_rollback: Callable[[Rollback], None] = lambda rollback: None,
 ) -> Iterator[EpochResult]:
     """Trains until the recipe's epochs are done, and yields the result of each.
 
-    Between two results the caller may score or save the model; it must not change it.
+    After a batch and between two results the caller may score or save the model; it must not change it.
 
     Raises:
-        DivergedError: the loss became NaN or infinite; the message names epoch and batch.
+        DivergedError: the loss became NaN or infinite or rose far above what it was, or the gradients
+            exploded, and there is no going back; the message names epoch, batch and weight.
     """
     while training.epoch < training.recipe.epochs:
-        started = time.perf_counter()
-        with training.model.cores(training.recipe.batch_size, train.ragged):
-            score, learning_rate = _train_one_epoch(training, train, on_batch)
-        validated = evaluate(training.model, validation).score
-        if not math.isfinite(validated.loss):
-            raise DivergedError(
-                _diverged(training, "validation loss", validated.loss, "after its last batch")
-            )
-        training.epoch += 1
-        seconds = time.perf_counter() - started
-        yield EpochResult(training.epoch, score, validated, learning_rate, seconds)
+        if training.recipe.on_divergence == "rollback" and not training.so_far.batches:
+            training.take_as_safe()
+        try:
+            result = _one_epoch(training, train, validation, on_batch)
+            if training.recipe.on_divergence == "rollback":
+                _refuse_bad_start(training, train)
+        except Divergence as divergence:
+            if not training.can_roll_back:
+                raise DivergedError(f"{divergence}. {_advice(training, divergence.in_data)}") from None
+            on_rollback(training.roll_back(str(divergence)))
+            continue
+        yield result
 
 
-def _train_one_epoch(
-    training: Training, train: SequenceDataset, on_batch: Callable[[BatchProgress], None]
-) -> tuple[Score, float]:
-    recipe, model = training.recipe, training.model
-    batches = epoch_batches(train, recipe.batch_size, recipe.sampling, whole_only=recipe.last_batch)
+def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
+    """Raises Divergence where the next epoch would with its first batch: then it is this epoch that went
+    wrong. Leaves everything as it was."""
+    if training.epoch == training.recipe.epochs:
+        return
+    tensors = {name: tensor.clone() for name, tensor in training.tensors().items()}
+    state, safe = training.state(), training.safe
+    training.model.train()
+    with training.model.cores(training.recipe.batch_size, train.ragged):
+        batches = training.draw_batches(train)
+        _differentiate(training, train, batches[0], len(batches))
+    training.restore(tensors, state)
+    training.safe = safe
+
+
+def _one_epoch(
+    training: Training,
+    train: SequenceDataset,
+    validation: SequenceDataset,
+    on_batch: Callable[[BatchProgress], None],
+) -> EpochResult:
+    """The epoch that is on, from where it stands to its end."""
+    began = time.perf_counter() - training.so_far.seconds
+
+    def after_batch(total: int) -> None:
+        so_far = training.so_far
+        so_far.seconds = time.perf_counter() - began
+        on_batch(BatchProgress(training.epoch + 1, so_far.seen, total, so_far.correct))
+
+    with training.model.cores(training.recipe.batch_size, train.ragged):
+        score = _train(training, train, after_batch)
+    validated = evaluate(training.model, validation).score
+    if not math.isfinite(validated.loss):
+        place = f"in epoch {training.epoch + 1}, after its last batch"
+        raise Divergence(f"The validation loss became {validated.loss} {place}{behind(training.model)}")
+    learning_rate = training.so_far.learning_rate
+    training.epoch += 1
+    training.so_far = EpochSoFar()
+    return EpochResult(training.epoch, score, validated, learning_rate, time.perf_counter() - began)
+
+
+def _train(training: Training, train: SequenceDataset, after_batch: Callable[[int], None]) -> Score:
+    """Trains on the batches of the epoch that are left."""
+    recipe, model, so_far = training.recipe, training.model, training.so_far
+    batches = training.draw_batches(train)
     total = sum(map(len, batches))
     model.train()
-    seen = correct = 0
-    loss_sum = rate = 0.0
-    for number, indices_B in enumerate(batches):
-        rate = _set_rate(training, training.epoch * len(batches) + number, recipe.epochs * len(batches))
-        x_BTI, y_B, lengths_B = train.batch(indices_B)
-        if recipe.augment.active:
-            x_BTI, lengths_B = recipe.augment(x_BTI, lengths_B, recipe.layout, values=recipe.values)
-        logits_BK = model(x_BTI, lengths_B)
-        loss = recipe.loss(logits_BK, y_B)
-        loss_value = loss.item()
-        if not math.isfinite(loss_value):
-            where = f"at batch {number + 1} of {len(batches)}"
-            raise DivergedError(_diverged(training, "loss", loss_value, where))
-        training.torch_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    for indices_B in batches[so_far.batches :]:
+        step = training.epoch * len(batches) + so_far.batches
+        so_far.learning_rate = _set_rate(training, step, recipe.epochs * len(batches))
+        loss, right = _differentiate(training, train, indices_B, len(batches))
         training.torch_optimizer.step()
-        seen += len(y_B)
-        correct += int((logits_BK.argmax(dim=-1) == y_B).sum())
-        loss_sum += loss_value * len(y_B)
-        on_batch(BatchProgress(training.epoch + 1, seen, total, correct))
+        so_far.batches += 1
+        so_far.seen += len(indices_B)
+        so_far.correct += right
+        so_far.loss_sum += loss * len(indices_B)
+        after_batch(total)
     if recipe.last_batch:  # scored once more, with the weights that it has just changed
-        return evaluate(model, train.subset(batches[-1])).score, rate
-    return Score(correct, seen, loss_sum / seen), rate
+        return evaluate(model, train.subset(batches[-1])).score
+    return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
+
+
+def _differentiate(
+    training: Training, train: SequenceDataset, indices_B: Tensor, batches: int
+) -> tuple[float, int]:
+    """The loss of a batch and the number of right answers; leaves the gradients, clipped, for the optimizer.
+
+    Raises Divergence where there is no going on from them.
+    """
+    recipe, model = training.recipe, training.model
+
+    def diverged(what: str, why: str, in_data: bool = False) -> Divergence:
+        place = f"in epoch {training.epoch + 1}, at batch {training.so_far.batches + 1} of {batches}"
+        return Divergence(f"{what} {place}{why}", in_data)
+
+    x_BTI, y_B, lengths_B = train.batch(indices_B)
+    if recipe.augment.active:
+        x_BTI, lengths_B = recipe.augment(x_BTI, lengths_B, recipe.layout, values=recipe.values)
+    logits_BK = model(x_BTI, lengths_B)
+    loss = recipe.loss(logits_BK, y_B)
+    value = loss.item()
+    if not math.isfinite(value):
+        in_data = not_finite_in(x_BTI, lengths_B, indices_B)
+        raise diverged(f"The loss became {value}", in_data or behind(model), bool(in_data))
+    if training.losses.spiked(value, ignorance=math.log(len(train.classes))):
+        raise diverged(f"The loss rose to {value:.3g} and stayed high", behind(model))
+    training.torch_optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [weight.grad for weight in training.weights if weight.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if not math.isfinite(norm_value := norm.item()):
+        raise diverged(f"The norm of the gradients became {norm_value}", behind(model))
+    if recipe.clip is not None:
+        nn.utils.clip_grads_with_norm_(training.weights, recipe.clip, norm)
+    return value, int((logits_BK.argmax(dim=-1) == y_B).sum())
 
 
 def _set_rate(training: Training, step: int, total: int) -> float:
     recipe = training.recipe
-    rate = recipe.optimizer.lr * recipe.schedule.factor(step, total)
+    rate = recipe.optimizer.lr * recipe.schedule.factor(step, total) * training.rate_factor
     for group in training.torch_optimizer.param_groups:
         group["lr"] = rate
     return rate
 
 
-def _diverged(training: Training, what: str, value: float, where: str) -> str:
-    lr, clip = training.recipe.optimizer.lr, training.recipe.clip
-    advice = f"a smaller learning rate (optimizer.lr is {lr:g})"
-    if clip is None or clip > 1:
-        advice += " or clipped gradients (clip=1)"
-    return f"The {what} became {value} in epoch {training.epoch + 1}, {where}. Try {advice}."
+def _advice(training: Training, in_data: bool) -> str:
+    if in_data:
+        return "Leave such sequences out, or repair them."
+    recipe = training.recipe
+    ways = [f"a smaller learning rate (optimizer.lr is {recipe.optimizer.lr:g}"]
+    ways[0] += f", halved {len(training.rollbacks)} times already)" if training.rollbacks else ")"
+    if recipe.clip is None or recipe.clip > 1:
+        ways.append("clipped gradients (clip=1)")
+    if recipe.on_divergence == "stop":
+        ways.append("on_divergence=rollback")
+    return f"Try {', '.join(ways[:-1])} or {ways[-1]}." if len(ways) > 1 else f"Try {ways[0]}."
 
 
 @torch.inference_mode()

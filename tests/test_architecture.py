@@ -18,9 +18,10 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "rnnclf"
 
 FLOORS = {
-    "errors": 0, "registry": 0, "options": 0, "files": 0, "__init__": 0,
+    "errors": 0, "registry": 0, "options": 0, "files": 0, "interruption": 0, "isolation": 0, "__init__": 0,
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
-    "data": 1, "augment": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1,
+    "data": 1, "augment": 1, "optim": 1, "training": 1, "guards": 1, "metrics": 1, "checkpoint": 1,
+    "diagnosis": 1,
     "config": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "console": 4, "__main__": 4,
@@ -91,7 +92,9 @@ def command(words: list[str], exit_code: int) -> str:
     return "\n".join([*lines, f"assert CliRunner().invoke(app, {words}).exit_code == {exit_code}"])
 
 
-@pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["list"], ["show", "cell", "lstm"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["eval", "--help"], ["resume", "--help"], ["list"], ["show", "cell", "lstm"]]
+)
 def test_help_and_catalog_do_without_torch(words):
     loaded = modules_after(command(words, exit_code=0))
     assert "torch" not in loaded

@@ -241,7 +241,7 @@ def test_missing_file_and_folder_are_refused(reader, tmp_path):
     assert "Is a directory" in refused(tmp_path, reader)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 1.5, "1", None, [], {}, -(10**30)])
+@pytest.mark.parametrize("version", [0, 1, 2, FORMAT + 1, 1.5, "1", None, [], {}, -(10**30)])
 @pytest.mark.parametrize("reader", [load, read_header])
 def test_other_formats_are_refused_by_their_number(reader, version, tmp_path):
     (tmp_path / "it").write_bytes(with_metadata(json.dumps({**HEADER, "format": version})))

@@ -47,7 +47,7 @@ def trained(trained_once, tmp_path) -> Path:
 
 RUN_FILES = {
     ".hydra", "status.json", "train.log", "epochs.csv", "results.json", "accuracy.txt", "accuracy.svg",
-    "provenance.json", "best.safetensors", "last.safetensors",
+    "provenance.json", "best.safetensors", "last.safetensors", "previous.safetensors", ".lock",
 }  # fmt: skip
 
 OWN_CELL = '''
@@ -191,7 +191,7 @@ def test_a_failing_job_leaves_the_others_running_and_is_listed(cli, only_run):
 def test_a_diverging_run_names_epoch_and_batch_and_exits_with_2(cli, only_run):
     done = cli("train", "optimizer.lr=1e38", *SMALL)
     assert done.exit_code == 2
-    assert re.search(r"^error: The loss became \S+ in epoch 1, at batch \d+ of 9\.", done.stderr)
+    assert re.search(r"^error: The loss became \S+ in epoch 1, at batch \d+ of 9: the largest", done.stderr)
     status = json.loads((only_run() / "status.json").read_text())
     assert status["state"] == "failed"
     assert "epoch 1" in status["error"]

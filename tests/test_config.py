@@ -178,6 +178,7 @@ CHANGES: dict[str, list[str]] = {
     "focal": ["focal=2"],
     "sampling": ["sampling=balanced"],
     "protocol": ["protocol=tutorial"],
+    "on_divergence": ["optimizer.lr=1e38", "on_divergence=rollback"],
     "seed": ["seed=1"],
     "cell.hidden_size": ["cell.hidden_size=5"],
     "cell.input_init": ["cell.input_init=torch"],
@@ -233,6 +234,10 @@ CHANGES: dict[str, list[str]] = {
     "augment.channel_drop": ["augment=series", "augment.channel_drop=0.5"],
 }
 SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
+# test_resume.py shows that it changes when files are written, and nothing of the outcome
+SHOWN_ELSEWHERE |= {"checkpoint.every"}
+# test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
+SHOWN_ELSEWHERE |= {"diagnose"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_cells.py proves for every cell that each of its options changes it

@@ -66,7 +66,7 @@ def test_list_and_show_on_a_terminal_fit(cli, terminal):
 def row(job: int, *words: str, validation: float = 0.5, **more: object) -> SweepRow:
     score = {"accuracy": validation, "interval95": [0.4, 0.6]}
     results = {"validation": score, "test": score, "parameters": 1234, "total_seconds": 5.0}
-    return SweepRow(job, [*words], more.get("state", "done"), results, str(more.get("error", "")))
+    return SweepRow(job, [*words], more.get("state", "done"), results, str(more.get("error", "")), "")
 
 
 def rendered(rows: list[SweepRow]) -> str:

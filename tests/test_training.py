@@ -190,7 +190,8 @@ def test_progress_counts_the_right_answers_of_the_epoch_so_far():
 
 
 def test_fit_is_never_given_the_test_split():
-    assert list(inspect.signature(fit).parameters) == ["training", "train", "validation", "on_batch"]
+    given = ["training", "train", "validation", "on_batch", "on_rollback"]
+    assert list(inspect.signature(fit).parameters) == given
     assert all(result.test is None for result in trained(Training(classifier(), recipe())))
 
 
@@ -382,12 +383,12 @@ def test_saved_and_restored_training_goes_on_bit_for_bit(optimizer, schedule, de
     torch.manual_seed(1)
     run = fit(interrupted, data, data)
     first = [next(run), next(run)]
-    checkpoint.save(path, HEADER, interrupted.tensors())
+    checkpoint.save(path, {**HEADER, "training": interrupted.state()}, interrupted.tensors())
 
     resumed = fresh(seed=5)
     list(fit(resumed, data, data))  # leaves a memory in the optimizer that restoring must replace
     saved = checkpoint.load(path)
-    resumed.restore(saved.tensors, saved.header["epoch"])
+    resumed.restore(saved.tensors, saved.header["training"])
     rest = list(fit(resumed, data, data))
 
     assert without_seconds(first + rest) == without_seconds(results)
@@ -402,7 +403,7 @@ def test_restored_tensors_are_copies():
     trained(source)
     tensors = source.tensors()
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    target.restore(tensors, epoch=0)
+    target.restore(tensors, Training(classifier(), recipe()).state())
     trained(target)
     for name, tensor in tensors.items():
         assert torch.equal(tensor, before[name]), name
@@ -410,9 +411,9 @@ def test_restored_tensors_are_copies():
 
 def test_going_back_to_the_start_empties_the_memory_of_the_optimizer():
     fresh, used = (Training(classifier(), recipe()) for _ in range(2))
-    start = {name: tensor.clone() for name, tensor in fresh.tensors().items()}
+    start, state = {name: tensor.clone() for name, tensor in fresh.tensors().items()}, fresh.state()
     trained(used)
-    used.restore(start, epoch=0)
+    used.restore(start, state)
     assert without_seconds(trained(used)) == without_seconds(trained(fresh))
 
 
@@ -422,7 +423,7 @@ def test_restored_memory_lies_on_the_device_of_its_weight():
     with torch.device("meta"):
         target = Training(classifier(), recipe(optimizer=RMSprop()))
     with pytest.warns(UserWarning, match="meta parameter"):  # meta weights take no values
-        target.restore(source.tensors(), epoch=3)
+        target.restore(source.tensors(), source.state())
     for weight in target.model.parameters():
         assert target.torch_optimizer.state[weight]["square_avg"].device == weight.device
 

@@ -217,7 +217,8 @@ class GatedCell(AffineCell):
     def declares(self, method: str) -> bool:
         """Whether the cell has this method and it fits its step: a class that redefines the step without the
         method means something else."""
-        return _declares(type(self), method)
+        kind: Any = type(self)  # a class can be hashed, whatever its instances are
+        return _declares(kind, method)
 
     def fused_steps(self) -> type[FusedSteps]:
         """The numberwise part of a step, forward and backward, for the fused engine."""

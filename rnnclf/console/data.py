@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.columns import Columns
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.screen import screen, short
+from rnnclf.console.screen import SafeConsole, screen, short
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ PICTURE_ROWS = 10  # lines of a drawn picture at most
 @contextmanager
 def reading_display() -> Iterator[Callable[[str, float], None]]:
     """A bar on stderr that says what is being read, and goes when it is read; nothing without a terminal."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")
+    console = SafeConsole(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=1)
         yield lambda what, share: bar.update(task, description=what, completed=share)

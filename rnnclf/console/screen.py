@@ -13,10 +13,12 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from rnnclf.files import write_atomically
@@ -25,7 +27,29 @@ PICTURE_WIDTH = 100  # columns of saved tables, in text and as a picture
 
 FILE_WIDTH = 120  # columns of a pipe or a file, which have no width of their own
 
+LONGEST_ERROR = 2000  # characters; a stranger's file may hold a name of a megabyte
+
+# What a terminal would obey or could not show: control characters, turns of the direction of writing, halves
+# of characters. They may stand in names of classes, files and channels.
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _to_stderr = False
+
+
+def harmless(text: str) -> str:
+    """The text with � for all that a terminal would obey."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class SafeConsole(Console):
+    """Rich's console for text of unknown origin: nothing in it is markup or a command to the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else harmless(text), style, control)
 
 
 def use_stderr(yes: bool) -> None:
@@ -36,7 +60,7 @@ def use_stderr(yes: bool) -> None:
 
 def screen() -> Console:
     """The console that people read. Made anew each time: it follows sys.stdout where tests replace it."""
-    console = Console(stderr=_to_stderr, highlight=False)
+    console = SafeConsole(stderr=_to_stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     return console
@@ -44,21 +68,24 @@ def screen() -> Console:
 
 def print_plain(line: str) -> None:
     """One line, unbroken, however long."""
-    print(line, file=sys.stderr if _to_stderr else sys.stdout, flush=True)
+    print(harmless(line), file=sys.stderr if _to_stderr else sys.stdout, flush=True)
 
 
 def print_note(text: str) -> None:
     """A remark beside the results, on stderr."""
-    Console(stderr=True, highlight=False).print(Text(text, style="yellow"), soft_wrap=True)
+    SafeConsole(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
+    if len(text) > LONGEST_ERROR:
+        text = f"{text[: LONGEST_ERROR // 2]} … {text[-LONGEST_ERROR // 2 :]}"
     line = Text("error: ", style="bold red").append(text, style="not bold default")
-    Console(stderr=True, highlight=False).print(line, soft_wrap=True)
+    SafeConsole(stderr=True).print(line, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 class _ScreenHandler(logging.Handler):
@@ -67,7 +94,7 @@ class _ScreenHandler(logging.Handler):
             record.getMessage().strip(),
             style="dim" if record.levelno < logging.WARNING else "yellow",
         )
-        console = screen() if record.levelno < logging.WARNING else Console(stderr=True)
+        console = screen() if record.levelno < logging.WARNING else SafeConsole(stderr=True)
         console.print(text, soft_wrap=True)
 
 
@@ -79,7 +106,7 @@ def log_handler() -> logging.Handler:
 def save_picture(table: RenderableType, path: Path, title: str) -> None:
     """Writes `table` as text to path.txt and as a picture to path.svg."""
     for suffix in (".txt", ".svg"):
-        console = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), highlight=False)
+        console = SafeConsole(record=True, width=PICTURE_WIDTH, file=io.StringIO())
         console.print(table)
         text = console.export_text() if suffix == ".txt" else _self_contained(console.export_svg(title=title))
         write_atomically(path.with_suffix(suffix), text.encode())

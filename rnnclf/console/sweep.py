@@ -13,18 +13,20 @@ from rnnclf.console.screen import (
     PICTURE_WIDTH,
     interval,
     percent,
+    print_plain,
     save_picture,
     screen,
     seconds_in_words,
     short,
 )
+from rnnclf.workflows.runs import RunFolder, jobs_of
 from rnnclf.workflows.sweep import SweepRow
 
 ROOMY = 100  # columns; on less, what sweep.csv holds as well makes room for what the jobs differ in
 
 
 def sweep_table(rows: list[SweepRow], width: int) -> Group:
-    """Best first by validation accuracy; failed jobs last, each with its reason."""
+    """Best first by validation accuracy; failed jobs last, each with its reason and its log."""
     done = [row for row in rows if row.done]
     lost = [row for row in rows if not row.done]
     common = _common_words(rows)
@@ -44,8 +46,11 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
         style = "bold green" if rank == 1 else ""
         table.add_row(str(rank), f"#{row.job}", own(row), *_figures(row)[:shown], style=style)
     parts: list[Table | Text] = [table] if done else []
-    for row in lost:
-        parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}", style="red"))
+    for row in (row for row in lost if row.state != "waiting"):
+        log = f" (log: {short(Path(row.log))})" if row.log else ""
+        parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}{log}", style="red"))
+    if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
+        parts.append(Text(f"not begun: {waiting}", style="red"))
     count = f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy"
     return Group(*parts, Text(f"{count}; all with {' '.join(common)}" if common else count, style="dim"))
 
@@ -78,3 +83,19 @@ def show_sweep(rows: list[SweepRow], folder: Path) -> None:
     console.print(f"sweep folder: {short(folder)}", soft_wrap=True, markup=False)
     if any(row.done for row in rows):
         console.print(f"evaluate it: rnnclf eval {short(folder)}", soft_wrap=True, markup=False)
+    if not all(row.done for row in rows):
+        console.print(f"go on with it: rnnclf resume {short(folder)}", soft_wrap=True, markup=False)
+
+
+def show_resumption(folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
+    """What a resumed sweep is about to do."""
+    if added:
+        print_plain(f"{len(added)} added: {_numbers(added)}")
+    if pending:
+        print_plain(f"going on with {len(pending)} of {len(jobs_of(folder))} jobs: {_numbers(pending)}")
+    else:
+        print_plain("nothing is left to do")
+
+
+def _numbers(runs: list[RunFolder]) -> str:
+    return " ".join(f"#{run.path.name}" for run in runs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.console.diagnosis import show_diagnosis
 from rnnclf.console.screen import (
     interval,
     percent,
@@ -88,13 +91,16 @@ class PlainDisplay(Watcher):
         parts += [f"learning rate {result.learning_rate:.3g}", f"{result.seconds:.1f} s"]
         print_plain(f"{self.prefix}epoch {result.epoch}/{self.epochs}: {', '.join(parts)}")
 
+    def note(self, sentence: str) -> None:
+        print_plain(f"{self.prefix}{sentence}")
+
 
 class LiveDisplay(Watcher):
     """A table of epochs that grows above a bar with accuracy, speed and time left."""
 
     def __init__(self) -> None:
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[accuracy]}"),
@@ -110,6 +116,7 @@ class LiveDisplay(Watcher):
         self.epochs = 0
         self.tutorial = False
         self.epoch_started = time.perf_counter()
+        self.seen_before = 0  # of the epoch, by an earlier process
 
     def __enter__(self) -> LiveDisplay:
         self.progress.start()
@@ -140,12 +147,14 @@ class LiveDisplay(Watcher):
             f"{'epoch':>9}{train:>12}{'accuracy':>10}{'val. loss':>11}{'accuracy':>10}{last:>10}{'time':>11}"
         )
         console.print(Text(header, style="bold"))
-        self.task = self.progress.add_task("epoch 1", total=self.epochs, accuracy="", speed="")
-        self.epoch_started = time.perf_counter()
+        self.task = self.progress.add_task(
+            f"epoch {facts.epoch + 1}", total=self.epochs, completed=facts.epoch, accuracy="", speed=""
+        )
+        self.epoch_started, self.seen_before = time.perf_counter(), facts.seen
 
     def batch(self, progress: BatchProgress) -> None:
         assert self.task is not None
-        speed = progress.seen / (time.perf_counter() - self.epoch_started)
+        speed = (progress.seen - self.seen_before) / (time.perf_counter() - self.epoch_started)
         self.progress.update(
             self.task,
             completed=progress.epoch - 1 + progress.seen / progress.of,
@@ -163,7 +172,10 @@ class LiveDisplay(Watcher):
         line.append(f"{last:>10}{seconds_in_words(result.seconds):>11}")
         line.append(" best" if best else "", style="green")
         self.progress.console.print(line)
-        self.epoch_started = time.perf_counter()
+        self.epoch_started, self.seen_before = time.perf_counter(), 0
+
+    def note(self, sentence: str) -> None:
+        self.progress.console.print(Text(sentence, style="yellow"))
 
 
 def accuracy_table(report: Report) -> Table:
@@ -214,6 +226,8 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
     correct = f"{test.correct:,} of {test.total:,}"
     words = f"test accuracy {percent(test.accuracy)} ({correct}; 95 % interval {interval(test.interval95)})"
     console = screen()
+    if report.diagnosis is not None and job is None and not parallel:
+        show_diagnosis(report.diagnosis)
     if job is not None:
         accuracy = f"{percent(test.accuracy)} ({interval(test.interval95)})"
         print_plain(f"#{job} test accuracy {accuracy}, {folder}")
@@ -229,3 +243,10 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
         command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")
         console.print(command, soft_wrap=True)
+
+
+def show_finished(folder: Path, results: dict[str, Any]) -> None:
+    """There was nothing to go on with."""
+    accuracy = f"test accuracy {percent(results['test']['accuracy'])}"
+    print_plain(f"{short(folder)} is finished: {results['epochs']} epochs, {accuracy}")
+    print_plain(f"train longer: rnnclf resume {short(folder)} epochs={2 * results['epochs']}")

@@ -19,6 +19,7 @@ from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
+from rnnclf.files import absolute
 from rnnclf.options import option
 
 NAMES = ("x", "y", "lengths", "groups", "split", "channels", "classes")
@@ -53,7 +54,7 @@ class Arrays(OwnData):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels is not None:
-            self.labels = str(Path(self.labels).expanduser().absolute())
+            self.labels = absolute(self.labels)
 
     @classmethod
     def takes(cls, path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rnnclf.data.base import NORMALISERS, Source
 from rnnclf.errors import ConfigError
+from rnnclf.files import absolute
 from rnnclf.options import option
 
 
@@ -46,4 +47,4 @@ class OwnData(Source):
 
 
 def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else absolute(path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from rnnclf.config import Config
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
-from rnnclf.hydra_app.checks import Checks, Refusal
+from rnnclf.files import claim_folder
+from rnnclf.hydra_app.checks import Begin, Checks, Refusal
 from rnnclf.hydra_app.compose import explained, plugins_in
-from rnnclf.hydra_app.job import Body, Job, as_task
+from rnnclf.hydra_app.job import Apart, Body, Job, as_task, with_config
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.registry import did_you_mean
 
@@ -36,28 +39,79 @@ INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: the folder if it was a sweep, the error if a job failed."""
+    """What came of a run or a sweep."""
 
     sweep_folder: Path | None
+    """None after a single run."""
     error: Exception | None
+    """Of a job; or of a launcher that ended before its jobs did."""
+
+    @property
+    def broke(self) -> bool:
+        return self.error is not None and not isinstance(self.error, RnnclfError | JobFailed)
 
 
-def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
+def run_hydra(
+    body: Callable[[Config, Job], float],
+    words: list[str],
+    prog: str,
+    apart: Apart = lambda job, work: work(),
+    begin: Begin | None = None,
+) -> Outcome:
     """Runs `body` under hydra.main with the words of a command line.
 
+    Args:
+        apart: does the work of one job of a sweep, for instance in a process of its own.
+        begin: is given the folder of a sweep and its jobs before the first of them starts.
+
     What the user can put right raises RnnclfError before any job starts. In a sweep a failing job
-    leaves the others running, and the first error comes back in the Outcome.
+    leaves the others running.
     """
     Checks.sweep_folder = None
+    Checks.begin = begin
     flags, overrides = flags_and_overrides(words)
     register(plugins_in(overrides))
+    return _run_main(with_config(body), [prog, *flags, *overrides], apart)
+
+
+def run_again(
+    body: Callable[[Job], float | None], folder: Path, names: list[str], words: list[str], apart: Apart
+) -> Outcome:
+    """Runs `body` as the jobs of these names in the sweep `folder`, by the launcher that `words` choose.
+
+    To Hydra this is a sweep over their names, in a folder of its own inside the other, so that nothing
+    there is written over. What they are to do is for `body` to know: Hydra composes nothing for them.
+
+    Raises an RnnclfError for words that Hydra does not understand.
+    """
+    if odd := [word for word in words if not word.startswith(("hydra/", "hydra."))]:
+        raise ConfigError(f"'{odd[0]}' says nothing about how jobs are launched.")
+    record = claim_folder(folder / ".resumed")
+    way = os.path.relpath(folder, record)
+    own = [
+        *(f"hydra.sweep.dir={quoted(str(record))}", f"hydra.sweep.subdir='{way}/${{job}}'"),
+        *(f"+job={','.join(names)}", "hydra.output_subdir=null", "~hydra.callbacks.checks"),
+        "hydra/hydra_logging=disabled",  # it would number the jobs from 0
+    ]
+    Checks.sweep_folder = folder
+    register([])
+    return _run_main(lambda composed, job: body(job), ["rnnclf resume", "-m", *words, *own], apart)
+
+
+def quoted(text: str) -> str:
+    """The text as a value in Hydra's grammar."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def _run_main(body: Body, argv: list[str], apart: Apart) -> Outcome:
     GlobalHydra.instance().clear()  # a leftover of initialize() in this process: a notebook, a test
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    with _as_process([prog, *flags, *overrides]):
+    with _as_process(argv):
         try:
-            with _help_without_schemas() if {"--help", "-h"} & set(flags) else nullcontext():
-                main(as_task(body, failures))()
+            with _help_without_schemas() if {"--help", "-h"} & set(argv) else nullcontext():
+                main(as_task(body, failures, apart))()
         except Refusal as refusal:
             raise refusal.error from None
         except (JobFailed, RnnclfError) as error:
@@ -67,6 +121,12 @@ def run_hydra(body: Body, words: list[str], prog: str) -> Outcome:
         except OSError as error:
             file = error.filename or "the files of this run"
             raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
+        except Exception as error:
+            if swept_folder() is not None:  # of a launcher: a job raises none of these
+                return Outcome(swept_folder(), error)
+            if isinstance(error, ValueError | TypeError | AssertionError):
+                raise explained(error) from error  # of odd words, which Hydra does not expect
+            raise
     if failures:
         raise failures[0]
     return Outcome(swept_folder(), None)

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import ConfigError, OutputError, RnnclfError
-from rnnclf.hydra_app.compose import explained
+from rnnclf.hydra_app.compose import explained, plugins_in
+from rnnclf.hydra_app.job import is_grid
+from rnnclf.hydra_app.setup import conf_dir, register
 
 EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
+MOST_JOBS = 10_000  # of a grid: each is composed before the first starts
+
+
+class Planned(NamedTuple):
+    """A job of a grid that has not begun."""
+
+    words: list[str]
+    config: Config
+
+
+Begin = Callable[[Path, list[Planned]], None]
 
 
 class Refusal(BaseException):
@@ -30,9 +48,11 @@ class Refusal(BaseException):
 
 
 class Checks(Callback):
-    """Hydra's hooks before anything starts. `sweep_folder` is set in the parent while a sweep is on."""
+    """Hydra's hooks before anything starts. `sweep_folder` is set in the parent while a sweep is on, and
+    `begin` is told of its jobs before the first of them."""
 
-    sweep_folder: Path | None = None
+    sweep_folder: ClassVar[Path | None] = None
+    begin: ClassVar[Begin | None] = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -44,10 +64,11 @@ class Checks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            for words in _jobs(config):
-                _check_job(config, words)
+            plan = planned(config)
             folder = Path(str(config.hydra.sweep.dir))
             _refuse_used(folder, "multirun.yaml")
+            if Checks.begin is not None:
+                Checks.begin(folder, plan if _numbered(config) else [])
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
         Checks.sweep_folder = folder
@@ -61,21 +82,58 @@ def own_part(composed: DictConfig) -> Config:
     return from_composed(task)
 
 
-def _jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of a grid sweep; none for sweepers that choose as they go."""
-    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+def plan(words: list[str]) -> list[Planned]:
+    """The jobs of the grid that these words make. Raises ConfigError where one of them is not valid."""
+    register(plugins_in(words))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            return planned(loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN))
+    except Exception as error:  # nothing but words goes in; Hydra raises nearly anything for some
+        raise explained(error) from error
+
+
+def planned(config: DictConfig) -> list[Planned]:
+    """The jobs of a grid sweep, by their numbers; none for sweepers that choose as they go.
+
+    Raises ConfigError where one of them is not valid.
+    """
+    if not is_grid(config.hydra):
         return []
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     words += [str(word) for word in config.hydra.overrides.task]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    batches = BasicSweeper.split_arguments(parser.parse_overrides(words), max_batch_size=None)
-    return batches[0]
+    overrides = parser.parse_overrides(words)
+    _refuse_too_many(overrides)
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [_checked(config, job) for job in jobs]
 
 
-def _check_job(config: DictConfig, words: list[str]) -> None:
+def _numbered(config: DictConfig) -> bool:
+    """Whether a job's folder has its number for a name; hydra.sweep.subdir may say otherwise."""
+    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    return isinstance(sweep, dict) and sweep["subdir"] == "${hydra.job.num}"
+
+
+def _refuse_too_many(overrides: list[Override]) -> None:
+    if not math.prod(map(_values, overrides)) <= MOST_JOBS:
+        raise ConfigError(f"The sweep would have more than {MOST_JOBS:,} jobs.")
+
+
+def _values(override: Override) -> float:
+    """How many values a word of a sweep stands for, without counting them out: range(1e12) is soon typed."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        return max(0.0, ((value.stop or 0) - (value.start or 0)) / (value.step or 1))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
+
+
+def _checked(config: DictConfig, words: list[str]) -> Planned:
     try:
         _refuse_two_sizes(words)
-        own_part(GlobalHydra.instance().config_loader().load_sweep_config(config, words))
+        loader = GlobalHydra.instance().config_loader()
+        return Planned(words, own_part(loader.load_sweep_config(config, words)))
     except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error

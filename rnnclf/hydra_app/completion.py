@@ -20,12 +20,12 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from rnnclf.config import GROUPS, Config
+from rnnclf.config import GROUPS, NESTED, Config
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import plugins_in
 from rnnclf.hydra_app.setup import conf_dir, register
 
-PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in GROUPS}
+PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
 AFTER_FLAGS = {"--cfg": CONFIG_PARTS, "-c": CONFIG_PARTS} | dict.fromkeys(INFO_FLAGS, INFO_TOPICS)
 COMPLETION_FLAGS = ("--shell-completion", "-sc")  # Hydra's own completion: it knows no sub-commands
@@ -119,7 +119,10 @@ class _Line:
         """`hidden=`, and `cell.` where a key has keys below it."""
         parent, _, _ = start.rpartition(".")
         if not parent:
-            return [*(f"{name}=" for name in PLAIN_KEYS), *(f"{group}." for group in (*GROUPS, "hydra"))]
+            return [
+                *(f"{name}=" for name in PLAIN_KEYS),
+                *(f"{part}." for part in (*GROUPS, *NESTED, "hydra")),
+            ]
         if parent in GROUPS:
             return [f"{parent}.{name}=" for name in self._options(parent)]
         node = self._node(parent)

@@ -29,24 +29,24 @@ def _compose(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # nothing but words of the user goes in; Hydra raises nearly anything for some
         raise explained(error) from error
 
 
 def overridden(config: Config, words: list[str]) -> Config:
     """`config` with some values replaced; `group=name` takes that component with its own defaults."""
     values = parsed(words)
-    node = OmegaConf.structured(config)
-    for key, value in values.items():
-        if key in GROUPS:
-            GROUPS[key][str(value)]  # UnknownNameError where there is none
-            node[key] = _compose([f"{key}={value}"])[key]
     try:
+        node = OmegaConf.structured(config)
+        for key, value in values.items():
+            if key in GROUPS:
+                GROUPS[key][str(value)]  # UnknownNameError where there is none
+                node[key] = _compose([f"{key}={value}"])[key]
         for key, value in values.items():
             if key not in GROUPS:
                 OmegaConf.update(node, key, value, force_add=False)
         return from_plain(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, OverflowError) as error:
         raise in_words(error) from error
 
 
@@ -59,6 +59,15 @@ def parsed(words: list[str]) -> dict[str, Any]:
         return {override.key_or_group: override.value() for override in overrides}
     except HydraException as error:
         raise explained(error) from error
+
+
+def key_of(word: str) -> str:
+    """The key that a word is about, without signs such as + and ~. Raises ConfigError."""
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+    except (HydraException, RecursionError) as error:
+        raise explained(error) from error
+    return str(override.key_or_group)
 
 
 def plugins_in(words: list[str]) -> list[str]:
@@ -80,6 +89,8 @@ def explained(error: Exception) -> RnnclfError:
         return ConfigError(f"{first}: to train with each of these values, add -m.")
     if isinstance(error, OverrideParseException):
         return ConfigError(f"{first} {' '.join(rest[:1])}. Words have the form KEY=VALUE.")
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return ConfigError(f"These words make no configuration: {in_words(error)}")
     return in_words(error)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode, TaskFunction
@@ -33,14 +33,26 @@ class Job:
     """Whether other jobs may use the same terminal at the same time."""
 
 
-Body: TypeAlias = Callable[[Config, Job], float]
+Body: TypeAlias = Callable[[DictConfig, Job], float | None]
+Apart: TypeAlias = Callable[[Job, Callable[[], float | None]], float | None]
 
 
-def as_task(body: Body, failures: list[Exception]) -> TaskFunction:
+def with_config(body: Callable[[Config, Job], float]) -> Body:
+    """A body that is given what Hydra composed as a typed Config."""
+
+    def call(composed: DictConfig, job: Job) -> float:
+        register([str(module) for module in composed.plugins])
+        return body(from_composed(composed), job)
+
+    return call
+
+
+def as_task(body: Body, failures: list[Exception], apart: Apart) -> TaskFunction:
     """`body` as Hydra calls it. What it raises is an RnnclfError or a JobFailed.
 
-    A job of a sweep raises, as launchers and sweepers expect. A run of its own puts its error into
-    `failures` instead: Hydra would print lines about it that tell the user nothing.
+    A run of its own puts its error into `failures`: Hydra would print lines about it that tell the user
+    nothing. A job of a sweep is done through `apart`. In a grid it raises nothing, since its folder says what
+    came of it, and Hydra would leave out the batches that follow; other sweepers count on the exception.
     """
 
     command = sys.argv  # a launcher starts its processes by a line of its own
@@ -48,22 +60,23 @@ def as_task(body: Body, failures: list[Exception]) -> TaskFunction:
     @functools.wraps(body)
     def task(composed: DictConfig) -> float | None:
         sys.argv = command
-        job = _current_job()
+        job = _current_job(composed)
+        work = functools.partial(_logged, body, composed, job)
         try:
-            return _logged(body, composed, job)
+            return work() if job.number is None else apart(job, work)
         except (RnnclfError, JobFailed) as error:
-            if job.number is not None:
+            if job.number is None:
+                failures.append(error)
+            elif not is_grid(HydraConfig.get()):
                 raise
-            failures.append(error)
             return None
 
     return task
 
 
-def _logged(body: Body, composed: DictConfig, job: Job) -> float:
+def _logged(body: Body, composed: DictConfig, job: Job) -> float | None:
     try:
-        register([str(module) for module in composed.plugins])
-        return body(from_composed(composed), job)
+        return body(composed, job)
     except RnnclfError as error:
         log.error("%s", error)
         raise
@@ -73,12 +86,17 @@ def _logged(body: Body, composed: DictConfig, job: Job) -> float:
         raise JobFailed(f"{type(error).__name__}: {error} (traceback in {file})") from error
 
 
-def _current_job() -> Job:
+def is_grid(hydra: Any) -> bool:
+    """Whether Hydra's node of the configuration names the sweeper of grids."""
+    return str(hydra.sweeper._target_).endswith(".BasicSweeper")
+
+
+def _current_job(composed: DictConfig) -> Job:
     hydra = HydraConfig.get()
     sweep = hydra.mode == RunMode.MULTIRUN
     return Job(
         folder=Path(hydra.runtime.output_dir),
         overrides=list(hydra.overrides.task),
-        number=int(hydra.job.num) if sweep else None,
+        number=int(composed.job if "job" in composed else hydra.job.num) if sweep else None,
         parallel=sweep and hydra.runtime.choices.get("hydra/launcher") != "basic",
     )

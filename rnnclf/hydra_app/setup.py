@@ -92,7 +92,7 @@ def own_module(name: str, prefix: str = "") -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
-    except (ImportError, SyntaxError) as error:
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two for a name that is none
         raise ConfigError(f"{prefix}cannot import '{name}': {error}.") from error
 
 

@@ -17,6 +17,7 @@ from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import digests, moments
 from rnnclf.errors import DataError, RnnclfError
+from rnnclf.files import absolute
 from rnnclf.hydra_app.compose import load_config
 
 PARTICULAR = ("archive", "arrays")  # sources that know their own by more than a suffix: asked first
@@ -118,7 +119,7 @@ def _is_path(word: str) -> bool:
 
 def _words_for(word: str) -> list[str]:
     """The words that choose the source for a path."""
-    path = Path(word).expanduser()
+    path = Path(absolute(word)) if word.startswith("~") else Path(word)
     if not path.exists():
         raise DataError(f"{word} does not exist. Give a path, or words such as dataset=digits.")
     kinds = [(name, kind) for name, kind in DATASETS.items() if issubclass(kind, OwnData)]

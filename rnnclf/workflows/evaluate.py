@@ -18,10 +18,11 @@ from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import overridden, parsed
 from rnnclf.hydra_app.setup import register
 from rnnclf.metrics import Evaluation
+from rnnclf.model import SequenceClassifier
 from rnnclf.registry import did_you_mean
 from rnnclf.training import evaluate as evaluate_model
 from rnnclf.workflows import machine
-from rnnclf.workflows.runs import RunFolder, checkpoints_in, read_json, write_csv
+from rnnclf.workflows.runs import RunFolder, checkpoints_in, write_csv
 from rnnclf.workflows.train import build_model
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "plugins")  # all else is fixed by the checkpoint
@@ -142,21 +143,15 @@ def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
 
 def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     started = time.perf_counter()
-    saved = checkpoint.load(file)
-    trained = _config_of(saved)
-    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
-    learned = _learned(saved, config)
+    saved, config, learned, model = restored(file, overrides)
     device = machine.prepare(config)
-    with torch.device("meta"):
-        model = build_model(config, learned.preparation.input_size, len(learned.classes))
-    checkpoint.fill(model, saved)
     try:
         data, fingerprint = load(config.dataset, learned)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
     evaluation = evaluate_model(model.to(device), data.to(device))
     other_data = fingerprint != saved.header["fingerprint"]
-    recorded = read_json(RunFolder(file.parent).results) if file.name == "best.safetensors" else {}
+    recorded = RunFolder(file.parent).read_results() if file.name == "best.safetensors" else {}
     return Evaluated(
         path=file,
         config=config,
@@ -170,7 +165,23 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     )
 
 
-def _config_of(saved: checkpoint.Checkpoint) -> Config:
+def restored(
+    file: Path, overrides: list[str]
+) -> tuple[checkpoint.Checkpoint, Config, Learned, SequenceClassifier]:
+    """What eval takes from a checkpoint: nothing in the file is run, and it is refused before memory is taken
+    for more than it holds. Raises CheckpointError or ConfigError."""
+    saved = checkpoint.load(file)
+    trained = config_of(saved)
+    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
+    learned = _learned(saved, config)
+    with torch.device("meta"):
+        model = build_model(config, learned.preparation.input_size, len(learned.classes))
+    checkpoint.fill(model, saved)
+    return saved, config, learned, model
+
+
+def config_of(saved: checkpoint.Checkpoint) -> Config:
+    """The configuration of a checkpoint, fit for this machine. Raises CheckpointError."""
     try:
         config = from_plain(saved.header["config"])
     except (RnnclfError, KeyError, TypeError, AttributeError) as error:

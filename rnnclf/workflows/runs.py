@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnclf.errors import CheckpointError, RnnclfError
-from rnnclf.files import write_atomically, write_json
+from rnnclf.errors import CheckpointError, OutputError, RnnclfError
+from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class RunFolder:
         return self.path / "epochs.csv"
 
     @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.csv"
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 
@@ -46,29 +51,107 @@ class RunFolder:
     def last(self) -> Path:
         return self.path / "last.safetensors"
 
+    @property
+    def previous(self) -> Path:
+        return self.path / "previous.safetensors"
+
+    @property
+    def damaged(self) -> Path:
+        """Where a `last` that turned out to be damaged is put."""
+        return self.path / "damaged.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def read_status(self) -> dict[str, Any]:
+        """What status.json holds, without values that are not of the type they should be of."""
+        found = read_json(self.status)
+        return {key: value for key, value in found.items() if fits(value, STATUS.get(key, object))}
+
+    def read_results(self) -> dict[str, Any]:
+        """What results.json holds; nothing where it is missing, damaged or not what it should be."""
+        found = read_json(self.results)
+        return found if fits(found, RESULTS) else {}
+
     @contextmanager
-    def tracked(self, overrides: Sequence[str], config_digest: str) -> Iterator[None]:
-        """Keeps status.json: running inside the block, then done, failed or interrupted."""
-        started = time.time()
-        facts = {"overrides": list(overrides), "config": config_digest, "started": started}
-        write_json(self.status, {"state": "running", **facts})
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process alone; the system lets go of it when the process ends, however
+        that comes. Raises OutputError where another process holds it."""
         try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"Cannot write {self.lock}: {error.strerror}.") from error
+        try:
+            if not any(_flock(descriptor, wait) for wait in (0, 0.02, 0.1)):  # `busy` holds it for a moment
+                raise OutputError(f"{self.path} is being trained by another process.")
+            clear_leftovers(self.path)
             yield
+        finally:
+            os.close(descriptor)
+
+    def busy(self) -> bool:
+        """Whether a process holds the folder right now."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return not _flock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def tracked(self, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Keeps status.json: running inside the block, then done, failed or interrupted.
+
+        facts: what it says beside that; the block may add to what it is given of them. `seconds` of earlier
+            sittings are added to.
+        """
+        began = time.time()
+        status = {"state": "running", "started": began, "seconds": 0.0, **facts}
+        write_json(self.status, status)
+        try:
+            yield status
         except BaseException as error:
-            state = "failed" if isinstance(error, Exception) else "interrupted"
-            facts |= {"state": state, "error": _reason(error)}
+            status |= {
+                "state": "failed" if isinstance(error, Exception) else "interrupted",
+                "error": _reason(error),
+            }
             raise
         else:
-            facts["state"] = "done"
+            status["state"] = "done"
         finally:
-            self._close(facts, time.time() - started)
+            status["seconds"] = round(status["seconds"] + time.time() - began, 3)
+            self._close(status)
 
-    def _close(self, facts: dict[str, Any], seconds: float) -> None:
+    def _close(self, status: dict[str, Any]) -> None:
         try:
-            write_json(self.status, {**facts, "seconds": round(seconds, 3)})
+            write_json(self.status, status)
         except RnnclfError:
-            if facts["state"] == "done":  # otherwise the first error is the one to report
+            if status["state"] == "done":  # otherwise the first error is the one to report
                 raise
+
+
+def _flock(descriptor: int, wait: float = 0) -> bool:
+    """Whether the lock could be had, after so many seconds. Always, where there are no such locks: Windows,
+    some network file systems; there it is up to the user that no two processes train in one folder."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    time.sleep(wait)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _reason(error: BaseException) -> str:
@@ -114,10 +197,50 @@ def checkpoints_in(path: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(read_record(path))
+        refuse_odd(value)
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by its header; none where the file is missing or damaged."""
+    try:
+        return [
+            {key: value for key, value in row.items() if key is not None and isinstance(value, str)}
+            for row in csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
+        ]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+SCORE = {"accuracy": float, "correct": int, "total": int, "interval95": (float, float)}
+RESULTS: dict[str, Any] = {
+    **{"cell": str, "dataset": str, "hidden": int, "parameters": int, "seed": int},
+    **{"epochs": int, "best_epoch": int, "total_seconds": float},
+    **{"train": SCORE, "validation": {**SCORE, "loss": float}, "test": SCORE},
+}
+STATUS: dict[str, Any] = {
+    **{"state": str, "overrides": [str], "config": str, "error": str},
+    **{"started": float, "seconds": float},
+}
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Whether a value out of JSON has the form: a type (float: any finite number), [form of each part],
+    (form of the first part, of the second …), {key: form of its value}; other keys may be there, too."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(key in value and fits(value[key], form[key]) for key in form)
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(part, form[0]) for part in value)
+    if isinstance(form, tuple):
+        return isinstance(value, list) and len(value) == len(form) and all(map(fits, value, form))
+    if isinstance(value, bool):
+        return form in (bool, object)
+    if form is float:
+        return isinstance(value, int | float) and -1e300 < value < 1e300
+    return isinstance(value, form)
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnclf.workflows.runs import RunFolder, jobs_of, read_json, write_csv
+from rnnclf.workflows.runs import RunFolder, jobs_of, write_csv
+
+REASONS = {
+    "waiting": "not begun",
+    "running": "another process works on it",
+    "lost": "its process ended without a word",
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class SweepRow:
     results: dict[str, Any]
     """The content of results.json, empty where the job did not finish."""
     error: str
+    log: str
+    """The path of its log, where there is one."""
 
     @property
     def done(self) -> bool:
@@ -39,17 +47,17 @@ def rank_sweep(folder: Path) -> list[SweepRow]:
 
 
 def _row(run: RunFolder) -> SweepRow:
-    status = read_json(run.status)
+    status = run.read_status()
     state = status.get("state", "lost")
-    if state == "running":  # the sweep is over: nobody writes its end any more
+    if state == "running" and not run.busy():  # nobody writes its end any more
         state = "lost"
-    reason = "its process ended without a word" if state == "lost" else ""
     return SweepRow(
         job=int(run.path.name),
         overrides=[str(word) for word in status.get("overrides", [])],
         state=state,
-        results=read_json(run.results) if state == "done" else {},
-        error=status.get("error", reason),
+        results=run.read_results() if state == "done" else {},
+        error=status.get("error", REASONS.get(state, "")) if state != "done" else "",
+        log=str(run.log) if run.log.is_file() else "",
     )
 
 

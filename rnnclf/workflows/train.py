@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
-from rnnclf import __version__, checkpoint
 from rnnclf.config import Config
-from rnnclf.data import SequenceDataset, Splits
+from rnnclf.data import SPLITS, SequenceDataset, Splits
 from rnnclf.files import write_json
+from rnnclf.interruption import put_off
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
-from rnnclf.training import BatchProgress, EpochResult, Recipe, Training, evaluate, fit
+from rnnclf.training import BatchProgress, EpochResult, Recipe, Rollback, Training, evaluate, fit
 from rnnclf.workflows import machine
-from rnnclf.workflows.runs import RunFolder, write_csv
+from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.saving import History, Saver, row
 
 log = logging.getLogger("rnnclf")
 
@@ -36,6 +39,10 @@ class RunFacts:
     """What was guessed or found in the data."""
     warnings: tuple[str, ...] = ()
     """What makes the scores doubtful."""
+    epoch: int = 0
+    """Epochs done already."""
+    seen: int = 0
+    """Training sequences done of the epoch that is on."""
 
 
 class Watcher:
@@ -51,7 +58,10 @@ class Watcher:
         """A batch is done."""
 
     def epoch(self, result: EpochResult, best: bool) -> None:
-        """An epoch is done and saved; `best` says whether it is the best so far."""
+        """An epoch is done; `best` says whether it is the best so far."""
+
+    def note(self, sentence: str) -> None:
+        """Something happened that one wants to know."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,11 @@ class Report:
     results: dict[str, Any]
     scores: dict[str, Score]
     """By split, of the best epoch."""
+    diagnosis: Diagnosis | None = None
+    """Of the last epoch, where it was asked for."""
+
+
+Conclusion = Callable[[Report], None]
 
 
 def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
@@ -85,72 +100,168 @@ def sized(config: Config, input_size: int, classes: int) -> Config:
     return with_hidden(hidden_for(target, count, config.cell.multiple))
 
 
-def train(config: Config, folder: RunFolder, watch: Watcher | None = None) -> Report:
+def train(
+    config: Config,
+    folder: RunFolder,
+    watch: Watcher | None = None,
+    overrides: Sequence[str] = (),
+    conclude: Conclusion = lambda report: None,
+) -> Report:
     """Trains one classifier and writes everything that belongs into its run folder.
 
+    Args:
+        overrides: the words that made the config, for the records.
+        conclude: what else is to be written of the report before the run counts as done.
+
     Raises an RnnclfError for what the user can put right: data, device, a loss that diverges, a disk
-    that is full. The checkpoints written so far stay whole.
+    that is full, a folder in which another process trains. The checkpoints written so far stay whole.
     """
-    watch = watch or Watcher()
+    with folder.locked(), folder.tracked(facts_of(config, overrides)) as status:
+        report = begin(config, folder, watch or Watcher(), status)
+        conclude(report)
+    return report
+
+
+def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
+    first checkpoint."""
+    return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
+
+
+def begin(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, Any]) -> Report:
+    """Trains from the first step."""
     started = time.perf_counter()
-    device = machine.prepare(config)
-    layout = config.dataset.layout()
-    config.augment.refuse_what_does_not_fit(layout)
-    splits = config.dataset.load(progress=watch.reading)
-    write_json(folder.provenance, machine.provenance(device, splits.fingerprint))
-
-    shape = splits.train.input_size, len(splits.train.classes)
-    config = sized(config, *shape)
+    data = Data.of(config, watch)
+    write_json(folder.provenance, machine.provenance(data.device, data.splits.fingerprint))
+    config = sized(config, *data.shape)
     torch.manual_seed(config.seed)
-    model = build_model(config, *shape).to(device)
-    parts = {name: splits[name].to(device) for name in ("train", "validation", "test")}
-    sizes = {name: len(part) for name, part in parts.items()}
-    for sentence in (*splits.notes, *splits.warnings):
-        log.info("%s", sentence)
-    watch.started(
-        RunFacts(
-            config,
-            model.parameter_count(),
-            sizes,
-            machine.device_in_words(device),
-            splits.notes,
+    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data.splits))
+    return carry_out(Run(config, folder, data, training, History(), status, started), watch)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, and where."""
+
+    device: torch.device
+    splits: Splits
+    parts: dict[str, SequenceDataset]
+    """The splits by name, on the device."""
+
+    @classmethod
+    def of(cls, config: Config, watch: Watcher) -> Data:
+        """Reads the data. Raises DataError or ConfigError."""
+        device = machine.prepare(config)
+        config.augment.refuse_what_does_not_fit(config.dataset.layout())
+        splits = config.dataset.load(progress=watch.reading)
+        for sentence in (*splits.notes, *splits.warnings):
+            log.info("%s", sentence)
+        return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features of a step, classes."""
+        return self.splits.train.input_size, len(self.splits.train.classes)
+
+
+@dataclass
+class Run:
+    """A run between its data and its results."""
+
+    config: Config
+    folder: RunFolder
+    data: Data
+    training: Training
+    history: History
+    status: dict[str, Any] = field(default_factory=dict)
+    """What status.json will say."""
+    started: float = field(default_factory=time.perf_counter)
+    """When this process began with it."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of how it goes on."""
+    changed: bool = False
+    """Whether its configuration is not that of its last checkpoint."""
+
+    def record(self) -> None:
+        """Takes into status.json what else than a number of epochs has happened."""
+        if self.training.rollbacks:
+            self.status["rollbacks"] = [asdict(rollback) for rollback in self.training.rollbacks]
+        if self.history.extended:
+            self.status["extended"] = self.history.extended
+
+    def facts(self) -> RunFacts:
+        splits = self.data.splits
+        return RunFacts(
+            self.config,
+            self.training.model.parameter_count(),
+            {name: len(part) for name, part in self.data.parts.items()},
+            machine.device_in_words(self.data.device),
+            (*splits.notes, *self.notes),
             splits.warnings,
+            self.training.epoch,
+            self.training.so_far.seen,
         )
-    )
 
-    tutorial = config.protocol == "tutorial"
-    training = Training(model, _recipe(config, splits))
-    epochs: list[EpochResult] = []
-    best: EpochResult | None = None
-    for result in fit(training, parts["train"], parts["validation"], watch.batch):
-        if tutorial:
-            result = replace(result, test=evaluate(model, parts["test"]).score)
-        epochs.append(result)
-        write_csv(folder.epochs, map(_row, epochs))
-        header = _header(config, splits, result)
-        checkpoint.save(folder.last, header, training.tensors())
-        is_best = best is None or _rank(result) > _rank(best)
-        if is_best:
-            best = result
-            checkpoint.save(folder.best, header, _weights(model))
-        log.info("%s", _row(result))
-        watch.epoch(result, is_best)
+
+def carry_out(run: Run, watch: Watcher) -> Report:
+    """Trains from where the run stands to its end, and writes its results."""
+    training, history, parts = run.training, run.history, run.data.parts
+    watch.started(run.facts())
+    run.record()
+
+    def on_rollback(rollback: Rollback) -> None:
+        run.record()
+        share = f"{rollback.factor:g} of the learning rate"
+        say(f"{rollback.reason}. Back to the start of epoch {training.epoch + 1}, with {share}.")
+
+    def say(sentence: str) -> None:
+        log.warning("%s", sentence)
+        watch.note(sentence)
+
+    with put_off() as waiting:
+        saver = Saver(run.folder, run.config, run.data.splits, training, history, run.started, waiting, say)
+        if run.changed:
+            saver.save()
+        saver.write_again()
+
+        def on_batch(progress: BatchProgress) -> None:
+            watch.batch(progress)
+            saver.after_batch()
+
+        for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
+            if run.config.protocol == "tutorial":
+                result = replace(result, test=evaluate(training.model, parts["test"]).score)
+            if run.config.diagnose:  # before the checkpoint, after which the epoch does not come again
+                record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
+            is_best = saver.after_epoch(result)
+            log.info("%s", row(result))
+            watch.epoch(result, is_best)
+            saver.end_if_asked()
+    return _concluded(run)
+
+
+def _concluded(run: Run) -> Report:
+    """The results: every split scored with the weights of the best epoch."""
     trained = time.perf_counter()
-
-    assert best is not None  # a recipe has at least one epoch
-    model.load_state_dict(checkpoint.load(folder.best).model_tensors())
-    scores = {name: evaluate(model, part).score for name, part in parts.items()}
+    history, model = run.history, run.training.model
+    assert history.best is not None  # a recipe has at least one epoch
+    model.load_state_dict(history.best_weights)
+    scores = {name: evaluate(model, part).score for name, part in run.data.parts.items()}
+    earlier = history.seconds
     results = {
-        **_description(config, model),
-        "epochs": len(epochs),
-        "best_epoch": best.epoch,
+        **_description(run.config, model),
+        "epochs": len(history.results),
+        "best_epoch": history.best.epoch,
         **{name: score.to_dict() for name, score in scores.items()},
-        "epoch_seconds": [round(result.seconds, 4) for result in epochs],
-        "train_seconds": round(trained - started, 3),
-        "total_seconds": round(time.perf_counter() - started, 3),
+        "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
+        "extended": history.extended,
+        "epoch_seconds": [round(result.seconds, 4) for result in history.results],
+        "train_seconds": round(earlier + trained - run.started, 3),
+        "total_seconds": round(earlier + time.perf_counter() - run.started, 3),
     }
-    write_json(folder.results, results)
-    return Report(folder, results, scores)
+    write_json(run.folder.results, results)
+    found = read_diagnosis(run.folder.diagnosis, run.config) if run.config.diagnose else None
+    return Report(run.folder, results, scores, found)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
@@ -167,7 +278,7 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
     }
 
 
-def _recipe(config: Config, splits: Splits) -> Recipe:
+def recipe(config: Config, splits: Splits) -> Recipe:
     preparation = splits.learned.preparation
     return Recipe(
         epochs=config.epochs,
@@ -183,6 +294,7 @@ def _recipe(config: Config, splits: Splits) -> Recipe:
         layout=config.dataset.layout(),
         values=len(preparation.channels) if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
+        on_divergence=config.on_divergence,
     )
 
 
@@ -190,42 +302,3 @@ def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:
     """For each class N / (K · its members), so that all weigh the same together and the mean is 1."""
     members_K = torch.bincount(train.y_N.cpu(), minlength=len(train.classes)).clamp(min=1)
     return tuple((len(train) / (len(train.classes) * members_K)).tolist())
-
-
-def _rank(result: EpochResult) -> tuple[float, float]:
-    """Better by validation accuracy; between equals, by validation loss."""
-    return result.validation.accuracy, -result.validation.loss
-
-
-def _row(result: EpochResult) -> dict[str, Any]:
-    test = {} if result.test is None else {"test_accuracy": result.test.accuracy}
-    return {
-        "epoch": result.epoch,
-        "train_loss": result.train.loss,
-        "train_accuracy": result.train.accuracy,
-        "validation_loss": result.validation.loss,
-        "validation_accuracy": result.validation.accuracy,
-        **test,
-        "learning_rate": result.learning_rate,
-        "seconds": round(result.seconds, 4),
-    }
-
-
-def _header(config: Config, splits: Splits, result: EpochResult) -> dict[str, Any]:
-    """All that eval needs to know beside the weights."""
-    return {
-        "rnnclf": __version__,
-        "config": config.to_plain(),
-        "classes": list(splits.train.classes),
-        "input_size": splits.train.input_size,
-        "steps": splits.train.steps,
-        "preparation": splits.learned.preparation.to_plain(),
-        "reading": config.dataset.reading(),
-        "fingerprint": splits.fingerprint,
-        "epoch": result.epoch,
-        "metrics": {"validation": result.validation.to_dict()},
-    }
-
-
-def _weights(model: SequenceClassifier) -> dict[str, torch.Tensor]:
-    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}

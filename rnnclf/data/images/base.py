@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rnnclf.data.base import Source
@@ -16,6 +15,7 @@ from rnnclf.data.images.permutations import NAMES, permutation, refuse_unknown
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError
+from rnnclf.files import absolute
 from rnnclf.options import option
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class PublishedImages(Images):
         super().__post_init__()
         if self.root is not None:
             # absolute, so that a checkpoint finds its data from any folder
-            self.root = str(Path(self.root).expanduser().absolute())
+            self.root = absolute(self.root)
 
 
 @dataclass

@@ -1,0 +1,211 @@
+"""What a checkpoint, a run folder or a sweep folder is. Any value may be of any type: a stranger wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.checkpoint import in_bytes
+from rnnclf.console.screen import interval, percent, screen, seconds_in_words, short
+from rnnclf.workflows.inspect import CheckpointFacts, Facts, RunFacts, SweepFacts
+from rnnclf.workflows.runs import SCORE, fits
+
+LONGEST = 400  # characters of a line; --json has all
+GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment")
+SIZES = ("layers", "bidirectional", "readout")
+STYLES = {"done": "green", "failed": "red"}
+
+
+def show_inspection(found: Facts) -> None:
+    console = screen()
+    if isinstance(found, CheckpointFacts):
+        console.print(_headed(found, f"checkpoint, {in_bytes(found.size)}", _of_checkpoint(found)))
+    elif isinstance(found, RunFacts):
+        console.print(_headed(found, f"run, {found.state}", _of_run(found)))
+        if found.checkpoints:
+            console.print(_checkpoints(found.checkpoints))
+    else:
+        states = ", ".join(f"{count} {state}" for state, count in found.states.items())
+        console.print(_headed(found, f"sweep of {len(found.jobs)} jobs: {states}", ()))
+        console.print(_jobs(found))
+    if not isinstance(found, CheckpointFacts) and found.resumable:
+        console.print(f"go on with it: rnnclf resume {short(found.path)}", soft_wrap=True)
+
+
+def _headed(found: Facts, what: str, lines: Iterable[tuple[str, str]]) -> Group:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in lines:
+        if value:
+            grid.add_row(Text(name, style="bold"), Text(_cut(value)))
+    headline = Text(short(found.path), style="bold cyan").append(f"  {_cut(what)}", style="not bold default")
+    return Group(headline, grid)
+
+
+def _of_checkpoint(found: CheckpointFacts) -> Iterator[tuple[str, str]]:
+    header = found.header
+    yield from _of_model(header, found.parameters)
+    yield "epoch", _plain(header.get("epoch"))
+    yield from _scores(header.get("metrics"))
+    yield "made with", f"rnnclf {_plain(header.get('rnnclf', '?'))}, format {_plain(header.get('format'))}"
+    yield "holds", _counted(found.tensors or {})
+    yield "checksum", "does not match: the file is damaged" if found.error else f"ok, SHA-256 {found.sha256}"
+    yield (
+        "to go on",
+        "yes: rnnclf resume its run folder" if found.resumable else "no, weights alone: rnnclf eval",
+    )
+
+
+def _of_model(header: Mapping[str, Any], parameters: int) -> Iterator[tuple[str, str]]:
+    config = header.get("config", {})
+    cell = config.get("cell")
+    sizes = {"hidden": cell.get("hidden_size") if isinstance(cell, dict) else None}
+    sizes |= {key: config.get(key) for key in SIZES}
+    name = _plain(cell.get("name", "?")) if isinstance(cell, dict) else "?"
+    yield "model", f"{name}, {_words(sizes)}; {parameters:,} parameters"
+    for group in GROUPS:
+        yield group, _component(config.get(group))
+    rest = {key: value for key, value in config.items() if key not in (*GROUPS, *SIZES)}
+    yield "settings", _words({key: value for key, value in rest.items() if not _off(value)})
+    classes, steps = header.get("classes", []), header.get("steps")
+    length = f"{steps} steps of " if isinstance(steps, int) else ""
+    features = f"{length}{_plain(header.get('input_size'))} features"
+    yield "data", f"{features}, SHA-256 {_plain(header.get('fingerprint'))}"
+    yield "classes", f"{len(classes):,}: {', '.join(map(str, classes[:LONGEST]))}"
+    yield "reading", _words(header.get("reading", {}))
+    yield "preparation", _preparation(header.get("preparation", {}))
+
+
+def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
+    status, provenance = found.status, found.provenance
+    yield "because", _plain(status.get("error", ""))
+    yield "started", _when(status.get("started"), status.get("seconds"))
+    yield "overrides", " ".join(status.get("overrides", []))
+    best = next((c for c in found.checkpoints if c.header), None)
+    if best is not None:
+        yield from _of_model(best.header, best.parameters)
+    config = best.header["config"] if best else {}
+    yield "epochs", f"{found.epochs} of {_plain(config.get('epochs', '?'))}"
+    yield from _scores(found.results)
+    versions = provenance.get("versions")
+    yield "made with", _words(versions, " ") if isinstance(versions, dict) else ""
+    hardware = provenance.get("hardware")
+    yield "machine", _words(hardware) if isinstance(hardware, dict) else ""
+    yield "revision", _plain(provenance.get("git_revision") or "")
+
+
+def _checkpoints(found: Iterable[CheckpointFacts]) -> Table:
+    table = _table("checkpoint", "epoch", "validation", "size", "checksum", "to go on")
+    for one in found:
+        metrics = one.header.get("metrics")
+        score = metrics.get("validation") if isinstance(metrics, dict) else None
+        table.add_row(
+            one.path.name,
+            _plain(one.header.get("epoch", "")),
+            percent(score["accuracy"]) if isinstance(score, dict) and fits(score, SCORE) else "",
+            in_bytes(one.size) if one.size else "",
+            Text("damaged", style="bold red") if one.error else "ok",
+            "yes" if one.resumable else "",
+        )
+    return table
+
+
+def _jobs(found: SweepFacts) -> Table:
+    table = _table("job", "state", "epochs", "validation", "test")
+    table.add_column("with", overflow="fold")
+    for job in found.jobs:
+        scores = [job.results.get(name) for name in ("validation", "test")]
+        table.add_row(
+            f"#{job.path.name}",
+            Text(_cut(job.state, 20), style=STYLES.get(job.state, "yellow")),
+            f"{job.epochs}",
+            *(percent(score["accuracy"]) if score else "" for score in scores),
+            _cut(": ".join(filter(None, (" ".join(job.status.get("overrides", [])), _error(job))))),
+        )
+    return table
+
+
+def _error(job: RunFacts) -> str:
+    return _plain(job.status.get("error", ""))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _scores(metrics: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(metrics, dict):
+        return
+    for split in ("train", "validation", "test"):
+        score = metrics.get(split)
+        if score is not None and fits(score, SCORE):
+            correct = f"{score['correct']:,} of {score['total']:,}"
+            yield split, f"{percent(score['accuracy'])} ({correct}; 95 % {interval(score['interval95'])})"
+
+
+def _component(part: Any) -> str:
+    if not isinstance(part, dict):
+        return ""
+    options = {key: value for key, value in part.items() if key not in ("name", "hidden_size")}
+    return f"{_plain(part.get('name', '?'))} {_words(options)}".strip()
+
+
+def _preparation(part: Mapping[str, Any]) -> str:
+    channels = part.get("channels")
+    rest = {key: part.get(key) for key in ("missing", "interval")}
+    if not isinstance(channels, list):
+        return ""
+    names = ", ".join([*map(_leaf, channels[:8]), *(["…"] if len(channels) > 8 else [])])
+    return f"{len(channels):,} channels ({names}), {_words(rest)}"
+
+
+def _words(values: Mapping[str, Any], equals: str = "=") -> str:
+    """key=value, as one would type it; what is not set is left out."""
+    return " ".join(
+        f"{key}{equals}{_plain(value)}" for key, value in values.items() if value not in (None, [])
+    )
+
+
+def _off(value: Any) -> bool:
+    """Whether an option asks for nothing."""
+    return (
+        value is None or value is False or value in ("none", "auto") or (value == 0 and type(value) is float)
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return str(value).lower() if value is not None else "null"
+    if isinstance(value, dict | list):
+        return f"({len(value)} values)" if isinstance(value, dict) else f"[{','.join(map(_leaf, value[:8]))}]"
+    return str(value)
+
+
+def _leaf(value: Any) -> str:
+    return "…" if isinstance(value, dict | list) else _plain(value)
+
+
+def _counted(tensors: Mapping[str, int]) -> str:
+    return "tensors: " + ", ".join(f"{count:,} of {kind}" for kind, count in tensors.items())
+
+
+def _when(started: Any, seconds: Any) -> str:
+    try:
+        when = datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M:%S")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
+    return f"{when}, {seconds_in_words(seconds)}" if isinstance(seconds, int | float) else when
+
+
+def _cut(text: str, most: int = LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 2]} …"

@@ -1,0 +1,154 @@
+"""What a checkpoint, a run folder or a sweep folder is, by its own account: nothing of it is built, torch is
+not needed. Prints nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnclf import checkpoint
+from rnnclf.errors import CheckpointError
+from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of, read_csv, read_json
+
+NAMES = ("best", "last", "previous")  # of the checkpoints in a run folder
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """A checkpoint file. Where it cannot be read, `error` says why, and there is nothing else."""
+
+    path: Path
+    header: dict[str, Any]
+    parameters: int = 0
+    """Numbers in the weights and buffers of the model."""
+    tensors: dict[str, int] | None = None
+    """How many there are of the model, the optimizer …"""
+    size: int = 0
+    sha256: str = ""
+    error: str | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it holds more than weights: the state from which training can go on."""
+        return bool(self.tensors and self.tensors.keys() - {"model"})
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {"kind": "checkpoint", **asdict(self), "path": str(self.path), "resumable": self.resumable}
+        return {**facts.pop("header"), **facts}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run folder: the content of its records, and its checkpoints."""
+
+    path: Path
+    status: dict[str, Any]
+    results: dict[str, Any]
+    provenance: dict[str, Any]
+    epochs: int
+    """Rows of epochs.csv."""
+    checkpoints: tuple[CheckpointFacts, ...]
+    state: str
+    """running, done, failed, interrupted, or lost: its process ended without a word."""
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the files, not with the training."""
+        return next((found.error for found in self.checkpoints if found.error), None)
+
+    @property
+    def resumable(self) -> bool:
+        return self.state not in ("done", "running") and any(
+            found.resumable and not found.error for found in self.checkpoints
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{"kind": "run", "path": str(self.path), "state": self.state, "resumable": self.resumable},
+            **{"epochs": self.epochs, "status": self.status, "results": self.results},
+            **{"provenance": self.provenance, "error": self.error},
+            "checkpoints": [found.to_dict() for found in self.checkpoints],
+        }
+
+
+@dataclass(frozen=True)
+class SweepFacts:
+    """A sweep folder: its jobs, without their checkpoints."""
+
+    path: Path
+    jobs: tuple[RunFacts, ...]
+    error: str | None = None
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many jobs are done, failed …"""
+        return dict(Counter(job.state for job in self.jobs).most_common())
+
+    @property
+    def resumable(self) -> bool:
+        return any(job.state not in ("done", "running") for job in self.jobs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{"kind": "sweep", "path": str(self.path), "states": self.states, "resumable": self.resumable},
+            "jobs": [job.to_dict() for job in self.jobs],
+        }
+
+
+Facts = CheckpointFacts | RunFacts | SweepFacts
+
+
+def inspect(path: Path) -> Facts:
+    """What `path` is. Raises CheckpointError where it is neither a checkpoint nor a run nor a sweep."""
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
+        )
+    if not path.is_dir():
+        return _described(path)
+    if is_sweep(path):
+        return SweepFacts(path, tuple(_run(job, checkpoints=()) for job in jobs_of(path)))
+    run = RunFolder(path)
+    files = [path / f"{name}.safetensors" for name in NAMES]
+    found = [file for file in files if file.exists()]
+    if not found and not run.status.exists():
+        raise CheckpointError(f"{path} is no run folder: it holds neither status.json nor a checkpoint.")
+    return _run(run, tuple(_or_error(file) for file in found))
+
+
+def _run(run: RunFolder, checkpoints: tuple[CheckpointFacts, ...]) -> RunFacts:
+    status = run.read_status()
+    state = status.get("state", "lost")
+    return RunFacts(
+        path=run.path,
+        state="lost" if state == "running" and not run.busy() else state,
+        status=status,
+        results=run.read_results(),
+        provenance=read_json(run.provenance),
+        epochs=len(read_csv(run.epochs)),
+        checkpoints=checkpoints,
+    )
+
+
+def _or_error(file: Path) -> CheckpointFacts:
+    try:
+        return _described(file)
+    except CheckpointError as error:
+        return CheckpointFacts(file, {}, error=str(error))
+
+
+def _described(file: Path) -> CheckpointFacts:
+    found = checkpoint.describe(file)
+    model = [shape for name, (_, shape) in found.shapes.items() if name.startswith("model.")]
+    return CheckpointFacts(
+        path=file,
+        header=found.header,
+        parameters=sum(map(math.prod, model)),
+        tensors=dict(Counter(name.partition(".")[0] for name in found.shapes)),
+        size=found.size,
+        sha256=found.sha256,
+        error=None if found.intact else checkpoint.mismatch(file),
+    )

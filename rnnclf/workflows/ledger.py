@@ -1,0 +1,219 @@
+"""A sweep as a ledger: every job has its folder and its status from the start. What is done, what failed and
+what never began can be told from them, and gone on with, whatever ended the sweep. Prints nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rnnclf.config import from_plain
+from rnnclf.errors import CheckpointError, ConfigError, JobFailed, OutputError, RnnclfError
+from rnnclf.files import read_record, write_json
+from rnnclf.hydra_app import Job
+from rnnclf.hydra_app.checks import Planned, plan
+from rnnclf.hydra_app.compose import key_of
+from rnnclf.isolation import Died, in_own_process
+from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of
+from rnnclf.workflows.train import facts_of
+
+log = logging.getLogger("rnnclf")
+
+LONGEST = 2**18  # characters of a multirun.yaml; Hydra writes about 10,000
+MOST_PARTS = 50_000  # of its lists and mappings, written out
+
+# What is taken over from a sweep's own words when it goes on. Others may run commands (setup, python), and a
+# sweep folder may come from a stranger.
+LAUNCHERS_WORDS = re.compile(
+    r"hydra\.sweeper\.max_batch_size=\d+"
+    r"|hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|tasks_per_node|mem_gb"
+    r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|array_parallelism)"
+    r"=[\w.:+-]{1,100}"
+)
+
+
+@contextmanager
+def begun(folder: Path, jobs: list[Planned]) -> Iterator[None]:
+    """Holds a new sweep for this process, with a folder for each of its jobs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
+    with RunFolder(folder).locked():
+        for number, job in enumerate(jobs):
+            _enter(RunFolder(folder / str(number)), job)
+        yield
+
+
+def _enter(run: RunFolder, job: Planned) -> None:
+    try:
+        run.path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {run.path}: {error.strerror}.") from error
+    write_json(run.status, {"state": "waiting", **facts_of(job.config, job.words)})
+
+
+@contextmanager
+def reopened(folder: Path) -> Iterator[None]:
+    """Holds an old sweep for this process. Raises OutputError where another process has it."""
+    if not is_sweep(folder):
+        raise CheckpointError(f"{folder} is no sweep folder: it has no multirun.yaml.")
+    with RunFolder(folder).locked():
+        yield
+
+
+def apart(job: Job, work: Callable[[], float | None]) -> float | None:
+    """Does the work of a job in a process of its own, so that what kills that kills no other job."""
+    run = RunFolder(job.folder)
+    if is_done(run):  # a launcher may start a job twice
+        return float(run.read_results()["validation"]["accuracy"])
+    try:
+        return in_own_process(work, run.log)
+    except Died as death:
+        log.error("%s", death)
+        _close(run, "failed", str(death))
+        raise JobFailed(f"{death} (log in {run.log})") from None
+    except KeyboardInterrupt:  # to the process itself it looked like SIGTERM
+        if run.read_status().get("state") == "interrupted":
+            _close(run, "interrupted", "stopped by Ctrl-C")
+        raise
+
+
+def _close(run: RunFolder, state: str, reason: str) -> None:
+    """Writes the end of a job whose process could not, or did not know why it ended."""
+    status = run.read_status()
+    if status.get("state") in ("waiting", "running", state):
+        write_json(run.status, {**status, "state": state, "error": reason})
+
+
+def is_done(run: RunFolder) -> bool:
+    return run.read_status().get("state") == "done" and bool(run.read_results())
+
+
+def unfinished(folder: Path) -> list[RunFolder]:
+    """The jobs that are not done, and that no process works on."""
+    return [run for run in jobs_of(folder) if not is_done(run) and not run.busy()]
+
+
+def without_end(folder: Path) -> list[RunFolder]:
+    """Those of them that did not fail: they never began, or were cut off."""
+    return [run for run in unfinished(folder) if run.read_status().get("state") != "failed"]
+
+
+def settle(folder: Path, seconds: float = float("inf")) -> None:
+    """Waits until no process works on a job: those of a launcher that ended may still be saving."""
+    end = time.monotonic() + seconds
+    while any(run.busy() for run in jobs_of(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
+    """Adds those jobs of the sweep's grid, with the values of `words`, that are not there yet.
+
+    They get the next free numbers and wait. Which are there is told by the hash of their configuration, so
+    words that mean the same are the same job. Raises an RnnclfError where the grid is not known or a job not
+    valid; then nothing is added.
+    """
+    wanted = plan([*_other_words(folder, words), *words])
+    jobs = jobs_of(folder)
+    there = {_digest(run) for run in jobs}
+    number = max((int(run.path.name) for run in jobs), default=-1)
+    added = []
+    for job in wanted:
+        if job.config.digest() not in there:
+            there.add(job.config.digest())
+            number += 1
+            added.append(RunFolder(folder / str(number)))
+            _enter(added[-1], job)
+    return added
+
+
+def _digest(run: RunFolder) -> str | None:
+    """The hash of a job's configuration, as this version would write it: options that came later have their
+    defaults in it."""
+    status = run.read_status()
+    try:
+        return from_plain(status["configuration"]).digest()
+    except (RnnclfError, KeyError, TypeError, AttributeError):
+        return status.get("config")
+
+
+def _other_words(folder: Path, words: list[str]) -> list[str]:
+    """The words of the sweep, without those for whose keys there are new ones."""
+    file = folder / "multirun.yaml"
+    recorded = _recorded(folder)
+    if not str(_at(recorded, "sweeper", "_target_")).endswith(".BasicSweeper"):
+        raise ConfigError(f"{file} tells of no grid to which points could be added.")
+    found = _at(recorded, "overrides", "task")
+    params = _at(recorded, "sweeper", "params") or {}
+    if not isinstance(found, list) or not isinstance(params, dict):
+        raise ConfigError(f"{file} is damaged: it does not say which jobs the sweep has.")
+    new = {key_of(word) for word in words}
+    old = [*(f"{key}={value}" for key, value in params.items()), *map(str, found)]
+    for word in old:
+        if "${" in word or word.lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"{file} holds {word!r}, which is not taken from a file: start another sweep.")
+    if _at(recorded, "job", "config_name") != "config" or _own_folders(recorded):
+        raise ConfigError(f"{file} names configuration files of its own: start another sweep with them.")
+    return [word for word in old if key_of(word) not in new]
+
+
+def _own_folders(recorded: Any) -> bool:
+    sources = _at(recorded, "runtime", "config_sources")
+    providers = {_at(source, "provider") for source in sources} if isinstance(sources, list) else {None}
+    return not providers <= {"hydra", "main", "schema"} and bool(providers)
+
+
+def launching(folder: Path, words: list[str]) -> list[str]:
+    """The words by which jobs of the sweep are launched: `words`, and of those it was started with the ones
+    that can do no harm. Where another launcher is named, these do not fit."""
+    if any(word.startswith("hydra/launcher=") for word in words):
+        return words
+    recorded = _recorded(folder)
+    name = _at(recorded, "runtime", "choices", "hydra/launcher")
+    old = _at(recorded, "overrides", "hydra")
+    old = [word for word in old if isinstance(word, str)] if isinstance(old, list) else []
+    return [
+        *([f"hydra/launcher={name}"] if isinstance(name, str) and re.fullmatch(r"\w{1,50}", name) else []),
+        *(word for word in old if LAUNCHERS_WORDS.fullmatch(word)),
+        *words,
+    ]
+
+
+def _recorded(folder: Path) -> Any:
+    """Hydra's node of multirun.yaml as plain data: nothing in it is resolved or built. None where the file
+    is damaged."""
+    try:
+        text = read_record(folder / "multirun.yaml")
+        found = yaml.load(text, _Loader) if len(text) <= LONGEST else None
+        return None if _has_more_parts(found, MOST_PARTS) else _at(found, "hydra")
+    except Exception:  # PyYAML raises a dozen kinds for what is no YAML; nothing but reading is done here
+        return None
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _has_more_parts(value: Any, most: int) -> bool:
+    """Whether so many parts would be written out: aliases make nine lines of YAML a list of 10^9 parts."""
+    rest, count = [value], 0
+    while rest and count <= most:
+        part = rest.pop()
+        count += 1
+        inner = (
+            part.items() if isinstance(part, dict) else part if isinstance(part, list | tuple | set) else ()
+        )
+        rest += [*inner]
+    return bool(rest)
+
+
+def _at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

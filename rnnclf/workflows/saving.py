@@ -1,0 +1,237 @@
+"""What a run writes while it trains: when, in which order, and how a checkpoint becomes a run again.
+
+`last.safetensors` holds everything, the rows of epochs.csv and the weights of the best epoch, too: whatever
+stands between two of the writes below, the other files can be written again from it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnclf import __version__, checkpoint
+from rnnclf.config import Config
+from rnnclf.data import Splits
+from rnnclf.errors import CheckpointError
+from rnnclf.interruption import PutOff
+from rnnclf.metrics import Score
+from rnnclf.model import SequenceClassifier
+from rnnclf.training import EpochResult, Training
+from rnnclf.workflows.runs import RunFolder, write_csv
+
+
+@dataclass
+class History:
+    """What a run has come to so far."""
+
+    results: list[EpochResult] = field(default_factory=list)
+    best: EpochResult | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    """The model's state after the best epoch."""
+    extended: list[dict[str, int]] = field(default_factory=list)
+    """Changes of the number of epochs: after which epoch, from which number, to which."""
+    seconds: float = 0.0
+    """Of earlier processes, up to the checkpoint that this one goes on from."""
+
+    def take(self, result: EpochResult, model: SequenceClassifier) -> bool:
+        """Adds an epoch; returns whether it is the best so far."""
+        self.results.append(result)
+        is_best = self.best is None or _rank(result) > _rank(self.best)
+        if is_best:
+            self.best = result
+            self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return is_best
+
+
+@dataclass
+class Saver:
+    """Writes the files of a run as it goes.
+
+    After each epoch: epochs.csv and, where it is the best so far, best.safetensors. When a checkpoint is due:
+    last.safetensors, after those. A signal that waits has the run saved at the next batch.
+    """
+
+    folder: RunFolder
+    config: Config
+    splits: Splits
+    training: Training
+    history: History
+    started: float
+    waiting: PutOff
+    say: Callable[[str], None]
+    _steps: int = 0
+    """Since the last checkpoint."""
+    _saved: float = field(default_factory=time.monotonic)
+    _saved_at: tuple[int, ...] = ()
+    """Where training stood at the last checkpoint."""
+
+    def after_batch(self) -> None:
+        self._steps += 1
+        self.end_if_asked()
+        if self._due(epoch_done=False):
+            self.save()
+
+    def after_epoch(self, result: EpochResult) -> bool:
+        """Returns whether the epoch is the best so far."""
+        is_best = self.history.take(result, self.training.model)
+        self.write_epochs()
+        if is_best:
+            self.write_best()
+        if self._due(epoch_done=True) or result.epoch == self.config.epochs:
+            self.save()
+        return is_best
+
+    def end_if_asked(self) -> None:
+        """Saves and ends where a signal waits."""
+        if self.waiting.signal is None:
+            return
+        self.save()
+        epoch, batches = self.training.epoch, self.training.so_far.batches
+        place = f"in epoch {epoch + 1} after batch {batches}" if batches else f"after epoch {epoch}"
+        self.say(f"Saved {place}. Go on with: rnnclf resume {self.folder.path}")
+        self.waiting.end()
+
+    def _due(self, epoch_done: bool) -> bool:
+        interval = self.config.checkpoint.interval()
+        if interval.steps is not None:
+            return self._steps >= interval.steps
+        if interval.seconds is not None:
+            return time.monotonic() - self._saved >= interval.seconds
+        return epoch_done
+
+    def save(self) -> None:
+        """Writes last.safetensors, where it does not say so already; the one before it is kept."""
+        history, training = self.history, self.training
+        place = (training.epoch, training.so_far.batches, len(training.rollbacks))
+        if place == self._saved_at:
+            return
+        tensors = {**training.tensors(), "epochs": _as_tensor(history.results)}
+        if history.best is not None and not self._stands_at_best():
+            tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}
+        now = history.results[-1] if history.results else None
+        header = {
+            **_header(self.config, self.splits, now),
+            "training": training.state(),
+            "best_epoch": None if history.best is None else history.best.epoch,
+            "extended": history.extended,
+            "seconds": round(history.seconds + time.perf_counter() - self.started, 3),
+        }
+        checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
+        self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
+
+    def _stands_at_best(self) -> bool:
+        best, training = self.history.best, self.training
+        return best is not None and best.epoch == training.epoch and not training.so_far.batches
+
+    def write_epochs(self) -> None:
+        write_csv(self.folder.epochs, map(row, self.history.results))
+
+    def write_best(self) -> None:
+        weights = {f"model.{name}": tensor for name, tensor in self.history.best_weights.items()}
+        checkpoint.save(self.folder.best, _header(self.config, self.splits, self.history.best), weights)
+
+    def write_again(self) -> None:
+        """Has epochs.csv and best.safetensors agree with the history, as after a kill they may not."""
+        if self.history.best is None:
+            return
+        self.write_epochs()
+        try:
+            there = checkpoint.load(self.folder.best).header["epoch"]
+        except CheckpointError:
+            there = None
+        if there != self.history.best.epoch:
+            self.write_best()
+
+
+def history_of(saved: checkpoint.Checkpoint) -> History:
+    """What a checkpoint says of the epochs before it. Raises CheckpointError where that cannot be."""
+    header, tensors = saved.header, saved.tensors
+    try:
+        results = _from_tensor(tensors["epochs"])
+        number = header["best_epoch"]
+        best = None if number is None else results[number - 1]
+        if len(results) != header["training"]["epoch"] or (best is not None and best.epoch != number):
+            raise ValueError("its epochs are not all there")
+        prefix = "best." if any(name.startswith("best.") for name in tensors) else "model."
+        weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        extended = [{key: int(one[key]) for key in ("at", "from", "to")} for one in header["extended"]]
+        return History(results, best, weights if best else {}, extended, float(header["seconds"]))
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
+
+
+def row(result: EpochResult) -> dict[str, Any]:
+    """An epoch as epochs.csv has it."""
+    test = {} if result.test is None else {"test_accuracy": result.test.accuracy}
+    return {
+        "epoch": result.epoch,
+        "train_loss": result.train.loss,
+        "train_accuracy": result.train.accuracy,
+        "validation_loss": result.validation.loss,
+        "validation_accuracy": result.validation.accuracy,
+        **test,
+        "learning_rate": result.learning_rate,
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _rank(result: EpochResult) -> tuple[float, float]:
+    """Better by validation accuracy; between equals, by validation loss."""
+    return result.validation.accuracy, -result.validation.loss
+
+
+def _header(config: Config, splits: Splits, result: EpochResult | None) -> dict[str, Any]:
+    """All that eval needs to know beside the weights; None: before the first epoch is done."""
+    return {
+        "rnnclf": __version__,
+        "config": config.to_plain(),
+        "classes": list(splits.train.classes),
+        "input_size": splits.train.input_size,
+        "steps": splits.train.steps,
+        "preparation": splits.learned.preparation.to_plain(),
+        "reading": config.dataset.reading(),
+        "fingerprint": splits.fingerprint,
+        "epoch": 0 if result is None else result.epoch,
+        "metrics": {} if result is None else {"validation": result.validation.to_dict()},
+    }
+
+
+# The epochs as numbers of float64, a row each, which holds counts below 2^53 and losses exactly.
+_SCORES = ("train", "validation", "test")
+
+
+def _as_tensor(results: Sequence[EpochResult]) -> Tensor:
+    rows = [
+        [
+            result.learning_rate,
+            result.seconds,
+            *(n for name in _SCORES for n in _numbers(getattr(result, name))),
+        ]
+        for result in results
+    ]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 2 + 3 * len(_SCORES))
+
+
+def _numbers(score: Score | None) -> tuple[float, float, float]:
+    return (math.nan,) * 3 if score is None else (score.correct, score.total, score.loss)
+
+
+def _from_tensor(rows: Tensor) -> list[EpochResult]:
+    results = []
+    for epoch, (rate, seconds, *numbers) in enumerate(rows.tolist(), start=1):
+        scores = {
+            name: None if math.isnan(total) else Score(int(correct), int(total), loss)
+            for name, correct, total, loss in zip(_SCORES, *(numbers[i::3] for i in range(3)), strict=True)
+        }
+        if scores["train"] is None or scores["validation"] is None:
+            raise ValueError("an epoch has no score")
+        results.append(
+            EpochResult(epoch, scores["train"], scores["validation"], rate, seconds, scores["test"])
+        )
+    return results
