@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from rnnclf.guards import Divergence, Losses, behind, not_finite_in
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Optimizer, Schedule
+from rnnclf.recorded import RecordedStep, make_recordable
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
 
@@ -46,6 +48,7 @@ class Recipe:
     augment, layout: what is changed in each batch, and how pictures lie in the sequences.
     values: the leading features that are measured values, not masks; None: all.
     on_divergence: stop, or rollback: go back to the start of the epoch with half the learning rate.
+    graph: record the step once and replay it, see rnnclf/recorded.py.
 
     `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
     epoch is that of its last batch instead of all of them.
@@ -65,6 +68,7 @@ class Recipe:
     values: int | None = None
     last_batch: bool = False
     on_divergence: str = "stop"
+    graph: bool = False
 
     def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:
         """What is made small: the weighted mean over the batch, a scalar."""
@@ -159,10 +163,14 @@ class Training:
     """That of the start of this epoch, where rolling back is wanted."""
     _look: Callable[[], None] = lambda: None
     """Takes into account the steps that nobody has looked at yet."""
+    recorded: RecordedStep | None = None
+    """Knows where weights and the optimizer's memory lie."""
 
     def __post_init__(self) -> None:
         self.torch_optimizer = self.recipe.optimizer.build(self.model)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        if self.recipe.graph:
+            make_recordable(self.torch_optimizer)
 
     @property
     def rate_factor(self) -> float:
@@ -204,6 +212,17 @@ class Training:
         if name in tensors and self._device != "cpu":
             getattr(torch, self._device).set_rng_state(tensors[name])
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within it steps may be made; afterwards all is as it was, and in the same memory."""
+        before, random = {name: tensor.clone() for name, tensor in self._learned().items()}, self._random()
+        yield
+        with torch.no_grad():
+            for name, tensor in self._learned().items():
+                # an optimizer that has made no step remembers nothing, which is zeros
+                tensor.copy_(before[name]) if name in before else tensor.zero_()
+        self._set_random(random)
+
     def state(self) -> dict[str, Any]:
         """The rest, as JSON-ready data: the place in the epoch, the guards, what was rolled back."""
         self._look()
@@ -219,6 +238,7 @@ class Training:
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `tensors` and `state` were taken. Raises ValueError where they do not fit."""
+        self.recorded = None  # the optimizer gets new memory
         try:
             self._restore_place(tensors, state)
             self._restore_weights(tensors)
@@ -489,10 +509,23 @@ class _Epoch:
         step = training.epoch * len(self.indices) + number
         so_far.learning_rate = _set_rate(training, step, self.steps)
         batch = self.batch(number)
-        judge = self.judge(number, batch) if judged else None
-        self.rows[self.unseen] = _stepped(training, batch, judge)
+        if judged:
+            self.rows[self.unseen] = _stepped(training, batch, self.judge(number, batch))
+        else:
+            self.rows[self.unseen] = self._way_of(batch)(batch)
         self.unseen += 1
         so_far.batches += 1
+
+    def _way_of(self, batch: Batch) -> Callable[[Batch], Tensor]:
+        """How to make the step of a batch: recorded, where it is wanted and all like it are of one size."""
+        training = self.training
+        make = partial(_stepped, training)
+        alike = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
+        if not (training.recipe.graph and alike):
+            return make
+        if training.recorded is None:
+            training.recorded = RecordedStep(make, batch, training.unchanged())
+        return training.recorded if training.recorded.fits(batch) else make
 
     def look(self) -> None:
         """Takes the rows that nobody has seen into the account. Raises Divergence."""
@@ -572,7 +605,10 @@ def _set_rate(training: Training, step: int, total: int) -> float:
     recipe = training.recipe
     rate = recipe.optimizer.lr * recipe.schedule.factor(step, total) * training.rate_factor
     for group in training.torch_optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
     return rate
 
 

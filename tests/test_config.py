@@ -239,6 +239,8 @@ CHANGES: dict[str, list[str]] = {
 SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
 # test_resume.py shows that it changes when files are written, and nothing of the outcome
 SHOWN_ELSEWHERE |= {"checkpoint.every"}
+# test_training.py shows that it makes the same steps in another way
+SHOWN_ELSEWHERE |= {"graph"}
 # test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
 SHOWN_ELSEWHERE |= {"diagnose"}
 # test_data_images.py shows these, with files like the published ones

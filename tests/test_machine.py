@@ -60,9 +60,10 @@ def test_float32_is_float32_and_tf32_is_tf32(monkeypatch):
         assert float32_products() == ["ieee"] * 3
 
 
-def test_tf32_is_refused_where_there_is_no_gpu_for_it(cli):
+def test_tf32_and_graphs_are_refused_where_there_is_no_gpu_for_them(cli):
     for word, message in [
         ("precision=tf32", "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"),
+        ("graph=true", "graph=true needs device=cuda, got cpu: leave it out."),
     ]:
         done = cli("train", *SMALL, "device=cpu", word)
         assert done.exit_code == 2
@@ -73,10 +74,10 @@ def test_tf32_is_refused_where_there_is_no_gpu_for_it(cli):
 def test_what_only_a_gpu_knows_is_left_out_where_a_checkpoint_is_used_without_one(tmp_path):
     train(load_config(SMALL), RunFolder(tmp_path))
     saved = checkpoint.load(tmp_path / "best.safetensors")
-    header = {**saved.header, "config": {**saved.header["config"], "precision": "tf32"}}
+    header = {**saved.header, "config": {**saved.header["config"], "precision": "tf32", "graph": True}}
     checkpoint.save(tmp_path / "best.safetensors", header, saved.tensors)
     config = config_of(checkpoint.load(tmp_path / "best.safetensors"))
-    assert config.precision == "float32"
+    assert (config.precision, config.graph) == ("float32", False)
     (result,) = evaluate([tmp_path / "best.safetensors"], [])
     assert result.recorded_correct == result.evaluation.score.correct
 
