@@ -55,8 +55,7 @@ def unroll(
     if blend is not None:
         return loop(module, x_TBI, state, plan, blend)
     ragged = lengths_B is not None
-    batch = x_TBI.shape[1]
-    name = choose(module.cell, x_TBI.device.type, batch, every_step, ragged) if engine == "auto" else engine
+    name = choose(module.cell, x_TBI.device.type, every_step, ragged) if engine == "auto" else engine
     if name not in module.cell.engines:
         raise ValueError(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
@@ -64,21 +63,18 @@ def unroll(
     return ENGINES[name](module, x_TBI, state, plan)
 
 
-def choose(cell: Cell, device: str, batch: int, every_step: bool = True, ragged: bool = False) -> str:
+def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False) -> str:
     """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
 
     A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted of
     sequences of one length. A convolution whose last output alone is wanted is a weighted sum, which nothing
     beats; on a GPU a few transforms beat many small steps, and so does cuDNN. `ragged` sequences have torch
-    leave oneDNN for a loop of its own; otherwise oneDNN, which lays out the weights once for all steps, is
-    faster than machine code that does so at each, unless a batch has more sequences than the cell units.
+    leave oneDNN for a loop of its own.
     """
     if "fft" in cell.engines and (not every_step or device != "cpu"):
         return "fft"
     if "native" in cell.engines and device != "cpu":
         return "native"
-    if device == "cpu" and "compiled" in cell.engines and (ragged or batch >= cell.hidden_size):
-        return "compiled"
     slow = {"native"} if ragged else set()
     slow |= {"compiled"} if device != "cpu" else set()
     return next(name for name in cell.engines if name not in slow)

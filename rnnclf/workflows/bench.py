@@ -245,7 +245,7 @@ def _measured(
 def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
     """The top layer is asked for its last output only, those below it for all."""
     wanted = {False} if settings.layers == 1 else {False, True}
-    return {choose(cell, device.type, settings.batch, every_step) for every_step in wanted}
+    return {choose(cell, device.type, every_step) for every_step in wanted}
 
 
 def alternated(
