@@ -6,31 +6,153 @@ one, inputs; S = T + 1 states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rnnclf.cells import machine_code
-from rnnclf.cells.fused import Gradients, OverTime
+from rnnclf.cells.fused import SHARED, Gradients, OverTime
 
 if TYPE_CHECKING:
     from rnnclf.cells.base import Parameters
 
-Block = tuple[int, int, Tensor]
-"""The row and the column of a matrix where these numbers begin."""
+Arrays = Mapping[str, Any]
+"""Parameters, or their gradients, by name."""
 
 
-def packed(rows: int, columns: int, blocks: Sequence[Block]) -> Any:
-    """A matrix of these blocks, each transposed, and zeros between, as compiled products want it."""
-    dtype = blocks[0][2].dtype
-    columns = machine_code.whole(columns, dtype.itemsize)
-    weights = torch.zeros(rows * columns, dtype=dtype).numpy()
-    for row, column, block in blocks:
-        machine_code.pack(weights, rows, row, column, columns, block.numpy())
-    return weights
+class Block(NamedTuple):
+    """Where in a matrix the rows of one gate of one parameter lie, transposed."""
+
+    row: int
+    column: int
+    parameter: str
+    gate: int
+
+    def of(self, arrays: Arrays, hidden: int) -> Any:
+        """Those rows (H, …)."""
+        rows = arrays[self.parameter][self.gate * hidden : (self.gate + 1) * hidden]
+        return rows[:, None] if rows.ndim == 1 else rows
+
+
+class Matrix(NamedTuple):
+    """A matrix (rows, columns) of blocks with zeros between them, with which operands are multiplied."""
+
+    rows: int
+    columns: int
+    blocks: Sequence[Block]
+
+    def packed(self, arrays: Arrays, hidden: int) -> Any:
+        """As compiled products want it."""
+        dtype = arrays["bias"].dtype
+        columns = machine_code.whole(self.columns, dtype.itemsize)
+        weights = np.zeros(self.rows * columns, dtype)
+        for block in self.blocks:
+            machine_code.pack(weights, self.rows, block.row, block.column, columns, block.of(arrays, hidden))
+        return weights
+
+    def add_to(self, gradients: Arrays, sums_KG: Any, hidden: int) -> None:
+        """Adds the gradient of the matrix to those of what it is made of."""
+        for block in self.blocks:
+            machine_code.add_block(block.of(gradients, hidden), block.row, block.column, sums_KG)
+
+
+class Sizes(NamedTuple):
+    """Of a cell: its inputs, its hidden units, these in whole vectors, and the bytes of a number."""
+
+    inputs: int
+    hidden: int
+    wide: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, p: Parameters) -> Sizes:
+        itemsize = p.bias.dtype.itemsize
+        inputs, hidden = p.input_weight.shape[1], p.recurrent_weight.shape[1]
+        return cls(inputs, hidden, machine_code.whole(hidden, itemsize), itemsize)
+
+    @property
+    def operands(self) -> int:
+        """A state, a one, the inputs."""
+        return self.wide + 1 + self.inputs
+
+    def forward(self, gates: Sequence[int]) -> Matrix:
+        """From operands to the sums of these gates, beside each other."""
+        blocks = []
+        for place, gate in enumerate(gates):
+            rows = {"recurrent_weight": 0, "bias": self.wide, "input_weight": self.wide + 1}
+            blocks += [Block(row, place * self.wide, name, gate) for name, row in rows.items()]
+        return Matrix(self.operands, len(gates) * self.wide, blocks)
+
+
+class Compiled(OverTime):
+    """One run in compiled loops."""
+
+    gates: ClassVar[tuple[int, ...]]
+    """The gates in the order in which their sums lie beside each other, by their places in the weights."""
+
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        steps, batch, _ = x_TBI.shape
+        self.running_T = np.full(steps, batch) if self.running is None else np.array(self.running)
+        self.sizes = sizes = Sizes.of(p)
+        row = machine_code.row_of(sizes.operands, sizes.itemsize)
+        self.a_SBK = beginning_with(state[0], steps, row, sizes.wide)
+        """The operands of all steps, which hold the states."""
+        self.a_SBK[:, :, sizes.wide] = 1
+        self.a_SBK[:-1, :, sizes.wide + 1 : sizes.operands] = x_TBI.numpy()
+
+    @classmethod
+    @cache
+    def matrices(cls, sizes: Sizes) -> Mapping[str, Matrix]:
+        """What operands are multiplied with on the way forward."""
+        return {"forward": sizes.forward(cls.gates)}
+
+    @classmethod
+    def prepared(cls, cell: Any, p: Parameters) -> Parameters:
+        """Also, laid out for compiled products, `matrices`, and `back`, those between state and state."""
+        sizes = Sizes.of(p)
+        arrays = {name: weight.detach().numpy() for name, weight in vars(p).items()}
+        packed = {name: made.packed(arrays, sizes.hidden) for name, made in cls.matrices(sizes).items()}
+        back = cls.through(sizes, arrays["recurrent_weight"], sorted(cls.gates))
+        return type(p)(**vars(p), arrays=arrays, back=back, **packed)
+
+    @staticmethod
+    def through(sizes: Sizes, weight_GK: Any, gates: Sequence[int]) -> Any:
+        """The weights of these gates, from gradients of their sums, which lie beside each other, to those of
+        what the weights were multiplied with."""
+        wide, hidden, inner = sizes.wide, sizes.hidden, weight_GK.shape[1]
+        columns = machine_code.whole(inner, sizes.itemsize)
+        weights = np.zeros(len(gates) * wide * columns, weight_GK.dtype)
+        for place, gate in enumerate(gates):
+            block_KH = weight_GK[gate * hidden : (gate + 1) * hidden].T
+            machine_code.pack(weights, len(gates) * wide, place * wide, 0, columns, block_KH)
+        return weights
+
+    @classmethod
+    def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
+        """parts: of each the gradients of `matrices`, in their order."""
+        names, sizes = (*SHARED, *cls.own_parameters), Sizes.of(p)
+        gradients = {name: torch.zeros_like(getattr(p, name)) for name in names}
+        arrays = {name: gradient.numpy() for name, gradient in gradients.items()}
+        for sums in parts:
+            for matrix, sums_KG in zip(cls.matrices(sizes).values(), sums, strict=True):
+                matrix.add_to(arrays, sums_KG, sizes.hidden)
+        return list(gradients.values())
+
+    def states_in(self, *arrays: Any) -> tuple[Tensor, ...]:
+        """The states that stand at the beginning of rows."""
+        return tuple(torch.from_numpy(array)[..., : self.sizes.hidden] for array in arrays)
+
+    def of_inputs(self, dz_TBG: Any) -> Tensor:
+        """The gradients of the inputs, from those of the sums."""
+        weights = self.through(self.sizes, self.p.arrays["input_weight"], self.gates)
+        inputs = self.sizes.inputs
+        dx_RI = machine_code.of_inputs(dz_TBG, weights, len(self.gates) * self.sizes.wide, inputs)
+        return torch.from_numpy(dx_RI)[:, :inputs].view(*dz_TBG.shape[:2], -1)
 
 
 def beginning_with(start_BH: Tensor, steps: int, row: int, wide: int) -> Any:
@@ -42,150 +164,76 @@ def beginning_with(start_BH: Tensor, steps: int, row: int, wide: int) -> Any:
     return states_SBP
 
 
-class Compiled(OverTime):
-    """One run in compiled loops."""
-
-    order: ClassVar[tuple[int, ...]]
-    """The gates in the order in which their sums lie beside each other, by their places in the weights."""
-
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
-        steps, batch, self.inputs = x_TBI.shape
-        self.running_T = np.full(steps, batch) if self.running is None else np.array(self.running)
-        self.hidden, size = cell.hidden_size, x_TBI.dtype.itemsize
-        self.wide = machine_code.whole(self.hidden, size)
-        self.operands = self.wide + 1 + self.inputs
-        row = machine_code.row_of(self.operands, size)
-        self.a_SBK = beginning_with(state[0], steps, row, self.wide)
-        """The operands of all steps, which hold the states."""
-        self.a_SBK[:, :, self.wide] = 1
-        self.a_SBK[:-1, :, self.wide + 1 : self.operands] = x_TBI.numpy()
-
-    @classmethod
-    def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """Also `forward`: all weights (K, G) in one matrix; and `back`: those between state and state (G, P),
-        the other way."""
-        hidden = cell.hidden_size
-        wide = machine_code.whole(hidden, p.bias.dtype.itemsize)
-        forward: list[Block] = []
-        back: list[Block] = []
-        for place, gate in enumerate(cls.order):
-            rows = slice(gate * hidden, (gate + 1) * hidden)
-            w_HI, u_HH, b_H = p.input_weight[rows], p.recurrent_weight[rows], p.bias[rows]
-            column = place * wide
-            forward += [(0, column, u_HH), (wide, column, b_H[:, None]), (wide + 1, column, w_HI)]
-            back += [(column, 0, u_HH.t())]
-        operands, width = wide + 1 + p.input_weight.shape[1], len(cls.order) * wide
-        weights = {"forward": packed(operands, width, forward), "back": packed(width, wide, back)}
-        return type(p)(**vars(p), **weights)
-
-    def states_in(self, *arrays: Any) -> tuple[Tensor, ...]:
-        """The states that stand at the beginning of rows."""
-        return tuple(torch.from_numpy(array)[..., : self.hidden] for array in arrays)
-
-    def narrowed(self, block_KG: Any) -> Tensor:
-        """Without what makes vectors whole: (K, gates × H)."""
-        block = torch.from_numpy(block_KG)
-        return block.view(len(block), -1, self.wide)[..., : self.hidden].flatten(1)
-
-    def gradients(self, dz_TBG: Any, dweight_KG: Any, inputs: bool) -> Gradients:
-        """Those of weights that lie in one matrix."""
-        dweight = self.narrowed(dweight_KG)
-        bias = self.wide
-        weights = [dweight[bias + 1 :], dweight[: self.hidden], dweight[bias]]
-        return Gradients(weights, self.of_inputs(dz_TBG) if inputs else None)
-
-    def of_inputs(self, dz_TBG: Any) -> Tensor:
-        """The gradients of the inputs, from those of the sums."""
-        width = len(self.order) * self.wide
-        gates = self.p.input_weight.split(self.hidden)
-        blocks = [(place * self.wide, 0, gates[gate].t()) for place, gate in enumerate(self.order)]
-        dx_RI = machine_code.of_inputs(dz_TBG, packed(width, self.inputs, blocks), width, self.inputs)
-        return torch.from_numpy(dx_RI)[:, : self.inputs].view(*dz_TBG.shape[:2], -1)
-
-
 def _array(dy_TBH: Tensor | None, like_BH: Any) -> Any:
     """The gradients of all outputs, or none."""
     return like_BH[None][:0] if dy_TBH is None else dy_TBH.contiguous().numpy()
 
 
 class CompiledBasic(Compiled):
-    order = (0,)
+    gates = (0,)
 
     def run(self) -> None:
-        how = self.running_T, self.started, self.cell.nonlinearity == "relu"
-        machine_code.basic(self.a_SBK, self.operands, self.wide, self.p.forward, *how)
+        sizes, how = self.sizes, (self.running_T, self.started, self.cell.nonlinearity == "relu")
+        machine_code.basic(self.a_SBK, sizes.operands, sizes.wide, self.p.forward, *how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         relu, (dh,) = self.cell.nonlinearity == "relu", (d.numpy() for d in dstates)
         how = self.p.back, self.running_T, self.started, relu
-        found: Any = machine_code.basic_back(self.a_SBK, self.operands, *how, _array(dy_TBH, dh), dh)
+        found: Any = machine_code.basic_back(self.a_SBK, self.sizes.operands, *how, _array(dy_TBH, dh), dh)
         da_TBP, dweight_KP = found
-        return self.gradients(da_TBP, dweight_KP, inputs)
+        return Gradients([dweight_KP], self.of_inputs(da_TBP) if inputs else None)
 
 
 class CompiledLSTM(Compiled):
-    order = (0, 1, 2, 3)
+    gates = (0, 1, 2, 3)
 
     def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
         super().__init__(cell, p, x_TBI, state, *how)
-        self.c_SBP = beginning_with(state[1], len(x_TBI), self.wide, self.wide)
+        self.c_SBP = beginning_with(state[1], len(x_TBI), self.sizes.wide, self.sizes.wide)
 
     def run(self) -> None:
         how = self.p.forward, self.running_T, self.started
-        self.gates_TBG: Any = machine_code.lstm(self.a_SBK, self.operands, self.c_SBP, *how)
+        self.gates_TBG: Any = machine_code.lstm(self.a_SBK, self.sizes.operands, self.c_SBP, *how)
         self.states_SBH = self.states_in(self.a_SBK, self.c_SBP)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh, dc = (d.numpy() for d in dstates)
         made, how = (self.c_SBP, self.gates_TBG, self.p.back), (self.running_T, self.started)
         dy: Any = _array(dy_TBH, dh)
-        dweight_KG = machine_code.lstm_back(self.a_SBK, self.operands, *made, *how, dy, dh, dc)
-        return self.gradients(self.gates_TBG, dweight_KG, inputs)
+        dweight_KG = machine_code.lstm_back(self.a_SBK, self.sizes.operands, *made, *how, dy, dh, dc)
+        return Gradients([dweight_KG], self.of_inputs(self.gates_TBG) if inputs else None)
 
 
 class CompiledGRU(Compiled):
-    """Gates r, u, n; the sums of the candidate n come first."""
+    """Gates r, u, n; the sums of the candidate n come first, W x + b and U h + c apart."""
 
     own_parameters = ("candidate_bias",)
-    order = (2, 0, 1)
+    gates = (2, 0, 1)
 
     @classmethod
-    def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """Also the weights as `machine_code.gru` and `gru_back` take them."""
-        hidden, inputs = cell.hidden_size, p.input_weight.shape[1]
-        wide = machine_code.whole(hidden, p.bias.dtype.itemsize)
-        (w_r, w_u, w_n), (u_r, u_u, u_n), (b_r, b_u, b_n) = (
-            w.split(hidden) for w in (p.input_weight, p.recurrent_weight, p.bias)
-        )
-        gates: list[Block] = []
-        for column, w, u, b in ((0, w_r, u_r, b_r), (wide, w_u, u_u, b_u)):
-            gates += [(0, column, u), (wide, column, b[:, None]), (wide + 1, column, w)]
-        back = [(0, 0, u_r.t()), (wide, 0, u_u.t()), (2 * wide, 0, u_n.t())]
-        weights = {
-            "gates": packed(wide + 1 + inputs, 2 * wide, gates),
-            "of_input": packed(1 + inputs, wide, [(0, 0, b_n[:, None]), (1, 0, w_n)]),
-            "of_state": packed(wide + 1, wide, [(0, 0, u_n), (wide, 0, p.candidate_bias[:, None])]),
-            "back": packed(3 * wide, wide, back),
+    @cache
+    def matrices(cls, sizes: Sizes) -> Mapping[str, Matrix]:
+        wide = sizes.wide
+        of_state = [Block(0, 0, "recurrent_weight", 2), Block(wide, 0, "candidate_bias", 0)]
+        return {
+            "of_gates": sizes.forward((0, 1)),
+            "of_input": Matrix(
+                1 + sizes.inputs, wide, [Block(0, 0, "bias", 2), Block(1, 0, "input_weight", 2)]
+            ),
+            "of_state": Matrix(wide + 1, wide, of_state),
         }
-        return type(p)(**vars(p), **weights)
 
     def run(self) -> None:
-        p, how = self.p, (self.running_T, self.started)
-        weights = p.gates, p.of_input, p.of_state
-        self.z_TBG: Any = machine_code.gru(self.a_SBK, self.operands, self.wide, *weights, *how)
+        sizes, p = self.sizes, self.p
+        weights, how = (p.of_gates, p.of_input, p.of_state), (self.running_T, self.started)
+        self.z_TBG: Any = machine_code.gru(self.a_SBK, sizes.operands, sizes.wide, *weights, *how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         (dh,) = (d.numpy() for d in dstates)
         how = self.p.back, self.running_T, self.started
         found: Any = machine_code.gru_back(
-            self.a_SBK, self.operands, self.z_TBG, *how, _array(dy_TBH, dh), dh
+            self.a_SBK, self.sizes.operands, self.z_TBG, *how, _array(dy_TBH, dh), dh
         )
-        dgates_KG, dinput_KH, dstate_KH = map(self.narrowed, found)
-        dinput_weight = torch.cat((dgates_KG[self.wide + 1 :], dinput_KH[1:]), 1)
-        drecurrent = torch.cat((dgates_KG[: self.hidden], dstate_KH[: self.hidden]), 1)
-        dbias = torch.cat((dgates_KG[self.wide], dinput_KH[0]))
-        dx_TBI = self.of_inputs(self.z_TBG) if inputs else None
-        return Gradients([dinput_weight, drecurrent, dbias, dstate_KH[self.wide]], dx_TBI)
+        return Gradients(found, self.of_inputs(self.z_TBG) if inputs else None)

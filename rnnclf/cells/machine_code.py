@@ -212,6 +212,15 @@ def pack(weights: Any, rows: int, row: int, column: int, columns: int, block_GK:
             weights[place + k * width] = block_K[k]
 
 
+@jit
+def add_block(block_GK: Any, row: int, column: int, sums_KG: Any) -> None:
+    """Adds to a block what `_product_over_rows` has summed where `pack` would lay the block."""
+    for g in range(len(block_GK)):
+        block_K = block_GK[g]
+        for k in range(len(block_K)):
+            block_K[k] += sums_KG[row + k, column + g]
+
+
 # The numbers of a step
 
 # tanh(x) = x P(x²) / Q(x²) for |x| ≤ 9: least squares, weighted anew until the largest relative error
