@@ -55,8 +55,9 @@ def _vector() -> int:
 
 
 VECTOR = _vector()
-BLOCK = 80
-"""Rows of a product over all rows that are taken at a time; measured."""
+BLOCK, LARGE_BLOCK, LARGE = 80, 320, 2 * 2**20
+"""Rows of a product over all rows that are taken at a time; more where its result has more bytes than caches
+hold, as each time all of it is read and written. Measured."""
 ROWS, PAIR = (12 if VECTOR == 64 else 6), 2
 """A tile of a product: so many rows and vectors beside each other are summed in registers, which leaves
 enough of the 16 (of 512 bits 32) for what is multiplied."""
@@ -189,8 +190,9 @@ def _product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
     a, b, c = _address(a_RK), _address(b_RG), _address(c_KG)
     a_row, b_row, c_row = a_RK.strides[0], b_RG.strides[0], c_KG.strides[0]
     columns, pair = c_KG.shape[1] * size, PAIR * VECTOR
-    for row in range(0, len(a_RK), BLOCK):
-        n = min(BLOCK, len(a_RK) - row)
+    block = BLOCK if len(c_KG) * columns < LARGE else LARGE_BLOCK
+    for row in range(0, len(a_RK), block):
+        n = min(block, len(a_RK) - row)
         for column in range(0, columns, pair):
             _column_of_tiles(
                 True, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
