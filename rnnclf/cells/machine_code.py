@@ -71,11 +71,11 @@ def lanes(itemsize: int) -> int:
 def _tile(rows: int, vectors: int) -> Any:
     """Compiled code for one tile, C (M, V) = A (M, K) · B (K, V): M up to `rows`, V the numbers of `vectors`.
 
-    Its arguments: whether the product is added to C; a number of the type; the address of A, its steps from
-    row to row and from column to column; M; the address of B, its step from row to row; K; the address of C,
-    its step from row to row. All steps are in bytes. Each number of A is spread over a vector and multiplied
-    with a row of B; the sums stay in registers. Where M is less than `rows`, the last row is computed again
-    in place of each that is missing, to the same end.
+    Its arguments: 1 where the product is added to C, or 0; a number of the type; the address of A, its steps
+    from row to row and from column to column; M; the address of B, its step from row to row; K; the address
+    of C, its step from row to row. All steps are in bytes. Each number of A is spread over a vector and
+    multiplied with a row of B; the sums stay in registers. Where M is less than `rows`, the last row is
+    computed again in place of each that is missing, to the same end.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -87,7 +87,7 @@ def _tile(rows: int, vectors: int) -> Any:
             _multiply(builder, context.get_value_type(signature.args[1]), rows, vectors, arguments)
             return context.get_dummy_value()
 
-        return types.void(types.boolean, zero, *[types.intp] * 9), generate
+        return types.void(types.intp, zero, *[types.intp] * 9), generate
 
     return tile
 
@@ -117,7 +117,8 @@ def _multiply(builder: Any, number: Any, rows: int, vectors: int, arguments: Any
     a_M = [builder.add(a, builder.mul(row, a_row)) for row in row_M]
     places = [place for row in row_M for place in vectors_at(builder.add(c, builder.mul(row, c_row)))]
     zeros = spread(zero)
-    starts = [builder.select(add, load(place), zeros) for place in places]
+    added = builder.icmp_signed("!=", add, index(0))
+    starts = [builder.select(added, load(place), zeros) for place in places]
     before, loop = builder.block, builder.append_basic_block("each_column")
     after = builder.append_basic_block("store")
     builder.cbranch(builder.icmp_signed(">", k, index(0)), loop, after)
@@ -149,7 +150,7 @@ _wide, _narrow, _few = _tile(ROWS, PAIR), _tile(ROWS, 1), _tile(ROWS // 2, PAIR)
 
 @jit
 def _column_of_tiles(
-    add: bool, zero: Any, wide: bool, a: int, a_row: int, a_column: int, m: int, b: int, b_row: int, k: int,
+    add: int, zero: Any, wide: bool, a: int, a_row: int, a_column: int, m: int, b: int, b_row: int, k: int,
     c: int, c_row: int,
 ) -> None:  # fmt: skip
     """All rows of what is as wide as a tile, or as one vector."""
@@ -169,8 +170,8 @@ def _address(array: Any) -> Any:
 
 
 @jit
-def _product(a_NK: Any, weights: Any, c_NG: Any, add: bool, skip: int) -> None:
-    """C = A · B, or + where it is to `add`: B as `pack` lays it out, C of whole vectors; so many columns of A
+def product(a_NK: Any, weights: Any, c_NG: Any, add: int, skip: int) -> None:
+    """C = A · B + `add` (0 or 1) · C: B as `pack` lays it out, C of whole vectors; so many columns of A
     and rows of B are skipped."""
     zero, size, rows = c_NG.dtype.type(0), c_NG.itemsize, a_NK.shape[1]
     a, b, c = _address(a_NK), _address(weights), _address(c_NG)
@@ -184,7 +185,7 @@ def _product(a_NK: Any, weights: Any, c_NG: Any, add: bool, skip: int) -> None:
 
 
 @jit
-def _product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
+def product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
     """C += Aᵀ · B, some rows after the others, so that both stay in the near caches."""
     zero, size = c_KG.dtype.type(0), c_KG.itemsize
     a, b, c = _address(a_RK), _address(b_RG), _address(c_KG)
@@ -195,14 +196,14 @@ def _product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
         n = min(block, len(a_RK) - row)
         for column in range(0, columns, pair):
             _column_of_tiles(
-                True, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
+                1, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
                 b + row * b_row + column, b_row, n, c + column, c_row,
             )  # fmt: skip
 
 
 @jit
 def pack(weights: Any, rows: int, row: int, column: int, columns: int, block_GK: Any) -> None:
-    """Lays a block of a matrix B (rows, columns), transposed, from (row, column) on, where `_product` looks
+    """Lays a block of a matrix B (rows, columns), transposed, from (row, column) on, where `product` looks
     for it: the rows of each PAIR of vectors together, one behind the other, then those of the next."""
     pair = PAIR * VECTOR // weights.itemsize
     for g in range(len(block_GK)):
@@ -216,7 +217,7 @@ def pack(weights: Any, rows: int, row: int, column: int, columns: int, block_GK:
 
 @jit
 def add_block(block_GK: Any, row: int, column: int, sums_KG: Any) -> None:
-    """Adds to a block what `_product_over_rows` has summed where `pack` would lay the block."""
+    """Adds to a block what `product_over_rows` has summed where `pack` would lay the block."""
     for g in range(len(block_GK)):
         block_K = block_GK[g]
         for k in range(len(block_K)):
@@ -275,17 +276,15 @@ def _sigmoid(x: Any) -> Any:
     return through_tanh
 
 
-# Arrays whose rows are whole vectors
+# Arrays whose rows are whole vectors. Loops instead of NumPy's assignments: half the time to make the code.
 
 
-@jit
 def whole(numbers: int, itemsize: int) -> int:
     """So many numbers and what is missing to whole vectors."""
     lanes = VECTOR // itemsize
     return (numbers + lanes - 1) // lanes * lanes
 
 
-@jit
 def row_of(numbers: int, itemsize: int) -> int:
     """The length of rows that hold so many numbers. Rows that are a multiple of a KiB apart would meet in the
     same few places of the nearest cache."""
@@ -294,27 +293,28 @@ def row_of(numbers: int, itemsize: int) -> int:
 
 
 @jit
-def _rows(a_TBN: Any) -> Any:
-    """All steps of all sequences below each other."""
-    steps, batch, width = a_TBN.shape
-    return a_TBN.reshape(steps * batch, width)
+def _hold(states_SBP: Any, t: int, n: int, wide: int) -> None:
+    """After step t, the states of the sequences that have ended are those before it."""
+    for row in range(n, states_SBP.shape[1]):
+        for k in range(wide):
+            states_SBP[t + 1, row, k] = states_SBP[t, row, k]
 
 
 @jit
-def _widened(a_BH: Any) -> Any:
-    """(B, P): zeros behind."""
-    a_BP = np.zeros((len(a_BH), whole(a_BH.shape[1], a_BH.itemsize)), a_BH.dtype)
-    a_BP[:, : a_BH.shape[1]] = a_BH
-    return a_BP
+def _clear(z_TBG: Any, t: int, n: int) -> None:
+    """Sums of sequences that have ended have no gradients."""
+    for row in range(n, z_TBG.shape[1]):
+        for k in range(z_TBG.shape[2]):
+            z_TBG[t, row, k] = 0
 
 
 @jit
-def of_inputs(dz_TBG: Any, weights: Any, rows: int, inputs: int) -> Any:
-    """The gradients of the inputs (R, I and more), from the first so many columns of those of the sums."""
-    dz_RG = _rows(dz_TBG)
-    dx_RI = np.empty((len(dz_RG), whole(inputs, dz_RG.itemsize)), dz_RG.dtype)
-    _product(dz_RG[:, :rows], weights, dx_RI, False, 0)
-    return dx_RI
+def _add(dy_TBH: Any, t: int, dh_BP: Any) -> None:
+    """Adds the gradients of the outputs of step t, where there are any."""
+    if len(dy_TBH):
+        for row in range(dy_TBH.shape[1]):
+            for k in range(dy_TBH.shape[2]):
+                dh_BP[row, k] += dy_TBH[t, row, k]
 
 
 # basic
@@ -322,44 +322,40 @@ def of_inputs(dz_TBG: Any, weights: Any, rows: int, inputs: int) -> Any:
 
 @jit
 def basic(
-    a_SBK: Any, operands: int, wide: int, weights: Any, running_T: Any, started: bool, relu: bool
+    a_SBK: Any, operands: int, sums_BP: Any, weights: Any, running_T: Any, started: bool, relu: bool
 ) -> None:
     """Fills in the states."""
-    sums_BP, zero = np.empty((a_SBK.shape[1], wide), a_SBK.dtype), a_SBK.dtype.type(0)
+    wide, zero = sums_BP.shape[1], a_SBK.dtype.type(0)
     for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
-        _product(a_SBK[t, :n, :operands], weights, sums_BP[:n], False, skip)
+        product(a_SBK[t, :n, :operands], weights, sums_BP[:n, :wide], 0, skip)
         for row in range(n):
-            h_P, sums_P = a_SBK[t + 1, row, :wide], sums_BP[row]
+            h_P, sums_P = a_SBK[t + 1, row], sums_BP[row]
             for k in range(wide):
                 if relu:
                     h_P[k] = zero if sums_P[k] <= 0 else sums_P[k]
                 else:
                     h_P[k] = tanh(sums_P[k])
-        a_SBK[t + 1, n:, :wide] = a_SBK[t, n:, :wide]
+        _hold(a_SBK, t, n, wide)
 
 
 @jit
 def basic_back(
     a_SBK: Any,
-    operands: int,
+    da_TBP: Any,
     weights: Any,
     running_T: Any,
     started: bool,
     relu: bool,
     dy_TBH: Any,
-    dh_BH: Any,
-) -> Any:
-    """The gradients of the sums, and those of the weights (K, P)."""
-    steps, (batch, hidden) = len(a_SBK) - 1, dh_BH.shape
-    dh_BP, zero = _widened(dh_BH), dh_BH.dtype.type(0)
-    wide = dh_BP.shape[1]
-    da_TBP = np.empty((steps, batch, row_of(wide, dh_BH.itemsize)), dh_BH.dtype)
-    for t in range(steps - 1, -1, -1):
+    dh_BP: Any,
+) -> None:
+    """Fills in the gradients of the sums; those of the last state become those of the first."""
+    wide, zero = dh_BP.shape[1], dh_BP.dtype.type(0)
+    for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
-        if len(dy_TBH):
-            dh_BP[:, :hidden] += dy_TBH[t]
+        _add(dy_TBH, t, dh_BP)
         for row in range(n):
             h_P, dh_P, da_P = a_SBK[t + 1, row], dh_BP[row], da_TBP[t, row]
             for k in range(wide):
@@ -367,37 +363,33 @@ def basic_back(
                     da_P[k] = zero if h_P[k] <= 0 else dh_P[k]
                 else:
                     da_P[k] = dh_P[k] - dh_P[k] * h_P[k] * h_P[k]
-        da_TBP[t, n:] = 0
+        _clear(da_TBP, t, n)
         if t > 0 or started:
-            _product(da_TBP[t, :n, :wide], weights, dh_BP[:n], False, 0)
-    dh_BH[:] = dh_BP[:, :hidden]
-    dweight_KP = np.zeros((operands, wide), dh_BH.dtype)
-    _product_over_rows(_rows(a_SBK[:-1])[:, :operands], _rows(da_TBP)[:, :wide], dweight_KP)
-    return da_TBP, dweight_KP
+            product(da_TBP[t, :n, :wide], weights, dh_BP[:n, :wide], 0, 0)
 
 
 # lstm: gates i, f, g, o
 
 
 @jit
-def lstm(a_SBK: Any, operands: int, c_SBP: Any, weights: Any, running_T: Any, started: bool) -> Any:
-    """Fills in the states h and c. Returns the gates."""
-    steps, (_, batch, wide) = len(running_T), c_SBP.shape
-    gates_TBG = np.empty((steps, batch, row_of(4 * wide, a_SBK.itemsize)), a_SBK.dtype)
-    for t in range(steps):
+def lstm(
+    a_SBK: Any, operands: int, c_SBP: Any, gates_TBG: Any, weights: Any, running_T: Any, started: bool
+) -> None:
+    """Fills in the states h and c, and the gates."""
+    wide = c_SBP.shape[2]
+    for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
-        _product(a_SBK[t, :n, :operands], weights, gates_TBG[t, :n, : 4 * wide], False, skip)
+        product(a_SBK[t, :n, :operands], weights, gates_TBG[t, :n, : 4 * wide], 0, skip)
         for row in range(n):
             gates_G, c_P = gates_TBG[t, row], c_SBP[t + 1, row]
             _to_sigmoid(gates_G[: 2 * wide])
             _to_tanh(gates_G[2 * wide : 3 * wide])
             _to_sigmoid(gates_G[3 * wide : 4 * wide])
             _new_cell(gates_G, c_SBP[t, row], c_P)
-            _new_output(gates_G[3 * wide :], c_P, a_SBK[t + 1, row, :wide])
-        a_SBK[t + 1, n:, :wide] = a_SBK[t, n:, :wide]
-        c_SBP[t + 1, n:] = c_SBP[t, n:]
-    return gates_TBG
+            _new_output(gates_G[3 * wide :], c_P, a_SBK[t + 1, row])
+        _hold(a_SBK, t, n, wide)
+        _hold(c_SBP, t, n, wide)
 
 
 @jit
@@ -427,36 +419,27 @@ def _new_output(o_P: Any, c_P: Any, h_P: Any) -> None:
 
 @jit
 def lstm_back(
-    a_SBK: Any,
-    operands: int,
     c_SBP: Any,
     gates_TBG: Any,
     weights: Any,
     running_T: Any,
     started: bool,
     dy_TBH: Any,
-    dh_BH: Any,
-    dc_BH: Any,
-) -> Any:
-    """The gates become the gradients of their sums. Returns those of the weights (K, G)."""
-    steps, hidden = len(gates_TBG), dh_BH.shape[1]
-    dh_BP, dc_BP = _widened(dh_BH), _widened(dc_BH)
+    dh_BP: Any,
+    dc_BP: Any,
+) -> None:
+    """The gates become the gradients of their sums; those of the last states become those of the first."""
     wide = dh_BP.shape[1]
-    for t in range(steps - 1, -1, -1):
+    for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
-        if len(dy_TBH):
-            dh_BP[:, :hidden] += dy_TBH[t]
+        _add(dy_TBH, t, dh_BP)
         for row in range(n):
             gates_G, dc_P = gates_TBG[t, row], dc_BP[row]
             _through_output(gates_G[3 * wide :], c_SBP[t + 1, row], dh_BP[row], dc_P)
             _through_cell(gates_G, c_SBP[t, row], dc_P)
-        gates_TBG[t, n:] = 0
+        _clear(gates_TBG, t, n)
         if t > 0 or started:
-            _product(gates_TBG[t, :n, : 4 * wide], weights, dh_BP[:n], False, 0)
-    dh_BH[:], dc_BH[:] = dh_BP[:, :hidden], dc_BP[:, :hidden]
-    dweight_KG = np.zeros((operands, 4 * wide), dh_BH.dtype)
-    _product_over_rows(_rows(a_SBK[:-1])[:, :operands], _rows(gates_TBG)[:, : 4 * wide], dweight_KG)
-    return dweight_KG
+            product(gates_TBG[t, :n, : 4 * wide], weights, dh_BP[:n, :wide], 0, 0)
 
 
 @jit
@@ -487,33 +470,31 @@ def gru(
     a_SBK: Any,
     operands: int,
     wide: int,
+    z_TBG: Any,
     gate_weights: Any,
     input_weights: Any,
     state_weights: Any,
     running_T: Any,
     started: bool,
-) -> Any:
-    """Fills in the states. Returns the columns above.
+) -> None:
+    """Fills in the states and the columns above.
 
     gate_weights (K, 2 P) are those of r and u; input_weights (1 + I, P) and state_weights (P + 1, P) those of
     the candidate, each with its bias.
     """
-    steps, batch = len(running_T), a_SBK.shape[1]
-    z_TBG = np.empty((steps, batch, row_of(4 * wide, a_SBK.itemsize)), a_SBK.dtype)
-    for t in range(steps):
+    for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
         a_NK, z_NG = a_SBK[t, :n], z_TBG[t, :n]
-        _product(a_NK[:, wide:operands], input_weights, z_NG[:, :wide], False, 0)
-        _product(a_NK[:, :operands], gate_weights, z_NG[:, wide : 3 * wide], False, skip)
-        _product(a_NK[:, : wide + 1], state_weights, z_NG[:, 3 * wide : 4 * wide], False, skip)
+        product(a_NK[:, wide:operands], input_weights, z_NG[:, :wide], 0, 0)
+        product(a_NK[:, :operands], gate_weights, z_NG[:, wide : 3 * wide], 0, skip)
+        product(a_NK[:, : wide + 1], state_weights, z_NG[:, 3 * wide : 4 * wide], 0, skip)
         for row in range(n):
             z_G = z_TBG[t, row]
             _to_sigmoid(z_G[wide : 3 * wide])
             _candidate(z_G, wide)
-            _mixed(z_G, a_SBK[t, row, :wide], a_SBK[t + 1, row, :wide])
-        a_SBK[t + 1, n:, :wide] = a_SBK[t, n:, :wide]
-    return z_TBG
+            _mixed(z_G, wide, a_SBK[t, row], a_SBK[t + 1, row])
+        _hold(a_SBK, t, n, wide)
 
 
 @jit
@@ -523,47 +504,28 @@ def _candidate(z_G: Any, wide: int) -> None:
 
 
 @jit
-def _mixed(z_G: Any, before_P: Any, h_P: Any) -> None:
-    wide = len(h_P)
+def _mixed(z_G: Any, wide: int, before_P: Any, h_P: Any) -> None:
     for k in range(wide):
         h_P[k] = z_G[k] + z_G[2 * wide + k] * (before_P[k] - z_G[k])
 
 
 @jit
 def gru_back(
-    a_SBK: Any,
-    operands: int,
-    z_TBG: Any,
-    weights: Any,
-    running_T: Any,
-    started: bool,
-    dy_TBH: Any,
-    dh_BH: Any,
-) -> Any:
-    """The columns become their gradients. Returns those of the weights, as `gru` takes them.
+    a_SBK: Any, z_TBG: Any, weights: Any, running_T: Any, started: bool, dy_TBH: Any, dh_BP: Any
+) -> None:
+    """The columns become their gradients; those of the last state become those of the first.
 
     weights (3 P, P) are those between state and state, of r, u and n.
     """
-    steps, hidden = len(z_TBG), dh_BH.shape[1]
-    dh_BP = _widened(dh_BH)
     wide = dh_BP.shape[1]
-    for t in range(steps - 1, -1, -1):
+    for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
-        if len(dy_TBH):
-            dh_BP[:, :hidden] += dy_TBH[t]
+        _add(dy_TBH, t, dh_BP)
         for row in range(n):
             _through_mixture(z_TBG[t, row], a_SBK[t, row], dh_BP[row])
-        z_TBG[t, n:] = 0
+        _clear(z_TBG, t, n)
         if t > 0 or started:
-            _product(z_TBG[t, :n, wide : 4 * wide], weights, dh_BP[:n], True, 0)
-    dh_BH[:] = dh_BP[:, :hidden]
-    a_RK, z_RG, number = _rows(a_SBK[:-1])[:, :operands], _rows(z_TBG), dh_BH.dtype
-    dgates = np.zeros((operands, 2 * wide), number)
-    dinput, dstate = np.zeros((operands - wide, wide), number), np.zeros((wide + 1, wide), number)
-    _product_over_rows(a_RK, z_RG[:, wide : 3 * wide], dgates)
-    _product_over_rows(a_RK[:, wide:], z_RG[:, :wide], dinput)
-    _product_over_rows(a_RK[:, : wide + 1], z_RG[:, 3 * wide : 4 * wide], dstate)
-    return dgates, dinput, dstate
+            product(z_TBG[t, :n, wide : 4 * wide], weights, dh_BP[:n, :wide], 1, 0)
 
 
 @jit
