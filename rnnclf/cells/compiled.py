@@ -212,8 +212,7 @@ class CompiledBasic(Compiled):
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         wide, dh_BP = self.sizes.wide, self.widened(dstates[0])
         da_TBP = self.of_all_steps(wide)
-        how: Any = (*self.how, _array(dy_TBH, dh_BP))
-        machine_code.basic_back(self.a_SBK, da_TBP, self.p.back, *how, dh_BP)
+        machine_code.basic_back(self.a_SBK, da_TBP, self.p.back, *self.how, *[_array(dy_TBH, dh_BP), dh_BP])
         self.give(dstates, dh_BP)
         weights = [self.over_rows(slice(self.sizes.operands), da_TBP, slice(wide))]
         return Gradients(weights, self.of_inputs(da_TBP) if inputs else None)
