@@ -25,7 +25,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from benchmarks.reliability.kill import differences
-from rnnclf import checkpoint, guards
+from rnnclf import checkpoint, guards, training
 from rnnclf.cells import CELLS
 from rnnclf.data.synthetic import Waves, make
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError, OutputError
@@ -600,6 +600,59 @@ def test_a_second_ctrl_c_stops_at_once(own_signals, tmp_path):
     assert_as_in_peace(folder, "")
 
 
+def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
+    own_signals, monkeypatch, tmp_path
+):
+    folder, witness = RunFolder(tmp_path), Witness()
+
+    def evaluate(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return training.evaluate(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rnnclf.workflows.train.evaluate", evaluate)
+        with pytest.raises(KeyboardInterrupt):
+            train(config_of(""), folder, witness)
+    assert folder.read_status()["state"] == "interrupted"
+    assert witness.notes == [f"Saved after epoch 3. Go on with: rnnclf resume {tmp_path}"]
+    before = folder.last.read_bytes()
+    resume_run(folder, watch=(witness := Witness()))
+    assert (witness.batches, folder.last.read_bytes()) == ([], before)
+    assert_as_in_peace(folder, "")
+
+
+def as_machine_code_tells_of(end: BaseException) -> SystemError:
+    """Python makes this of what is raised in the middle of a function of Numba's."""
+    inner, outer = SystemError("returned a result with an exception set"), SystemError("once more")
+    inner.__cause__, outer.__cause__ = end, inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [(KeyboardInterrupt(), "stopped by Ctrl-C"), (SystemExit(143), "stopped by SIGTERM")]
+)
+def test_a_signal_in_the_middle_of_machine_code_is_no_failure(end, reason, tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(type(end)), folder.locked(), folder.tracked({}):
+        raise as_machine_code_tells_of(end)
+    assert (folder.read_status()["state"], folder.read_status()["error"]) == ("interrupted", reason)
+
+
+def test_an_error_of_the_system_itself_is_one(tmp_path):
+    with pytest.raises(SystemError), RunFolder(tmp_path).tracked({}):
+        raise as_machine_code_tells_of(ValueError())
+    assert RunFolder(tmp_path).read_status()["state"] == "failed"
+
+
+def test_ctrl_c_in_the_middle_of_machine_code_ends_a_command_as_anywhere(cli, monkeypatch, tmp_path):
+    def inspect(path: Path) -> Any:
+        raise as_machine_code_tells_of(KeyboardInterrupt())
+
+    monkeypatch.setattr("rnnclf.workflows.inspect.inspect", inspect)
+    done = cli("inspect", tmp_path)
+    assert (done.exit_code, done.stderr.strip()) == (130, "stopped by Ctrl-C")
+
+
 def test_signals_that_somebody_else_handles_are_left_alone(own_signals):
     seen = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -696,7 +749,6 @@ def test_after_too_many_rollbacks_it_stops(tmp_path):
 def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_path, monkeypatch):
     """The gradients explode at the first batch of the second epoch: what is wrong is the first."""
     words = "schedule=constant on_divergence=rollback"
-    from rnnclf import training
 
     def differentiate(run: Any, *rest: Any) -> Any:
         if run.epoch == 1 and run.so_far.batches == 0 and run.rate_factor == 1:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
+from rnnclf.interruption import asked_to_end
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,14 @@ class RunFolder:
         try:
             yield status
         except BaseException as error:
+            end = asked_to_end(error) or error
             status |= {
-                "state": "failed" if isinstance(error, Exception) else "interrupted",
-                "error": _reason(error),
+                "state": "failed" if isinstance(end, Exception) else "interrupted",
+                "error": _reason(end),
             }
-            raise
+            if end is error:
+                raise
+            raise end from None
         else:
             status["state"] = "done"
         finally:
