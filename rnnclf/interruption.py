@@ -81,3 +81,5 @@ def put_off() -> Iterator[PutOff]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if waiting.signal is not None:  # it came when nobody looked any more
+        waiting.end()

@@ -27,6 +27,7 @@ from hydra.core.config_store import ConfigStore
 from benchmarks.reliability.kill import differences
 from rnnclf import checkpoint, guards, training
 from rnnclf.cells import CELLS
+from rnnclf.data import DATASETS
 from rnnclf.data.synthetic import Waves, make
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError, OutputError
 from rnnclf.guards import SPIKE_BATCHES, USUAL_BATCHES, Losses
@@ -37,6 +38,7 @@ from rnnclf.workflows import saving
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import RunFacts, Watcher, train
+from tests import repeating
 from tests.conftest import ROOT
 
 # 6 batches of 50 an epoch, 5 of them whole
@@ -506,6 +508,16 @@ def test_other_circumstances_are_said(tmp_path):
     assert len(json.loads(folder.provenance.read_text())["resumed"]) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_log_that_cannot_be_written_stops_nothing_and_says_nothing(tmp_path, capsys):
+    folder = killed("", 11, tmp_path / "run")
+    folder.log.unlink(missing_ok=True)
+    folder.log.symlink_to("/dev/full")
+    resume_run(folder)
+    assert capsys.readouterr() == ("", "")
+    assert_as_in_peace(folder, "")
+
+
 # One process a folder
 
 
@@ -653,6 +665,12 @@ def test_ctrl_c_in_the_middle_of_machine_code_ends_a_command_as_anywhere(cli, mo
     assert (done.exit_code, done.stderr.strip()) == (130, "stopped by Ctrl-C")
 
 
+def test_a_signal_that_comes_when_nobody_looks_any_more_is_not_swallowed(own_signals):
+    with pytest.raises(KeyboardInterrupt), put_off():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_signals_that_somebody_else_handles_are_left_alone(own_signals):
     seen = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -794,6 +812,21 @@ def test_the_weight_behind_it_is_named(tmp_path):
 
 
 # Real processes
+
+
+def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path, monkeypatch):
+    """Another seed of hashes, other addresses: what depends on them would differ."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    command = [sys.executable, "-m", "tests.repeating", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    there, here = json.loads(done.stdout), repeating.outcomes(tmp_path / "data")
+    assert there == here
+    assert there.keys() == {f"cell={name}" for name in CELLS.names()} | {
+        f"dataset={name}" for name in DATASETS.names()
+    }
+    assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
 def test_twenty_kills_lose_nothing():

@@ -21,6 +21,7 @@ from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.checkpoint import UNSEALED, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
+from rnnclf.errors import CheckpointError
 from rnnclf.model import SequenceClassifier
 from tests.test_architecture import command, modules_after
 from tests.test_checkpoint import Opens, container
@@ -170,6 +171,16 @@ def test_a_terabyte_of_nothing_is_refused_before_memory_is_taken(cli, best):
     assert "takes 1.0 TB of memory; this machine has" in done.stderr
 
 
+def test_a_file_that_fits_into_memory_but_once_is_refused(cli, best, monkeypatch):
+    size, sysconf = best.stat().st_size, os.sysconf
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * size - 1}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages.get(name) or sysconf(name))
+    with pytest.raises(CheckpointError, match=r"takes .* kB of memory; this machine has"):
+        checkpoint.load(best)
+    pages["SC_PHYS_PAGES"] += 1
+    checkpoint.load(best)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -207,6 +218,22 @@ def test_a_pickle_with_the_name_of_a_checkpoint_is_not_opened(cli, tmp_path):
     path.write_bytes(pickle.dumps(Opens(tmp_path / "opened")))
     assert refusal(cli, path) == f"error: {path} is no checkpoint of rnnclf.\n"
     assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", b'{"state": "done", "it": "' + b"a" * 2**24 + b'"}'),
+        ("results.json", b"[" + b"{}," * 2**23 + b"{}]"),
+        ("epochs.csv", b"epoch\n" + b"1\n" * 300_000),
+    ],
+)
+def test_a_record_that_would_fill_the_memory_is_as_good_as_none(cli, run, name, content):
+    (run / name).write_bytes(content)
+    found = json.loads(cli("inspect", run, "--json").stdout)
+    gone = {"status.json": found["status"], "results.json": found["results"], "epochs.csv": found["epochs"]}
+    assert gone[name] in ({}, 0)
+    assert sum(map(bool, gone.values())) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
