@@ -455,6 +455,14 @@ CANARY = {
             "job": {"config_name": "config"},
         },
     },
+    "source": {
+        "hydra": {
+            "sweeper": {"_target_": "x.BasicSweeper"},
+            "overrides": {"task": ["seed=0"]},
+            "job": {"config_name": "config"},
+            "runtime": {"config_sources": [{"provider": ["main"]}]},
+        },
+    },
 }  # fmt: skip
 
 

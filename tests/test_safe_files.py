@@ -23,6 +23,7 @@ from rnnclf.checkpoint import UNSEALED, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
 from rnnclf.errors import CheckpointError
 from rnnclf.model import SequenceClassifier
+from tests.conftest import ROOT
 from tests.test_architecture import command, modules_after
 from tests.test_checkpoint import Opens, container
 from tests.test_console import lines_of, terminal  # noqa: F401 - a fixture
@@ -179,6 +180,43 @@ def test_a_file_that_fits_into_memory_but_once_is_refused(cli, best, monkeypatch
         checkpoint.load(best)
     pages["SC_PHYS_PAGES"] += 1
     checkpoint.load(best)
+
+
+CRAFTED = {
+    "pickle": lambda path: path.write_bytes(pickle.dumps(fuzz.Payload())),
+    "header-of-1-TB": lambda path: path.write_bytes(struct.pack("<Q", 10**12) + path.read_bytes()[8:]),
+    "tensor-of-1-TB": lambda path: changed(path, one_tensor_of_a_terabyte),
+    "environment": lambda path: changed(path, lambda header, _: put(header, "device", "${oc.env:HOME}")),
+    "target": lambda path: changed(path, lambda header, _: put(header, "cell._target_", "os.system")),
+}
+"""What is made of a good checkpoint, to harm who receives it."""
+
+
+def in_the_docs(path: Path) -> list[tuple[str, int, list[str]]]:
+    """What docs/reliability.md says of a file: the command, its exit code, what it prints in pieces."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    examples = re.findall(
+        rf"^\$ rnnclf (\w+) {path} +# exit code (\d)\n(.*?)(?=^\$ |^```)", page, re.M | re.S
+    )
+    return [(command, int(code), said.split("…")) for command, code, said in examples]
+
+
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_of_crafted_files_the_commands_say_what_the_docs_say(cli, best, monkeypatch, kind):
+    monkeypatch.setenv("HOME", "/of/the/secret")
+    CRAFTED[kind](path := best.rename(f"{kind}.safetensors"))
+    path = Path(path.name)
+    examples = in_the_docs(path)
+    assert [name for name, *_ in examples] == ["inspect", "eval"]
+    for name, code, pieces in examples:
+        done = cli(name, path)
+        assert done.exit_code == code
+        if len(pieces) == 1:
+            assert done.output == pieces[0]
+        for piece in pieces:  # lines are broken elsewhere
+            assert " ".join(piece.split()) in " ".join(done.output.split())
+        assert "secret" not in done.output
+    assert not Path(fuzz.CANARY).exists()
 
 
 @pytest.mark.parametrize(
