@@ -612,7 +612,6 @@ def watch() -> None:
     from rnnclf.hydra_app.setup import register
 
     register([])
-    _do_once()
     sys.addaudithook(_audit)
     if not OmegaConf.has_resolver("canary"):
         OmegaConf.register_new_resolver("canary", lambda *_: _executed.append("a resolver"))
@@ -620,7 +619,10 @@ def watch() -> None:
 
 
 def _do_once() -> None:
-    """Has what many inputs share, the parts that are not hostile, worked out but once: that is most of it."""
+    """Has what many inputs share, the parts that are not hostile, worked out but once: that is most of it.
+
+    Changes modules for good, so it is for a process that does nothing else.
+    """
     from hydra.core.config_store import ConfigStore
 
     from rnnclf.config import from_plain
@@ -703,6 +705,7 @@ def main() -> int:
         os.chdir(folder)
         ground = prepare(Path(folder))
         watch()
+        _do_once()
         limit_memory(MEMORY)
         for target in given.targets or TARGETS:
             outcomes: Counter[str] = Counter()
@@ -722,6 +725,8 @@ def main() -> int:
                         traceback.print_exception(error, limit=-8, file=sys.stderr)
                     Path(CANARY).unlink(missing_ok=True)
                 slowest = max(slowest, time.perf_counter() - begun)
+                if (number + 1 - given.first) % 1000 == 0:
+                    print(f"{target}: {number + 1:,}", file=sys.stderr, flush=True)
             listed = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
             seconds = time.perf_counter() - started
             print(
