@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.interruption import INTERRUPTED, exit_on_sigterm
+from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -29,7 +29,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             with exit_on_sigterm():
-                return super().invoke(ctx)
+                return self._unmistaken(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note
 
@@ -41,6 +41,15 @@ class Commands(TyperGroup):
             if typers_own or isinstance(error, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise typer.Exit(_told(error)) from None
+
+    def _unmistaken(self, ctx: Any) -> Any:
+        """What a signal ends, ends as by that signal."""
+        try:
+            return super().invoke(ctx)
+        except SystemError as error:
+            if end := asked_to_end(error):
+                raise end from None
+            raise
 
 
 def _told(error: Exception) -> int:

@@ -166,8 +166,8 @@ def _other_words(folder: Path, words: list[str]) -> list[str]:
 
 def _own_folders(recorded: Any) -> bool:
     sources = _at(recorded, "runtime", "config_sources")
-    providers = {_at(source, "provider") for source in sources} if isinstance(sources, list) else {None}
-    return not providers <= {"hydra", "main", "schema"} and bool(providers)
+    ours = ("hydra", "main", "schema")
+    return not isinstance(sources, list) or any(_at(source, "provider") not in ours for source in sources)
 
 
 def launching(folder: Path, words: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,17 @@ def _at(value: Any, keys: tuple[str, ...]) -> Any:
     return value
 
 
+class _Log(logging.FileHandler):
+    """A log that may fail: of a full disk the checkpoint tells that cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_of(folder: RunFolder) -> Iterator[None]:
     """What is logged goes on in train.log, where nobody else sees to that."""
@@ -249,7 +260,7 @@ def _log_of(folder: RunFolder) -> Iterator[None]:
         yield
         return
     try:
-        handler = logging.FileHandler(target, encoding="utf-8")
+        handler = _Log(target, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"Cannot write {folder.log}: {error.strerror}.") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

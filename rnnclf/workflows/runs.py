@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import time
@@ -15,6 +16,9 @@ from typing import Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
+from rnnclf.interruption import asked_to_end
+
+MOST_ROWS = 200_000  # of a table that is read whole: a run has one for each epoch
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,14 @@ class RunFolder:
         try:
             yield status
         except BaseException as error:
+            end = asked_to_end(error) or error
             status |= {
-                "state": "failed" if isinstance(error, Exception) else "interrupted",
-                "error": _reason(error),
+                "state": "failed" if isinstance(end, Exception) else "interrupted",
+                "error": _reason(end),
             }
-            raise
+            if end is error:
+                raise
+            raise end from None
         else:
             status["state"] = "done"
         finally:
@@ -205,14 +212,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table by its header; none where the file is missing or damaged."""
+    """The rows of a table by its header; none where the file is missing, damaged, or longer than any run."""
     try:
-        return [
+        table = csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
+        rows = [
             {key: value for key, value in row.items() if key is not None and isinstance(value, str)}
-            for row in csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
+            for row in itertools.islice(table, MOST_ROWS + 1)
         ]
     except (OSError, ValueError, csv.Error):
         return []
+    return rows if len(rows) <= MOST_ROWS else []
 
 
 SCORE = {"accuracy": float, "correct": int, "total": int, "interval95": (float, float)}

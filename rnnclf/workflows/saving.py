@@ -89,9 +89,14 @@ class Saver:
 
     def end_if_asked(self) -> None:
         """Saves and ends where a signal waits."""
+        if self.waiting.signal is not None:
+            self.save()
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Ends where a signal waits and all is saved already."""
         if self.waiting.signal is None:
             return
-        self.save()
         epoch, batches = self.training.epoch, self.training.so_far.batches
         place = f"in epoch {epoch + 1} after batch {batches}" if batches else f"after epoch {epoch}"
         self.say(f"Saved {place}. Go on with: rnnclf resume {self.folder.path}")

@@ -237,16 +237,19 @@ def carry_out(run: Run, watch: Watcher) -> Report:
             log.info("%s", row(result))
             watch.epoch(result, is_best)
             saver.end_if_asked()
-    return _concluded(run)
+        return _concluded(run, saver)
 
 
-def _concluded(run: Run) -> Report:
+def _concluded(run: Run, saver: Saver) -> Report:
     """The results: every split scored with the weights of the best epoch."""
     trained = time.perf_counter()
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
     model.load_state_dict(history.best_weights)
-    scores = {name: evaluate(model, part).score for name, part in run.data.parts.items()}
+    scores = {}
+    for name, part in run.data.parts.items():
+        scores[name] = evaluate(model, part).score
+        saver.stop_if_asked()
     earlier = history.seconds
     results = {
         **_description(run.config, model),
