@@ -200,21 +200,23 @@ def _array(dy_TBH: Tensor | None, like_BP: Any) -> Any:
 class CompiledBasic(Compiled):
     gates = (0,)
 
-    @property
-    def how(self) -> Any:
-        return self.running_T, self.started, self.cell.nonlinearity == "relu"
+    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
+        super().__init__(cell, p, x_TBI, state, *how)
+        self.relu = cell.nonlinearity == "relu"
 
     def run(self) -> None:
         sums_BP = np.empty((self.batch, self.sizes.wide), self.a_SBK.dtype)
-        machine_code.basic(self.a_SBK, self.sizes.operands, sums_BP, self.p.forward, *self.how)
+        how = self.p.forward, self.running_T, self.started, self.relu
+        machine_code.basic(self.a_SBK, self.sizes.operands, sums_BP, *how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        wide, dh_BP = self.sizes.wide, self.widened(dstates[0])
-        da_TBP = self.of_all_steps(wide)
-        machine_code.basic_back(self.a_SBK, da_TBP, self.p.back, *self.how, *[_array(dy_TBH, dh_BP), dh_BP])
+        dh_BP = self.widened(dstates[0])
+        da_TBP = self.of_all_steps(self.sizes.wide)
+        how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
+        machine_code.basic_back(self.a_SBK, da_TBP, *how, dh_BP)
         self.give(dstates, dh_BP)
-        weights = [self.over_rows(slice(self.sizes.operands), da_TBP, slice(wide))]
+        weights = [self.over_rows(slice(self.sizes.operands), da_TBP, slice(self.sizes.wide))]
         return Gradients(weights, self.of_inputs(da_TBP) if inputs else None)
 
 
