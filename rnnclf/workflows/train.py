@@ -156,6 +156,7 @@ class Data:
         splits = config.dataset.load(progress=watch.reading)
         for sentence in (*splits.notes, *splits.warnings):
             log.info("%s", sentence)
+        machine.keep_freed_memory()
         return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
 
     @property
