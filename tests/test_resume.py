@@ -469,6 +469,7 @@ def test_a_strange_state_is_refused_in_words(tmp_path):
     ]
     headers = [{**saved.header, "training": state} for state in states]
     headers += [{**saved.header, "best_epoch": 3}, {**saved.header, "extended": [1]}]
+    headers += [{**saved.header, "seconds": 10**400}, {**saved.header, "best_epoch": 10**400}]
     cases = [(header, saved.tensors) for header in headers]
     for changes in tensors:
         mixed = {name: tensor for name, tensor in (saved.tensors | changes).items() if tensor is not None}

@@ -114,6 +114,14 @@ def test_a_config_that_asks_for_more_is_refused(cli, best, key, value, message):
     assert message in refusal(cli, changed(best, lambda header, table: put(header, key, value)))
 
 
+@pytest.mark.parametrize("key", ["shift_C", "scale_C"])
+def test_a_number_too_large_for_a_float_is_refused(cli, best, key):
+    def enlarge(header, table):
+        header["preparation"][key][0] = 10**400
+
+    assert f"{best} is damaged: The preparation of the data" in refusal(cli, changed(best, enlarge))
+
+
 def test_plugins_that_a_checkpoint_names_are_not_imported(cli, best, tmp_path):
     (tmp_path / "evil.py").write_text("open('canary', 'w')")
     changed(best, lambda header, table: put(header, "plugins", ["evil"]))

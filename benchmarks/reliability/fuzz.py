@@ -152,7 +152,9 @@ def changed_json(rng: random.Random, value: Any) -> Any:
     elif kind == "nest":
         parent[key] = nested(rng.choice([2, 10, 40, 900, 3000]) if rng.random() < 0.3 else 3)
     elif kind == "scale" and isinstance(part, int | float) and not isinstance(part, bool):
-        parent[key] = part * rng.choice([-1, 2, 0.5, 1000, 10**6, 10**12])
+        factor = rng.choice([-1, 2, 0.5, 1000, 10**6, 10**12])
+        with contextlib.suppress(OverflowError):  # an integer beyond all floats, by 0.5
+            parent[key] = part * factor
     else:
         parent[key] = str(part)
     return value

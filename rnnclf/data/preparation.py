@@ -62,7 +62,7 @@ class Preparation:
                 scale_C=tuple(map(float, plain["scale_C"])),
                 interval=float(plain["interval"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
 
     def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:

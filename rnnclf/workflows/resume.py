@@ -191,7 +191,7 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data.splits))
     try:
         training.restore(saved.tensors, saved.header["training"])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
     return training
 

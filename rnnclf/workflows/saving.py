@@ -167,7 +167,7 @@ def history_of(saved: checkpoint.Checkpoint) -> History:
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         extended = [{key: int(one[key]) for key in ("at", "from", "to")} for one in header["extended"]]
         return History(results, best, weights if best else {}, extended, float(header["seconds"]))
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
 
 
