@@ -339,7 +339,7 @@ def evaluate(
         typer.Argument(
             metavar="PATH... [split=test] [OVERRIDES]",
             help="Checkpoint files, run folders or sweep folders; then split=train|validation|test and"
-            " overrides of dataset, device, threads, engine and plugins.",
+            " overrides of dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],

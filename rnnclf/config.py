@@ -109,6 +109,9 @@ class Config(Stack):
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     diagnose: bool = option(False, "after each epoch, measure gradients by time step: diagnosis.csv")
     seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
+    graph: bool = option(
+        False, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it (not measured yet)"
+    )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
     plugins: list[str] = field(default_factory=list, metadata={"help": "modules with components of your own"})

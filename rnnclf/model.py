@@ -66,6 +66,7 @@ class RecurrentLayer(nn.Module):
             every_step=plan.every_step,
             final_state=False,
             blend=blend,
+            bf16=self.stack.precision == "bf16",
         )[0]
 
     def _dropped(self, x_TBI: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def zoneout(old_state: Any, new_state: Any, *, rate: float, training: bool) -> A
     Krueger et al. 2017, https://arxiv.org/abs/1606.01305
     """
     if not training:
-        return map_states(lambda old, new: torch.lerp(new, old, rate), old_state, new_state)
+        return map_states(lambda old, new: torch.lerp(new.to(old.dtype), old, rate), old_state, new_state)
     return map_states(
         lambda old, new: torch.where(torch.rand_like(new) < rate, old, new), old_state, new_state
     )
@@ -205,7 +206,8 @@ class SequenceClassifier(nn.Module):
             return nullcontext()
         modules = [module for module in self.modules() if isinstance(module, CellModule)]
         chosen = self.stack.engine
-        by_parts = not self.stack.zoneout and all(
+        by_parts = not self.stack.zoneout and self.stack.precision != "bf16"
+        by_parts = by_parts and all(
             (choose(module.cell, device, ragged=ragged) if chosen == "auto" else chosen) in BY_PARTS
             for module in modules
         )

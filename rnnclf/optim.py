@@ -43,6 +43,8 @@ class Optimizer(Component):
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         weights = [w for w in model.parameters() if w.requires_grad]
+        if not self.weight_decay:  # each group costs as much as all weights together
+            return [{"params": weights, "weight_decay": 0.0}]
         return [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},

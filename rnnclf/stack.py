@@ -9,6 +9,9 @@ from rnnclf.errors import ConfigError
 from rnnclf.options import Options, option
 from rnnclf.readout import READOUTS
 
+FLOAT32_ONLY = ("fused", "compiled")
+"""The engines that know no other precision of products."""
+
 
 @dataclass
 class Stack(Options):
@@ -39,6 +42,11 @@ class Stack(Options):
         "what runs the cell along time",
         choices=("auto", "loop", "fused", "compiled", "native", "scan", "fft"),
     )
+    precision: str = option(
+        "float32",
+        "of the products: tf32 rounds their factors to 10 bits, bf16 (in the recurrent layers) to 7",
+        choices=("float32", "tf32", "bf16"),
+    )
 
     def refuse_what_does_not_fit(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell cannot follow."""
@@ -48,6 +56,12 @@ class Stack(Options):
         if self.engine not in ("auto", *cell.engines):
             able = " or ".join(cell.engines)
             raise ConfigError(f"engine={self.engine} cannot run {chosen}, only {able} can: use engine=auto.")
+        if self.precision == "bf16" and self.engine in FLOAT32_ONLY:
+            able = " or ".join(name for name in cell.engines if name not in FLOAT32_ONLY)
+            raise ConfigError(
+                f"engine={self.engine} computes in float32 only: with precision=bf16 use engine={able} or"
+                " engine=auto."
+            )
         if self.recurrent_dropout and not cell.recurrent_weights:
             raise ConfigError(
                 f"recurrent_dropout drops single weights between state and state; {chosen} has none"

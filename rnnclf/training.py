@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,14 +19,18 @@ from torch.nn import functional
 
 from rnnclf.augment import Augment, NoAugment
 from rnnclf.data import PictureLayout, SequenceDataset
+from rnnclf.data.dataset import Batch
 from rnnclf.data.order import epoch_batches
 from rnnclf.errors import DivergedError
 from rnnclf.guards import Divergence, Losses, behind, not_finite_in
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Optimizer, Schedule
+from rnnclf.recorded import RecordedStep, make_recordable
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
+
+LOOK_EVERY = 50  # batches, on a device that works on while the host prepares what comes next
 
 ROLLBACKS = 5  # of a run at most, each with half the learning rate of the one before
 
@@ -42,6 +48,7 @@ class Recipe:
     augment, layout: what is changed in each batch, and how pictures lie in the sequences.
     values: the leading features that are measured values, not masks; None: all.
     on_divergence: stop, or rollback: go back to the start of the epoch with half the learning rate.
+    graph: record the step once and replay it, see rnnclf/recorded.py.
 
     `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
     epoch is that of its last batch instead of all of them.
@@ -61,10 +68,12 @@ class Recipe:
     values: int | None = None
     last_batch: bool = False
     on_divergence: str = "stop"
+    graph: bool = False
 
     def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:
         """What is made small: the weighted mean over the batch, a scalar."""
-        weight_K = None if self.class_weights is None else logits_BK.new_tensor(self.class_weights)
+        weights = self.class_weights
+        weight_K = None if weights is None else _on(weights, logits_BK.dtype, logits_BK.device)
         if not self.focal:
             return functional.cross_entropy(
                 logits_BK, y_B, weight=weight_K, label_smoothing=self.label_smoothing
@@ -78,9 +87,15 @@ class Recipe:
         return (wrong_B.clamp(min=1e-7) ** self.focal * loss_B).sum() / total
 
 
+@cache
+def _on(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor, brought to the device once: each time it would wait for them."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
+
+
 @dataclass(frozen=True)
 class BatchProgress:
-    """Where training stands after a batch; the counts are those of the epoch so far."""
+    """Where training stands after a batch; the counts are those of the epoch up to the last look at them."""
 
     epoch: int
     seen: int
@@ -102,7 +117,7 @@ class EpochResult:
 
 @dataclass
 class EpochSoFar:
-    """What the epoch that is on has come to: its batches done, and sums over them."""
+    """What the epoch that is on has come to: its batches done, and sums over those that were looked at."""
 
     batches: int = 0
     seen: int = 0
@@ -123,6 +138,10 @@ class Rollback:
     reason: str
 
 
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
+"""Copies of the tensors, and the state."""
+
+
 @dataclass
 class Training:
     """A model on its way. `tensors` and `state` are all that has to be kept to go on after an interruption,
@@ -140,12 +159,18 @@ class Training:
     """Those that are learned."""
     _epoch_random: Tensor | None = None
     """The CPU's random generator as it was when the batches of this epoch were drawn."""
-    safe: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-    """Tensors and state at the start of this epoch, where rolling back is wanted."""
+    safe: Snapshot | None = None
+    """That of the start of this epoch, where rolling back is wanted."""
+    _look: Callable[[], None] = lambda: None
+    """Takes into account the steps that nobody has looked at yet."""
+    recorded: RecordedStep | None = None
+    """Knows where weights and the optimizer's memory lie."""
 
     def __post_init__(self) -> None:
         self.torch_optimizer = self.recipe.optimizer.build(self.model)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        if self.recipe.graph:
+            make_recordable(self.torch_optimizer)
 
     @property
     def rate_factor(self) -> float:
@@ -153,15 +178,12 @@ class Training:
         return self.rollbacks[-1].factor if self.rollbacks else 1.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, the optimizer's memory, the random generators and the last losses, by name."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, weight in self.model.named_parameters():
-            for key, value in self.torch_optimizer.state.get(weight, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{key}.{name}"] = value
-        tensors["random.cpu"] = torch.get_rng_state()
-        if (device := self._device) != "cpu":
-            tensors[f"random.{device}"] = getattr(torch, device).get_rng_state()
+        """Weights, the optimizer's memory, the random generators and the last losses, by name.
+
+        Raises Divergence where steps that were not looked at yet turn out to be lost, as `state` does.
+        """
+        self._look()
+        tensors = self._learned() | self._random()
         tensors["losses"] = torch.tensor(self.losses.recent, dtype=torch.float64)
         if self.so_far.batches and self._epoch_random is not None:
             tensors["random.epoch"] = self._epoch_random
@@ -169,8 +191,41 @@ class Training:
             tensors |= {f"safe.{name}": tensor for name, tensor in safe.items()}
         return tensors
 
+    def _learned(self) -> dict[str, Tensor]:
+        """What a step changes, as it lies in memory."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            for key, value in self.torch_optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{key}.{name}"] = value
+        return tensors
+
+    def _random(self) -> dict[str, Tensor]:
+        tensors = {"random.cpu": torch.get_rng_state()}
+        if (device := self._device) != "cpu":
+            tensors[f"random.{device}"] = getattr(torch, device).get_rng_state()
+        return tensors
+
+    def _set_random(self, tensors: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(tensors["random.cpu"])
+        name = f"random.{self._device}"
+        if name in tensors and self._device != "cpu":
+            getattr(torch, self._device).set_rng_state(tensors[name])
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within it steps may be made; afterwards all is as it was, and in the same memory."""
+        before, random = {name: tensor.clone() for name, tensor in self._learned().items()}, self._random()
+        yield
+        with torch.no_grad():
+            for name, tensor in self._learned().items():
+                # an optimizer that has made no step remembers nothing, which is zeros
+                tensor.copy_(before[name]) if name in before else tensor.zero_()
+        self._set_random(random)
+
     def state(self) -> dict[str, Any]:
         """The rest, as JSON-ready data: the place in the epoch, the guards, what was rolled back."""
+        self._look()
         state = {
             "epoch": self.epoch,
             "so_far": asdict(self.so_far),
@@ -183,13 +238,11 @@ class Training:
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `tensors` and `state` were taken. Raises ValueError where they do not fit."""
+        self.recorded = None  # the optimizer gets new memory
         try:
             self._restore_place(tensors, state)
             self._restore_weights(tensors)
-            torch.set_rng_state(tensors["random.cpu"])
-            name = f"random.{self._device}"
-            if name in tensors and self._device != "cpu":
-                getattr(torch, self._device).set_rng_state(tensors[name])
+            self._set_random(tensors)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"it does not hold the state of such a training ({error})") from error
 
@@ -234,9 +287,18 @@ class Training:
             torch.set_rng_state(now)
         return batches
 
+    def snapshot(self) -> Snapshot:
+        return {name: tensor.clone() for name, tensor in self.tensors().items()}, self.state()
+
+    def go_back(self, snapshot: Snapshot) -> None:
+        """Restores what was taken in this epoch, and keeps what is of its start."""
+        random, safe = self._epoch_random, self.safe
+        self.restore(*snapshot)
+        self._epoch_random, self.safe = random, safe
+
     def take_as_safe(self) -> None:
         """Has `roll_back` lead here."""
-        self.safe = {name: tensor.clone() for name, tensor in self.tensors().items()}, self.state()
+        self.safe = self.snapshot()
 
     @property
     def can_roll_back(self) -> bool:
@@ -321,14 +383,13 @@ def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
     wrong. Leaves everything as it was."""
     if training.epoch == training.recipe.epochs:
         return
-    tensors = {name: tensor.clone() for name, tensor in training.tensors().items()}
-    state, safe = training.state(), training.safe
+    before = training.snapshot()
     training.model.train()
     with training.model.cores(training.recipe.batch_size, train.ragged):
-        batches = training.draw_batches(train)
-        _differentiate(training, train, batches[0], len(batches))
-    training.restore(tensors, state)
-    training.safe = safe
+        epoch = _Epoch(training, train)
+        batch = epoch.batch(0)
+        _differentiate(training, batch, epoch.judge(0, batch))
+    training.go_back(before)
 
 
 def _one_epoch(
@@ -359,65 +420,195 @@ def _one_epoch(
 
 def _train(training: Training, train: SequenceDataset, after_batch: Callable[[int], None]) -> Score:
     """Trains on the batches of the epoch that are left."""
-    recipe, model, so_far = training.recipe, training.model, training.so_far
-    batches = training.draw_batches(train)
-    total = sum(map(len, batches))
-    model.train()
-    for indices_B in batches[so_far.batches :]:
-        step = training.epoch * len(batches) + so_far.batches
-        so_far.learning_rate = _set_rate(training, step, recipe.epochs * len(batches))
-        loss, right = _differentiate(training, train, indices_B, len(batches))
-        training.torch_optimizer.step()
-        so_far.batches += 1
-        so_far.seen += len(indices_B)
-        so_far.correct += right
-        so_far.loss_sum += loss * len(indices_B)
-        after_batch(total)
-    if recipe.last_batch:  # scored once more, with the weights that it has just changed
-        return evaluate(model, train.subset(batches[-1])).score
+    epoch = _Epoch(training, train)
+    training.model.train()
+    training._look = epoch.look
+    try:
+        epoch.run(after_batch)
+    finally:
+        training._look = lambda: None
+    so_far = training.so_far
+    if training.recipe.last_batch:  # scored once more, with the weights that it has just changed
+        return evaluate(training.model, train.subset(epoch.indices[-1])).score
     return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
 
 
-def _differentiate(
-    training: Training, train: SequenceDataset, indices_B: Tensor, batches: int
-) -> tuple[float, int]:
-    """The loss of a batch and the number of right answers; leaves the gradients, clipped, for the optimizer.
+@dataclass(frozen=True)
+class _Judge:
+    """Looks at the loss of a batch and at its gradients. Raises Divergence where there is no going on."""
 
-    Raises Divergence where there is no going on from them.
-    """
-    recipe, model = training.recipe, training.model
+    training: Training
+    number: int
+    of: int
+    indices_B: Tensor
+    batch: Batch
+    ignorance: float
 
-    def diverged(what: str, why: str, in_data: bool = False) -> Divergence:
-        place = f"in epoch {training.epoch + 1}, at batch {training.so_far.batches + 1} of {batches}"
+    def see_loss(self, loss: float) -> None:
+        model = self.training.model
+        if not math.isfinite(loss):
+            in_data = not_finite_in(self.batch.x_BTI, self.batch.lengths_B, self.indices_B)
+            raise self._divergence(f"The loss became {loss}", in_data or behind(model), bool(in_data))
+        if self.training.losses.spiked(loss, self.ignorance):
+            raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", behind(model))
+
+    def see_norm(self, norm: float) -> None:
+        if not math.isfinite(norm):
+            why = behind(self.training.model)
+            raise self._divergence(f"The norm of the gradients became {norm}", why)
+
+    def _divergence(self, what: str, why: str, in_data: bool = False) -> Divergence:
+        place = f"in epoch {self.training.epoch + 1}, at batch {self.number + 1} of {self.of}"
         return Divergence(f"{what} {place}{why}", in_data)
 
-    x_BTI, y_B, lengths_B = train.batch(indices_B)
-    if recipe.augment.active:
-        x_BTI, lengths_B = recipe.augment(x_BTI, lengths_B, recipe.layout, values=recipe.values)
-    logits_BK = model(x_BTI, lengths_B)
-    loss = recipe.loss(logits_BK, y_B)
-    value = loss.item()
-    if not math.isfinite(value):
-        in_data = not_finite_in(x_BTI, lengths_B, indices_B)
-        raise diverged(f"The loss became {value}", in_data or behind(model), bool(in_data))
-    if training.losses.spiked(value, ignorance=math.log(len(train.classes))):
-        raise diverged(f"The loss rose to {value:.3g} and stayed high", behind(model))
-    training.torch_optimizer.zero_grad(set_to_none=True)
+
+class _Epoch:
+    """The batches of the epoch that is on, and what its steps have come to since the host last looked.
+
+    A CPU has each loss judged before the weights follow it. Another device works on by itself: each step
+    leaves its loss, norm of the gradients and number of right answers there, in a row of `rows`, and the host
+    looks at many rows at once, or where somebody wants to know. If one of them cannot be, training goes back
+    to the look before and makes the same steps again, each of them judged: it ends where it would have ended
+    on a CPU, and says the same.
+    """
+
+    def __init__(self, training: Training, train: SequenceDataset) -> None:
+        recipe, weight = training.recipe, training.model.head.weight
+        self.training, self.train = training, train
+        self.indices = training.draw_batches(train)
+        self.at_hand = train.at_hand(self.indices)
+        self.total = sum(map(len, self.indices))
+        self.ignorance = math.log(len(train.classes))
+        self.steps = recipe.epochs * len(self.indices)
+        self.every = _between_looks(weight.device)
+        self.rows = torch.zeros(self.every, 3, dtype=weight.dtype, device=weight.device)
+        self.unseen = 0
+        self.before: Snapshot | None = None
+
+    def run(self, after_batch: Callable[[int], None]) -> None:
+        """Makes the steps that are left. Raises Divergence."""
+        self._remember()
+        for number in range(self.training.so_far.batches, len(self.indices)):
+            self._step(number, judged=self.every == 1)
+            if self.unseen == self.every or number + 1 == len(self.indices):
+                self.look()
+            after_batch(self.total)
+
+    def batch(self, number: int) -> Batch:
+        recipe, batch = self.training.recipe, self.train.batch(self.at_hand[number])
+        if not recipe.augment.active:
+            return batch
+        changed = recipe.augment(batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values)
+        return Batch(changed[0], batch.y_B, changed[1])
+
+    def judge(self, number: int, batch: Batch) -> _Judge:
+        return _Judge(self.training, number, len(self.indices), self.indices[number], batch, self.ignorance)
+
+    def _step(self, number: int, judged: bool) -> None:
+        training, so_far = self.training, self.training.so_far
+        step = training.epoch * len(self.indices) + number
+        so_far.learning_rate = _set_rate(training, step, self.steps)
+        batch = self.batch(number)
+        if judged:
+            self.rows[self.unseen] = _stepped(training, batch, self.judge(number, batch))
+        else:
+            self.rows[self.unseen] = self._way_of(batch)(batch)
+        self.unseen += 1
+        so_far.batches += 1
+
+    def _way_of(self, batch: Batch) -> Callable[[Batch], Tensor]:
+        """How to make the step of a batch: recorded, where it is wanted and all like it are of one size."""
+        training = self.training
+        make = partial(_stepped, training)
+        alike = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
+        if not (training.recipe.graph and alike):
+            return make
+        if training.recorded is None:
+            training.recorded = RecordedStep(make, batch, training.unchanged())
+        return training.recorded if training.recorded.fits(batch) else make
+
+    def look(self) -> None:
+        """Takes the rows that nobody has seen into the account. Raises Divergence."""
+        if not self.unseen:
+            return
+        so_far = self.training.so_far
+        rows = self.rows[: self.unseen].tolist()
+        if self.every > 1 and any(map(self._cannot_be, rows)):
+            self._once_more()
+            return
+        seen = self.indices[so_far.batches - self.unseen : so_far.batches]
+        for indices_B, (loss, _, right) in zip(seen, rows, strict=True):
+            so_far.seen += len(indices_B)
+            so_far.correct += int(right)
+            so_far.loss_sum += loss * len(indices_B)
+        self.unseen = 0
+        self._remember()
+
+    def _cannot_be(self, row: list[float]) -> bool:
+        loss, norm, _ = row
+        return not math.isfinite(loss + norm) or self.training.losses.spiked(loss, self.ignorance)
+
+    def _remember(self) -> None:
+        if self.every > 1:
+            self.before = self.training.snapshot()
+
+    def _once_more(self) -> None:
+        """The steps since the last look, each of them judged."""
+        assert self.before is not None
+        end, every, self.unseen, self.every = self.training.so_far.batches, self.every, 0, 1
+        self.training.go_back(self.before)
+        for number in range(self.training.so_far.batches, end):
+            self._step(number, judged=True)
+            self.look()
+        self.every = every
+        self._remember()
+
+
+def _between_looks(device: torch.device) -> int:
+    """Batches. A CPU has nothing to do meanwhile."""
+    return 1 if device.type == "cpu" else LOOK_EVERY
+
+
+def _differentiate(training: Training, batch: Batch, judge: _Judge | None = None) -> Tensor:
+    """What a batch has come to, (3,): its loss, the norm of its gradients, the number of right answers.
+
+    Leaves the gradients, clipped, for the optimizer. With a judge it waits for the numbers, and raises
+    Divergence where there is no going on from them.
+    """
+    recipe = training.recipe
+    logits_BK = training.model(batch.x_BTI, batch.lengths_B)
+    loss = recipe.loss(logits_BK, batch.y_B)
+    if judge is not None:
+        judge.see_loss(loss.item())
+    for weight in training.weights:
+        weight.grad = None
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [weight.grad for weight in training.weights if weight.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if not math.isfinite(norm_value := norm.item()):
-        raise diverged(f"The norm of the gradients became {norm_value}", behind(model))
+    # as nn.utils.get_total_norm and clip_grads_with_norm_, which sort them by device and type each time
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if judge is not None:
+        judge.see_norm(norm.item())
     if recipe.clip is not None:
-        nn.utils.clip_grads_with_norm_(training.weights, recipe.clip, norm)
-    return value, int((logits_BK.argmax(dim=-1) == y_B).sum())
+        torch._foreach_mul_(gradients, (recipe.clip / (norm + 1e-6)).clamp(max=1.0))
+    right = (logits_BK.detach().argmax(dim=-1) == batch.y_B).sum()
+    return torch.stack((loss.detach(), norm, right.to(norm.dtype)))
+
+
+def _stepped(training: Training, batch: Batch, judge: _Judge | None = None) -> Tensor:
+    """A step; returns what `_differentiate` does."""
+    row = _differentiate(training, batch, judge)
+    training.torch_optimizer.step()
+    return row
 
 
 def _set_rate(training: Training, step: int, total: int) -> float:
     recipe = training.recipe
     rate = recipe.optimizer.lr * recipe.schedule.factor(step, total) * training.rate_factor
     for group in training.torch_optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
     return rate
 
 
@@ -439,12 +630,14 @@ def evaluate(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
     """Classifies every sequence of `data` and counts what was taken for what."""
     model.eval()
     k = len(data.classes)
-    counts_KK = torch.zeros(k * k, dtype=torch.int64, device=data.y_N.device)
-    loss_sum: Any = torch.zeros((), dtype=torch.float64)
+    places, losses = [], []  # looked at when all is done
     with model.cores(EVALUATION_BATCH, data.ragged):
         for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
             logits_BK = model(x_BTI, lengths_B)
-            counts_KK += torch.bincount(y_B * k + logits_BK.argmax(dim=-1), minlength=k * k)
-            loss_sum = loss_sum + functional.cross_entropy(logits_BK, y_B, reduction="sum").cpu().double()
-    rows = counts_KK.reshape(k, k).tolist()
-    return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum.item() / len(data))
+            places.append(y_B * k + logits_BK.argmax(dim=-1))
+            losses.append(functional.cross_entropy(logits_BK, y_B, reduction="sum"))
+    rows = torch.bincount(torch.cat(places), minlength=k * k).reshape(k, k).tolist()
+    loss_sum = 0.0
+    for loss in torch.stack(losses).tolist():
+        loss_sum += loss
+    return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum / len(data))

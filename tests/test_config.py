@@ -60,6 +60,8 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
         (["dropout=1"], "dropout must be at least 0 and below 1, got 1.0."),
         (["optimizer.lr=nan"], "optimizer.lr must be above 0, got nan."),
         (["optimizer.lr=inf"], "optimizer.lr must be above 0, got inf."),
+        (["precision=bf17"], "precision must be float32, tf32 or bf16, got 'bf17'. Did you mean 'bf16'?"),
+        (["engine=compiled", "precision=bf16"], "engine=compiled computes in float32 only: with"),
         (["readout=lats"], "readout must be last, mean, max or attention, got 'lats'. Did you mean 'last'?"),
         (["threads=many"], "threads must be a whole number or auto, got 'many'."),
         (["threads=0"], "threads must be at least 1"),
@@ -169,6 +171,7 @@ CHANGES: dict[str, list[str]] = {
     "variational": ["layers=2", "dropout=0.5", "variational=true"],
     "recurrent_dropout": ["recurrent_dropout=0.5"],
     "zoneout": ["zoneout=0.5"],
+    "precision": ["precision=bf16"],
     "match_parameters": ["match_parameters=2k"],
     "epochs": ["epochs=3"],
     "batch_size": ["batch_size=20"],
@@ -236,6 +239,8 @@ CHANGES: dict[str, list[str]] = {
 SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
 # test_resume.py shows that it changes when files are written, and nothing of the outcome
 SHOWN_ELSEWHERE |= {"checkpoint.every"}
+# test_training.py shows that it makes the same steps in another way
+SHOWN_ELSEWHERE |= {"graph"}
 # test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
 SHOWN_ELSEWHERE |= {"diagnose"}
 # test_data_images.py shows these, with files like the published ones

@@ -45,6 +45,12 @@ def test_a_run_on_a_terminal_shows_a_table_a_bar_and_a_panel(cli, terminal, word
     assert lines[-2:] == [f"evaluate it  rnnclf eval {folder}", ""]
 
 
+def test_the_bar_waits_for_the_first_look(cli, terminal, monkeypatch):
+    monkeypatch.setattr("rnnclf.training._between_looks", lambda device: 4)
+    done = cli("train", "dataset=digits", "hidden=4", "epochs=1", "threads=1")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_sweep_on_a_terminal_fits(cli, terminal):
     done = cli(
         "train", "-m", "cell=basic,lstm", "hidden=4,8", "optimizer.lr=0.01,1e300", *SMALL[2:], SMALL[0]

@@ -5,6 +5,18 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from rnnclf import checkpoint
+from rnnclf.config import Config
+from rnnclf.errors import ConfigError
+from rnnclf.hydra_app import load_config
+from rnnclf.workflows import machine
+from rnnclf.workflows.evaluate import config_of, evaluate
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.train import train
+
+SMALL = ["dataset=digits", "dataset.validation=30", "dataset.test=500", "hidden=8", "epochs=2", "threads=1"]
 
 FAULTS = """
 import resource
@@ -52,3 +64,57 @@ print(resident() - before)
 def test_what_was_freed_before_is_given_back():
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10_000
+
+
+# Precision
+
+
+def float32_products():
+    backends = torch.backends
+    return [one.fp32_precision for one in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has other names")
+def test_float32_is_float32_and_tf32_is_tf32(monkeypatch):
+    monkeypatch.setattr(machine, "knows_tf32", lambda device: True)
+    machine.prepare(Config(precision="tf32", device="cpu"))
+    assert float32_products() == ["tf32"] * 3
+    for precision in ("float32", "bf16"):
+        machine.prepare(Config(precision=precision, device="cpu"))
+        assert float32_products() == ["ieee"] * 3
+
+
+def test_tf32_and_graphs_are_refused_where_there_is_no_gpu_for_them(cli):
+    for word, message in [
+        ("precision=tf32", "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"),
+        ("graph=true", "graph=true needs device=cuda, got cpu: leave it out."),
+    ]:
+        done = cli("train", *SMALL, "device=cpu", word)
+        assert done.exit_code == 2
+        assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_what_only_a_gpu_knows_is_left_out_where_a_checkpoint_is_used_without_one(tmp_path):
+    train(load_config(SMALL), RunFolder(tmp_path))
+    saved = checkpoint.load(tmp_path / "best.safetensors")
+    header = {**saved.header, "config": {**saved.header["config"], "precision": "tf32", "graph": True}}
+    checkpoint.save(tmp_path / "best.safetensors", header, saved.tensors)
+    config = config_of(checkpoint.load(tmp_path / "best.safetensors"))
+    assert (config.precision, config.graph) == ("float32", False)
+    (result,) = evaluate([tmp_path / "best.safetensors"], [])
+    assert result.recorded_correct == result.evaluation.score.correct
+
+
+def test_a_model_is_evaluated_in_the_precision_it_was_trained_in_unless_another_is_asked_for(tmp_path):
+    report = train(load_config([*SMALL, "precision=bf16"]), RunFolder(tmp_path))
+    (same,), (other,) = (evaluate([tmp_path], words) for words in ([], ["precision=float32"]))
+    assert same.evaluation.score == report.scores["test"]
+    assert other.evaluation.loss != same.evaluation.loss
+    assert other.evaluation.loss == pytest.approx(same.evaluation.loss, rel=0.05)
+
+
+def test_a_cell_that_bf16_does_not_go_with_is_said_before_the_first_step(tmp_path):
+    with pytest.raises(ConfigError, match="precision=bf16 does not go with cell=lem here"):
+        train(load_config([*SMALL, "cell=lem", "precision=bf16"]), RunFolder(tmp_path))
+    assert not (tmp_path / "last.safetensors").exists()

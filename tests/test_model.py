@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from rnnclf.cells import CELLS, Parameters
-from rnnclf.engine import unroll
+from rnnclf.engine import choose, unroll
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier, reversed_in_time, zoneout
 from rnnclf.readout import READOUTS
-from rnnclf.stack import Stack
+from rnnclf.stack import FLOAT32_ONLY, Stack
 
 BATCH, STEPS, INPUT, HIDDEN, CLASSES = 4, 6, 3, 5, 4
 LENGTHS = (1, 4, STEPS, 3)
@@ -325,6 +325,7 @@ ALTERNATIVES = {
     "recurrent_dropout": {"recurrent_dropout": 0.5},
     "zoneout": {"zoneout": 0.5},
     "engine": {"engine": "loop"},
+    "precision": {"precision": "bf16"},  # tf32 is the device's affair: test_machine.py
 }
 
 
@@ -399,6 +400,12 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single weights"),
         ("mingru", {"zoneout": 0.1}, "zoneout lets single numbers of the state"),
         ("slstm", {"zoneout": 0.1}, "cell=slstm does not allow that"),
+        (
+            "gru",
+            {"engine": "fused", "precision": "bf16"},
+            "engine=fused computes in float32 only: with precision=bf16 use engine=native or loop or",
+        ),
+        ("basic", {"engine": "compiled", "precision": "bf16"}, "engine=compiled computes in float32 only"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_words(name, options, message):
@@ -432,6 +439,55 @@ def test_every_cell_works_with_every_option_or_is_refused_in_words(name, options
     functional.cross_entropy(logits_BK, torch.arange(BATCH) % CLASSES).backward()
     assert torch.isfinite(logits_BK).all()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
+
+
+# Precision
+
+
+NOT_ROUNDED = ("lem", "lmu", "esn", "lru", "s5")  # torch has no operation for types mixed as there
+
+
+@pytest.mark.parametrize("lengths_B", [None, torch.tensor(LENGTHS)], ids=["whole", "ragged"])
+@pytest.mark.parametrize("name", CELLS.names())
+def test_bf16_is_near_float32_or_refused_in_words(name, lengths_B):
+    models = [
+        classifier(name, layers=2, readout="mean", precision=kind).float() for kind in ("float32", "bf16")
+    ]
+    x_BTI, y_B = random_input().float(), torch.arange(BATCH) % CLASSES
+    if name in NOT_ROUNDED:
+        with pytest.raises(ConfigError, match=f"precision=bf16 does not go with cell={name} here"):
+            models[1](x_BTI, lengths_B)
+        return
+    for model in models:
+        model.load_state_dict(models[0].state_dict())
+        logits_BK = model(x_BTI, lengths_B)
+        assert logits_BK.dtype == torch.float32
+        functional.cross_entropy(logits_BK, y_B).backward()
+    exact, rounded = (torch.cat([w.grad.flatten() for w in model.parameters()]) for model in models)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() < 0.3 * exact.norm()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["basic", "lstm", "gru"])
+def test_zoneout_goes_with_bf16(name, training):
+    models = [
+        classifier(name, zoneout=0.2, precision=kind).float().train(training) for kind in ("float32", "bf16")
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    logits = []
+    for model in models:
+        torch.manual_seed(3)
+        logits.append(model(random_input().float()))
+    torch.testing.assert_close(*logits, rtol=0.05, atol=0.05)
+    assert not torch.equal(*logits)
+
+
+@pytest.mark.parametrize("name", CELLS.names())
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_auto_takes_an_engine_that_knows_bf16(name, device, ragged):
+    assert choose(CELLS[name](), device, ragged=ragged, bf16=True) not in FLOAT32_ONLY
 
 
 # What is joined and normalised

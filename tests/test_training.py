@@ -1,20 +1,23 @@
 """Training: epochs, scores, clipping, divergence, and going on where it was left."""
 
 import inspect
+import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rnnclf import checkpoint, training
+from rnnclf import checkpoint, guards, recorded, training
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset
 from rnnclf.data import sequences as sequences_of
-from rnnclf.errors import DivergedError
+from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.model import SequenceClassifier
-from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, Constant, OneCycle, RMSprop
+from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Constant, OneCycle, RMSprop
 from rnnclf.stack import Stack
 from rnnclf.training import Recipe, Training, evaluate, fit
 
@@ -348,6 +351,291 @@ def test_divergence_in_a_later_epoch_names_that_epoch():
         fresh.model.head.bias[0] = math.inf
     with pytest.raises(DivergedError, match="in epoch 3, at batch 1 of 4"):
         next(run)
+
+
+# Looking seldom
+
+
+def looking(every, monkeypatch):
+    """Has the host look at the rows of so many steps at once, as it does where training is on a GPU."""
+    monkeypatch.setattr(training, "_between_looks", lambda device: every)
+
+
+def outcome(plan, data, classifier_options=None, **options):
+    """All that training comes to, and the tensors and the state that it leaves; or why it ended."""
+    fresh = Training(classifier(**(classifier_options or {})), plan)
+    try:
+        results = without_seconds(trained(fresh, data, validation=sequences(), **options))
+    except DivergedError as error:
+        results = str(error)
+    state = fresh.state()
+    state["so_far"]["seconds"] = 0.0
+    return results, {name: tensor.clone() for name, tensor in fresh.tensors().items()}, state
+
+
+def assert_equal(one, other):
+    assert one[0] == other[0]
+    assert one[2] == other[2]
+    assert one[1].keys() == other[1].keys()
+    for name, tensor in one[1].items():
+        assert torch.equal(tensor, other[1][name]) or tensor.isnan().any(), name
+
+
+def broken_at(place):
+    data = sequences(90)
+    x_of(data)[place, 2, 0] = math.nan
+    return data
+
+
+WAYS = {
+    "plain": (recipe(), sequences(90)),
+    "ragged": (recipe(clip=0.1, focal=2.0), sequences(90, ragged=True)),
+    "tutorial": (recipe(last_batch=True, schedule=OneCycle()), sequences(90)),
+    "weighted": (recipe(class_weights=(0.5, 1.0, 4.0), optimizer=SGD()), sequences(90)),
+    "safe": (recipe(on_divergence="rollback", optimizer=RMSprop()), sequences(90)),
+    "broken data": (recipe(), broken_at(17)),
+    "broken data, other place": (recipe(), broken_at(60)),
+    "huge rate": (recipe(optimizer=HUGE), sequences(90)),
+    "huge rate, back": (recipe(optimizer=HUGE, on_divergence="rollback"), sequences(90)),
+    "too large a rate, back": (
+        recipe(optimizer=SGD(lr=3e38, momentum=0.0), on_divergence="rollback"),
+        sequences(90),
+    ),
+}
+
+
+@pytest.mark.parametrize("every", [7, 50])
+@pytest.mark.parametrize("way", WAYS)
+def test_how_often_the_host_looks_changes_nothing(way, every, monkeypatch):
+    options = {"layers": 2, "dropout": 0.3, "norm": "batch"}
+    expected = outcome(*WAYS[way], options)
+    looking(every, monkeypatch)
+    assert_equal(outcome(*WAYS[way], options), expected)
+
+
+def test_the_ways_above_end_well_and_badly():
+    ends = {way: outcome(*what)[0] for way, what in WAYS.items()}
+    badly = {way: end for way, end in ends.items() if isinstance(end, str)}
+    assert set(badly) == {way for way in WAYS if "broken" in way or "rate" in way}
+    assert "sequence 17 of the training split" in badly["broken data"]
+    assert "halved 5 times" in badly["huge rate, back"]
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_spike_is_named_by_its_batch_however_often_the_host_looks(every, monkeypatch):
+    monkeypatch.setattr(guards, "SPIKE_FACTOR", 0.0)
+    looking(every, monkeypatch)
+    end, _, state = outcome(recipe(epochs=10), sequences(90))
+    assert "stayed high in epoch 10, at batch 2 of 12" in end  # 100 that are usual, then 10
+    assert (state["epoch"], state["so_far"]["batches"]) == (9, 1)
+
+
+def test_the_weight_behind_exploding_gradients_is_named_however_often_the_host_looks(monkeypatch):
+    plan = recipe(optimizer=SGD(lr=1e4), epochs=20)
+    options = {"name": "irnn", "hidden": 8}
+    expected = outcome(plan, sequences(90), options)[0]
+    assert re.search(r"at batch \d+ of 12.* (gradient|weight)", expected)
+    looking(50, monkeypatch)
+    assert outcome(plan, sequences(90), options)[0] == expected
+
+
+@pytest.mark.parametrize("every", [1, 7, 50])
+@pytest.mark.parametrize("batch", [3, 7, 9, 12])
+def test_what_is_saved_between_two_looks_was_looked_at(every, batch, monkeypatch):
+    data, options = sequences(90), {"dropout": 0.3, "name": "gru"}
+    plan = recipe(schedule=OneCycle())
+    expected = outcome(plan, data, options)
+    looking(every, monkeypatch)
+    first = Training(classifier(**options), plan)
+    saved = []
+
+    def on_batch(progress):
+        if not saved and first.epoch == 1 and first.so_far.batches == batch:
+            tensors = {name: tensor.clone() for name, tensor in first.tensors().items()}
+            saved.append((tensors, json.loads(json.dumps(first.state()))))
+
+    trained(first, data, on_batch=on_batch)
+    ((tensors, state),) = saved
+    assert state["so_far"]["seen"] == min(batch * 8, 90)
+    second = Training(classifier(seed=5, **options), plan)
+    second.restore(tensors, state)
+    rest = without_seconds(list(fit(second, data, sequences())))
+    assert rest == expected[0][1:]
+    assert all(torch.equal(tensor, expected[1][name]) for name, tensor in second.tensors().items())
+
+
+def test_what_is_lost_is_never_saved(monkeypatch):
+    looking(50, monkeypatch)
+    data = broken_at(17)
+    fresh = Training(classifier(), recipe())
+    seen = []
+
+    def on_batch(progress):
+        fresh.tensors()
+        seen.append(fresh.so_far.batches)
+
+    expected = outcome(recipe(), data)[0]
+    with pytest.raises(DivergedError) as caught:
+        trained(fresh, data, on_batch=on_batch)
+    assert str(caught.value) == expected
+    assert seen == list(range(1, len(seen) + 1))
+    assert f"at batch {len(seen) + 1} of 12" in expected
+    assert all(weight.isfinite().all() for weight in fresh.model.parameters())
+
+
+def test_progress_shows_what_was_looked_at(monkeypatch):
+    looking(7, monkeypatch)
+    seen = []
+    (result,) = trained(Training(classifier(), recipe(epochs=1)), sequences(90), on_batch=seen.append)
+    assert [progress.seen for progress in seen] == [0] * 6 + [56] * 5 + [90]
+    assert seen[-1].correct == result.train.correct
+
+
+class Reads(TorchDispatchMode):
+    """Notes where the host asks for what the device has computed: there it would wait."""
+
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "equal",
+        "masked_select",
+        "bincount",
+        "_unique2",
+        "is_nonzero",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.WAITING:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def reads(work, monkeypatch):
+    """What the host asks for while `work` is done."""
+    mode = Reads()
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: mode.names.append("tolist") or tolist(tensor))
+    with mode:
+        work()
+    return mode.names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["basic", "lstm", "gru", "cfc", "mingru", "s4d"],  # by the loop, the scan, the convolution
+)
+@pytest.mark.parametrize("changes", [{}, {"clip": 1.0, "class_weights": (1.0, 2.0, 3.0), "focal": 2.0}])
+def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkeypatch):
+    data, model = sequences(90), classifier(name, engine="auto" if name in ("mingru", "s4d") else "loop")
+    fresh = Training(model, recipe(epochs=1, **changes))
+    data.batch(torch.arange(3))  # looks through starts and lengths, which lie on the CPU
+    epoch = training._Epoch
+    looking(50, monkeypatch)
+    model.train()
+    assert reads(lambda: epoch(fresh, data).run(lambda total: None), monkeypatch) == ["tolist"]
+    looking(1, monkeypatch)
+    twice = Training(model, recipe(epochs=1, **changes))
+    assert len(reads(lambda: epoch(twice, data).run(lambda total: None), monkeypatch)) >= 3 * 12
+
+
+def test_an_evaluation_asks_the_device_once_what_it_has_come_to(monkeypatch):
+    data, model = sequences(90), classifier(engine="loop")
+    evaluate(model, data)
+    asked = []
+    for batch in (90, 4):
+        monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
+        with monkeypatch.context() as patched:
+            asked.append(reads(lambda: evaluate(model, data), patched))
+    assert asked[0] == asked[1] == ["bincount", "tolist", "tolist"]
+
+
+# A recorded step
+
+
+class Halving(Constant):
+    """Rates that float32 holds exactly, another one at each step."""
+
+    def factor(self, step, total):
+        return 2.0 ** -(step % 3)
+
+
+def recording(monkeypatch):
+    """Has steps recorded on a CPU: what a graph does to memory, Python does. Returns how often that was."""
+    made = []
+
+    def warm_up(step):
+        for _ in range(recorded.WARM_UP):
+            step()
+
+    def record(step):
+        result = torch.full((3,), math.nan)  # recording computes nothing
+        made.append("recorded")
+
+        def replay():
+            made.append("replayed")
+            result.copy_(step())
+
+        return replay, result
+
+    monkeypatch.setattr(recorded, "_warm_up", warm_up)
+    monkeypatch.setattr(recorded, "_record", record)
+    looking(7, monkeypatch)
+    return made
+
+
+@pytest.mark.parametrize("optimizer", [Adam(lr=2**-7), AdamW(lr=2**-7), SGD(lr=2**-4)])
+@pytest.mark.parametrize("options", [{}, {"name": "gru", "layers": 2, "dropout": 0.3, "norm": "batch"}])
+def test_recorded_steps_equal_plain_ones_bit_for_bit(optimizer, options, monkeypatch):
+    data = sequences(90)
+    plain = recipe(optimizer=optimizer, schedule=Halving(), clip=0.5)
+    expected = outcome(plain, data, options)
+    made = recording(monkeypatch)
+    assert_equal(outcome(replace(plain, graph=True), data, options), expected)
+    assert made == ["recorded"] + ["replayed"] * 3 * 11  # the last batch of an epoch is smaller
+
+
+def test_after_going_back_a_step_is_recorded_anew(monkeypatch):
+    data = broken_at(17)
+    plain = recipe(optimizer=SGD(lr=2**-4), schedule=Halving(), on_divergence="rollback")
+    expected = outcome(plain, data)
+    made = recording(monkeypatch)
+    assert_equal(outcome(replace(plain, graph=True), data), expected)
+    assert made.count("recorded") > 5
+
+
+def test_batches_of_several_lengths_or_another_length_are_made_as_usual(monkeypatch):
+    data = sequences(90, ragged=True)
+    plain = recipe(schedule=Halving(), optimizer=Adam(lr=2**-7))
+    expected = outcome(plain, data)
+    made = recording(monkeypatch)
+    shapes = []
+    real = recorded.RecordedStep.__call__
+
+    def note(step, batch):
+        shapes.append((batch.lengths_B, batch.x_BTI.shape))
+        return real(step, batch)
+
+    monkeypatch.setattr(recorded.RecordedStep, "__call__", note)
+    assert_equal(outcome(replace(plain, graph=True), data), expected)
+    assert 1 < len(shapes) < 33
+    assert len(set(shapes)) == made.count("recorded") == 1
+    assert shapes[0][0] is None
+
+
+def test_what_cannot_be_recorded_is_said(monkeypatch):
+    recording(monkeypatch)
+
+    def record(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(recorded, "_record", record)
+    with pytest.raises(ConfigError, match=r"leave graph=true out. \(operation not permitted .* capturing\)"):
+        trained(Training(classifier(), recipe(graph=True)))
 
 
 # Going on after an interruption

@@ -159,7 +159,7 @@ class LiveDisplay(Watcher):
             self.task,
             completed=progress.epoch - 1 + progress.seen / progress.of,
             description=f"epoch {progress.epoch}/{self.epochs}",
-            accuracy=percent(progress.correct / progress.seen),
+            accuracy=percent(progress.correct / progress.seen) if progress.seen else "",
             speed=f"{speed:,.0f} seq/s",
         )
 

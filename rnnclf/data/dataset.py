@@ -78,6 +78,25 @@ class SequenceDataset:
             return None
         return self.x_SI.view(-1, t, self.x_SI.shape[1])
 
+    @cached_property
+    def _place_N(self) -> Tensor | None:
+        """The places of the sequences in `_whole_NTI`, beside it, if batches have but to be picked there."""
+        if self._whole_NTI is None or self.preparation is not None:
+            return None
+        if self.device is not None and self.device.type != self.x_SI.device.type:
+            return None
+        return (self.starts_N // self.steps).to(self.x_SI.device)
+
+    def at_hand(self, batches: list[Tensor]) -> list[Tensor]:
+        """The same batches, for `batch`: where nothing of them passes through the CPU, on the device, brought
+        there once, since the CPU has to wait for what the device is doing each time."""
+        import torch
+
+        if self._place_N is None or self._place_N.device.type == "cpu":
+            return batches
+        order = torch.cat(batches).to(self._place_N.device)
+        return list(torch.split(order, [len(batch) for batch in batches]))
+
     def subset(self, indices: Tensor) -> SequenceDataset:
         """The sequences at `indices`, in that order; their steps are shared, not copied."""
         return replace(
@@ -120,7 +139,10 @@ class SequenceDataset:
         return self.lengths_N.argsort(stable=True) if self.ragged else torch.arange(len(self))
 
     def batch(self, indices_B: Tensor) -> Batch:
-        """The sequences at `indices_B` (on the CPU), padded to the longest of them."""
+        """The sequences at `indices_B` (on the CPU, or as `at_hand` gave them), padded to the longest."""
+        if self._whole_NTI is not None and self._place_N is not None:
+            indices_B = indices_B.to(self._place_N.device)
+            return Batch(self._whole_NTI.index_select(0, self._place_N[indices_B]), self.y_N[indices_B], None)
         starts_B, lengths_B = self.starts_N[indices_B], self.lengths_N[indices_B]
         x = self._cut(starts_B, lengths_B, self.x_SI, self._whole_NTI)
         times = None if self.times_S is None else self._cut(starts_B, lengths_B, self.times_S)
@@ -146,7 +168,7 @@ class SequenceDataset:
         """All sequences in batches, in order or, ragged, by length: the last may be smaller."""
         import torch
 
-        for indices_B in torch.split(self._by_length(), batch_size):
+        for indices_B in self.at_hand(list(torch.split(self._by_length(), batch_size))):
             yield self.batch(indices_B)
 
 

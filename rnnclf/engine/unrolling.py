@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rnnclf.cells.base import Cell
@@ -15,7 +17,9 @@ from rnnclf.engine.loop import Blend, loop
 from rnnclf.engine.native import native
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import scan
+from rnnclf.errors import ConfigError
 from rnnclf.registry import Registry
+from rnnclf.stack import FLOAT32_ONLY
 
 Engine = Callable[[CellModule, Tensor, Any, Plan], tuple[Tensor, Any]]
 
@@ -34,6 +38,7 @@ def unroll(
     every_step: bool = True,
     final_state: bool = True,
     blend: Blend | None = None,
+    bf16: bool = False,
 ) -> tuple[Tensor, Any]:
     """Runs a cell over whole sequences.
 
@@ -46,24 +51,45 @@ def unroll(
         every_step: whether the outputs of all steps are wanted, or the last valid one only.
         final_state: whether the state after the last valid step is wanted; without it, it may be None.
         blend: what becomes of the old and the new state at each step (zoneout); needs the loop.
+        bf16: whether factors of products are rounded to bfloat16; what comes back is float32 all the same.
 
     Returns:
         (outputs, state): outputs (T, B, H), or (B, H) without `every_step`. After the end of a sequence
         its output and state stay what they were at its last valid step, whatever the padding holds.
+
+    Raises ConfigError where the cell's step cannot be done with bf16 by the engine.
     """
     plan = Plan(lengths_B, every_step, final_state)
-    if blend is not None:
-        return loop(module, x_TBI, state, plan, blend)
     ragged = lengths_B is not None
-    name = choose(module.cell, x_TBI.device.type, every_step, ragged) if engine == "auto" else engine
+    device = x_TBI.device.type
+    name = choose(module.cell, device, every_step, ragged, bf16) if engine == "auto" else engine
+    if blend is not None:
+        name = "loop"
     if name not in module.cell.engines:
         raise ValueError(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
         )
-    return ENGINES[name](module, x_TBI, state, plan)
+    run = partial(loop, blend=blend) if blend is not None else ENGINES[name]
+    return _rounded(run, module, x_TBI, state, plan) if bf16 else run(module, x_TBI, state, plan)
 
 
-def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False) -> str:
+def _rounded(run: Engine, module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+    """The outputs in the type of the inputs: whatever else is done with them is done as without."""
+    try:
+        with torch.autocast(x_TBI.device.type, torch.bfloat16):
+            output, last = run(module, x_TBI, state, plan)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch has no such operation, for these types or on this machine
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"precision=bf16 does not go with cell={module.cell.name} here: use precision=float32, or another"
+            f" engine. ({reason})"
+        ) from error
+    return output.to(x_TBI.dtype), last
+
+
+def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False, bf16: bool = False) -> str:
     """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
 
     A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted of
@@ -75,6 +101,7 @@ def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = Fals
         return "fft"
     if "native" in cell.engines and device != "cpu":
         return "native"
-    slow = {"native"} if ragged else set()
+    slow = {"native"} if ragged or bf16 else set()  # few processors have oneDNN's LSTM in bfloat16
     slow |= {"compiled"} if device != "cpu" else set()
+    slow |= set(FLOAT32_ONLY) if bf16 else set()
     return next(name for name in cell.engines if name not in slow)

@@ -25,7 +25,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.runs import RunFolder, checkpoints_in, write_csv
 from rnnclf.workflows.train import build_model
 
-FREE_KEYS = ("dataset", "device", "threads", "engine", "plugins")  # all else is fixed by the checkpoint
+FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # the rest is fixed
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")  # of dataset: fixed, too
 ALL = "all"  # the split that is all sequences
 
@@ -91,8 +91,8 @@ class _Loader:
 def evaluate(paths: list[Path], words: list[str]) -> list[Evaluated]:
     """Scores every checkpoint that `paths` name, in their order.
 
-    `words` are `split=…` and overrides of dataset, device, threads, engine and plugins. Raises an RnnclfError
-    where a path holds no checkpoint, or its model does not fit the data.
+    `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Raises an
+    RnnclfError where a path holds no checkpoint, or its model does not fit the data.
     """
     split, overrides = _split_and_overrides(words)
     files = [file for path in paths for file in checkpoints_in(path)]
@@ -194,6 +194,9 @@ def config_of(saved: checkpoint.Checkpoint) -> Config:
         config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
     if config.device not in ("auto", *machine.devices()):
         config.device = "auto"  # likewise
+    if config.precision == "tf32" and not machine.knows_tf32(machine.devices()[0]):
+        config.precision = "float32"  # likewise, and not less exact
+    config.graph = config.graph and "cuda" in machine.devices()  # likewise
     return config
 
 

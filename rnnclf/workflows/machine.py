@@ -47,7 +47,27 @@ def prepare(config: Config) -> torch.device:
     name = present[0] if config.device == "auto" else config.device
     if name not in present:
         raise ConfigError(f"device={name} is not available here; available: {', '.join(present)}.")
+    if config.precision == "tf32" and not knows_tf32(name):
+        raise ConfigError(
+            "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"
+            f" device={name} has not: use precision=float32."
+        )
+    _set_precision("tf32" if config.precision == "tf32" else "ieee")
     return torch.device(name)
+
+
+def knows_tf32(device: str) -> bool:
+    return device == "cuda" and torch.cuda.is_tf32_supported()
+
+
+def _set_precision(name: str) -> None:
+    """How float32 is multiplied on a GPU: ieee, or tf32, which cuDNN's recurrent layers take unless told."""
+    backends: Any = torch.backends
+    if hasattr(backends, "fp32_precision"):
+        for operations in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            operations.fp32_precision = name
+    else:  # before torch 2.9
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = name == "tf32"
 
 
 def keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, Splits
+from rnnclf.errors import ConfigError
 from rnnclf.files import write_json
 from rnnclf.interruption import put_off
 from rnnclf.metrics import Score
@@ -152,10 +153,14 @@ class Data:
     def of(cls, config: Config, watch: Watcher) -> Data:
         """Reads the data. Raises DataError or ConfigError."""
         device = machine.prepare(config)
+        if config.graph and device.type != "cuda":
+            raise ConfigError(f"graph=true needs device=cuda, got {device.type}: leave it out.")
         config.augment.refuse_what_does_not_fit(config.dataset.layout())
         splits = config.dataset.load(progress=watch.reading)
         for sentence in (*splits.notes, *splits.warnings):
             log.info("%s", sentence)
+        if config.graph and splits.train.ragged:
+            raise ConfigError("graph=true needs sequences of one length: leave it out.")
         machine.keep_freed_memory()
         return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
 
@@ -299,6 +304,7 @@ def recipe(config: Config, splits: Splits) -> Recipe:
         values=len(preparation.channels) if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
+        graph=config.graph,
     )
 
 
