@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from rnnclf.hydra_app.bridge import Job, Outcome
     from rnnclf.hydra_app.checks import Planned
     from rnnclf.workflows.runs import RunFolder
+
+# Python searches all objects for cycles several times before it ends. With torch's that takes a quarter of
+# the time of importing torch, and what is left goes with the process anyhow. The processes of a launcher
+# import this file, too.
+atexit.register(gc.freeze)
 
 
 class Commands(TyperGroup):
@@ -168,6 +175,7 @@ def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
 
 def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
     """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
+    from rnnclf.console import training  # noqa: F401  and torch: here once, not in the process of each job
     from rnnclf.console.screen import print_error, use_stderr
     from rnnclf.workflows import ledger
 
