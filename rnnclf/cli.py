@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from rnnclf.hydra_app.checks import Planned
     from rnnclf.workflows.runs import RunFolder
 
+# Python searches all objects for cycles several times before it ends. With torch's that takes a quarter of
+# the time of importing torch, and what is left goes with the process anyhow. The processes of a launcher
+# import this file, too.
+atexit.register(gc.freeze)
+
 
 class Commands(TyperGroup):
     """Errors become text and exit codes here, around all commands."""
@@ -182,7 +187,7 @@ def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
 
 def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
     """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
-    from rnnclf.console import training  # noqa: F401  with torch: here once, not in the process of each job
+    from rnnclf.console import training  # noqa: F401  and torch: here once, not in the process of each job
     from rnnclf.console.screen import print_error, use_stderr
     from rnnclf.workflows import ledger
 

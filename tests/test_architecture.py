@@ -114,6 +114,12 @@ def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
     assert not heavy & loaded
 
 
+def test_what_launches_a_sweep_and_ranks_it_does_without_torch():
+    """The processes of a parallel launcher would wait for it."""
+    code = "import rnnclf.cli, rnnclf.hydra_app.bridge, rnnclf.workflows.ledger, rnnclf.console.sweep"
+    assert "torch" not in modules_after(code)
+
+
 def test_the_jobs_of_a_sweep_find_torch_imported():
     """They are forks: without it each of them would import it again."""
     code = """
@@ -127,7 +133,7 @@ assert cli._apart(None, None, json=False) == 1
 
 def test_a_command_ends_without_a_search_for_cycles():
     code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
-    script = code + command(["list"], exit_code=0)
+    script = f"{code}import rnnclf.cli"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True"]
 

@@ -20,8 +20,7 @@ from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.isolation import Died, in_own_process
-from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of
-from rnnclf.workflows.train import facts_of
+from rnnclf.workflows.runs import RunFolder, facts_of, is_sweep, jobs_of
 
 log = logging.getLogger("rnnclf")
 

@@ -22,7 +22,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.training import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.evaluate import config_of
-from rnnclf.workflows.runs import RunFolder, read_json
+from rnnclf.workflows.runs import RunFolder, facts_of, read_json
 from rnnclf.workflows.saving import history_of
 from rnnclf.workflows.train import (
     Conclusion,
@@ -33,7 +33,6 @@ from rnnclf.workflows.train import (
     begin,
     build_model,
     carry_out,
-    facts_of,
     recipe,
 )
 

@@ -8,17 +8,20 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
 from rnnclf.interruption import asked_to_end
 
 MOST_ROWS = 200_000  # of a table that is read whole: a run has one for each epoch
+
+if TYPE_CHECKING:
+    from rnnclf.config import Config
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,12 @@ def jobs_of(sweep: Path) -> list[RunFolder]:
     """The run folders of a sweep, by job number."""
     numbered = [path for path in sweep.iterdir() if path.is_dir() and path.name.isdecimal()]
     return [RunFolder(path) for path in sorted(numbered, key=lambda path: int(path.name))]
+
+
+def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
+    first checkpoint."""
+    return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
 
 
 def checkpoints_in(path: Path) -> list[Path]:

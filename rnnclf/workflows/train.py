@@ -21,7 +21,7 @@ from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.training import BatchProgress, EpochResult, Recipe, Rollback, Training, evaluate, fit
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
-from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.runs import RunFolder, facts_of
 from rnnclf.workflows.saving import History, Saver, row
 
 log = logging.getLogger("rnnclf")
@@ -121,12 +121,6 @@ def train(
         report = begin(config, folder, watch or Watcher(), status)
         conclude(report)
     return report
-
-
-def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
-    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
-    first checkpoint."""
-    return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
 
 
 def begin(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, Any]) -> Report:
