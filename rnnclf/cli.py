@@ -124,9 +124,6 @@ def root(
     ] = False,
 ) -> None:
     """Train, compare and trust recurrent sequence classifiers."""
-    # Python searches all objects for cycles several times before it ends. With torch's that takes a quarter
-    # of the time of importing torch, and what is left goes with the process anyhow.
-    atexit.register(gc.freeze)
 
 
 # Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
