@@ -470,6 +470,13 @@ CANARY = {
             "job": {"config_name": "config"},
         },
     },
+    "long": {
+        "hydra": {
+            "sweeper": {"_target_": "x.BasicSweeper"},
+            "overrides": {"task": [f"seed={[0] * 10_000}"]},
+            "job": {"config_name": "config"},
+        },
+    },
     "source": {
         "hydra": {
             "sweeper": {"_target_": "x.BasicSweeper"},
