@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import traceback
 from collections.abc import Callable
@@ -14,13 +16,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.interruption import INTERRUPTED, exit_on_sigterm
+from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
     from rnnclf.hydra_app.bridge import Job, Outcome
     from rnnclf.hydra_app.checks import Planned
     from rnnclf.workflows.runs import RunFolder
+
+# Python searches all objects for cycles several times before it ends. With torch's that takes a quarter of
+# the time of importing torch, and what is left goes with the process anyhow. The processes of a launcher
+# import this file, too.
+atexit.register(gc.freeze)
 
 
 class Commands(TyperGroup):
@@ -29,7 +36,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             with exit_on_sigterm():
-                return super().invoke(ctx)
+                return self._unmistaken(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note
 
@@ -41,6 +48,15 @@ class Commands(TyperGroup):
             if typers_own or isinstance(error, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise typer.Exit(_told(error)) from None
+
+    def _unmistaken(self, ctx: Any) -> Any:
+        """What a signal ends, ends as by that signal."""
+        try:
+            return super().invoke(ctx)
+        except SystemError as error:
+            if end := asked_to_end(error):
+                raise end from None
+            raise
 
 
 def _told(error: Exception) -> int:
@@ -168,6 +184,7 @@ def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
 
 def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
     """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
+    from rnnclf.console import training  # noqa: F401  and torch: here once, not in the process of each job
     from rnnclf.console.screen import print_error, use_stderr
     from rnnclf.workflows import ledger
 

@@ -13,7 +13,8 @@ from rnnclf.errors import ConfigError, OutputError
 
 ASIDE = ".tmp"  # the last suffix of a file that is not whole yet
 NESTING = 32  # levels of JSON; ours have up to six
-RECORD_LIMIT = 64 * 2**20  # bytes of a file that is read whole; ours are a few thousand
+RECORD_LIMIT = 16 * 2**20  # bytes of a file that is read whole; ours are a few thousand. As lists and
+# dictionaries of Python's they may take thirty times as much
 
 
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:

@@ -30,6 +30,14 @@ def exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
+    """The Ctrl-C or SIGTERM behind an error. In the middle of machine code, Numba's say, it arrives as the
+    cause of a SystemError, which looks like a bug."""
+    while isinstance(error, SystemError):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, KeyboardInterrupt | SystemExit) else None
+
+
 @dataclass
 class PutOff:
     """The signal that waits for training to come to a place where it can be saved; None: there is none."""
@@ -73,3 +81,5 @@ def put_off() -> Iterator[PutOff]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if waiting.signal is not None:  # it came when nobody looked any more
+        waiting.end()

@@ -208,7 +208,7 @@ class SequenceClassifier(nn.Module):
         chosen = self.stack.engine
         by_parts = not self.stack.zoneout and self.stack.precision != "bf16"
         by_parts = by_parts and all(
-            (choose(module.cell, device, batch, ragged=ragged) if chosen == "auto" else chosen) in BY_PARTS
+            (choose(module.cell, device, ragged=ragged) if chosen == "auto" else chosen) in BY_PARTS
             for module in modules
         )
         weights = max(sum(weight.numel() for weight in module.parameters()) for module in modules)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Any]
+
+
+def pytest_xdist_setupnodes() -> None:
+    """Machine code is made once and kept, before each worker would make all of it at the same time."""
+    words = [sys.executable, "-m", "tests.machine_code"]
+    for process in [subprocess.Popen([*words, dtype], cwd=ROOT) for dtype in ("float32", "float64")]:
+        process.wait()
+
 
 REAL = Path(os.environ.get("RNNCLF_DATA", ROOT.parent / "shared" / "data"))
 needs_mnist = pytest.mark.skipif(

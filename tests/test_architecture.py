@@ -106,10 +106,36 @@ def test_a_wrong_key_is_told_without_waiting_for_torch():
     assert "torch" not in modules_after(command(["train", "hiden=3"], exit_code=2))
 
 
-def test_digits_do_without_torchvision():
-    loaded = modules_after("from rnnclf.data import DATASETS\nDATASETS['digits']().load()")
+def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
+    words = ["train", "dataset=digits", "hidden=4", "epochs=1", "threads=1", f"hydra.run.dir={tmp_path}/run"]
+    loaded = modules_after(command(words, exit_code=0))
     assert "torch" in loaded
-    assert "torchvision" not in loaded
+    heavy = {"torchvision", "sklearn", "scipy.stats", "pandas", "polars", "joblib", "sympy", "torch._dynamo"}
+    assert not heavy & loaded
+
+
+def test_what_launches_a_sweep_and_ranks_it_does_without_torch():
+    """The processes of a parallel launcher would wait for it."""
+    code = "import rnnclf.cli, rnnclf.hydra_app.bridge, rnnclf.workflows.ledger, rnnclf.console.sweep"
+    assert "torch" not in modules_after(code)
+
+
+def test_the_jobs_of_a_sweep_find_torch_imported():
+    """They are forks: without it each of them would import it again."""
+    code = """
+from rnnclf import cli
+from rnnclf.workflows import ledger
+ledger.apart = lambda job, work: float("torch" in sys.modules)
+assert cli._apart(None, None, json=False) == 1
+"""
+    assert "torch" in modules_after(code)
+
+
+def test_a_command_ends_without_a_search_for_cycles():
+    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+    script = f"{code}import rnnclf.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -63,8 +63,40 @@ def test_what_fits_into_memory_is_prepared_at_once(monkeypatch):
     recordings = ragged()
     learned = Learned(raw(recordings).preparation, recordings.classes)
     assert assembled(recordings, learned).preparation is None
-    monkeypatch.setattr("rnnclf.data.base.RESIDENT", 100)
+    monkeypatch.setattr("rnnclf.data.dataset.RESIDENT", 100)
     assert assembled(recordings, learned).preparation is not None
+
+
+def bytes_of_pictures() -> Recordings:
+    x_NTC = np.random.default_rng(0).integers(0, 256, (40, 9, 2), dtype=np.uint8)
+    return recordings_of(x_NTC, np.arange(40) % 3, unit=255.0)
+
+
+@pytest.mark.parametrize("normalise", ["none", "standard"])
+def test_bytes_stay_the_bytes_that_were_read_and_are_prepared_bit_for_bit(normalise):
+    recordings = bytes_of_pictures()
+    learned = Learned(fitted(recordings, np.arange(40), "error", normalise), recordings.classes)
+    data = assembled(recordings, learned)
+    assert data.x_SI.data_ptr() == recordings.values_SC.ctypes.data
+    preparation = learned.preparation
+    shift_C, scale_C = np.float32(preparation.shift_C), np.float32(preparation.scale_C)
+    expected_NTI = ((recordings.values_SC.astype(np.float32) - shift_C) / scale_C).reshape(40, 9, 2)
+    indices_B = torch.randperm(40)[:15]
+    assert np.array_equal(data.batch(indices_B).x_BTI.numpy(), expected_NTI[indices_B])
+
+
+def test_bytes_with_masks_are_prepared_at_once():
+    recordings = bytes_of_pictures()
+    learned = Learned(fitted(recordings, np.arange(40), "mask", "none"), recordings.classes)
+    assert assembled(recordings, learned).preparation is None
+
+
+def test_what_fits_lies_ready_on_another_device():
+    data, meta = raw(bytes_of_pictures(), "error"), torch.device("meta")
+    there = data.subset(torch.arange(7)).to(meta)
+    assert there.preparation is None
+    assert (there.x_SI.shape, there.x_SI.dtype, there.x_SI.device.type) == ((7 * 9, 2), torch.float32, "meta")
+    assert data.to(torch.device("cpu")).x_SI is data.x_SI
 
 
 def test_a_batch_holds_the_sequences_asked_for_with_labels_and_lengths():

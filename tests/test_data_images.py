@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from rnnclf.data.images.idx import parse_idx
 from rnnclf.data.images.permutations import permutation
 from rnnclf.data.images.published import Published, unpacked
 from rnnclf.data.images.svhn import parse_mat
+from rnnclf.data.recordings import silent
 from rnnclf.errors import ConfigError, DataError
 from tests.conftest import REAL, needs_mnist
 
@@ -225,6 +227,15 @@ def test_digits_are_what_scikit_learn_ships():
     assert recordings.unit == 16
     x = Digits().load().train.batch(torch.arange(1257)).x_BTI
     assert (x.min(), x.max()) == (0, 1)
+
+
+def test_digits_are_read_by_scikit_learn_itself_where_their_file_lies_elsewhere(monkeypatch, tmp_path):
+    pictures = Digits().load_pictures(silent)
+    elsewhere = ModuleSpec("sklearn", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("rnnclf.data.images.digits.find_spec", lambda name: elsewhere)
+    for ours, theirs in zip(pictures[:2], Digits().load_pictures(silent)[:2], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
 
 
 def test_the_published_splits_of_the_digits_stay_what_they_are():

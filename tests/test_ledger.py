@@ -222,6 +222,21 @@ def test_eight_runs_started_at_once_share_nothing(tmp_path):
     assert sorted(json.loads(path.read_text())["seed"] for path in results) == list(range(8))
 
 
+def test_of_eight_processes_at_once_each_gets_folders_of_its_own(tmp_path):
+    script = (
+        "import os; from pathlib import Path; from rnnclf.files import claim_folder\n"
+        "[os.fork() for _ in range(3)]\n"  # 2^3 processes
+        "os.write(1, ''.join(f'{claim_folder(Path())}\\n' for _ in range(25)).encode())\n"
+        "try:\n"
+        "    while True: os.wait()\n"
+        "except ChildProcessError: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    claimed = done.stdout.split()
+    assert len(claimed) == len(set(claimed)) == 8 * 25
+
+
 # From here on in one process: what a job's own process adds is tested above.
 
 
@@ -453,6 +468,21 @@ CANARY = {
             },
             "sweeper": {"_target_": "x.BasicSweeper", "params": {"seed": "${oc.env:HOME}"}},
             "job": {"config_name": "config"},
+        },
+    },
+    "long": {
+        "hydra": {
+            "sweeper": {"_target_": "x.BasicSweeper"},
+            "overrides": {"task": [f"seed={[0] * 10_000}"]},
+            "job": {"config_name": "config"},
+        },
+    },
+    "source": {
+        "hydra": {
+            "sweeper": {"_target_": "x.BasicSweeper"},
+            "overrides": {"task": ["seed=0"]},
+            "job": {"config_name": "config"},
+            "runtime": {"config_sources": [{"provider": ["main"]}]},
         },
     },
 }  # fmt: skip

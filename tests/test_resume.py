@@ -25,8 +25,9 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from benchmarks.reliability.kill import differences
-from rnnclf import checkpoint, guards
+from rnnclf import checkpoint, guards, training
 from rnnclf.cells import CELLS
+from rnnclf.data import DATASETS
 from rnnclf.data.synthetic import Waves, make
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError, OutputError
 from rnnclf.guards import SPIKE_BATCHES, USUAL_BATCHES, Losses
@@ -37,6 +38,7 @@ from rnnclf.workflows import saving
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import RunFacts, Watcher, train
+from tests import repeating
 from tests.conftest import ROOT
 
 # 6 batches of 50 an epoch, 5 of them whole
@@ -467,6 +469,7 @@ def test_a_strange_state_is_refused_in_words(tmp_path):
     ]
     headers = [{**saved.header, "training": state} for state in states]
     headers += [{**saved.header, "best_epoch": 3}, {**saved.header, "extended": [1]}]
+    headers += [{**saved.header, "seconds": 10**400}, {**saved.header, "best_epoch": 10**400}]
     cases = [(header, saved.tensors) for header in headers]
     for changes in tensors:
         mixed = {name: tensor for name, tensor in (saved.tensors | changes).items() if tensor is not None}
@@ -504,6 +507,16 @@ def test_other_circumstances_are_said(tmp_path):
     resume_run(folder, watch=(witness := Witness()))
     assert not [note for note in witness.notes if "last digits" in note]  # than the process before
     assert len(json.loads(folder.provenance.read_text())["resumed"]) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_log_that_cannot_be_written_stops_nothing_and_says_nothing(tmp_path, capsys):
+    folder = killed("", 11, tmp_path / "run")
+    folder.log.unlink(missing_ok=True)
+    folder.log.symlink_to("/dev/full")
+    resume_run(folder)
+    assert capsys.readouterr() == ("", "")
+    assert_as_in_peace(folder, "")
 
 
 # One process a folder
@@ -598,6 +611,65 @@ def test_a_second_ctrl_c_stops_at_once(own_signals, tmp_path):
     assert folder.read_status()["state"] == "interrupted"
     resume_run(folder)
     assert_as_in_peace(folder, "")
+
+
+def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
+    own_signals, monkeypatch, tmp_path
+):
+    folder, witness = RunFolder(tmp_path), Witness()
+
+    def evaluate(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return training.evaluate(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rnnclf.workflows.train.evaluate", evaluate)
+        with pytest.raises(KeyboardInterrupt):
+            train(config_of(""), folder, witness)
+    assert folder.read_status()["state"] == "interrupted"
+    assert witness.notes == [f"Saved after epoch 3. Go on with: rnnclf resume {tmp_path}"]
+    before = folder.last.read_bytes()
+    resume_run(folder, watch=(witness := Witness()))
+    assert (witness.batches, folder.last.read_bytes()) == ([], before)
+    assert_as_in_peace(folder, "")
+
+
+def as_machine_code_tells_of(end: BaseException) -> SystemError:
+    """Python makes this of what is raised in the middle of a function of Numba's."""
+    inner, outer = SystemError("returned a result with an exception set"), SystemError("once more")
+    inner.__cause__, outer.__cause__ = end, inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"), [(KeyboardInterrupt(), "stopped by Ctrl-C"), (SystemExit(143), "stopped by SIGTERM")]
+)
+def test_a_signal_in_the_middle_of_machine_code_is_no_failure(end, reason, tmp_path):
+    folder = RunFolder(tmp_path)
+    with pytest.raises(type(end)), folder.locked(), folder.tracked({}):
+        raise as_machine_code_tells_of(end)
+    assert (folder.read_status()["state"], folder.read_status()["error"]) == ("interrupted", reason)
+
+
+def test_an_error_of_the_system_itself_is_one(tmp_path):
+    with pytest.raises(SystemError), RunFolder(tmp_path).tracked({}):
+        raise as_machine_code_tells_of(ValueError())
+    assert RunFolder(tmp_path).read_status()["state"] == "failed"
+
+
+def test_ctrl_c_in_the_middle_of_machine_code_ends_a_command_as_anywhere(cli, monkeypatch, tmp_path):
+    def inspect(path: Path) -> Any:
+        raise as_machine_code_tells_of(KeyboardInterrupt())
+
+    monkeypatch.setattr("rnnclf.workflows.inspect.inspect", inspect)
+    done = cli("inspect", tmp_path)
+    assert (done.exit_code, done.stderr.strip()) == (130, "stopped by Ctrl-C")
+
+
+def test_a_signal_that_comes_when_nobody_looks_any_more_is_not_swallowed(own_signals):
+    with pytest.raises(KeyboardInterrupt), put_off():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_signals_that_somebody_else_handles_are_left_alone(own_signals):
@@ -696,7 +768,6 @@ def test_after_too_many_rollbacks_it_stops(tmp_path):
 def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_path, monkeypatch):
     """The gradients explode at the first batch of the second epoch: what is wrong is the first."""
     words = "schedule=constant on_divergence=rollback"
-    from rnnclf import training
 
     def differentiate(run: Any, *rest: Any) -> Any:
         if run.epoch == 1 and run.so_far.batches == 0 and run.rate_factor == 1:
@@ -742,6 +813,21 @@ def test_the_weight_behind_it_is_named(tmp_path):
 
 
 # Real processes
+
+
+def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path, monkeypatch):
+    """Another seed of hashes, other addresses: what depends on them would differ."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    command = [sys.executable, "-m", "tests.repeating", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    there, here = json.loads(done.stdout), repeating.outcomes(tmp_path / "data")
+    assert there == here
+    assert there.keys() == {f"cell={name}" for name in CELLS.names()} | {
+        f"dataset={name}" for name in DATASETS.names()
+    }
+    assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
 def test_twenty_kills_lose_nothing():

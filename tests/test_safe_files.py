@@ -21,7 +21,9 @@ from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.checkpoint import UNSEALED, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
+from rnnclf.errors import CheckpointError
 from rnnclf.model import SequenceClassifier
+from tests.conftest import ROOT
 from tests.test_architecture import command, modules_after
 from tests.test_checkpoint import Opens, container
 from tests.test_console import lines_of, terminal  # noqa: F401 - a fixture
@@ -112,6 +114,14 @@ def test_a_config_that_asks_for_more_is_refused(cli, best, key, value, message):
     assert message in refusal(cli, changed(best, lambda header, table: put(header, key, value)))
 
 
+@pytest.mark.parametrize("key", ["shift_C", "scale_C"])
+def test_a_number_too_large_for_a_float_is_refused(cli, best, key):
+    def enlarge(header, table):
+        header["preparation"][key][0] = 10**400
+
+    assert f"{best} is damaged: The preparation of the data" in refusal(cli, changed(best, enlarge))
+
+
 def test_plugins_that_a_checkpoint_names_are_not_imported(cli, best, tmp_path):
     (tmp_path / "evil.py").write_text("open('canary', 'w')")
     changed(best, lambda header, table: put(header, "plugins", ["evil"]))
@@ -167,7 +177,54 @@ def test_a_terabyte_of_nothing_is_refused_before_memory_is_taken(cli, best):
         pytest.skip(f"no files of a terabyte here: {error}")
     done = cli("eval", best)
     assert done.exit_code == 2
-    assert "takes 1.0 TB of memory; this machine has" in done.stderr
+    assert "takes 2.0 TB of memory; this machine has" in done.stderr  # read, and made into tensors
+
+
+def test_a_file_that_fits_into_memory_but_once_is_refused(cli, best, monkeypatch):
+    size, sysconf = best.stat().st_size, os.sysconf
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * size - 1}
+    monkeypatch.setattr(os, "sysconf", lambda name: pages.get(name) or sysconf(name))
+    with pytest.raises(CheckpointError, match=r"takes .* kB of memory; this machine has"):
+        checkpoint.load(best)
+    pages["SC_PHYS_PAGES"] += 1
+    checkpoint.load(best)
+
+
+CRAFTED = {
+    "pickle": lambda path: path.write_bytes(pickle.dumps(fuzz.Payload())),
+    "header-of-1-TB": lambda path: path.write_bytes(struct.pack("<Q", 10**12) + path.read_bytes()[8:]),
+    "tensor-of-1-TB": lambda path: changed(path, one_tensor_of_a_terabyte),
+    "environment": lambda path: changed(path, lambda header, _: put(header, "device", "${oc.env:HOME}")),
+    "target": lambda path: changed(path, lambda header, _: put(header, "cell._target_", "os.system")),
+}
+"""What is made of a good checkpoint, to harm who receives it."""
+
+
+def in_the_docs(path: Path) -> list[tuple[str, int, list[str]]]:
+    """What docs/reliability.md says of a file: the command, its exit code, what it prints in pieces."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    examples = re.findall(
+        rf"^\$ rnnclf (\w+) {path} +# exit code (\d)\n(.*?)(?=^\$ |^```)", page, re.M | re.S
+    )
+    return [(command, int(code), said.split("…")) for command, code, said in examples]
+
+
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_of_crafted_files_the_commands_say_what_the_docs_say(cli, best, monkeypatch, kind):
+    monkeypatch.setenv("HOME", "/of/the/secret")
+    CRAFTED[kind](path := best.rename(f"{kind}.safetensors"))
+    path = Path(path.name)
+    examples = in_the_docs(path)
+    assert [name for name, *_ in examples] == ["inspect", "eval"]
+    for name, code, pieces in examples:
+        done = cli(name, path)
+        assert done.exit_code == code
+        if len(pieces) == 1:
+            assert done.output == pieces[0]
+        for piece in pieces:  # lines are broken elsewhere
+            assert " ".join(piece.split()) in " ".join(done.output.split())
+        assert "secret" not in done.output
+    assert not Path(fuzz.CANARY).exists()
 
 
 @pytest.mark.parametrize(
@@ -207,6 +264,22 @@ def test_a_pickle_with_the_name_of_a_checkpoint_is_not_opened(cli, tmp_path):
     path.write_bytes(pickle.dumps(Opens(tmp_path / "opened")))
     assert refusal(cli, path) == f"error: {path} is no checkpoint of rnnclf.\n"
     assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", b'{"state": "done", "it": "' + b"a" * 2**24 + b'"}'),
+        ("results.json", b"[" + b"{}," * 2**23 + b"{}]"),
+        ("epochs.csv", b"epoch\n" + b"1\n" * 300_000),
+    ],
+)
+def test_a_record_that_would_fill_the_memory_is_as_good_as_none(cli, run, name, content):
+    (run / name).write_bytes(content)
+    found = json.loads(cli("inspect", run, "--json").stdout)
+    gone = {"status.json": found["status"], "results.json": found["results"], "epochs.csv": found["epochs"]}
+    assert gone[name] in ({}, 0)
+    assert sum(map(bool, gone.values())) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")

@@ -66,7 +66,7 @@ def cells_table(rows: list[Row]) -> Iterator[str]:
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for name, group in groupby(rows, key=lambda row: row["cell"]):
         kind = CELLS[name]
-        engine = choose(kind(), "cpu", 150, every_step=False)
+        engine = choose(kind(), "cpu", every_step=False)
         yield f"| `{name}` | {kind.family} | {engine} | {figures(list(group))} |"
 
 
@@ -96,7 +96,7 @@ def engines_table(rows: list[Row], readout: str) -> Iterator[str]:
         found = {row["engine"]: row for row in group}
         cells = [one(found.get(engine)) for engine in ("loop", "scan", "fft", "auto")]
         best = min(float(row["seconds"]) for name, row in found.items() if name != "auto" and measured(row))
-        taken = choose(CELLS[cell](), "cpu", int(batch), READOUTS[readout].every_step)
+        taken = choose(CELLS[cell](), "cpu", READOUTS[readout].every_step)
         share = float(found[taken]["seconds"]) / best
         yield f"| `{cell}` | {int(steps):,} | {batch} | {' | '.join(cells)} | {taken} | {share:.2f} |"
 

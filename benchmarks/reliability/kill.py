@@ -55,16 +55,18 @@ def differences(folder: Path, reference: Path) -> list[str]:
     """In what the files of two runs differ, times left out; nothing where they are equal bit for bit."""
     from rnnclf.workflows.runs import RunFolder
 
-    pairs = {
-        name: [what(RunFolder(path)) for path in (folder, reference)]
-        for name, what in {
-            "best.safetensors": lambda run: run.best.read_bytes(),
-            "last.safetensors": _state,
-            "epochs.csv": _rows,
-            "results.json": _results,
-        }.items()
+    found, wanted = essence(RunFolder(folder)), essence(RunFolder(reference))
+    return [name for name in wanted if found[name] != wanted[name]]
+
+
+def essence(run: Any) -> dict[str, Any]:
+    """What the files of a run hold, times left out, by their names."""
+    return {
+        "best.safetensors": run.best.read_bytes(),
+        "last.safetensors": _state(run),
+        "epochs.csv": _rows(run),
+        "results.json": _results(run),
     }
-    return [name for name, (found, wanted) in pairs.items() if found != wanted]
 
 
 def _state(run: Any) -> Any:
@@ -73,7 +75,9 @@ def _state(run: Any) -> Any:
 
     saved = checkpoint.load(run.last)
     saved.tensors["epochs"][:, 1] = 0
-    tensors = {name: (str(t.dtype), tuple(t.shape), t.numpy().tobytes()) for name, t in saved.tensors.items()}
+    tensors = {
+        name: (str(t.dtype), tuple(t.shape), t.numpy().tobytes()) for name, t in sorted(saved.tensors.items())
+    }
     header = {key: value for key, value in saved.header.items() if key != "seconds"}
     so_far = {**header["training"]["so_far"], "seconds": 0}
     return tensors, {**header, "training": {**header["training"], "so_far": so_far}}
@@ -345,9 +349,7 @@ def _made(folder: Path) -> Path:
 def main() -> None:
     """Prints a line for each run, and the counts of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "runs", nargs="*", default=[*RUNS], choices=[*RUNS], metavar="RUN", help=", ".join(RUNS)
-    )
+    parser.add_argument("runs", nargs="*", type=_known, default=[*RUNS], metavar="RUN", help=", ".join(RUNS))
     parser.add_argument("--kills", type=int, default=50, help="of each run, at least")
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
@@ -363,6 +365,13 @@ def main() -> None:
             ended += harness.ended
             print(f"{name}: {harness.summary()}; {time.monotonic() - began:.0f} s", flush=True)
     print(f"{total.total()} kills survived, nothing lost: {ended} runs equal bit for bit ({_listed(total)})")
+
+
+def _known(name: str) -> str:
+    """The name of a run. argparse's choices refuse the default of all before 3.12."""
+    if name not in RUNS:
+        raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(RUNS)}")
+    return name
 
 
 def _listed(deaths: Counter[str]) -> str:

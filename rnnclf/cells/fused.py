@@ -28,12 +28,15 @@ threshold_backward = torch.ops.aten.threshold_backward.grad_input
 _MINUS_ONE = torch.tensor(-1.0)
 
 
-class Gradients(NamedTuple):
-    """What comes of a way back: the gradients of the weights, matrices transposed as such products are
-    faster, in the order input_weight (I, G), recurrent_weight (H, G), bias (G), own parameters; and of the
-    inputs (T, B, I), where they were asked for."""
+SHARED = ("input_weight", "recurrent_weight", "bias")
+"""The parameters of every gated cell."""
 
-    weights: list[Tensor]
+
+class Gradients(NamedTuple):
+    """What comes of a way back of a part of a batch: the gradients of the weights in the form in which
+    `summed` takes them, and of the inputs (T, B, I), where they were asked for."""
+
+    weights: Any
     x_TBI: Tensor | None
 
 
@@ -65,6 +68,11 @@ class OverTime:
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
         """What the parts of a batch need of the weights, made once for all."""
         return p
+
+    @classmethod
+    def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
+        """The gradients of SHARED and `own_parameters`, in that order, from those of all parts of a batch."""
+        raise NotImplementedError(f"{cls.__name__} must define summed(cell, p, parts).")
 
     def run(self) -> None:
         """Computes all states."""
@@ -136,6 +144,10 @@ class FusedSteps(OverTime):
         scaled = {"weight_JG": weight_GJ.t(), "scaled_recurrent_weight": p.recurrent_weight * scale_G1}
         return type(p)(**vars(p), **scaled)
 
+    @classmethod
+    def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
+        return [_total(of_one) for of_one in zip(*parts, strict=True)]
+
     def products(self) -> list[Sums]:
         """What U h_{t-1} is added to at each step; after `run_back` the gradients of that."""
         return [Sums(self.z_TBG, slice(None))]
@@ -182,7 +194,7 @@ class FusedSteps(OverTime):
         return self._gradients(inputs)
 
     def _gradients(self, inputs: bool) -> Gradients:
-        """One product over all steps each."""
+        """One product over all steps each; matrices are transposed, as such products are faster."""
         begin = 0 if self.started else 1  # a state of zeros adds nothing
         dz_RG = self.z_TBG.flatten(0, 1)
         dweight_JG = self.x_TBJ.flatten(0, 1).t() @ dz_RG
@@ -202,6 +214,14 @@ class FusedSteps(OverTime):
             else:
                 torch.mm(first(sums[t], n), weight_RH, out=dh_NH)
             carries = True
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum, laid out as weights are."""
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total.t().contiguous() if total.ndim == 2 else total
 
 
 def _beginning_with(start_BH: Tensor, steps: int) -> Tensor:

@@ -92,8 +92,10 @@ class LSTM(GatedCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        # oneDNN has an LSTM of its own, and of no other cell
-        return tuple(sorted(super().engines, key=lambda name: name != "native"))
+        # oneDNN has an LSTM of its own, and of no other cell; machine code is faster until the weights are
+        # larger than the caches
+        first = ("compiled", "native") if self.hidden_size <= 512 else ("native", "compiled")
+        return tuple(sorted(super().engines, key=(*first, "fused", "loop").index))
 
     def native_layer(self) -> str:
         return "lstm"

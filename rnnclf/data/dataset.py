@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+RESIDENT = 2**29  # bytes of prepared data that are kept in memory; more are prepared batch by batch
+
 
 class Batch(NamedTuple):
     """Some sequences: x_BTI float32, y_B int64, and their lengths where they are ragged. What x holds
@@ -63,6 +65,11 @@ class SequenceDataset:
     def input_size(self) -> int:
         return self.preparation.input_size if self.preparation else self.x_SI.shape[1]
 
+    @property
+    def fits(self) -> bool:
+        """Whether all of it, prepared, may be kept in memory."""
+        return int(self.lengths_N.sum()) * self.input_size * 4 <= RESIDENT
+
     @cached_property
     def _whole_NTI(self) -> Tensor | None:
         """x_SI as (N, T, I), where all sequences are whole and lie at multiples of T."""
@@ -100,7 +107,9 @@ class SequenceDataset:
         )
 
     def to(self, device: torch.device) -> SequenceDataset:
-        """The same on a device: all of it where it is ready, else batch by batch."""
+        """The same on a device: all of it where it is ready or would fit, else batch by batch."""
+        if self.preparation is not None and device.type != "cpu" and self.fits:
+            return self.prepared().to(device)
         if self.preparation is not None:
             return replace(self, y_N=self.y_N.to(device), device=device)
         return replace(self, x_SI=self.x_SI.to(device), y_N=self.y_N.to(device), device=device)

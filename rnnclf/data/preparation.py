@@ -41,6 +41,10 @@ class Preparation:
             raise ConfigError("The preparation needs a shift and a scale for each of its channels.")
 
     @property
+    def fills_gaps(self) -> bool:
+        return self.missing in ("mask", "interpolate")
+
+    @property
     def input_size(self) -> int:
         return len(self.channels) * (3 if self.missing == "mask" else 1)
 
@@ -58,7 +62,7 @@ class Preparation:
                 scale_C=tuple(map(float, plain["scale_C"])),
                 interval=float(plain["interval"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
 
     def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
@@ -66,9 +70,11 @@ class Preparation:
         import torch
 
         exact = torch.float64 if x_BTC.dtype == torch.float64 else torch.float32
-        shift_C, scale_C = (x_BTC.new_tensor(v, dtype=exact) for v in (self.shift_C, self.scale_C))
-        x_BTC = ((x_BTC.to(exact) - shift_C) / scale_C).float()
-        if self.missing not in ("mask", "interpolate"):
+        x_BTC = x_BTC.to(exact)
+        if any(self.shift_C):
+            x_BTC = x_BTC - x_BTC.new_tensor(self.shift_C)
+        x_BTC = (x_BTC / x_BTC.new_tensor(self.scale_C)).float()
+        if not self.fills_gaps:
             return x_BTC
         t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
         seen_BTC = ~x_BTC.isnan() & (t_T < lengths_B.unsqueeze(-1)).unsqueeze(-1)

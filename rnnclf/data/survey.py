@@ -16,7 +16,7 @@ from rnnclf.data.cache import remember
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.errors import DataError
 
-CHUNK = 2**22  # values at a time
+CHUNK = 2**18  # values at a time: few enough for the processor's caches
 DIGEST = 16  # bytes: two different sequences have one digest with a chance of 1 in 2¹²⁸
 
 T = TypeVar("T", "Digests", "Moments")

@@ -26,13 +26,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnclf.cells.base import Cell, GatedCell, Parameters
-from rnnclf.cells.fused import Gradients, OverTime
+from rnnclf.cells.fused import SHARED, Gradients, OverTime
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.state import leaves
 from rnnclf.engine.plan import Plan
 from rnnclf.errors import ConfigError
 
-SHARED = ("input_weight", "recurrent_weight", "bias")
 BY_PARTS = ("fused", "compiled")
 """The engines that are in this file."""
 LEAST = 16  # sequences of a part; with fewer, the products of a step are no longer fast
@@ -170,20 +169,13 @@ class _Fused(torch.autograd.Function):
         back = partial(_walk_back, run, parts, inputs, dy, dlast)
         dstates, gradients = zip(*_side_by_side(back, len(parts)), strict=True)
         dx_TBI = _joined([part.x_TBI for part in gradients], 1) if inputs else None
-        summed = [_total(weights) for weights in zip(*(part.weights for part in gradients), strict=True)]
+        with torch.no_grad():
+            summed = run.kind.summed(run.cell, parts[0].p, [part.weights for part in gradients])
         return None, dx_TBI, *summed, *(_joined(d, 0) for d in zip(*dstates, strict=True))
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
-
-
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum, in the order of the parts, laid out as weights are."""
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
-    return total.t().contiguous() if total.ndim == 2 else total
 
 
 def _side_by_side(work: Callable[[int], Result], parts: int) -> list[Result]:

@@ -61,8 +61,8 @@ def unroll(
     """
     plan = Plan(lengths_B, every_step, final_state)
     ragged = lengths_B is not None
-    device, batch = x_TBI.device.type, x_TBI.shape[1]
-    name = choose(module.cell, device, batch, every_step, ragged, bf16) if engine == "auto" else engine
+    device = x_TBI.device.type
+    name = choose(module.cell, device, every_step, ragged, bf16) if engine == "auto" else engine
     if blend is not None:
         name = "loop"
     if name not in module.cell.engines:
@@ -89,28 +89,18 @@ def _rounded(run: Engine, module: CellModule, x_TBI: Tensor, state: Any, plan: P
     return output.to(x_TBI.dtype), last
 
 
-def choose(
-    cell: Cell,
-    device: str,
-    batch: int,
-    every_step: bool = True,
-    ragged: bool = False,
-    bf16: bool = False,
-) -> str:
+def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False, bf16: bool = False) -> str:
     """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
 
     A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted of
     sequences of one length. A convolution whose last output alone is wanted is a weighted sum, which nothing
     beats; on a GPU a few transforms beat many small steps, and so does cuDNN. `ragged` sequences have torch
-    leave oneDNN for a loop of its own; otherwise oneDNN, which lays out the weights once for all steps, is
-    faster than machine code that does so at each, unless a batch has more sequences than the cell units.
+    leave oneDNN for a loop of its own.
     """
     if "fft" in cell.engines and (not every_step or device != "cpu"):
         return "fft"
     if "native" in cell.engines and device != "cpu":
         return "native"
-    if device == "cpu" and not bf16 and "compiled" in cell.engines and (ragged or batch >= cell.hidden_size):
-        return "compiled"
     slow = {"native"} if ragged or bf16 else set()  # few processors have oneDNN's LSTM in bfloat16
     slow |= {"compiled"} if device != "cpu" else set()
     slow |= set(FLOAT32_ONLY) if bf16 else set()

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.hydra_app.setup import register
+from rnnclf.hydra_app.setup import add_own
 
 log = logging.getLogger("rnnclf")
 
@@ -41,7 +41,7 @@ def with_config(body: Callable[[Config, Job], float]) -> Body:
     """A body that is given what Hydra composed as a typed Config."""
 
     def call(composed: DictConfig, job: Job) -> float:
-        register([str(module) for module in composed.plugins])
+        add_own([str(module) for module in composed.plugins])  # this may be another process
         return body(from_composed(composed), job)
 
     return call

@@ -44,13 +44,19 @@ def register(plugins: list[str]) -> None:
         )
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config, provider="rnnclf")
-    own = [*_installed(), *_named(plugins)]
-    for group, name, kind in own:
-        GROUPS[group].add(name, kind)
+    for group, name in add_own(plugins):
         _offer(group, name)
     for group, registry in GROUPS.items():
         for name, kind in registry.items():
             store.store(group=f"schema/{group}", name=name, node=kind, provider="rnnclf")
+
+
+def add_own(plugins: list[str]) -> list[tuple[str, str]]:
+    """Adds installed components and those of `plugins` to the registries; returns their groups and names."""
+    own = [*_installed(), *_named(plugins)]
+    for group, name, kind in own:
+        GROUPS[group].add(name, kind)
+    return [(group, name) for group, name, _ in own]
 
 
 def _offer(group: str, name: str) -> None:

@@ -27,7 +27,7 @@ from rnnclf.optim import Adam
 from rnnclf.options import Options, option
 from rnnclf.stack import Stack
 from rnnclf.workflows.conformance import cell_named
-from rnnclf.workflows.machine import device_in_words, prepare, provenance
+from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
 
 CLASSES = 10
 WARM_UP, LEAST = 3, 5  # steps before the first that counts, and those that count at least
@@ -122,6 +122,7 @@ def bench(words: Sequence[str], settings: Bench, watch: Watch = lambda what: Non
     for cell in cells:
         cell.refuse_size()
     device = prepare(Config(threads=settings.threads, device=settings.device))
+    keep_freed_memory()
     with _memory_errors_in_words():
         watch("the machine's product rate")
         machine = _machine(device, settings.seconds)
@@ -245,7 +246,7 @@ def _measured(
 def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
     """The top layer is asked for its last output only, those below it for all."""
     wanted = {False} if settings.layers == 1 else {False, True}
-    return {choose(cell, device.type, settings.batch, every_step) for every_step in wanted}
+    return {choose(cell, device.type, every_step) for every_step in wanted}
 
 
 def alternated(

@@ -149,6 +149,7 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         data, fingerprint = load(config.dataset, learned)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
+    machine.keep_freed_memory()
     evaluation = evaluate_model(model.to(device), data.to(device))
     other_data = fingerprint != saved.header["fingerprint"]
     recorded = RunFolder(file.parent).read_results() if file.name == "best.safetensors" else {}

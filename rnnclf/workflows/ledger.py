@@ -20,13 +20,13 @@ from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.isolation import Died, in_own_process
-from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of
-from rnnclf.workflows.train import facts_of
+from rnnclf.workflows.runs import RunFolder, facts_of, is_sweep, jobs_of
 
 log = logging.getLogger("rnnclf")
 
 LONGEST = 2**18  # characters of a multirun.yaml; Hydra writes about 10,000
 MOST_PARTS = 50_000  # of its lists and mappings, written out
+LONGEST_WORDS = 10_000  # characters in all: Hydra's grammar takes a minute for a list of some ten thousand
 
 # What is taken over from a sweep's own words when it goes on. Others may run commands (setup, python), and a
 # sweep folder may come from a stranger.
@@ -156,6 +156,10 @@ def _other_words(folder: Path, words: list[str]) -> list[str]:
         raise ConfigError(f"{file} is damaged: it does not say which jobs the sweep has.")
     new = {key_of(word) for word in words}
     old = [*(f"{key}={value}" for key, value in params.items()), *map(str, found)]
+    if sum(map(len, old)) > LONGEST_WORDS:
+        raise ConfigError(
+            f"{file} holds words of more than {LONGEST_WORDS:,} characters: start another sweep."
+        )
     for word in old:
         if "${" in word or word.lstrip("+~").startswith("hydra"):
             raise ConfigError(f"{file} holds {word!r}, which is not taken from a file: start another sweep.")
@@ -166,8 +170,8 @@ def _other_words(folder: Path, words: list[str]) -> list[str]:
 
 def _own_folders(recorded: Any) -> bool:
     sources = _at(recorded, "runtime", "config_sources")
-    providers = {_at(source, "provider") for source in sources} if isinstance(sources, list) else {None}
-    return not providers <= {"hydra", "main", "schema"} and bool(providers)
+    ours = ("hydra", "main", "schema")
+    return not isinstance(sources, list) or any(_at(source, "provider") not in ours for source in sources)
 
 
 def launching(folder: Path, words: list[str]) -> list[str]:

@@ -39,7 +39,6 @@ def prepare(config: Config) -> torch.device:
     threads = AUTO_THREADS if config.threads == "auto" else int(config.threads)
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-    keep_freed_memory()
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # looks for the smallest number once, and would warn if there were none by then
     # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
@@ -76,11 +75,13 @@ def keep_freed_memory() -> None:
 
     glibc hands each back to the system at once and has it cleared, page by page, when it is asked for again:
     most of the time of a step whose tensors are larger than the caches (docs/decisions/0005-memory.md).
+    To be called when the data are read, whose copies are given back here: afterwards they would be kept, too.
     Elsewhere than on glibc nothing is done.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
     libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap like all others
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # which does not shrink
     libc.mallopt(_M_TOP_PAD, 64 * 2**20)  # and grows by this many bytes at once

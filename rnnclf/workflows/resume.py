@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.training import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.evaluate import config_of
-from rnnclf.workflows.runs import RunFolder, read_json
+from rnnclf.workflows.runs import RunFolder, facts_of, read_json
 from rnnclf.workflows.saving import history_of
 from rnnclf.workflows.train import (
     Conclusion,
@@ -33,7 +33,6 @@ from rnnclf.workflows.train import (
     begin,
     build_model,
     carry_out,
-    facts_of,
     recipe,
 )
 
@@ -191,7 +190,7 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data.splits))
     try:
         training.restore(saved.tensors, saved.header["training"])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
     return training
 
@@ -240,6 +239,17 @@ def _at(value: Any, keys: tuple[str, ...]) -> Any:
     return value
 
 
+class _Log(logging.FileHandler):
+    """A log that may fail: of a full disk the checkpoint tells that cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_of(folder: RunFolder) -> Iterator[None]:
     """What is logged goes on in train.log, where nobody else sees to that."""
@@ -249,7 +259,7 @@ def _log_of(folder: RunFolder) -> Iterator[None]:
         yield
         return
     try:
-        handler = logging.FileHandler(target, encoding="utf-8")
+        handler = _Log(target, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"Cannot write {folder.log}: {error.strerror}.") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
+from rnnclf.interruption import asked_to_end
+
+MOST_ROWS = 200_000  # of a table that is read whole: a run has one for each epoch
+
+if TYPE_CHECKING:
+    from rnnclf.config import Config
 
 
 @dataclass(frozen=True)
@@ -118,11 +125,14 @@ class RunFolder:
         try:
             yield status
         except BaseException as error:
+            end = asked_to_end(error) or error
             status |= {
-                "state": "failed" if isinstance(error, Exception) else "interrupted",
-                "error": _reason(error),
+                "state": "failed" if isinstance(end, Exception) else "interrupted",
+                "error": _reason(end),
             }
-            raise
+            if end is error:
+                raise
+            raise end from None
         else:
             status["state"] = "done"
         finally:
@@ -172,6 +182,12 @@ def jobs_of(sweep: Path) -> list[RunFolder]:
     return [RunFolder(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
+def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
+    first checkpoint."""
+    return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
+
+
 def checkpoints_in(path: Path) -> list[Path]:
     """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
 
@@ -205,14 +221,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table by its header; none where the file is missing or damaged."""
+    """The rows of a table by its header; none where the file is missing, damaged, or longer than any run."""
     try:
-        return [
+        table = csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
+        rows = [
             {key: value for key, value in row.items() if key is not None and isinstance(value, str)}
-            for row in csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
+            for row in itertools.islice(table, MOST_ROWS + 1)
         ]
     except (OSError, ValueError, csv.Error):
         return []
+    return rows if len(rows) <= MOST_ROWS else []
 
 
 SCORE = {"accuracy": float, "correct": int, "total": int, "interval95": (float, float)}

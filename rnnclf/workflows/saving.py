@@ -89,9 +89,14 @@ class Saver:
 
     def end_if_asked(self) -> None:
         """Saves and ends where a signal waits."""
+        if self.waiting.signal is not None:
+            self.save()
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Ends where a signal waits and all is saved already."""
         if self.waiting.signal is None:
             return
-        self.save()
         epoch, batches = self.training.epoch, self.training.so_far.batches
         place = f"in epoch {epoch + 1} after batch {batches}" if batches else f"after epoch {epoch}"
         self.say(f"Saved {place}. Go on with: rnnclf resume {self.folder.path}")
@@ -162,7 +167,7 @@ def history_of(saved: checkpoint.Checkpoint) -> History:
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         extended = [{key: int(one[key]) for key in ("at", "from", "to")} for one in header["extended"]]
         return History(results, best, weights if best else {}, extended, float(header["seconds"]))
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
 
 

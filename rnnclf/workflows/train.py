@@ -21,7 +21,7 @@ from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.training import BatchProgress, EpochResult, Recipe, Rollback, Training, evaluate, fit
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
-from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.runs import RunFolder, facts_of
 from rnnclf.workflows.saving import History, Saver, row
 
 log = logging.getLogger("rnnclf")
@@ -123,12 +123,6 @@ def train(
     return report
 
 
-def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
-    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
-    first checkpoint."""
-    return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
-
-
 def begin(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, Any]) -> Report:
     """Trains from the first step."""
     started = time.perf_counter()
@@ -161,6 +155,7 @@ class Data:
             log.info("%s", sentence)
         if config.graph and splits.train.ragged:
             raise ConfigError("graph=true needs sequences of one length: leave it out.")
+        machine.keep_freed_memory()
         return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
 
     @property
@@ -242,16 +237,19 @@ def carry_out(run: Run, watch: Watcher) -> Report:
             log.info("%s", row(result))
             watch.epoch(result, is_best)
             saver.end_if_asked()
-    return _concluded(run)
+        return _concluded(run, saver)
 
 
-def _concluded(run: Run) -> Report:
+def _concluded(run: Run, saver: Saver) -> Report:
     """The results: every split scored with the weights of the best epoch."""
     trained = time.perf_counter()
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
     model.load_state_dict(history.best_weights)
-    scores = {name: evaluate(model, part).score for name, part in run.data.parts.items()}
+    scores = {}
+    for name, part in run.data.parts.items():
+        scores[name] = evaluate(model, part).score
+        saver.stop_if_asked()
     earlier = history.seconds
     results = {
         **_description(run.config, model),

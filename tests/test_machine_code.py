@@ -1,0 +1,93 @@
+"""The products of the compiled engine: equal to NumPy's at every size, and nothing written beside them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnclf.cells import machine_code
+
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
+SIZES = st.integers(1, 40)
+GUARD = 7.0
+
+
+def of_width(width: int, folder: Path):
+    """The module as it is on a processor with vectors of so many bytes."""
+    source = Path(machine_code.__file__).read_text()
+    path = folder / f"vectors_of_{width}.py"
+    path.write_text(source.replace("VECTOR = _vector()", f"VECTOR = {width}"))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert width == module.VECTOR
+    return module
+
+
+@pytest.fixture(scope="module", params=[None, 16, 64])
+def code(request, tmp_path_factory):
+    if request.param is None:
+        return machine_code
+    return of_width(request.param, tmp_path_factory.mktemp("widths"))
+
+
+def packed(code, b_KG):
+    weights = np.zeros(len(b_KG) * code.whole(b_KG.shape[1], b_KG.itemsize), b_KG.dtype)
+    code.pack(weights, len(b_KG), 0, 0, code.whole(b_KG.shape[1], b_KG.itemsize), b_KG.T)
+    return weights
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=60, deadline=None)
+@given(n=SIZES, k=SIZES, g=SIZES, add=st.sampled_from([0, 1]), data=st.data())
+def test_a_product_equals_that_of_numpy_and_writes_nothing_else(code, dtype, n, k, g, add, data):
+    rng = np.random.default_rng(n * 10_000 + k * 100 + g)
+    skip = data.draw(st.integers(0, k))
+    a_NK, b_KG = rng.normal(size=(n, k)).astype(dtype), rng.normal(size=(k, g)).astype(dtype)
+    wide = code.whole(g, b_KG.itemsize)
+    place = np.full((n + 2, wide + 3), GUARD, dtype)
+    c_NG = place[1:-1, 1 : wide + 1]
+    c_NG[:] = start = rng.normal(size=c_NG.shape).astype(dtype)
+    code.product(a_NK, packed(code, b_KG), c_NG, add, skip)
+    expected = a_NK[:, skip:].astype(np.float64) @ b_KG[skip:] + (start[:, :g] if add else 0)
+    np.testing.assert_allclose(c_NG[:, :g], expected, rtol=0, atol=TOLERANCE[dtype] * (1 + np.sqrt(k)))
+    assert (c_NG[:, g:] == (start[:, g:] if add else 0)).all()
+    c_NG[:] = GUARD
+    assert (place == GUARD).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=60, deadline=None)
+@given(r=st.integers(1, 200), k=SIZES, g=SIZES)
+def test_a_product_over_rows_equals_that_of_numpy_and_writes_nothing_else(code, dtype, r, k, g):
+    rng = np.random.default_rng(r * 10_000 + k * 100 + g)
+    wide = code.whole(g, np.dtype(dtype).itemsize)
+    a_RK, b_RG = rng.normal(size=(r, k + 5)).astype(dtype), rng.normal(size=(r, wide + 1)).astype(dtype)
+    place = np.full((k + 2, wide + 3), GUARD, dtype)
+    c_KG = place[1:-1, 1 : wide + 1]
+    c_KG[:] = start = rng.normal(size=c_KG.shape).astype(dtype)
+    code.product_over_rows(a_RK[:, 5:], b_RG[:, :wide], c_KG)
+    expected = a_RK[:, 5:].T.astype(np.float64) @ b_RG[:, :wide] + start
+    np.testing.assert_allclose(c_KG, expected, rtol=0, atol=TOLERANCE[dtype] * (1 + np.sqrt(r)))
+    c_KG[:] = GUARD
+    assert (place == GUARD).all()
+
+
+def test_a_product_keeps_what_is_not_a_number(code):
+    a_NK, b_KG = np.full((3, 2), np.nan, np.float32), np.ones((2, 4), np.float32)
+    c_NG = np.zeros((3, code.whole(4, 4)), np.float32)
+    code.product(a_NK, packed(code, b_KG), c_NG, 0, 0)
+    assert np.isnan(c_NG).all()
+
+
+@pytest.mark.parametrize("numbers", [1, 150, 255, 256, 257, 4096])
+def test_rows_are_whole_vectors_and_never_a_kib_apart(code, numbers):
+    row = code.row_of(numbers, 4)
+    assert row >= numbers
+    assert row * 4 % code.VECTOR == 0
+    assert row * 4 % 1024
