@@ -394,7 +394,7 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
         (
             "lstm",
             {"engine": "scan"},
-            "engine=scan cannot run cell=lstm, only native or compiled or fused or loop can",
+            "engine=scan cannot run cell=lstm, only compiled or native or fused or loop can",
         ),
         ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single weights"),
