@@ -535,7 +535,8 @@ def _through_mixture(z_G: Any, before_P: Any, dh_P: Any) -> None:
     for k in range(wide):
         candidate, r, u, own = z_G[k], z_G[wide + k], z_G[2 * wide + k], z_G[3 * wide + k]
         kept = dh_P[k] * u
-        dn = (dh_P[k] - kept) * (1 - candidate * candidate)
+        through = dh_P[k] - kept
+        dn = through - through * candidate * candidate  # not 1 - …: a whole number would make it float64
         z_G[2 * wide + k] = dh_P[k] * (before_P[k] - candidate) * (u - u * u)
         z_G[k] = dn
         z_G[wide + k] = dn * own * (r - r * r)
