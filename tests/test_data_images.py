@@ -751,6 +751,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
         (zipped({"a": b"1" * 1001}), "member a, has 1,001 bytes: this is no published file"),
         (zipped({"a": b"123456789"}).replace(b"a", b"b", 1), "member a, cannot be read"),
     ],
+    ids=["empty", "cut", "other", "outside", "large", "renamed"],  # archives hold the time of day
 )
 def test_a_zip_archive_without_the_member_is_refused(content, words, tmp_path, monkeypatch):
     monkeypatch.setattr("rnnclf.data.images.archives.LARGEST", 1000)
@@ -780,6 +781,7 @@ def linked() -> bytes:
         (packed_tar({"a": bytes(1001)}), "member a, has 1,001 bytes: this is no published file"),
         (linked(), "has no member a"),
     ],
+    ids=["empty", "no archive", "cut", "other", "outside", "large", "link"],
 )
 def test_a_tar_archive_without_the_member_is_refused(content, words, tmp_path, monkeypatch):
     monkeypatch.setattr("rnnclf.data.images.archives.LARGEST", 1000)
