@@ -281,15 +281,14 @@ def _sigmoid(x: Any) -> Any:
 
 def whole(numbers: int, itemsize: int) -> int:
     """So many numbers and what is missing to whole vectors."""
-    lanes = VECTOR // itemsize
-    return (numbers + lanes - 1) // lanes * lanes
+    return -(-numbers // lanes(itemsize)) * lanes(itemsize)
 
 
 def row_of(numbers: int, itemsize: int) -> int:
     """The length of rows that hold so many numbers. Rows that are a multiple of a KiB apart would meet in the
     same few places of the nearest cache."""
     row = whole(numbers, itemsize)
-    return row if row * itemsize % 1024 else row + VECTOR // itemsize
+    return row if row * itemsize % 1024 else row + lanes(itemsize)
 
 
 @jit
