@@ -110,7 +110,7 @@ class Config(Stack):
     diagnose: bool = option(False, "after each epoch, measure gradients by time step: diagnosis.csv")
     seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
     graph: bool = option(
-        False, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it (not measured yet)"
+        True, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it where that can be"
     )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)

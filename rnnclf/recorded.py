@@ -51,7 +51,7 @@ class RecordedStep:
             self.replay, self.row = _record(self._made_by(step))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"This step cannot be recorded: leave graph=true out. ({reason})") from error
+            raise ConfigError(f"This step cannot be recorded: use graph=false. ({reason})") from error
 
     def _made_by(self, step: Step) -> Callable[[], Tensor]:
         return lambda: step(self.batch)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnclf.cells import CELLS
-from rnnclf.engine import choose, unroll
+from rnnclf.engine import choose, engines_on, unroll
 from rnnclf.engine import scan as scan_module
 from rnnclf.engine.fft import convolve, fast_length, weighted_sum
 from rnnclf.engine.plan import Plan
@@ -180,3 +180,8 @@ def test_an_engine_that_cannot_run_the_cell_is_refused():
     module = CELLS["sru"](hidden_size=2, peephole=True).build(1)
     with pytest.raises(ValueError, match="engine must be one of loop for this cell, got 'scan'"):
         unroll(module, torch.zeros(3, 1, 1), engine="scan")
+
+
+def test_what_needs_a_cpu_is_not_among_the_engines_of_a_gpu():
+    assert engines_on("cpu", CELLS["gru"]()) == CELLS["gru"]().engines
+    assert set(CELLS["gru"]().engines) - set(engines_on("cuda", CELLS["gru"]())) == {"compiled"}

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from rnnclf import checkpoint
+from rnnclf import checkpoint, training
 from rnnclf.config import Config
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
@@ -84,24 +84,28 @@ def test_float32_is_float32_and_tf32_is_tf32(monkeypatch):
         assert float32_products() == ["ieee"] * 3
 
 
-def test_tf32_and_graphs_are_refused_where_there_is_no_gpu_for_them(cli):
-    for word, message in [
-        ("precision=tf32", "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"),
-        ("graph=true", "graph=true needs device=cuda, got cpu: leave it out."),
-    ]:
-        done = cli("train", *SMALL, "device=cpu", word)
-        assert done.exit_code == 2
-        assert message in " ".join(done.stderr.split())
+def test_tf32_is_refused_where_there_is_no_gpu_for_it(cli):
+    message = "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"
+    done = cli("train", *SMALL, "device=cpu", "precision=tf32")
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_graphs_are_left_out_where_there_is_no_gpu_for_them(tmp_path, monkeypatch):
+    config = load_config([*SMALL, "device=cpu"])
+    assert config.graph
+    monkeypatch.setattr(training, "RecordedStep", None)
+    train(config, RunFolder(tmp_path))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_what_only_a_gpu_knows_is_left_out_where_a_checkpoint_is_used_without_one(tmp_path):
     train(load_config(SMALL), RunFolder(tmp_path))
     saved = checkpoint.load(tmp_path / "best.safetensors")
-    header = {**saved.header, "config": {**saved.header["config"], "precision": "tf32", "graph": True}}
+    header = {**saved.header, "config": {**saved.header["config"], "precision": "tf32"}}
     checkpoint.save(tmp_path / "best.safetensors", header, saved.tensors)
     config = config_of(checkpoint.load(tmp_path / "best.safetensors"))
-    assert (config.precision, config.graph) == ("float32", False)
+    assert config.precision == "float32"
     (result,) = evaluate([tmp_path / "best.safetensors"], [])
     assert result.recorded_correct == result.evaluation.score.correct
 

@@ -592,16 +592,3 @@ def test_zoneout_acts_on_both_parts_of_the_state_and_on_the_output():
         expected.append(state.h)
     features_BH = features_of(model, x_TBI.transpose(0, 1))
     torch.testing.assert_close(features_BH, expected[-1])
-
-
-# Devices
-
-
-@pytest.mark.parametrize("name", ["basic", "lstm", "mingru", "s4d"])
-def test_gpu_gives_the_logits_of_the_cpu(name):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU here")
-    model, x_BTI = classifier(name, layers=2, bidirectional=True), random_input()
-    expected_BK = model(x_BTI, torch.tensor(LENGTHS))
-    found_BK = model.cuda()(x_BTI.cuda(), torch.tensor(LENGTHS).cuda())
-    torch.testing.assert_close(found_BK.cpu(), expected_BK)

@@ -634,7 +634,7 @@ def test_what_cannot_be_recorded_is_said(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(recorded, "_record", record)
-    with pytest.raises(ConfigError, match=r"leave graph=true out. \(operation not permitted .* capturing\)"):
+    with pytest.raises(ConfigError, match=r"use graph=false. \(operation not permitted .* capturing\)"):
         trained(Training(classifier(), recipe(graph=True)))
 
 

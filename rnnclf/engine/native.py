@@ -24,6 +24,8 @@ def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[T
     start = cell.initial_state(x_TBI[0]) if state is None else state
     layer = getattr(torch, cell.native_layer())
     weights = [p.input_weight, p.recurrent_weight, p.bias, _recurrent_bias(p)]
+    if x_TBI.device.type == "cuda":
+        weights = _in_one_block(weights)
     settings = (weights, True, 1, 0.0, module.training, False)
     hx = [leaf.unsqueeze(0) for leaf in leaves(start)]
     if plan.lengths_B is None:
@@ -42,6 +44,14 @@ def _recurrent_bias(p: Parameters) -> Tensor:
     if not hasattr(p, "candidate_bias"):
         return bias_G
     return torch.cat((bias_G[: -len(p.candidate_bias)], p.candidate_bias))
+
+
+def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
+    """The weights one behind the other in memory, as cuDNN wants them: otherwise it lays them out itself, and
+    torch warns."""
+    block = torch.cat([weight.flatten() for weight in weights])
+    parts = torch.split(block, [weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _of_ragged(layer: Any, x_TBI: Tensor, hx: list[Tensor], settings: Any, lengths_B: Tensor) -> list[Tensor]:

@@ -102,6 +102,10 @@ def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = Fals
     if "native" in cell.engines and device != "cpu":
         return "native"
     slow = {"native"} if ragged or bf16 else set()  # few processors have oneDNN's LSTM in bfloat16
-    slow |= {"compiled"} if device != "cpu" else set()
     slow |= set(FLOAT32_ONLY) if bf16 else set()
-    return next(name for name in cell.engines if name not in slow)
+    return next(name for name in engines_on(device, cell) if name not in slow)
+
+
+def engines_on(device: str, cell: Cell) -> tuple[str, ...]:
+    """A cell's engines that run on a device."""
+    return tuple(name for name in cell.engines if device == "cpu" or name != "compiled")

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
-from rnnclf.engine import choose
+from rnnclf.engine import choose, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Adam
@@ -205,7 +205,7 @@ def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candid
     """The cell with each of its engines, then torch's own layer where there is one."""
     models: dict[str, nn.Module] = {
         engine: SequenceClassifier(cell, settings.inputs, CLASSES, settings.stack(engine))
-        for engine in cell.engines
+        for engine in engines_on(device.type, cell)
     }
     if cell.name in TORCH_LAYERS:
         models["torch"] = TorchClassifier(TORCH_LAYERS[cell.name], settings)

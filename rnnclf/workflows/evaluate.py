@@ -196,7 +196,6 @@ def config_of(saved: checkpoint.Checkpoint) -> Config:
         config.device = "auto"  # likewise
     if config.precision == "tf32" and not machine.knows_tf32(machine.devices()[0]):
         config.precision = "float32"  # likewise, and not less exact
-    config.graph = config.graph and "cuda" in machine.devices()  # likewise
     return config
 
 

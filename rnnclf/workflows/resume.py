@@ -187,7 +187,7 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
     with torch.device("meta"):
         checkpoint.fill(build_model(config, *data.shape), saved)  # raises where the shapes do not fit
     torch.manual_seed(config.seed)
-    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data.splits))
+    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
     try:
         training.restore(saved.tensors, saved.header["training"])
     except (ValueError, KeyError, OverflowError) as error:

@@ -12,7 +12,6 @@ import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, Splits
-from rnnclf.errors import ConfigError
 from rnnclf.files import write_json
 from rnnclf.interruption import put_off
 from rnnclf.metrics import Score
@@ -130,7 +129,7 @@ def begin(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, A
     write_json(folder.provenance, machine.provenance(data.device, data.splits.fingerprint))
     config = sized(config, *data.shape)
     torch.manual_seed(config.seed)
-    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data.splits))
+    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
     return carry_out(Run(config, folder, data, training, History(), status, started), watch)
 
 
@@ -147,14 +146,10 @@ class Data:
     def of(cls, config: Config, watch: Watcher) -> Data:
         """Reads the data. Raises DataError or ConfigError."""
         device = machine.prepare(config)
-        if config.graph and device.type != "cuda":
-            raise ConfigError(f"graph=true needs device=cuda, got {device.type}: leave it out.")
         config.augment.refuse_what_does_not_fit(config.dataset.layout())
         splits = config.dataset.load(progress=watch.reading)
         for sentence in (*splits.notes, *splits.warnings):
             log.info("%s", sentence)
-        if config.graph and splits.train.ragged:
-            raise ConfigError("graph=true needs sequences of one length: leave it out.")
         machine.keep_freed_memory()
         return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
 
@@ -281,8 +276,9 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
     }
 
 
-def recipe(config: Config, splits: Splits) -> Recipe:
-    preparation = splits.learned.preparation
+def recipe(config: Config, data: Data) -> Recipe:
+    preparation = data.splits.learned.preparation
+    balanced = _balanced_weights(data.splits.train) if config.class_weights == "balanced" else None
     return Recipe(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -290,7 +286,7 @@ def recipe(config: Config, splits: Splits) -> Recipe:
         schedule=config.schedule,
         clip=config.clip,
         label_smoothing=config.label_smoothing,
-        class_weights=_balanced_weights(splits.train) if config.class_weights == "balanced" else None,
+        class_weights=balanced,
         focal=config.focal,
         sampling=config.sampling,
         augment=config.augment,
@@ -298,7 +294,7 @@ def recipe(config: Config, splits: Splits) -> Recipe:
         values=len(preparation.channels) if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
-        graph=config.graph,
+        graph=config.graph and config.cell.recordable and data.device.type == "cuda",
     )
 
 
