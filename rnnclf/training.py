@@ -510,16 +510,17 @@ class _Epoch:
         so_far.learning_rate = _set_rate(training, step, self.steps)
         batch = self.batch(number)
         if judged:
-            self.rows[self.unseen] = _stepped(training, batch, self.judge(number, batch))
+            found = _stepped(training, batch, self.judge(number, batch))
+            self._account(self.indices[number], [one.item() for one in found])
         else:
             self.rows[self.unseen] = self._way_of(batch)(batch)
-        self.unseen += 1
+            self.unseen += 1
         so_far.batches += 1
 
     def _way_of(self, batch: Batch) -> Callable[[Batch], Tensor]:
         """How to make the step of a batch: recorded, where it is wanted and all like it are of one size."""
         training = self.training
-        make = partial(_stepped, training)
+        make = partial(_row_of_step, training)
         alike = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
         if not (training.recipe.graph and alike):
             return make
@@ -537,12 +538,16 @@ class _Epoch:
             self._once_more()
             return
         seen = self.indices[so_far.batches - self.unseen : so_far.batches]
-        for indices_B, (loss, _, right) in zip(seen, rows, strict=True):
-            so_far.seen += len(indices_B)
-            so_far.correct += int(right)
-            so_far.loss_sum += loss * len(indices_B)
+        for indices_B, row in zip(seen, rows, strict=True):
+            self._account(indices_B, row)
         self.unseen = 0
         self._remember()
+
+    def _account(self, indices_B: Tensor, row: list[float]) -> None:
+        so_far, (loss, _, right) = self.training.so_far, row
+        so_far.seen += len(indices_B)
+        so_far.correct += int(right)
+        so_far.loss_sum += loss * len(indices_B)
 
     def _cannot_be(self, row: list[float]) -> bool:
         loss, norm, _ = row
@@ -559,9 +564,12 @@ class _Epoch:
         self.training.go_back(self.before)
         for number in range(self.training.so_far.batches, end):
             self._step(number, judged=True)
-            self.look()
         self.every = every
         self._remember()
+
+
+Found = tuple[Tensor, Tensor, Tensor]
+"""Scalars: the loss of a batch, the norm of its gradients, the number of right answers."""
 
 
 def _between_looks(device: torch.device) -> int:
@@ -569,8 +577,8 @@ def _between_looks(device: torch.device) -> int:
     return 1 if device.type == "cpu" else LOOK_EVERY
 
 
-def _differentiate(training: Training, batch: Batch, judge: _Judge | None = None) -> Tensor:
-    """What a batch has come to, (3,): its loss, the norm of its gradients, the number of right answers.
+def _differentiate(training: Training, batch: Batch, judge: _Judge | None = None) -> Found:
+    """What a batch has come to: its loss, the norm of its gradients, the number of right answers.
 
     Leaves the gradients, clipped, for the optimizer. With a judge it waits for the numbers, and raises
     Divergence where there is no going on from them.
@@ -591,14 +599,20 @@ def _differentiate(training: Training, batch: Batch, judge: _Judge | None = None
     if recipe.clip is not None:
         torch._foreach_mul_(gradients, (recipe.clip / (norm + 1e-6)).clamp(max=1.0))
     right = (logits_BK.detach().argmax(dim=-1) == batch.y_B).sum()
-    return torch.stack((loss.detach(), norm, right.to(norm.dtype)))
+    return loss.detach(), norm, right
 
 
-def _stepped(training: Training, batch: Batch, judge: _Judge | None = None) -> Tensor:
+def _stepped(training: Training, batch: Batch, judge: _Judge | None = None) -> Found:
     """A step; returns what `_differentiate` does."""
-    row = _differentiate(training, batch, judge)
+    found = _differentiate(training, batch, judge)
     training.torch_optimizer.step()
-    return row
+    return found
+
+
+def _row_of_step(training: Training, batch: Batch) -> Tensor:
+    """A step without looking; what it found, (3,)."""
+    loss, norm, right = _stepped(training, batch)
+    return torch.stack((loss, norm, right.to(norm.dtype)))
 
 
 def _set_rate(training: Training, step: int, total: int) -> float:

@@ -79,13 +79,18 @@ class SequenceDataset:
         return self.x_SI.view(-1, t, self.x_SI.shape[1])
 
     @cached_property
+    def _row_N(self) -> Tensor:
+        """The places of the sequences in `_whole_NTI`."""
+        return self.starts_N // self.steps
+
+    @cached_property
     def _place_N(self) -> Tensor | None:
-        """The places of the sequences in `_whole_NTI`, beside it, if batches have but to be picked there."""
+        """The same beside the sequences, if batches have but to be picked there."""
         if self._whole_NTI is None or self.preparation is not None:
             return None
         if self.device is not None and self.device.type != self.x_SI.device.type:
             return None
-        return (self.starts_N // self.steps).to(self.x_SI.device)
+        return self._row_N.to(self.x_SI.device)
 
     def at_hand(self, batches: list[Tensor]) -> list[Tensor]:
         """The same batches, for `batch`: where nothing of them passes through the CPU, on the device, brought
@@ -143,9 +148,12 @@ class SequenceDataset:
         if self._whole_NTI is not None and self._place_N is not None:
             indices_B = indices_B.to(self._place_N.device)
             return Batch(self._whole_NTI.index_select(0, self._place_N[indices_B]), self.y_N[indices_B], None)
-        starts_B, lengths_B = self.starts_N[indices_B], self.lengths_N[indices_B]
-        x = self._cut(starts_B, lengths_B, self.x_SI, self._whole_NTI)
-        times = None if self.times_S is None else self._cut(starts_B, lengths_B, self.times_S)
+        lengths_B = self.lengths_N[indices_B]
+        if self._whole_NTI is not None:
+            x = self._whole_NTI.index_select(0, self._row_N[indices_B].to(self.x_SI.device))
+        else:
+            x = self._cut(indices_B, self.x_SI)
+        times = None if self.times_S is None else self._cut(indices_B, self.times_S)
         if self.preparation is not None:
             x = self.preparation(x, lengths_B, times)
         target = self.device or x.device
@@ -153,13 +161,11 @@ class SequenceDataset:
         y_B = self.y_N[indices_B.to(self.y_N.device)]
         return Batch(x.to(target), y_B, None if whole else lengths_B.to(target))
 
-    @staticmethod
-    def _cut(starts_B: Tensor, lengths_B: Tensor, parts_S: Tensor, whole_NT: Tensor | None = None) -> Tensor:
+    def _cut(self, indices_B: Tensor, parts_S: Tensor) -> Tensor:
         """(B, T, …) of (S, …): after its end, a sequence's last step is repeated."""
         import torch
 
-        if whole_NT is not None:
-            return whole_NT.index_select(0, (starts_B // whole_NT.shape[1]).to(whole_NT.device))
+        starts_B, lengths_B = self.starts_N[indices_B], self.lengths_N[indices_B]
         t_T = torch.arange(int(lengths_B.max()))
         places_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
         return parts_S[places_BT.to(parts_S.device)]
