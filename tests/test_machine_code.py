@@ -37,8 +37,12 @@ def code(request, tmp_path_factory):
 
 
 def packed(code, b_KG):
-    weights = np.zeros(len(b_KG) * code.whole(b_KG.shape[1], b_KG.itemsize), b_KG.dtype)
-    code.pack(weights, len(b_KG), 0, 0, code.whole(b_KG.shape[1], b_KG.itemsize), b_KG.T)
+    (rows, columns), size = b_KG.shape, b_KG.itemsize
+    wide = code.whole(columns, size)
+    weights = np.zeros(rows * wide, b_KG.dtype)
+    block = np.array([[0, 0, size, columns * size, columns, rows, 0, 0, 0]])
+    place = np.array([[weights.ctypes.data, rows, wide]])
+    code.lay_out(block, np.array([b_KG.ctypes.data]), place, size, b_KG.dtype.type(0))
     return weights
 
 
@@ -70,9 +74,8 @@ def test_a_product_over_rows_equals_that_of_numpy_and_writes_nothing_else(code, 
     a_RK, b_RG = rng.normal(size=(r, k + 5)).astype(dtype), rng.normal(size=(r, wide + 1)).astype(dtype)
     place = np.full((k + 2, wide + 3), GUARD, dtype)
     c_KG = place[1:-1, 1 : wide + 1]
-    c_KG[:] = start = rng.normal(size=c_KG.shape).astype(dtype)
     code.product_over_rows(a_RK[:, 5:], b_RG[:, :wide], c_KG)
-    expected = a_RK[:, 5:].T.astype(np.float64) @ b_RG[:, :wide] + start
+    expected = a_RK[:, 5:].T.astype(np.float64) @ b_RG[:, :wide]
     np.testing.assert_allclose(c_KG, expected, rtol=0, atol=TOLERANCE[dtype] * (1 + np.sqrt(r)))
     c_KG[:] = GUARD
     assert (place == GUARD).all()

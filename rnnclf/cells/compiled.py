@@ -20,44 +20,7 @@ from rnnclf.cells.fused import SHARED, Gradients, OverTime
 if TYPE_CHECKING:
     from rnnclf.cells.base import Parameters
 
-Arrays = Mapping[str, Any]
-"""Parameters, or their gradients, by name."""
-
-
-class Block(NamedTuple):
-    """Where in a matrix the rows of one gate of one parameter lie, transposed."""
-
-    row: int
-    column: int
-    parameter: str
-    gate: int
-
-    def of(self, arrays: Arrays, hidden: int) -> Any:
-        """Those rows (H, …)."""
-        rows = arrays[self.parameter][self.gate * hidden : (self.gate + 1) * hidden]
-        return rows[:, None] if rows.ndim == 1 else rows
-
-
-class Matrix(NamedTuple):
-    """A matrix (rows, columns) of blocks with zeros between them, with which operands are multiplied."""
-
-    rows: int
-    columns: int
-    blocks: Sequence[Block]
-
-    def packed(self, arrays: Arrays, hidden: int) -> Any:
-        """As compiled products want it."""
-        dtype = arrays["bias"].dtype
-        columns = machine_code.whole(self.columns, dtype.itemsize)
-        weights = np.zeros(self.rows * columns, dtype)
-        for block in self.blocks:
-            machine_code.pack(weights, self.rows, block.row, block.column, columns, block.of(arrays, hidden))
-        return weights
-
-    def add_to(self, gradients: Arrays, sums_KG: Any, hidden: int) -> None:
-        """Adds the gradient of the matrix to those of what it is made of."""
-        for block in self.blocks:
-            machine_code.add_block(block.of(gradients, hidden), block.row, block.column, sums_KG)
+_NUMBERS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 class Sizes(NamedTuple):
@@ -79,13 +42,84 @@ class Sizes(NamedTuple):
         """A state, a one, the inputs."""
         return self.wide + 1 + self.inputs
 
-    def forward(self, gates: Sequence[int]) -> Matrix:
-        """From operands to the sums of these gates, beside each other."""
-        blocks = []
-        for place, gate in enumerate(gates):
-            rows = {"recurrent_weight": 0, "bias": self.wide, "input_weight": self.wide + 1}
-            blocks += [Block(row, place * self.wide, name, gate) for name, row in rows.items()]
-        return Matrix(self.operands, len(gates) * self.wide, blocks)
+
+class Block(NamedTuple):
+    """Where in a matrix the rows of one gate of one parameter lie: transposed, or `upright`, as they are."""
+
+    row: int
+    column: int
+    parameter: str
+    gate: int
+    upright: bool = False
+
+
+class Matrix(NamedTuple):
+    """A matrix (rows, columns) of blocks with zeros between them, with which numbers are multiplied."""
+
+    rows: int
+    columns: int
+    blocks: Sequence[Block]
+
+
+def ahead(sizes: Sizes, gates: Sequence[int]) -> Matrix:
+    """From operands to the sums of these gates, beside each other."""
+    blocks = []
+    for place, gate in enumerate(gates):
+        rows = {"recurrent_weight": 0, "bias": sizes.wide, "input_weight": sizes.wide + 1}
+        blocks += [Block(row, place * sizes.wide, name, gate) for name, row in rows.items()]
+    return Matrix(sizes.operands, len(gates) * sizes.wide, blocks)
+
+
+def back(sizes: Sizes, parameter: str, columns: int, gates: Sequence[int]) -> Matrix:
+    """From gradients of the sums of these gates, beside each other, to those of what a parameter was
+    multiplied with."""
+    blocks = [Block(place * sizes.wide, 0, parameter, gate, True) for place, gate in enumerate(gates)]
+    return Matrix(len(gates) * sizes.wide, columns, blocks)
+
+
+class Layout:
+    """Where parameters lie in matrices, by name, and the ways there and back."""
+
+    def __init__(self, sizes: Sizes, matrices: Mapping[str, Matrix], parameters: Sequence[str]) -> None:
+        self.matrices, self.parameters = matrices, parameters
+        self.sizes = [(m.rows, machine_code.whole(m.columns, sizes.itemsize)) for m in matrices.values()]
+        widths = {"input_weight": sizes.inputs, "recurrent_weight": sizes.hidden}
+        rows = []
+        for number, matrix in enumerate(matrices.values()):
+            for block in matrix.blocks:
+                width = widths.get(block.parameter, 1)
+                steps, counts = (width * sizes.itemsize, sizes.itemsize), (sizes.hidden, width)
+                begin = block.gate * sizes.hidden * steps[0]
+                if block.upright:
+                    steps, counts = steps[::-1], counts[::-1]
+                parameter = parameters.index(block.parameter)
+                rows.append([parameter, begin, *steps, *counts, number, block.row, block.column])
+        self.rows_N9 = np.array(rows)
+
+    def packed(self, p: Parameters) -> dict[str, Any]:
+        """The matrices as compiled products want them."""
+        weights = [getattr(p, name).detach().contiguous() for name in self.parameters]
+        dtype = _NUMBERS[weights[0].dtype]
+        made = [np.zeros(rows * columns, dtype) for rows, columns in self.sizes]
+        places = np.array([(m.ctypes.data, *size) for m, size in zip(made, self.sizes, strict=True)])
+        machine_code.lay_out(self.rows_N9, _addresses(weights), places, dtype.itemsize, dtype.type(0))
+        return dict(zip(self.matrices, made, strict=True))
+
+    def gradients(self, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
+        """Of the parameters, from those of the matrices (K, G) of all parts of a batch, the first of which
+        become the sums over all."""
+        found = [torch.empty(getattr(p, name).shape, dtype=p.bias.dtype) for name in self.parameters]
+        for sums_KG, *others in zip(*parts, strict=True):
+            for other_KG in others:
+                sums_KG += other_KG
+        places = np.array([(sums_KG.ctypes.data, sums_KG.strides[0]) for sums_KG in parts[0]])
+        dtype = _NUMBERS[p.bias.dtype]
+        machine_code.take_back(self.rows_N9, _addresses(found), places, dtype.itemsize, dtype.type(0))
+        return found
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    return np.array([tensor.data_ptr() for tensor in tensors])
 
 
 class Compiled(OverTime):
@@ -96,57 +130,44 @@ class Compiled(OverTime):
 
     def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
         super().__init__(cell, p, x_TBI, state, *how)
-        self.steps, self.batch, _ = x_TBI.shape
+        self.steps, self.batch, inputs = x_TBI.shape
         self.running_T = np.full(self.steps, self.batch) if self.running is None else np.array(self.running)
-        self.sizes = sizes = Sizes.of(p)
-        row = machine_code.row_of(sizes.operands, sizes.itemsize)
-        self.a_SBK = self.beginning_with(state[0], row)
+        self.sizes, self.dtype = Sizes.of(p), _NUMBERS[x_TBI.dtype]
+        self.a_SBK = self.of_steps(self.steps + 1, self.sizes.operands)
         """The operands of all steps, which hold the states."""
-        self.a_SBK[:, :, sizes.wide] = 1
-        self.a_SBK[:-1, :, sizes.wide + 1 : sizes.operands] = x_TBI.numpy()
+        x_steps = *(step * self.sizes.itemsize for step in x_TBI.stride()), inputs
+        self.given = self.a_SBK, x_TBI.data_ptr(), x_steps, *(part.contiguous().numpy() for part in state)
+
+    @classmethod
+    def matrices(cls, sizes: Sizes) -> dict[str, Matrix]:
+        """What operands are multiplied with on the way forward."""
+        return {"forward": ahead(sizes, cls.gates)}
 
     @classmethod
     @cache
-    def matrices(cls, sizes: Sizes) -> Mapping[str, Matrix]:
-        """What operands are multiplied with on the way forward."""
-        return {"forward": sizes.forward(cls.gates)}
+    def layouts(cls, sizes: Sizes) -> tuple[Layout, Layout]:
+        """Of `matrices`, and of these and `back`, between state and state, together."""
+        matrices, parameters = cls.matrices(sizes), (*SHARED, *cls.own_parameters)
+        through = back(sizes, "recurrent_weight", sizes.hidden, sorted(cls.gates))
+        return Layout(sizes, matrices, parameters), Layout(sizes, matrices | {"back": through}, parameters)
 
     @classmethod
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """Also, laid out for compiled products, `matrices`, and `back`, those between state and state."""
-        sizes = Sizes.of(p)
-        arrays = {name: weight.detach().numpy() for name, weight in vars(p).items()}
-        packed = {name: made.packed(arrays, sizes.hidden) for name, made in cls.matrices(sizes).items()}
-        back = through(sizes, arrays["recurrent_weight"], sorted(cls.gates))
-        return type(p)(**vars(p), arrays=arrays, back=back, **packed)
+        """Also `matrices` and `back`, laid out for compiled products."""
+        return type(p)(**vars(p), **cls.layouts(Sizes.of(p))[1].packed(p))
 
     @classmethod
     def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
         """parts: of each the gradients of `matrices`, in their order."""
-        names, sizes = (*SHARED, *cls.own_parameters), Sizes.of(p)
-        gradients = {name: torch.zeros_like(getattr(p, name)) for name in names}
-        arrays = {name: gradient.numpy() for name, gradient in gradients.items()}
-        for sums in parts:
-            for matrix, sums_KG in zip(cls.matrices(sizes).values(), sums, strict=True):
-                matrix.add_to(arrays, sums_KG, sizes.hidden)
-        return list(gradients.values())
+        return cls.layouts(Sizes.of(p))[0].gradients(p, parts)
 
-    def beginning_with(self, start_BH: Tensor, row: int) -> Any:
-        """Place for the states (S, B, row), of which the first is there already, with zeros behind it."""
-        hidden, wide = self.sizes.hidden, self.sizes.wide
-        states_SBP = np.empty((self.steps + 1, self.batch, row), start_BH.numpy().dtype)
-        states_SBP[0, :, :hidden] = start_BH.numpy()
-        states_SBP[0, :, hidden:wide] = 0
-        return states_SBP
-
-    def of_all_steps(self, width: int) -> Any:
-        """Place for so many numbers and more of each step of each sequence."""
-        row = machine_code.row_of(width, self.sizes.itemsize)
-        return np.empty((self.steps, self.batch, row), self.a_SBK.dtype)
+    def of_steps(self, steps: int, width: int) -> Any:
+        """Place for so many numbers and more of each sequence at each step."""
+        return np.empty((steps, self.batch, machine_code.row_of(width, self.sizes.itemsize)), self.dtype)
 
     def widened(self, d_BH: Tensor) -> Any:
         """(B, P): zeros behind."""
-        d_BP = np.zeros((self.batch, self.sizes.wide), self.a_SBK.dtype)
+        d_BP = np.zeros((self.batch, self.sizes.wide), self.dtype)
         d_BP[:, : self.sizes.hidden] = d_BH.numpy()
         return d_BP
 
@@ -159,37 +180,28 @@ class Compiled(OverTime):
         for d_BH, found_BH in zip(dstates, self.states_in(*found), strict=True):
             d_BH.copy_(found_BH)
 
-    def over_rows(self, operands: slice, dz_TBG: Any, columns: slice) -> Any:
-        """The gradient of a matrix: the product of these operands and these gradients, over all steps."""
-        a_RK, dz_RG = below(self.a_SBK[:-1])[:, operands], below(dz_TBG)[:, columns]
-        sums_KG = np.zeros((a_RK.shape[1], dz_RG.shape[1]), a_RK.dtype)
-        machine_code.product_over_rows(a_RK, dz_RG, sums_KG)
-        return sums_KG
+    def sums(self) -> list[Any]:
+        """Place for the gradients of `matrices`."""
+        return [
+            np.empty((matrix.rows, machine_code.whole(matrix.columns, self.sizes.itemsize)), self.dtype)
+            for matrix in self.layouts(self.sizes)[0].matrices.values()
+        ]
 
     def of_inputs(self, dz_TBG: Any) -> Tensor:
         """The gradients of the inputs, from those of the sums."""
-        weights = through(self.sizes, self.p.arrays["input_weight"], self.gates)
-        inputs, dz_RG = self.sizes.inputs, below(dz_TBG)[:, : len(self.gates) * self.sizes.wide]
-        columns = machine_code.whole(inputs, self.sizes.itemsize)
+        sizes, name = self.sizes, "input_weight"
+        weights = _inward(sizes, self.gates).packed(self.p)[name]
+        dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : len(self.gates) * sizes.wide]
+        columns = machine_code.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
         machine_code.product(dz_RG, weights, dx_RI[:, :columns], 0, 0)
-        return torch.from_numpy(dx_RI)[:, :inputs].view(self.steps, self.batch, inputs)
+        return torch.from_numpy(dx_RI)[:, : sizes.inputs].view(self.steps, self.batch, sizes.inputs)
 
 
-def through(sizes: Sizes, weight_GK: Any, gates: Sequence[int]) -> Any:
-    """The weights of these gates, from gradients of their sums, which lie beside each other, to those of what
-    the weights were multiplied with; as compiled products want them."""
-    rows, columns = len(gates) * sizes.wide, machine_code.whole(weight_GK.shape[1], sizes.itemsize)
-    weights = np.zeros(rows * columns, weight_GK.dtype)
-    for place, gate in enumerate(gates):
-        block_KH = weight_GK[gate * sizes.hidden : (gate + 1) * sizes.hidden].T
-        machine_code.pack(weights, rows, place * sizes.wide, 0, columns, block_KH)
-    return weights
-
-
-def below(a_TBN: Any) -> Any:
-    """All steps of all sequences below each other."""
-    return a_TBN.reshape(-1, a_TBN.shape[-1])
+@cache
+def _inward(sizes: Sizes, gates: tuple[int, ...]) -> Layout:
+    name = "input_weight"
+    return Layout(sizes, {name: back(sizes, name, sizes.inputs, gates)}, (name,))
 
 
 def _array(dy_TBH: Tensor | None, like_BP: Any) -> Any:
@@ -205,42 +217,36 @@ class CompiledBasic(Compiled):
         self.relu = cell.nonlinearity == "relu"
 
     def run(self) -> None:
-        sums_BP = np.empty((self.batch, self.sizes.wide), self.a_SBK.dtype)
+        sums_BP = np.empty((self.batch, self.sizes.wide), self.dtype)
         how = self.p.forward, self.running_T, self.started, self.relu
-        machine_code.basic(self.a_SBK, self.sizes.operands, sums_BP, *how)
+        machine_code.basic(*self.given, sums_BP, *how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        dh_BP = self.widened(dstates[0])
-        da_TBP = self.of_all_steps(self.sizes.wide)
+        dh_BP, sums = self.widened(dstates[0]), self.sums()
+        da_TBP = self.of_steps(self.steps, self.sizes.wide)
         how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
-        machine_code.basic_back(self.a_SBK, da_TBP, *how, dh_BP)
+        machine_code.basic_back(self.a_SBK, da_TBP, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
-        weights = [self.over_rows(slice(self.sizes.operands), da_TBP, slice(self.sizes.wide))]
-        return Gradients(weights, self.of_inputs(da_TBP) if inputs else None)
+        return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
 
 
 class CompiledLSTM(Compiled):
     gates = (0, 1, 2, 3)
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
-        self.c_SBP = self.beginning_with(state[1], self.sizes.wide)
-        self.gates_TBG = self.of_all_steps(4 * self.sizes.wide)
-
     def run(self) -> None:
+        self.c_SBP = np.empty((self.steps + 1, self.batch, self.sizes.wide), self.dtype)
+        self.gates_TBG = self.of_steps(self.steps, 4 * self.sizes.wide)
         how = self.p.forward, self.running_T, self.started
-        machine_code.lstm(self.a_SBK, self.sizes.operands, self.c_SBP, self.gates_TBG, *how)
+        machine_code.lstm(*self.given, self.c_SBP, self.gates_TBG, *how)
         self.states_SBH = self.states_in(self.a_SBK, self.c_SBP)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        dh_BP, dc_BP = map(self.widened, dstates)
+        (dh_BP, dc_BP), sums = map(self.widened, dstates), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.lstm_back(self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP)
+        machine_code.lstm_back(self.a_SBK, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums)
         self.give(dstates, dh_BP, dc_BP)
-        sizes = self.sizes
-        weights = [self.over_rows(slice(sizes.operands), self.gates_TBG, slice(4 * sizes.wide))]
-        return Gradients(weights, self.of_inputs(self.gates_TBG) if inputs else None)
+        return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
 
 
 class CompiledGRU(Compiled):
@@ -249,37 +255,26 @@ class CompiledGRU(Compiled):
     own_parameters = ("candidate_bias",)
     gates = (2, 0, 1)
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
-        self.z_TBG = self.of_all_steps(4 * self.sizes.wide)
-
     @classmethod
-    @cache
-    def matrices(cls, sizes: Sizes) -> Mapping[str, Matrix]:
+    def matrices(cls, sizes: Sizes) -> dict[str, Matrix]:
         wide = sizes.wide
         of_input = [Block(0, 0, "bias", 2), Block(1, 0, "input_weight", 2)]
         of_state = [Block(0, 0, "recurrent_weight", 2), Block(wide, 0, "candidate_bias", 0)]
         return {
-            "of_gates": sizes.forward((0, 1)),
+            "of_gates": ahead(sizes, (0, 1)),
             "of_input": Matrix(1 + sizes.inputs, wide, of_input),
             "of_state": Matrix(wide + 1, wide, of_state),
         }
 
     def run(self) -> None:
-        sizes, p = self.sizes, self.p
-        weights, how = (p.of_gates, p.of_input, p.of_state), (self.running_T, self.started)
-        machine_code.gru(self.a_SBK, sizes.operands, sizes.wide, self.z_TBG, *weights, *how)
+        self.z_TBG, p = self.of_steps(self.steps, 4 * self.sizes.wide), self.p
+        how = p.of_gates, p.of_input, p.of_state, self.running_T, self.started
+        machine_code.gru(*self.given, self.sizes.wide, self.z_TBG, *how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        dh_BP = self.widened(dstates[0])
+        dh_BP, sums = self.widened(dstates[0]), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.gru_back(self.a_SBK, self.z_TBG, *how, dh_BP)
+        machine_code.gru_back(self.a_SBK, self.z_TBG, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
-        wide, operands = self.sizes.wide, self.sizes.operands
-        weights = [
-            self.over_rows(slice(operands), self.z_TBG, slice(wide, 3 * wide)),
-            self.over_rows(slice(wide, operands), self.z_TBG, slice(wide)),
-            self.over_rows(slice(wide + 1), self.z_TBG, slice(3 * wide, 4 * wide)),
-        ]
-        return Gradients(weights, self.of_inputs(self.z_TBG) if inputs else None)
+        return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)

@@ -186,7 +186,7 @@ def product(a_NK: Any, weights: Any, c_NG: Any, add: int, skip: int) -> None:
 
 @jit
 def product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
-    """C += Aᵀ · B, some rows after the others, so that both stay in the near caches."""
+    """C = Aᵀ · B, some rows after the others, so that both stay in the near caches."""
     zero, size = c_KG.dtype.type(0), c_KG.itemsize
     a, b, c = _address(a_RK), _address(b_RG), _address(c_KG)
     a_row, b_row, c_row = a_RK.strides[0], b_RG.strides[0], c_KG.strides[0]
@@ -196,32 +196,76 @@ def product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
         n = min(block, len(a_RK) - row)
         for column in range(0, columns, pair):
             _column_of_tiles(
-                1, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
+                row > 0, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
                 b + row * b_row + column, b_row, n, c + column, c_row,
             )  # fmt: skip
 
 
-@jit
-def pack(weights: Any, rows: int, row: int, column: int, columns: int, block_GK: Any) -> None:
-    """Lays a block of a matrix B (rows, columns), transposed, from (row, column) on, where `product` looks
-    for it: the rows of each PAIR of vectors together, one behind the other, then those of the next."""
-    pair = PAIR * VECTOR // weights.itemsize
-    for g in range(len(block_GK)):
-        block_K = block_GK[g]
-        first = (column + g) // pair * pair
-        width = min(pair, columns - first)
-        place = first * rows + row * width + column + g - first
-        for k in range(len(block_K)):
-            weights[place + k * width] = block_K[k]
+@intrinsic  # type: ignore[untyped-decorator]
+def _load(context: Any, address: Any, like: Any) -> Any:
+    """The number at an address, of the type of another one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(signature.return_type)
+        return builder.load(builder.inttoptr(arguments[0], kind.as_pointer()))
+
+    return like(types.intp, like), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _store(context: Any, address: Any, number: Any) -> Any:
+    """Puts a number at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], builder.inttoptr(arguments[0], arguments[1].type.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, number), generate
+
+
+# A row of a layout says where a block of a parameter (G, K) lies in a matrix, transposed: the number of the
+# parameter; where in it the block begins, its steps from row to row and from column to column, in bytes;
+# G and K; the number of the matrix, and its row and column where the block begins.
 
 
 @jit
-def add_block(block_GK: Any, row: int, column: int, sums_KG: Any) -> None:
-    """Adds to a block what `product_over_rows` has summed where `pack` would lay the block."""
-    for g in range(len(block_GK)):
-        block_K = block_GK[g]
-        for k in range(len(block_K)):
-            block_K[k] += sums_KG[row + k, column + g]
+def lay_out(layout_N9: Any, parameters: Any, matrices_M3: Any, size: int, zero: Any) -> None:
+    """Lays blocks where `product` looks for them: of a matrix, the rows of each PAIR of vectors together, one
+    behind the other, then those of the next.
+
+    parameters: addresses. matrices: of each its address, rows, columns. size: bytes of a number like `zero`.
+    """
+    pair = PAIR * VECTOR // size
+    for block in layout_N9:
+        rows, columns = matrices_M3[block[6], 1], matrices_M3[block[6], 2]
+        source = parameters[block[0]] + block[1]
+        begin, end = block[8], block[8] + block[4]
+        for first in range(begin // pair * pair, end, pair):
+            width = min(pair, columns - first)
+            there = matrices_M3[block[6], 0] + first * rows * size
+            for k in range(block[5]):
+                place = there + (block[7] + k) * width * size
+                for g in range(max(first, begin), min(first + width, end)):
+                    number = _load(source + (g - begin) * block[2] + k * block[3], zero)
+                    _store(place + (g - first) * size, number)
+
+
+@jit
+def take_back(layout_N9: Any, parameters: Any, sums_M2: Any, size: int, zero: Any) -> None:
+    """Puts what `product_over_rows` has summed where the blocks came from.
+
+    parameters: addresses of their gradients. sums: of each matrix its address and its step from row to row.
+    """
+    few = 64 // size  # columns whose numbers lie in one line of a cache
+    for block in layout_N9:
+        step = sums_M2[block[6], 1]
+        source = sums_M2[block[6], 0] + block[7] * step + block[8] * size
+        place = parameters[block[0]] + block[1]
+        for first in range(0, block[4], few):
+            for k in range(block[5]):
+                for g in range(first, min(first + few, block[4])):
+                    number = _load(source + k * step + g * size, zero)
+                    _store(place + k * block[3] + g * block[2], number)
 
 
 # The numbers of a step
@@ -292,6 +336,39 @@ def row_of(numbers: int, itemsize: int) -> int:
 
 
 @jit
+def _start(states_SBP: Any, wide: int, start_BH: Any) -> None:
+    """The first states, with zeros behind."""
+    hidden = start_BH.shape[1]
+    for row in range(len(start_BH)):
+        for k in range(hidden):
+            states_SBP[0, row, k] = start_BH[row, k]
+        for k in range(hidden, wide):
+            states_SBP[0, row, k] = 0
+
+
+@jit
+def _begin(a_SBK: Any, wide: int, start_BH: Any, x: int, x_steps: Any) -> None:
+    """Fills in the first states, and of all steps the ones and the inputs: x is the address of these, the
+    steps are those from time to time, sequence to sequence and feature to feature, in bytes."""
+    zero, one = a_SBK.dtype.type(0), a_SBK.dtype.type(1)
+    _start(a_SBK, wide, start_BH)
+    for t in range(len(a_SBK) - 1):
+        for row in range(a_SBK.shape[1]):
+            a_K, there = a_SBK[t, row], x + t * x_steps[0] + row * x_steps[1]
+            a_K[wide] = one
+            for i in range(x_steps[3]):
+                a_K[wide + 1 + i] = _load(there + i * x_steps[2], zero)
+
+
+@jit
+def _over_rows(a_SBK: Any, first: int, last: int, z_TBG: Any, begin: int, end: int, sums_KG: Any) -> None:
+    """The sums over all steps of all sequences: of these operands and these gradients."""
+    a_RK = a_SBK[:-1].reshape(-1, a_SBK.shape[2])
+    z_RG = z_TBG.reshape(-1, z_TBG.shape[2])
+    product_over_rows(a_RK[:, first:last], z_RG[:, begin:end], sums_KG)
+
+
+@jit
 def _hold(states_SBP: Any, t: int, n: int, wide: int) -> None:
     """After step t, the states of the sequences that have ended are those before it."""
     for row in range(n, states_SBP.shape[1]):
@@ -321,10 +398,20 @@ def _add(dy_TBH: Any, t: int, dh_BP: Any) -> None:
 
 @jit
 def basic(
-    a_SBK: Any, operands: int, sums_BP: Any, weights: Any, running_T: Any, started: bool, relu: bool
+    a_SBK: Any,
+    x: int,
+    x_steps: Any,
+    start_BH: Any,
+    sums_BP: Any,
+    weights: Any,
+    running_T: Any,
+    started: bool,
+    relu: bool,
 ) -> None:
-    """Fills in the states."""
+    """Fills in the operands, which hold the states."""
     wide, zero = sums_BP.shape[1], a_SBK.dtype.type(0)
+    operands = wide + 1 + x_steps[3]
+    _begin(a_SBK, wide, start_BH, x, x_steps)
     for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
@@ -349,8 +436,10 @@ def basic_back(
     relu: bool,
     dy_TBH: Any,
     dh_BP: Any,
+    sums_KG: Any,
 ) -> None:
-    """Fills in the gradients of the sums; those of the last state become those of the first."""
+    """Fills in the gradients of the sums, and those of the weights; those of the last state become those of
+    the first."""
     wide, zero = dh_BP.shape[1], dh_BP.dtype.type(0)
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
@@ -365,6 +454,7 @@ def basic_back(
         _clear(da_TBP, t, n)
         if t > 0 or started:
             product(da_TBP[t, :n, :wide], weights, dh_BP[:n, :wide], 0, 0)
+    _over_rows(a_SBK, 0, len(sums_KG), da_TBP, 0, wide, sums_KG)
 
 
 # lstm: gates i, f, g, o
@@ -372,10 +462,22 @@ def basic_back(
 
 @jit
 def lstm(
-    a_SBK: Any, operands: int, c_SBP: Any, gates_TBG: Any, weights: Any, running_T: Any, started: bool
+    a_SBK: Any,
+    x: int,
+    x_steps: Any,
+    start_BH: Any,
+    start_c_BH: Any,
+    c_SBP: Any,
+    gates_TBG: Any,
+    weights: Any,
+    running_T: Any,
+    started: bool,
 ) -> None:
-    """Fills in the states h and c, and the gates."""
+    """Fills in the operands, which hold the states h, the states c, and the gates."""
     wide = c_SBP.shape[2]
+    operands = wide + 1 + x_steps[3]
+    _begin(a_SBK, wide, start_BH, x, x_steps)
+    _start(c_SBP, wide, start_c_BH)
     for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
@@ -418,6 +520,7 @@ def _new_output(o_P: Any, c_P: Any, h_P: Any) -> None:
 
 @jit
 def lstm_back(
+    a_SBK: Any,
     c_SBP: Any,
     gates_TBG: Any,
     weights: Any,
@@ -426,8 +529,10 @@ def lstm_back(
     dy_TBH: Any,
     dh_BP: Any,
     dc_BP: Any,
+    sums_KG: Any,
 ) -> None:
-    """The gates become the gradients of their sums; those of the last states become those of the first."""
+    """The gates become the gradients of their sums, and those of the weights are filled in; those of the last
+    states become those of the first."""
     wide = dh_BP.shape[1]
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
@@ -439,6 +544,7 @@ def lstm_back(
         _clear(gates_TBG, t, n)
         if t > 0 or started:
             product(gates_TBG[t, :n, : 4 * wide], weights, dh_BP[:n, :wide], 0, 0)
+    _over_rows(a_SBK, 0, len(sums_KG), gates_TBG, 0, 4 * wide, sums_KG)
 
 
 @jit
@@ -467,7 +573,9 @@ def _through_cell(gates_G: Any, before_P: Any, dc_P: Any) -> None:
 @jit
 def gru(
     a_SBK: Any,
-    operands: int,
+    x: int,
+    x_steps: Any,
+    start_BH: Any,
     wide: int,
     z_TBG: Any,
     gate_weights: Any,
@@ -476,11 +584,13 @@ def gru(
     running_T: Any,
     started: bool,
 ) -> None:
-    """Fills in the states and the columns above.
+    """Fills in the operands, which hold the states, and the columns above.
 
     gate_weights (K, 2 P) are those of r and u; input_weights (1 + I, P) and state_weights (P + 1, P) those of
     the candidate, each with its bias.
     """
+    operands = wide + 1 + x_steps[3]
+    _begin(a_SBK, wide, start_BH, x, x_steps)
     for t in range(len(running_T)):
         n = running_T[t]
         skip = 0 if t > 0 or started else wide
@@ -510,9 +620,19 @@ def _mixed(z_G: Any, wide: int, before_P: Any, h_P: Any) -> None:
 
 @jit
 def gru_back(
-    a_SBK: Any, z_TBG: Any, weights: Any, running_T: Any, started: bool, dy_TBH: Any, dh_BP: Any
+    a_SBK: Any,
+    z_TBG: Any,
+    weights: Any,
+    running_T: Any,
+    started: bool,
+    dy_TBH: Any,
+    dh_BP: Any,
+    of_gates_KG: Any,
+    of_input_KG: Any,
+    of_state_KG: Any,
 ) -> None:
-    """The columns become their gradients; those of the last state become those of the first.
+    """The columns become their gradients, and those of the weights of the way forward are filled in; those of
+    the last state become those of the first.
 
     weights (3 P, P) are those between state and state, of r, u and n.
     """
@@ -525,6 +645,9 @@ def gru_back(
         _clear(z_TBG, t, n)
         if t > 0 or started:
             product(z_TBG[t, :n, wide : 4 * wide], weights, dh_BP[:n, :wide], 1, 0)
+    _over_rows(a_SBK, 0, len(of_gates_KG), z_TBG, wide, 3 * wide, of_gates_KG)
+    _over_rows(a_SBK, wide, len(of_gates_KG), z_TBG, 0, wide, of_input_KG)
+    _over_rows(a_SBK, 0, wide + 1, z_TBG, 3 * wide, 4 * wide, of_state_KG)
 
 
 @jit
