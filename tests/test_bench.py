@@ -22,8 +22,8 @@ from rnnclf.engine import ENGINES
 from rnnclf.errors import ConfigError
 from rnnclf.workflows import bench as module
 from rnnclf.workflows.bench import (
-    LEAST,
     TORCH_LAYERS,
+    TURN,
     WARM_UP,
     Bench,
     Benchmark,
@@ -191,8 +191,9 @@ def test_a_step_that_fails_gives_stderr_back(capfd):
 def test_steps_take_turns_equally_often():
     calls: list[str] = []
     durations = alternated([lambda: calls.append("a"), lambda: calls.append("b")], 1e-9, CPU)
-    assert calls == ["a", "b"] * (WARM_UP + LEAST)
-    assert [len(own) for own in durations] == [LEAST, LEAST]
+    turn = WARM_UP + TURN
+    assert "".join(calls) == "ab" + "a" * turn + "b" * turn
+    assert [len(own) for own in durations] == [TURN, TURN]
 
 
 def test_steps_go_on_for_as_long_as_was_asked():
@@ -200,8 +201,8 @@ def test_steps_go_on_for_as_long_as_was_asked():
         torch.randn(20_000)
 
     (durations,) = alternated([spin], 0.05, CPU)
-    assert len(durations) > LEAST
-    assert sum(durations[:-1]) < 0.05 <= sum(durations)
+    assert len(durations) % TURN == 0
+    assert sum(durations[:-TURN]) < 0.05 <= sum(durations)
 
 
 @pytest.mark.parametrize("name", TORCH_LAYERS)

@@ -30,7 +30,8 @@ from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
 
 CLASSES = 10
-WARM_UP, LEAST = 3, 5  # steps before the first that counts, and those that count at least
+WARM_UP, TURN = 2, 5  # steps of a turn: first those that do not count, then those that do
+REST = 0.02  # seconds before a turn, in which threads fall asleep
 PRODUCT = (4096, 1024, 1024)  # rows, inner, columns: large enough to show what the machine can do
 
 TORCH_LAYERS: dict[str, Callable[..., nn.Module]] = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -253,20 +254,28 @@ def alternated(
     steps: Sequence[Callable[[], object]], seconds: float, device: torch.device
 ) -> list[list[float]]:
     """The durations of each step in seconds. They take turns, equally often, so that whatever else the
-    machine does hits all alike; together they get `seconds` each."""
-    for _ in range(WARM_UP):
-        for step in steps:
-            step()
-    _wait(device)
+    machine does hits all alike; together they get `seconds` each.
+
+    A turn is some steps, of which the first do not count, after a rest: in training a step follows one of its
+    own kind. The threads of one engine wait busily for a while for more work, on the cores of the next.
+    """
+    for step in steps:
+        step()
     durations: list[list[float]] = [[] for _ in steps]
     spent = 0.0
-    while len(durations[0]) < LEAST or spent < seconds * len(steps):
+    while not durations[0] or spent < seconds * len(steps):
         for step, own in zip(steps, durations, strict=True):
-            started = time.perf_counter()
-            step()
             _wait(device)
-            own.append(time.perf_counter() - started)
-            spent += own[-1]
+            time.sleep(REST)
+            for _ in range(WARM_UP):
+                step()
+            for _ in range(TURN):
+                _wait(device)
+                started = time.perf_counter()
+                step()
+                _wait(device)
+                own.append(time.perf_counter() - started)
+                spent += own[-1]
     return durations
 
 
