@@ -81,6 +81,17 @@ def test_a_product_over_rows_equals_that_of_numpy_and_writes_nothing_else(code, 
     assert (place == GUARD).all()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("r", [1, 79, 80, 81, 160, 201])
+def test_a_product_of_many_rows_is_that_of_all_of_them(code, dtype, r):
+    rng = np.random.default_rng(r)
+    a_RK, b_KG = rng.normal(size=(r, 9)).astype(dtype), rng.normal(size=(7, 21)).astype(dtype)
+    whole, many = (np.full((r, code.whole(21, b_KG.itemsize)), GUARD, dtype) for _ in range(2))
+    code.product(a_RK[:, 1:8], packed(code, b_KG), whole, 0, 0)
+    code.product_of_many(a_RK[:, 1:8], packed(code, b_KG), many)
+    np.testing.assert_array_equal(many, whole)
+
+
 def test_a_product_keeps_what_is_not_a_number(code):
     a_NK, b_KG = np.full((3, 2), np.nan, np.float32), np.ones((2, 4), np.float32)
     c_NG = np.zeros((3, code.whole(4, 4)), np.float32)

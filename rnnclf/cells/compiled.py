@@ -20,7 +20,10 @@ from rnnclf.cells.fused import SHARED, Gradients, OverTime
 if TYPE_CHECKING:
     from rnnclf.cells.base import Parameters
 
-_NUMBERS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_NUMBERS: Mapping[torch.dtype, Any] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
 
 
 class Sizes(NamedTuple):
@@ -136,7 +139,12 @@ class Compiled(OverTime):
         self.a_SBK = self.of_steps(self.steps + 1, self.sizes.operands)
         """The operands of all steps, which hold the states."""
         x_steps = *(step * self.sizes.itemsize for step in x_TBI.stride()), inputs
-        self.given = self.a_SBK, x_TBI.data_ptr(), x_steps, *(part.contiguous().numpy() for part in state)
+        self.given: Any = (
+            self.a_SBK,
+            x_TBI.data_ptr(),
+            x_steps,
+            *(part.contiguous().numpy() for part in state),
+        )
 
     @classmethod
     def matrices(cls, sizes: Sizes) -> dict[str, Matrix]:
@@ -194,7 +202,7 @@ class Compiled(OverTime):
         dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : len(self.gates) * sizes.wide]
         columns = machine_code.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
-        machine_code.product(dz_RG, weights, dx_RI[:, :columns], 0, 0)
+        machine_code.product_of_many(dz_RG, weights, dx_RI)
         return torch.from_numpy(dx_RI)[:, : sizes.inputs].view(self.steps, self.batch, sizes.inputs)
 
 
@@ -218,8 +226,8 @@ class CompiledBasic(Compiled):
 
     def run(self) -> None:
         sums_BP = np.empty((self.batch, self.sizes.wide), self.dtype)
-        how = self.p.forward, self.running_T, self.started, self.relu
-        machine_code.basic(*self.given, sums_BP, *how)
+        how = *self.given, sums_BP, self.p.forward, self.running_T, self.started, self.relu
+        machine_code.basic(*how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
@@ -237,8 +245,8 @@ class CompiledLSTM(Compiled):
     def run(self) -> None:
         self.c_SBP = np.empty((self.steps + 1, self.batch, self.sizes.wide), self.dtype)
         self.gates_TBG = self.of_steps(self.steps, 4 * self.sizes.wide)
-        how = self.p.forward, self.running_T, self.started
-        machine_code.lstm(*self.given, self.c_SBP, self.gates_TBG, *how)
+        how = *self.given, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
+        machine_code.lstm(*how)
         self.states_SBH = self.states_in(self.a_SBK, self.c_SBP)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
@@ -268,8 +276,9 @@ class CompiledGRU(Compiled):
 
     def run(self) -> None:
         self.z_TBG, p = self.of_steps(self.steps, 4 * self.sizes.wide), self.p
-        how = p.of_gates, p.of_input, p.of_state, self.running_T, self.started
-        machine_code.gru(*self.given, self.sizes.wide, self.z_TBG, *how)
+        weights = p.of_gates, p.of_input, p.of_state
+        how = *self.given, self.sizes.wide, self.z_TBG, *weights, self.running_T, self.started
+        machine_code.gru(*how)
         self.states_SBH = self.states_in(self.a_SBK)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:

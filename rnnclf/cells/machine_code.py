@@ -56,8 +56,8 @@ def _vector() -> int:
 
 VECTOR = _vector()
 BLOCK, LARGE_BLOCK, LARGE = 80, 320, 2 * 2**20
-"""Rows of a product over all rows that are taken at a time; more where its result has more bytes than caches
-hold, as each time all of it is read and written. Measured."""
+"""Rows of what has many that are taken at a time; of sums over rows more, where the result has more bytes
+than caches hold, as each time all of it is read and written. Measured."""
 ROWS, PAIR = (12 if VECTOR == 64 else 6), 2
 """A tile of a product: so many rows and vectors beside each other are summed in registers, which leaves
 enough of the 16 (of 512 bits 32) for what is multiplied."""
@@ -182,6 +182,14 @@ def product(a_NK: Any, weights: Any, c_NG: Any, add: int, skip: int) -> None:
             add, zero, width == pair, a + skip * size, a_NK.strides[0], size, len(a_NK),
             b + column * rows + skip * width, width, rows - skip, c + column, c_NG.strides[0],
         )  # fmt: skip
+
+
+@jit
+def product_of_many(a_RK: Any, weights: Any, c_RG: Any) -> None:
+    """C = A · B for many rows, some after the others, so that they stay in the near caches while the columns
+    of B pass by."""
+    for row in range(0, len(a_RK), BLOCK):
+        product(a_RK[row : row + BLOCK], weights, c_RG[row : row + BLOCK], 0, 0)
 
 
 @jit
