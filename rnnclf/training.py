@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,12 @@ from rnnclf.errors import DivergedError
 from rnnclf.guards import Divergence, Losses, behind, not_finite_in
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
-from rnnclf.optim import Optimizer, Schedule
+from rnnclf.optim import Optimizer, Schedule, make_step
+from rnnclf.plain import Loss, suits
 from rnnclf.recorded import RecordedStep, make_recordable
+
+if TYPE_CHECKING:
+    from rnnclf.compiled_step import CompiledSteps
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
 
@@ -388,7 +392,7 @@ def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
     with training.model.cores(training.recipe.batch_size, train.ragged):
         epoch = _Epoch(training, train)
         batch = epoch.batch(0)
-        _differentiate(training, batch, epoch.judge(0, batch))
+        _differentiate(training, batch, epoch.judge(0, lambda: batch))
     training.go_back(before)
 
 
@@ -427,6 +431,7 @@ def _train(training: Training, train: SequenceDataset, after_batch: Callable[[in
         epoch.run(after_batch)
     finally:
         training._look = lambda: None
+        epoch.close()
     so_far = training.so_far
     if training.recipe.last_batch:  # scored once more, with the weights that it has just changed
         return evaluate(training.model, train.subset(epoch.indices[-1])).score
@@ -441,13 +446,14 @@ class _Judge:
     number: int
     of: int
     indices_B: Tensor
-    batch: Batch
+    batch: Callable[[], Batch]
     ignorance: float
 
     def see_loss(self, loss: float) -> None:
         model = self.training.model
         if not math.isfinite(loss):
-            in_data = not_finite_in(self.batch.x_BTI, self.batch.lengths_B, self.indices_B)
+            batch = self.batch()
+            in_data = not_finite_in(batch.x_BTI, batch.lengths_B, self.indices_B)
             raise self._divergence(f"The loss became {loss}", in_data or behind(model), bool(in_data))
         if self.training.losses.spiked(loss, self.ignorance):
             raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", behind(model))
@@ -484,6 +490,11 @@ class _Epoch:
         self.rows = torch.zeros(self.every, 3, dtype=weight.dtype, device=weight.device)
         self.unseen = 0
         self.before: Snapshot | None = None
+        self.compiled = compiled_steps(training.model, recipe, train) if self.every == 1 else None
+
+    def close(self) -> None:
+        if self.compiled is not None:
+            self.compiled.close()
 
     def run(self, after_batch: Callable[[int], None]) -> None:
         """Makes the steps that are left. Raises Divergence."""
@@ -501,21 +512,33 @@ class _Epoch:
         changed = recipe.augment(batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values)
         return Batch(changed[0], batch.y_B, changed[1])
 
-    def judge(self, number: int, batch: Batch) -> _Judge:
+    def judge(self, number: int, batch: Callable[[], Batch]) -> _Judge:
         return _Judge(self.training, number, len(self.indices), self.indices[number], batch, self.ignorance)
 
     def _step(self, number: int, judged: bool) -> None:
         training, so_far = self.training, self.training.so_far
         step = training.epoch * len(self.indices) + number
         so_far.learning_rate = _set_rate(training, step, self.steps)
-        batch = self.batch(number)
         if judged:
-            found = _stepped(training, batch, self.judge(number, batch))
-            self._account(self.indices[number], [one.item() for one in found])
+            self._account(self.indices[number], self._judged(number))
         else:
+            batch = self.batch(number)
             self.rows[self.unseen] = self._way_of(batch)(batch)
             self.unseen += 1
         so_far.batches += 1
+
+    def _judged(self, number: int) -> list[float]:
+        """Makes the step of a batch, if its numbers let it; what they are."""
+        if self.compiled is None:
+            batch = self.batch(number)
+            found = _stepped(self.training, batch, self.judge(number, lambda: batch))
+            return [one.item() for one in found]
+        judge = self.judge(number, partial(self.batch, number))
+        loss, norm, right = self.compiled(self.indices[number])
+        judge.see_loss(loss)
+        judge.see_norm(norm)
+        make_step(self.training.torch_optimizer)
+        return [loss, norm, right]
 
     def _way_of(self, batch: Batch) -> Callable[[Batch], Tensor]:
         """How to make the step of a batch: recorded, where it is wanted and all like it are of one size."""
@@ -568,6 +591,16 @@ class _Epoch:
         self._remember()
 
 
+def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> CompiledSteps | None:
+    """What makes the steps of a plain classifier on a CPU in machine code; None: it is not plain."""
+    if recipe.focal or recipe.augment.active or not suits(model, train):
+        return None
+    from rnnclf.compiled_step import CompiledSteps
+
+    weight_C = recipe.class_weights or (1.0,) * len(train.classes)
+    return CompiledSteps(model, Loss(weight_C, recipe.label_smoothing), train, recipe.clip)
+
+
 Found = tuple[Tensor, Tensor, Tensor]
 """Scalars: the loss of a batch, the norm of its gradients, the number of right answers."""
 
@@ -605,7 +638,7 @@ def _differentiate(training: Training, batch: Batch, judge: _Judge | None = None
 def _stepped(training: Training, batch: Batch, judge: _Judge | None = None) -> Found:
     """A step; returns what `_differentiate` does."""
     found = _differentiate(training, batch, judge)
-    training.torch_optimizer.step()
+    make_step(training.torch_optimizer)
     return found
 
 

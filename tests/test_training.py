@@ -149,7 +149,7 @@ def test_each_epoch_has_its_steps_and_its_total(last_batch, count, batch_size):
 
 
 def test_every_sequence_is_seen_once_per_epoch_in_a_new_order():
-    data, model = sequences(20), classifier()
+    data, model = sequences(20), classifier(engine="fused")
     batches = training_batches(model)
     trained(Training(model, recipe(epochs=2)), data)
     one_NTI, other_NTI = torch.cat(batches[:3]), torch.cat(batches[3:])
@@ -176,7 +176,8 @@ def test_train_loss_weighs_each_batch_by_its_sequences():
 
 
 def test_last_batch_is_scored_with_the_weights_it_has_changed():
-    data, fresh = sequences(), Training(classifier(), recipe(epochs=1, last_batch=True))
+    data = sequences()
+    fresh = Training(classifier(engine="fused"), recipe(epochs=1, last_batch=True))
     batches = training_batches(fresh.model)
     (result,) = trained(fresh, data)
     places = [int((x_of(data) == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
@@ -589,7 +590,9 @@ def recording(monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", [Adam(lr=2**-7), AdamW(lr=2**-7), SGD(lr=2**-4)])
-@pytest.mark.parametrize("options", [{}, {"name": "gru", "layers": 2, "dropout": 0.3, "norm": "batch"}])
+@pytest.mark.parametrize(
+    "options", [{"engine": "fused"}, {"name": "gru", "layers": 2, "dropout": 0.3, "norm": "batch"}]
+)
 def test_recorded_steps_equal_plain_ones_bit_for_bit(optimizer, options, monkeypatch):
     data = sequences(90)
     plain = recipe(optimizer=optimizer, schedule=Halving(), clip=0.5)
@@ -602,9 +605,9 @@ def test_recorded_steps_equal_plain_ones_bit_for_bit(optimizer, options, monkeyp
 def test_after_going_back_a_step_is_recorded_anew(monkeypatch):
     data = broken_at(17)
     plain = recipe(optimizer=SGD(lr=2**-4), schedule=Halving(), on_divergence="rollback")
-    expected = outcome(plain, data)
+    expected = outcome(plain, data, {"engine": "fused"})
     made = recording(monkeypatch)
-    assert_equal(outcome(replace(plain, graph=True), data), expected)
+    assert_equal(outcome(replace(plain, graph=True), data, {"engine": "fused"}), expected)
     assert made.count("recorded") > 5
 
 

@@ -1,7 +1,7 @@
 """The compiled engine's side of Python: weights laid out for machine_code.py, its results as tensors.
 
-Shapes: T time, B batch, I inputs, H hidden, P hidden in whole vectors, G gates × P, K = P + 1 + I: a state, a
-one, inputs; S = T + 1 states.
+Shapes: T time, B batch, I inputs, H hidden, P hidden in whole vectors, G gates × P, K columns of operands,
+which are inputs, a one, a state; S = T + 1 states.
 """
 
 from __future__ import annotations
@@ -20,10 +20,24 @@ from rnnclf.cells.fused import SHARED, Gradients, OverTime
 if TYPE_CHECKING:
     from rnnclf.cells.base import Parameters
 
-_NUMBERS: Mapping[torch.dtype, Any] = {
+NUMBERS: Mapping[torch.dtype, Any] = {
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
 }
+
+
+def empty(shape: Sequence[int], dtype: Any) -> Any:
+    """An array that begins where a line of the caches does: a vector across two of them costs two reads."""
+    line, length = 64, int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(length + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + length].view(dtype).reshape(shape)
+
+
+def zeros(shape: Sequence[int], dtype: Any) -> Any:
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
 
 
 class Sizes(NamedTuple):
@@ -41,9 +55,19 @@ class Sizes(NamedTuple):
         return cls(inputs, hidden, machine_code.whole(hidden, itemsize), itemsize)
 
     @property
+    def at(self) -> machine_code.Row:
+        """Where in a row of operands what lies."""
+        first = machine_code.whole(self.inputs + 1, self.itemsize)
+        return machine_code.Row(self.inputs, first, self.hidden, self.wide)
+
+    @property
     def operands(self) -> int:
-        """A state, a one, the inputs."""
-        return self.wide + 1 + self.inputs
+        return self.at.first + self.wide
+
+    @property
+    def begin(self) -> int:
+        """Where the inputs begin in a row of operands."""
+        return self.at.first - self.inputs - 1
 
 
 class Block(NamedTuple):
@@ -57,27 +81,30 @@ class Block(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A matrix (rows, columns) of blocks with zeros between them, with which numbers are multiplied."""
+    """A matrix (rows, columns) of blocks with zeros between them; what is multiplied with it begins at
+    `first` in a row of operands."""
 
     rows: int
     columns: int
     blocks: Sequence[Block]
+    first: int = 0
 
 
 def ahead(sizes: Sizes, gates: Sequence[int]) -> Matrix:
     """From operands to the sums of these gates, beside each other."""
     blocks = []
     for place, gate in enumerate(gates):
-        rows = {"recurrent_weight": 0, "bias": sizes.wide, "input_weight": sizes.wide + 1}
+        rows = {"input_weight": 0, "bias": sizes.inputs, "recurrent_weight": sizes.inputs + 1}
         blocks += [Block(row, place * sizes.wide, name, gate) for name, row in rows.items()]
-    return Matrix(sizes.operands, len(gates) * sizes.wide, blocks)
+    rows_in_all = sizes.inputs + 1 + sizes.hidden
+    return Matrix(rows_in_all, len(gates) * sizes.wide, blocks, sizes.begin)
 
 
 def back(sizes: Sizes, parameter: str, columns: int, gates: Sequence[int]) -> Matrix:
     """From gradients of the sums of these gates, beside each other, to those of what a parameter was
     multiplied with."""
     blocks = [Block(place * sizes.wide, 0, parameter, gate, True) for place, gate in enumerate(gates)]
-    return Matrix(len(gates) * sizes.wide, columns, blocks)
+    return Matrix((len(gates) - 1) * sizes.wide + sizes.hidden, columns, blocks)
 
 
 class Layout:
@@ -88,6 +115,14 @@ class Layout:
         self.sizes = [(m.rows, machine_code.whole(m.columns, sizes.itemsize)) for m in matrices.values()]
         widths = {"input_weight": sizes.inputs, "recurrent_weight": sizes.hidden}
         rows = []
+        shifts = [matrix.first % machine_code.lanes(sizes.itemsize) for matrix in matrices.values()]
+        self.widths = [
+            machine_code.whole(shift + matrix.rows, sizes.itemsize)
+            for shift, matrix in zip(shifts, matrices.values(), strict=True)
+        ]
+        numbers = [m.columns * width for m, width in zip(matrices.values(), self.widths, strict=True)]
+        self.large = max(numbers) * sizes.itemsize >= machine_code.LARGE
+        """Whether there are sums that `is_large` holds for."""
         for number, matrix in enumerate(matrices.values()):
             for block in matrix.blocks:
                 width = widths.get(block.parameter, 1)
@@ -98,31 +133,56 @@ class Layout:
                 parameter = parameters.index(block.parameter)
                 rows.append([parameter, begin, *steps, *counts, number, block.row, block.column])
         self.rows_N9 = np.array(rows)
+        self.home_N9 = self.rows_N9.copy()
+        """The same for sums over operands, which begin where a vector does."""
+        self.home_N9[:, 7] += np.array(shifts)[self.rows_N9[:, 6]]
 
     def packed(self, p: Parameters) -> dict[str, Any]:
         """The matrices as compiled products want them."""
         weights = [getattr(p, name).detach().contiguous() for name in self.parameters]
-        dtype = _NUMBERS[weights[0].dtype]
-        made = [np.zeros(rows * columns, dtype) for rows, columns in self.sizes]
-        places = np.array([(m.ctypes.data, *size) for m, size in zip(made, self.sizes, strict=True)])
-        machine_code.lay_out(self.rows_N9, _addresses(weights), places, dtype.itemsize, dtype.type(0))
+        dtype = NUMBERS[weights[0].dtype]
+        made = self.places(dtype)
+        machine_code.lay_out(
+            self.rows_N9, addresses(weights), self.matrices_at(made), dtype.itemsize, dtype.type(0), 0, 1
+        )
         return dict(zip(self.matrices, made, strict=True))
 
+    def places(self, dtype: Any) -> list[Any]:
+        """Place for the matrices."""
+        return [zeros([rows * columns], dtype) for rows, columns in self.sizes]
+
+    def matrices_at(self, places: Sequence[Any]) -> Any:
+        """Of each its address, rows, columns."""
+        return np.array([(m.ctypes.data, *size) for m, size in zip(places, self.sizes, strict=True)])
+
     def gradients(self, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
-        """Of the parameters, from those of the matrices (K, G) of all parts of a batch, the first of which
-        become the sums over all."""
+        """Of the parameters, from those of the matrices, transposed (G, K), of all parts of a batch: the
+        first of these become the sums over all."""
         found = [torch.empty(getattr(p, name).shape, dtype=p.bias.dtype) for name in self.parameters]
-        for sums_KG, *others in zip(*parts, strict=True):
-            for other_KG in others:
-                sums_KG += other_KG
-        places = np.array([(sums_KG.ctypes.data, sums_KG.strides[0]) for sums_KG in parts[0]])
-        dtype = _NUMBERS[p.bias.dtype]
-        machine_code.take_back(self.rows_N9, _addresses(found), places, dtype.itemsize, dtype.type(0))
+        for sums_GK, *others in zip(*parts, strict=True):
+            for other_GK in others:
+                machine_code.add(sums_GK, other_GK)
+        dtype = NUMBERS[p.bias.dtype]
+        machine_code.take_back(
+            self.home_N9, addresses(found), rows_at(parts[0]), dtype.itemsize, dtype.type(0)
+        )
         return found
 
+    def sums(self, dtype: Any, parts: int) -> list[Any]:
+        """Zeros to add the gradients of the matrices to, transposed, of so many parts of a batch."""
+        return [
+            zeros([parts, matrix.columns, width], dtype)
+            for width, matrix in zip(self.widths, self.matrices.values(), strict=True)
+        ]
 
-def _addresses(tensors: Sequence[Tensor]) -> Any:
+
+def addresses(tensors: Sequence[Tensor]) -> Any:
     return np.array([tensor.data_ptr() for tensor in tensors])
+
+
+def rows_at(arrays: Sequence[Any]) -> Any:
+    """Of each its address and its step from row to row."""
+    return np.array([(array.ctypes.data, array.strides[0]) for array in arrays])
 
 
 class Compiled(OverTime):
@@ -133,14 +193,15 @@ class Compiled(OverTime):
 
     def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
         super().__init__(cell, p, x_TBI, state, *how)
-        self.steps, self.batch, inputs = x_TBI.shape
+        self.steps, self.batch, _ = x_TBI.shape
         self.running_T = np.full(self.steps, self.batch) if self.running is None else np.array(self.running)
-        self.sizes, self.dtype = Sizes.of(p), _NUMBERS[x_TBI.dtype]
+        self.sizes, self.dtype = Sizes.of(p), NUMBERS[x_TBI.dtype]
         self.a_SBK = self.of_steps(self.steps + 1, self.sizes.operands)
         """The operands of all steps, which hold the states."""
-        x_steps = *(step * self.sizes.itemsize for step in x_TBI.stride()), inputs
+        x_steps = tuple(step * self.sizes.itemsize for step in x_TBI.stride())
         self.given: Any = (
             self.a_SBK,
+            self.sizes.at,
             x_TBI.data_ptr(),
             x_steps,
             *(part.contiguous().numpy() for part in state),
@@ -171,11 +232,11 @@ class Compiled(OverTime):
 
     def of_steps(self, steps: int, width: int) -> Any:
         """Place for so many numbers and more of each sequence at each step."""
-        return np.empty((steps, self.batch, machine_code.row_of(width, self.sizes.itemsize)), self.dtype)
+        return _of_steps(steps, self.batch, width, self.dtype)
 
     def widened(self, d_BH: Tensor) -> Any:
         """(B, P): zeros behind."""
-        d_BP = np.zeros((self.batch, self.sizes.wide), self.dtype)
+        d_BP = zeros([self.batch, self.sizes.wide], self.dtype)
         d_BP[:, : self.sizes.hidden] = d_BH.numpy()
         return d_BP
 
@@ -183,27 +244,43 @@ class Compiled(OverTime):
         """The states that stand at the beginning of rows."""
         return tuple(torch.from_numpy(array)[..., : self.sizes.hidden] for array in arrays)
 
+    def states_in_operands(self) -> Tensor:
+        return self.states_in(self.a_SBK[..., self.sizes.at.first :])[0]
+
     def give(self, dstates: Sequence[Tensor], *found: Any) -> None:
         """Puts what came back to the first states where it is wanted."""
         for d_BH, found_BH in zip(dstates, self.states_in(*found), strict=True):
             d_BH.copy_(found_BH)
 
     def sums(self) -> list[Any]:
-        """Place for the gradients of `matrices`."""
-        return [
-            np.empty((matrix.rows, machine_code.whole(matrix.columns, self.sizes.itemsize)), self.dtype)
-            for matrix in self.layouts(self.sizes)[0].matrices.values()
-        ]
+        """Zeros to add the gradients of `matrices` to, transposed."""
+        return [of_parts[0] for of_parts in self.layouts(self.sizes)[0].sums(self.dtype, 1)]
+
+    @classmethod
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+        """Where machine_code.py computes so many sequences again and again, all of them from zeros."""
+        raise NotImplementedError(f"{cls.__name__} must define place(cell, sizes, steps, batch, dtype).")
 
     def of_inputs(self, dz_TBG: Any) -> Tensor:
         """The gradients of the inputs, from those of the sums."""
         sizes, name = self.sizes, "input_weight"
         weights = _inward(sizes, self.gates).packed(self.p)[name]
-        dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : len(self.gates) * sizes.wide]
+        used = (len(self.gates) - 1) * sizes.wide + sizes.hidden
+        dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, :used]
         columns = machine_code.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
         machine_code.product_of_many(dz_RG, weights, dx_RI)
         return torch.from_numpy(dx_RI)[:, : sizes.inputs].view(self.steps, self.batch, sizes.inputs)
+
+
+def _of_steps(steps: int, batch: int, width: int, dtype: Any) -> Any:
+    return empty([steps, batch, machine_code.row_of(width, dtype.itemsize)], dtype)
+
+
+def _operands(sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+    a_SBK = _of_steps(steps + 1, batch, sizes.operands, dtype)
+    a_SBK[0] = 0
+    return a_SBK
 
 
 @cache
@@ -225,36 +302,68 @@ class CompiledBasic(Compiled):
         self.relu = cell.nonlinearity == "relu"
 
     def run(self) -> None:
-        sums_BP = np.empty((self.batch, self.sizes.wide), self.dtype)
+        sums_BP = empty([self.batch, self.sizes.wide], self.dtype)
         how = *self.given, sums_BP, self.p.forward, self.running_T, self.started, self.relu
         machine_code.basic(*how)
-        self.states_SBH = self.states_in(self.a_SBK)
+        self.states_SBH = (self.states_in_operands(),)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh_BP, sums = self.widened(dstates[0]), self.sums()
-        da_TBP = self.of_steps(self.steps, self.sizes.wide)
+        kept = self.steps if inputs else self.kept(self.sizes, self.steps)
+        da_TBP = self.of_steps(kept, self.sizes.wide)
         how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
-        machine_code.basic_back(self.a_SBK, da_TBP, *how, dh_BP, *sums)
+        machine_code.basic_back(self.a_SBK, self.sizes.at, da_TBP, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
         return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
+
+    @classmethod
+    def kept(cls, sizes: Sizes, steps: int) -> int:
+        """The steps whose gradients have to be there at the end."""
+        return steps if cls.layouts(sizes)[0].large else 1
+
+    @classmethod
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+        return machine_code.BasicPlace(
+            _operands(sizes, steps, batch, dtype),
+            empty([batch, sizes.wide], dtype),
+            _of_steps(cls.kept(sizes, steps), batch, sizes.wide, dtype),
+            empty([batch, sizes.wide], dtype),
+            np.full(steps, batch),
+            sizes.at,
+            cell.nonlinearity == "relu",
+        )
 
 
 class CompiledLSTM(Compiled):
     gates = (0, 1, 2, 3)
 
     def run(self) -> None:
-        self.c_SBP = np.empty((self.steps + 1, self.batch, self.sizes.wide), self.dtype)
+        self.c_SBP = empty([self.steps + 1, self.batch, self.sizes.wide], self.dtype)
         self.gates_TBG = self.of_steps(self.steps, 4 * self.sizes.wide)
         how = *self.given, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
         machine_code.lstm(*how)
-        self.states_SBH = self.states_in(self.a_SBK, self.c_SBP)
+        self.states_SBH = (self.states_in_operands(), *self.states_in(self.c_SBP))
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         (dh_BP, dc_BP), sums = map(self.widened, dstates), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.lstm_back(self.a_SBK, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums)
+        machine_code.lstm_back(
+            self.a_SBK, self.sizes.at, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums
+        )
         self.give(dstates, dh_BP, dc_BP)
         return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
+
+    @classmethod
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+        return machine_code.LSTMPlace(
+            _operands(sizes, steps, batch, dtype),
+            zeros([steps + 1, batch, sizes.wide], dtype),
+            _of_steps(steps, batch, 4 * sizes.wide, dtype),
+            empty([batch, sizes.wide], dtype),
+            empty([batch, sizes.wide], dtype),
+            np.full(steps, batch),
+            sizes.at,
+        )
 
 
 class CompiledGRU(Compiled):
@@ -265,25 +374,35 @@ class CompiledGRU(Compiled):
 
     @classmethod
     def matrices(cls, sizes: Sizes) -> dict[str, Matrix]:
-        wide = sizes.wide
-        of_input = [Block(0, 0, "bias", 2), Block(1, 0, "input_weight", 2)]
-        of_state = [Block(0, 0, "recurrent_weight", 2), Block(wide, 0, "candidate_bias", 0)]
+        wide, inputs = sizes.wide, sizes.inputs
+        of_input = [Block(0, 0, "input_weight", 2), Block(inputs, 0, "bias", 2)]
+        of_state = [Block(0, 0, "candidate_bias", 0), Block(1, 0, "recurrent_weight", 2)]
         return {
             "of_gates": ahead(sizes, (0, 1)),
-            "of_input": Matrix(1 + sizes.inputs, wide, of_input),
-            "of_state": Matrix(wide + 1, wide, of_state),
+            "of_input": Matrix(inputs + 1, wide, of_input, sizes.begin),
+            "of_state": Matrix(1 + sizes.hidden, wide, of_state, sizes.at.first - 1),
         }
 
     def run(self) -> None:
         self.z_TBG, p = self.of_steps(self.steps, 4 * self.sizes.wide), self.p
         weights = p.of_gates, p.of_input, p.of_state
-        how = *self.given, self.sizes.wide, self.z_TBG, *weights, self.running_T, self.started
+        how = *self.given, self.z_TBG, *weights, self.running_T, self.started
         machine_code.gru(*how)
-        self.states_SBH = self.states_in(self.a_SBK)
+        self.states_SBH = (self.states_in_operands(),)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh_BP, sums = self.widened(dstates[0]), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.gru_back(self.a_SBK, self.z_TBG, *how, dh_BP, *sums)
+        machine_code.gru_back(self.a_SBK, self.sizes.at, self.z_TBG, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
         return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)
+
+    @classmethod
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+        return machine_code.GRUPlace(
+            _operands(sizes, steps, batch, dtype),
+            _of_steps(steps, batch, 4 * sizes.wide, dtype),
+            empty([batch, sizes.wide], dtype),
+            np.full(steps, batch),
+            sizes.at,
+        )

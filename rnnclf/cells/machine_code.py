@@ -9,16 +9,17 @@ it is still right: so all that is compiled stands here.
 
 Shapes: T time, B batch, N sequences still running (the first of B), I inputs, H hidden; S = T + 1 states.
 P: H and what is missing to whole vectors, so that each gate and state begins where a vector does; what is
-added is zero on the way forward and comes to nothing on the way back. G gates × P. K = P + 1 + I: the columns
-of an operand, which are a state, a one, whose weight is the bias, and inputs. R rows, one for each step of
-each sequence.
+added is zero on the way forward and comes to nothing on the way back. G gates × P. K: the columns of
+operands, which are inputs, a one, whose weight is the bias, and a state. R rows, one for each step of each
+sequence.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import llvmlite.binding as llvm
 import numba
@@ -34,22 +35,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def jit(function: F) -> F:
+def jit(function: F, **options: Any) -> F:
     try:
-        compiled: F = numba.njit(**_OPTIONS)(function)
+        compiled: F = numba.njit(**_OPTIONS, **options)(function)
     except RuntimeError:  # no folder to keep machine code in: it is made anew in each process
-        compiled = numba.njit(**_OPTIONS | {"cache": False})(function)
+        compiled = numba.njit(**_OPTIONS | {"cache": False}, **options)(function)
     return compiled
+
+
+def part_of_its_caller(function: F) -> F:
+    """For what is called from one place: compiled as it stands there, once. What `jit` compiles is optimised
+    again within each caller, and that one within its own."""
+    return jit(function, inline="always")
 
 
 # Products
 
 
 def _vector() -> int:
-    """Bytes that this processor computes with at once. Intel's with 512 bits are driven with 256, as LLVM
-    does by itself: it would halve wider vectors, for which there are not enough registers then."""
+    """Bytes that this processor computes with at once."""
     features = llvm.get_host_cpu_features()
-    if features.get("avx512f") and llvm.get_host_cpu_name().startswith("znver"):
+    if features.get("avx512f"):
         return 64
     return 32 if features.get("avx") else 16
 
@@ -170,17 +176,17 @@ def _address(array: Any) -> Any:
 
 
 @jit
-def product(a_NK: Any, weights: Any, c_NG: Any, add: int, skip: int) -> None:
-    """C = A · B + `add` (0 or 1) · C: B as `pack` lays it out, C of whole vectors; so many columns of A
-    and rows of B are skipped."""
-    zero, size, rows = c_NG.dtype.type(0), c_NG.itemsize, a_NK.shape[1]
+def product(a_NK: Any, weights: Any, rows: int, c_NG: Any, add: int) -> None:
+    """C = A · B + `add` (0 or 1) · C: B as `lay_out` has it, of so many rows, of which the first are used if
+    A has fewer columns; C of whole vectors."""
+    zero, size, k = c_NG.dtype.type(0), c_NG.itemsize, a_NK.shape[1]
     a, b, c = _address(a_NK), _address(weights), _address(c_NG)
     columns, pair = c_NG.shape[1] * size, PAIR * VECTOR
     for column in range(0, columns, pair):
         width = min(pair, columns - column)
         _column_of_tiles(
-            add, zero, width == pair, a + skip * size, a_NK.strides[0], size, len(a_NK),
-            b + column * rows + skip * width, width, rows - skip, c + column, c_NG.strides[0],
+            add, zero, width == pair, a, a_NK.strides[0], size, len(a_NK),
+            b + column * rows, width, k, c + column, c_NG.strides[0],
         )  # fmt: skip
 
 
@@ -189,22 +195,29 @@ def product_of_many(a_RK: Any, weights: Any, c_RG: Any) -> None:
     """C = A · B for many rows, some after the others, so that they stay in the near caches while the columns
     of B pass by."""
     for row in range(0, len(a_RK), BLOCK):
-        product(a_RK[row : row + BLOCK], weights, c_RG[row : row + BLOCK], 0, 0)
+        product(a_RK[row : row + BLOCK], weights, a_RK.shape[1], c_RG[row : row + BLOCK], 0)
 
 
 @jit
-def product_over_rows(a_RK: Any, b_RG: Any, c_KG: Any) -> None:
-    """C = Aᵀ · B, some rows after the others, so that both stay in the near caches."""
-    zero, size = c_KG.dtype.type(0), c_KG.itemsize
-    a, b, c = _address(a_RK), _address(b_RG), _address(c_KG)
-    a_row, b_row, c_row = a_RK.strides[0], b_RG.strides[0], c_KG.strides[0]
-    columns, pair = c_KG.shape[1] * size, PAIR * VECTOR
-    block = BLOCK if len(c_KG) * columns < LARGE else LARGE_BLOCK
-    for row in range(0, len(a_RK), block):
-        n = min(block, len(a_RK) - row)
+def is_large(c_GK: Any) -> bool:
+    """Whether it has more bytes than near caches hold."""
+    return bool(c_GK.size * c_GK.itemsize >= LARGE)
+
+
+@jit
+def product_over_rows(a_RG: Any, b_RK: Any, c_GK: Any) -> None:
+    """C += Aᵀ · B, some rows after the others, so that both stay in the near caches. C is of whole vectors,
+    and so many columns of B are read; what is behind them means nothing."""
+    zero, size = c_GK.dtype.type(0), c_GK.itemsize
+    a, b, c = _address(a_RG), _address(b_RK), _address(c_GK)
+    a_row, b_row, c_row = a_RG.strides[0], b_RK.strides[0], c_GK.strides[0]
+    columns, pair = c_GK.shape[1] * size, PAIR * VECTOR
+    block = LARGE_BLOCK if is_large(c_GK) else BLOCK
+    for row in range(0, len(a_RG), block):
+        n = min(block, len(a_RG) - row)
         for column in range(0, columns, pair):
             _column_of_tiles(
-                row > 0, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_KG),
+                1, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_GK),
                 b + row * b_row + column, b_row, n, c + column, c_row,
             )  # fmt: skip
 
@@ -237,43 +250,59 @@ def _store(context: Any, address: Any, number: Any) -> Any:
 
 
 @jit
-def lay_out(layout_N9: Any, parameters: Any, matrices_M3: Any, size: int, zero: Any) -> None:
+def lay_out(
+    layout_N9: Any, parameters: Any, matrices_M3: Any, size: int, zero: Any, part: int, of: int
+) -> None:
     """Lays blocks where `product` looks for them: of a matrix, the rows of each PAIR of vectors together, one
-    behind the other, then those of the next.
+    behind the other, then those of the next. One part of so many of that work.
 
     parameters: addresses. matrices: of each its address, rows, columns. size: bytes of a number like `zero`.
     """
     pair = PAIR * VECTOR // size
-    for block in layout_N9:
-        rows, columns = matrices_M3[block[6], 1], matrices_M3[block[6], 2]
-        source = parameters[block[0]] + block[1]
-        begin, end = block[8], block[8] + block[4]
+    for n in range(len(layout_N9)):
+        parameter, begin_at, g_step, k_step, g_count, k_count, matrix, k_first, begin = _row(layout_N9[n])
+        at, rows, columns = matrices_M3[matrix, 0], matrices_M3[matrix, 1], matrices_M3[matrix, 2]
+        source, end = parameters[parameter] + begin_at, begin + g_count
         for first in range(begin // pair * pair, end, pair):
+            if first // pair % of != part:
+                continue
             width = min(pair, columns - first)
-            there = matrices_M3[block[6], 0] + first * rows * size
-            for k in range(block[5]):
-                place = there + (block[7] + k) * width * size
-                for g in range(max(first, begin), min(first + width, end)):
-                    number = _load(source + (g - begin) * block[2] + k * block[3], zero)
-                    _store(place + (g - first) * size, number)
+            low, high = max(first, begin), min(first + width, end)
+            for k in range(k_count):
+                place = at + (first * rows + (k_first + k) * width + low - first) * size
+                there = source + (low - begin) * g_step + k * k_step
+                for g in range(high - low):
+                    _store(place + g * size, _load(there + g * g_step, zero))
+
+
+@jit
+def _row(row_9: Any) -> Any:
+    return row_9[0], row_9[1], row_9[2], row_9[3], row_9[4], row_9[5], row_9[6], row_9[7], row_9[8]
+
+
+@jit
+def add(sums_GK: Any, others_GK: Any) -> None:
+    """Without the warnings of NumPy: what lies beside the sums may be anything."""
+    for g in range(sums_GK.shape[0]):
+        for k in range(sums_GK.shape[1]):
+            sums_GK[g, k] += others_GK[g, k]
 
 
 @jit
 def take_back(layout_N9: Any, parameters: Any, sums_M2: Any, size: int, zero: Any) -> None:
     """Puts what `product_over_rows` has summed where the blocks came from.
 
-    parameters: addresses of their gradients. sums: of each matrix its address and its step from row to row.
+    parameters: addresses of their gradients. sums: of each matrix, transposed, its address and its step from
+    row to row.
     """
-    few = 64 // size  # columns whose numbers lie in one line of a cache
-    for block in layout_N9:
-        step = sums_M2[block[6], 1]
-        source = sums_M2[block[6], 0] + block[7] * step + block[8] * size
-        place = parameters[block[0]] + block[1]
-        for first in range(0, block[4], few):
-            for k in range(block[5]):
-                for g in range(first, min(first + few, block[4])):
-                    number = _load(source + k * step + g * size, zero)
-                    _store(place + k * block[3] + g * block[2], number)
+    for n in range(len(layout_N9)):
+        parameter, begin_at, g_step, k_step, g_count, k_count, matrix, k_first, begin = _row(layout_N9[n])
+        at, step = sums_M2[matrix, 0], sums_M2[matrix, 1]
+        for g in range(g_count):
+            source = at + (begin + g) * step + k_first * size
+            place = parameters[parameter] + begin_at + g * g_step
+            for k in range(k_count):
+                _store(place + k * k_step, _load(source + k * size, zero))
 
 
 # The numbers of a step
@@ -287,9 +316,9 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = _Q
 _END, _ONE = np.float32(9), np.float32(1)
 
 
-def _compiled_as(function: Callable[..., Any]) -> Callable[[F], F]:
+def _compiled_as(function: Callable[..., Any], inline: str = "never") -> Callable[[F], F]:
     """For the function that gives the compiled code of `function` from the types of its arguments."""
-    decorator: Callable[[F], F] = overload(function)
+    decorator: Callable[[F], F] = overload(function, inline=inline)
     return decorator
 
 
@@ -328,6 +357,12 @@ def _sigmoid(x: Any) -> Any:
     return through_tanh
 
 
+@jit
+def lanes_of(array: Any) -> Any:
+    """Numbers of a vector of such."""
+    return VECTOR // array.itemsize
+
+
 # Arrays whose rows are whole vectors. Loops instead of NumPy's assignments: half the time to make the code.
 
 
@@ -343,44 +378,74 @@ def row_of(numbers: int, itemsize: int) -> int:
     return row if row * itemsize % 1024 else row + lanes(itemsize)
 
 
+class Row(NamedTuple):
+    """What lies where in a row of operands: inputs, a one, and from `first` on, where a vector begins, the
+    state, hidden numbers and what is missing to whole vectors. What is before the inputs means nothing."""
+
+    inputs: int
+    first: int
+    hidden: int
+    wide: int
+
+
 @jit
-def _start(states_SBP: Any, wide: int, start_BH: Any) -> None:
+def _start(states_BP: Any, start_BH: Any) -> None:
     """The first states, with zeros behind."""
     hidden = start_BH.shape[1]
     for row in range(len(start_BH)):
         for k in range(hidden):
-            states_SBP[0, row, k] = start_BH[row, k]
-        for k in range(hidden, wide):
-            states_SBP[0, row, k] = 0
+            states_BP[row, k] = start_BH[row, k]
+        for k in range(hidden, states_BP.shape[1]):
+            states_BP[row, k] = 0
 
 
 @jit
-def _begin(a_SBK: Any, wide: int, start_BH: Any, x: int, x_steps: Any) -> None:
+def _begin(a_SBK: Any, at: Any, start_BH: Any, x: int, x_steps: Any) -> None:
     """Fills in the first states, and of all steps the ones and the inputs: x is the address of these, the
     steps are those from time to time, sequence to sequence and feature to feature, in bytes."""
     zero, one = a_SBK.dtype.type(0), a_SBK.dtype.type(1)
-    _start(a_SBK, wide, start_BH)
+    _start(a_SBK[0, :, at.first : at.first + at.wide], start_BH)
     for t in range(len(a_SBK) - 1):
         for row in range(a_SBK.shape[1]):
-            a_K, there = a_SBK[t, row], x + t * x_steps[0] + row * x_steps[1]
-            a_K[wide] = one
-            for i in range(x_steps[3]):
-                a_K[wide + 1 + i] = _load(there + i * x_steps[2], zero)
+            a_K, there = a_SBK[t, row, at.first - at.inputs - 1 :], x + t * x_steps[0] + row * x_steps[1]
+            a_K[at.inputs] = one
+            for i in range(at.inputs):
+                a_K[i] = _load(there + i * x_steps[2], zero)
 
 
 @jit
-def _over_rows(a_SBK: Any, first: int, last: int, z_TBG: Any, begin: int, end: int, sums_KG: Any) -> None:
-    """The sums over all steps of all sequences: of these operands and these gradients."""
-    a_RK = a_SBK[:-1].reshape(-1, a_SBK.shape[2])
-    z_RG = z_TBG.reshape(-1, z_TBG.shape[2])
-    product_over_rows(a_RK[:, first:last], z_RG[:, begin:end], sums_KG)
+def _operands(a_SBK: Any, t: int, n: int, at: Any, stateful: bool) -> Any:
+    """Inputs, a one and, if it is not but zeros, the state."""
+    return a_SBK[t, :n, at.first - at.inputs - 1 : at.first + (at.hidden if stateful else 0)]
 
 
 @jit
-def _hold(states_SBP: Any, t: int, n: int, wide: int) -> None:
+def _add_sums(
+    z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, sums_GK: Any
+) -> None:
+    """Adds the sums over n sequences at step t: of the gradients of some gates, the first of which begins
+    there, times operands from `first` on, where a vector begins. What is too large to be read and written at
+    each step is summed over all of them at once, when the way back has come to the first."""
+    if not is_large(sums_GK):
+        z_RG, a_RK = z_TBG[t % len(z_TBG), :n], a_SBK[t, :n]
+    elif t == 0:
+        z_RG = z_TBG.reshape(-1, z_TBG.shape[2])
+        a_RK = a_SBK[:-1].reshape(-1, a_SBK.shape[2])
+    else:
+        return
+    for gate in range(0, gates * at.wide, at.wide):
+        product_over_rows(
+            z_RG[:, begin + gate : begin + gate + at.hidden],
+            a_RK[:, first:],
+            sums_GK[gate : gate + at.hidden],
+        )
+
+
+@jit
+def _hold(states_SBP: Any, t: int, n: int, first: int, wide: int) -> None:
     """After step t, the states of the sequences that have ended are those before it."""
     for row in range(n, states_SBP.shape[1]):
-        for k in range(wide):
+        for k in range(first, first + wide):
             states_SBP[t + 1, row, k] = states_SBP[t, row, k]
 
 
@@ -407,6 +472,7 @@ def _add(dy_TBH: Any, t: int, dh_BP: Any) -> None:
 @jit
 def basic(
     a_SBK: Any,
+    at: Any,
     x: int,
     x_steps: Any,
     start_BH: Any,
@@ -417,26 +483,33 @@ def basic(
     relu: bool,
 ) -> None:
     """Fills in the operands, which hold the states."""
-    wide, zero = sums_BP.shape[1], a_SBK.dtype.type(0)
-    operands = wide + 1 + x_steps[3]
-    _begin(a_SBK, wide, start_BH, x, x_steps)
+    _begin(a_SBK, at, start_BH, x, x_steps)
+    _basic_on(a_SBK, at, sums_BP, weights, running_T, started, relu)
+
+
+@jit
+def _basic_on(
+    a_SBK: Any, at: Any, sums_BP: Any, weights: Any, running_T: Any, started: bool, relu: bool
+) -> None:
+    """All steps, from operands that hold all but the states."""
+    zero, rows = a_SBK.dtype.type(0), at.inputs + 1 + at.hidden
     for t in range(len(running_T)):
         n = running_T[t]
-        skip = 0 if t > 0 or started else wide
-        product(a_SBK[t, :n, :operands], weights, sums_BP[:n, :wide], 0, skip)
+        product(_operands(a_SBK, t, n, at, t > 0 or started), weights, rows, sums_BP[:n], 0)
         for row in range(n):
-            h_P, sums_P = a_SBK[t + 1, row], sums_BP[row]
-            for k in range(wide):
+            h_P, sums_P = a_SBK[t + 1, row, at.first :], sums_BP[row]
+            for k in range(at.wide):
                 if relu:
                     h_P[k] = zero if sums_P[k] <= 0 else sums_P[k]
                 else:
                     h_P[k] = tanh(sums_P[k])
-        _hold(a_SBK, t, n, wide)
+        _hold(a_SBK, t, n, at.first, at.wide)
 
 
 @jit
 def basic_back(
     a_SBK: Any,
+    at: Any,
     da_TBP: Any,
     weights: Any,
     running_T: Any,
@@ -444,25 +517,25 @@ def basic_back(
     relu: bool,
     dy_TBH: Any,
     dh_BP: Any,
-    sums_KG: Any,
+    sums_GK: Any,
 ) -> None:
-    """Fills in the gradients of the sums, and those of the weights; those of the last state become those of
-    the first."""
-    wide, zero = dh_BP.shape[1], dh_BP.dtype.type(0)
+    """Fills in the gradients of the sums, for which there are as many places as steps, or one for all; adds
+    those of the weights; those of the last state become those of the first."""
+    zero = dh_BP.dtype.type(0)
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
         _add(dy_TBH, t, dh_BP)
         for row in range(n):
-            h_P, dh_P, da_P = a_SBK[t + 1, row], dh_BP[row], da_TBP[t, row]
-            for k in range(wide):
+            h_P, dh_P, da_P = a_SBK[t + 1, row, at.first :], dh_BP[row], da_TBP[t % len(da_TBP), row]
+            for k in range(at.wide):
                 if relu:
                     da_P[k] = zero if h_P[k] <= 0 else dh_P[k]
                 else:
                     da_P[k] = dh_P[k] - dh_P[k] * h_P[k] * h_P[k]
-        _clear(da_TBP, t, n)
+        _clear(da_TBP, t % len(da_TBP), n)
         if t > 0 or started:
-            product(da_TBP[t, :n, :wide], weights, dh_BP[:n, :wide], 0, 0)
-    _over_rows(a_SBK, 0, len(sums_KG), da_TBP, 0, wide, sums_KG)
+            product(da_TBP[t % len(da_TBP), :n, : at.hidden], weights, at.hidden, dh_BP[:n], 0)
+        _add_sums(da_TBP, 0, at, 1, a_SBK, 0, t, n, sums_GK)
 
 
 # lstm: gates i, f, g, o
@@ -471,6 +544,7 @@ def basic_back(
 @jit
 def lstm(
     a_SBK: Any,
+    at: Any,
     x: int,
     x_steps: Any,
     start_BH: Any,
@@ -482,23 +556,30 @@ def lstm(
     started: bool,
 ) -> None:
     """Fills in the operands, which hold the states h, the states c, and the gates."""
-    wide = c_SBP.shape[2]
-    operands = wide + 1 + x_steps[3]
-    _begin(a_SBK, wide, start_BH, x, x_steps)
-    _start(c_SBP, wide, start_c_BH)
+    _begin(a_SBK, at, start_BH, x, x_steps)
+    _start(c_SBP[0], start_c_BH)
+    _lstm_on(a_SBK, at, c_SBP, gates_TBG, weights, running_T, started)
+
+
+@jit
+def _lstm_on(
+    a_SBK: Any, at: Any, c_SBP: Any, gates_TBG: Any, weights: Any, running_T: Any, started: bool
+) -> None:
+    """All steps, from operands that hold all but the states."""
+    wide, rows = at.wide, at.inputs + 1 + at.hidden
     for t in range(len(running_T)):
         n = running_T[t]
-        skip = 0 if t > 0 or started else wide
-        product(a_SBK[t, :n, :operands], weights, gates_TBG[t, :n, : 4 * wide], 0, skip)
+        operands_NK = _operands(a_SBK, t, n, at, t > 0 or started)
+        product(operands_NK, weights, rows, gates_TBG[t, :n, : 4 * wide], 0)
         for row in range(n):
             gates_G, c_P = gates_TBG[t, row], c_SBP[t + 1, row]
             _to_sigmoid(gates_G[: 2 * wide])
             _to_tanh(gates_G[2 * wide : 3 * wide])
             _to_sigmoid(gates_G[3 * wide : 4 * wide])
             _new_cell(gates_G, c_SBP[t, row], c_P)
-            _new_output(gates_G[3 * wide :], c_P, a_SBK[t + 1, row])
-        _hold(a_SBK, t, n, wide)
-        _hold(c_SBP, t, n, wide)
+            _new_output(gates_G[3 * wide :], c_P, a_SBK[t + 1, row, at.first :])
+        _hold(a_SBK, t, n, at.first, wide)
+        _hold(c_SBP, t, n, 0, wide)
 
 
 @jit
@@ -529,6 +610,7 @@ def _new_output(o_P: Any, c_P: Any, h_P: Any) -> None:
 @jit
 def lstm_back(
     a_SBK: Any,
+    at: Any,
     c_SBP: Any,
     gates_TBG: Any,
     weights: Any,
@@ -537,11 +619,11 @@ def lstm_back(
     dy_TBH: Any,
     dh_BP: Any,
     dc_BP: Any,
-    sums_KG: Any,
+    sums_GK: Any,
 ) -> None:
-    """The gates become the gradients of their sums, and those of the weights are filled in; those of the last
+    """The gates become the gradients of their sums, and those of the weights are added; those of the last
     states become those of the first."""
-    wide = dh_BP.shape[1]
+    wide, rows = at.wide, 3 * at.wide + at.hidden
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
         _add(dy_TBH, t, dh_BP)
@@ -551,8 +633,8 @@ def lstm_back(
             _through_cell(gates_G, c_SBP[t, row], dc_P)
         _clear(gates_TBG, t, n)
         if t > 0 or started:
-            product(gates_TBG[t, :n, : 4 * wide], weights, dh_BP[:n, :wide], 0, 0)
-    _over_rows(a_SBK, 0, len(sums_KG), gates_TBG, 0, 4 * wide, sums_KG)
+            product(gates_TBG[t, :n, :rows], weights, rows, dh_BP[:n], 0)
+        _add_sums(gates_TBG, 0, at, 4, a_SBK, 0, t, n, sums_GK)
 
 
 @jit
@@ -581,10 +663,10 @@ def _through_cell(gates_G: Any, before_P: Any, dc_P: Any) -> None:
 @jit
 def gru(
     a_SBK: Any,
+    at: Any,
     x: int,
     x_steps: Any,
     start_BH: Any,
-    wide: int,
     z_TBG: Any,
     gate_weights: Any,
     input_weights: Any,
@@ -594,24 +676,31 @@ def gru(
 ) -> None:
     """Fills in the operands, which hold the states, and the columns above.
 
-    gate_weights (K, 2 P) are those of r and u; input_weights (1 + I, P) and state_weights (P + 1, P) those of
-    the candidate, each with its bias.
+    gate_weights (I + 1 + H, 2 P) are those of r and u; input_weights (I + 1, P) and state_weights (1 + H, P)
+    those of the candidate, each with its bias.
     """
-    operands = wide + 1 + x_steps[3]
-    _begin(a_SBK, wide, start_BH, x, x_steps)
+    weights = gate_weights, input_weights, state_weights
+    _begin(a_SBK, at, start_BH, x, x_steps)
+    _gru_on(a_SBK, at, z_TBG, weights, running_T, started)
+
+
+@jit
+def _gru_on(a_SBK: Any, at: Any, z_TBG: Any, weights: Any, running_T: Any, started: bool) -> None:
+    """All steps, from operands that hold all but the states."""
+    gate_weights, input_weights, state_weights = weights
+    wide, before = at.wide, at.inputs + 1
     for t in range(len(running_T)):
         n = running_T[t]
-        skip = 0 if t > 0 or started else wide
-        a_NK, z_NG = a_SBK[t, :n], z_TBG[t, :n]
-        product(a_NK[:, wide:operands], input_weights, z_NG[:, :wide], 0, 0)
-        product(a_NK[:, :operands], gate_weights, z_NG[:, wide : 3 * wide], 0, skip)
-        product(a_NK[:, : wide + 1], state_weights, z_NG[:, 3 * wide : 4 * wide], 0, skip)
+        a_NK, z_NG = _operands(a_SBK, t, n, at, t > 0 or started), z_TBG[t, :n]
+        product(a_NK[:, :before], input_weights, before, z_NG[:, :wide], 0)
+        product(a_NK, gate_weights, before + at.hidden, z_NG[:, wide : 3 * wide], 0)
+        product(a_NK[:, at.inputs :], state_weights, 1 + at.hidden, z_NG[:, 3 * wide : 4 * wide], 0)
         for row in range(n):
             z_G = z_TBG[t, row]
             _to_sigmoid(z_G[wide : 3 * wide])
             _candidate(z_G, wide)
-            _mixed(z_G, wide, a_SBK[t, row], a_SBK[t + 1, row])
-        _hold(a_SBK, t, n, wide)
+            _mixed(z_G, wide, a_SBK[t, row, at.first :], a_SBK[t + 1, row, at.first :])
+        _hold(a_SBK, t, n, at.first, wide)
 
 
 @jit
@@ -629,33 +718,34 @@ def _mixed(z_G: Any, wide: int, before_P: Any, h_P: Any) -> None:
 @jit
 def gru_back(
     a_SBK: Any,
+    at: Any,
     z_TBG: Any,
     weights: Any,
     running_T: Any,
     started: bool,
     dy_TBH: Any,
     dh_BP: Any,
-    of_gates_KG: Any,
-    of_input_KG: Any,
-    of_state_KG: Any,
+    of_gates_GK: Any,
+    of_input_GK: Any,
+    of_state_GK: Any,
 ) -> None:
-    """The columns become their gradients, and those of the weights of the way forward are filled in; those of
-    the last state become those of the first.
+    """The columns become their gradients, and those of the weights of the way forward are added; those of the
+    last state become those of the first.
 
-    weights (3 P, P) are those between state and state, of r, u and n.
+    weights (2 P + H, P) are those between state and state, of r, u and n.
     """
-    wide = dh_BP.shape[1]
+    wide, rows = at.wide, 2 * at.wide + at.hidden
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
         _add(dy_TBH, t, dh_BP)
         for row in range(n):
-            _through_mixture(z_TBG[t, row], a_SBK[t, row], dh_BP[row])
+            _through_mixture(z_TBG[t, row], a_SBK[t, row, at.first :], dh_BP[row])
         _clear(z_TBG, t, n)
         if t > 0 or started:
-            product(z_TBG[t, :n, wide : 4 * wide], weights, dh_BP[:n, :wide], 1, 0)
-    _over_rows(a_SBK, 0, len(of_gates_KG), z_TBG, wide, 3 * wide, of_gates_KG)
-    _over_rows(a_SBK, wide, len(of_gates_KG), z_TBG, 0, wide, of_input_KG)
-    _over_rows(a_SBK, 0, wide + 1, z_TBG, 3 * wide, 4 * wide, of_state_KG)
+            product(z_TBG[t, :n, wide : wide + rows], weights, rows, dh_BP[:n], 1)
+        _add_sums(z_TBG, wide, at, 2, a_SBK, 0, t, n, of_gates_GK)
+        _add_sums(z_TBG, 0, at, 1, a_SBK, 0, t, n, of_input_GK)
+        _add_sums(z_TBG, 3 * wide, at, 1, a_SBK, at.first - lanes_of(dh_BP), t, n, of_state_GK)
 
 
 @jit
@@ -672,3 +762,371 @@ def _through_mixture(z_G: Any, before_P: Any, dh_P: Any) -> None:
         z_G[wide + k] = dn * own * (r - r * r)
         z_G[3 * wide + k] = dn * r
         dh_P[k] = kept
+
+
+# A training step of a whole classifier: one layer, its last output, a linear head, cross-entropy. Each core
+# takes its part of a batch from the sequences to the gradients of the weights. N: sequences of a part,
+# Q: parts, C: classes.
+
+
+class BasicPlace(NamedTuple):
+    """Where a part of a batch is computed."""
+
+    a_SBK: Any
+    sums_BP: Any
+    da_TBP: Any
+    dh_BP: Any
+    running_T: Any
+    at: Any
+    relu: bool
+
+
+class LSTMPlace(NamedTuple):
+    a_SBK: Any
+    c_SBP: Any
+    gates_TBG: Any
+    dh_BP: Any
+    dc_BP: Any
+    running_T: Any
+    at: Any
+
+
+class GRUPlace(NamedTuple):
+    a_SBK: Any
+    z_TBG: Any
+    dh_BP: Any
+    running_T: Any
+    at: Any
+
+
+def _ahead(place: Any, weights: Any) -> None:
+    """All steps in time forward, inside compiled code."""
+    raise NotImplementedError("_ahead is for compiled code.")
+
+
+def _back(place: Any, weights: Any, sums: Any) -> None:
+    """All steps in time backward from the gradients of the last output, inside compiled code; adds those of
+    the weights."""
+    raise NotImplementedError("_back is for compiled code.")
+
+
+def _basic_ahead(place: Any, weights: Any) -> None:
+    _basic_on(place.a_SBK, place.at, place.sums_BP, weights[0], place.running_T, False, place.relu)
+
+
+def _basic_back(place: Any, weights: Any, sums: Any) -> None:
+    none_TBH = place.da_TBP[:0]
+    basic_back(
+        place.a_SBK, place.at, place.da_TBP, weights[1], place.running_T, False, place.relu, none_TBH,
+        place.dh_BP, sums[0],
+    )  # fmt: skip
+
+
+def _lstm_ahead(place: Any, weights: Any) -> None:
+    _lstm_on(place.a_SBK, place.at, place.c_SBP, place.gates_TBG, weights[0], place.running_T, False)
+
+
+def _lstm_back(place: Any, weights: Any, sums: Any) -> None:
+    place.dc_BP[:] = 0
+    none_TBH = place.gates_TBG[:0]
+    lstm_back(
+        place.a_SBK, place.at, place.c_SBP, place.gates_TBG, weights[1], place.running_T, False, none_TBH,
+        place.dh_BP, place.dc_BP, sums[0],
+    )  # fmt: skip
+
+
+def _gru_ahead(place: Any, weights: Any) -> None:
+    _gru_on(place.a_SBK, place.at, place.z_TBG, weights[:3], place.running_T, False)
+
+
+def _gru_back(place: Any, weights: Any, sums: Any) -> None:
+    none_TBH = place.z_TBG[:0]
+    gru_back(
+        place.a_SBK, place.at, place.z_TBG, weights[3], place.running_T, False, none_TBH, place.dh_BP,
+        sums[0], sums[1], sums[2],
+    )  # fmt: skip
+
+
+_WAYS = {
+    BasicPlace: (_basic_ahead, _basic_back),
+    LSTMPlace: (_lstm_ahead, _lstm_back),
+    GRUPlace: (_gru_ahead, _gru_back),
+}
+
+
+@_compiled_as(_ahead, "always")
+def _ahead_of(place: Any, weights: Any) -> Any:
+    return _WAYS[place.instance_class][0]
+
+
+@_compiled_as(_back, "always")
+def _back_of(place: Any, weights: Any, sums: Any) -> Any:
+    return _WAYS[place.instance_class][1]
+
+
+class Sequences(NamedTuple):
+    """Whole sequences as they were read, and what makes a model's inputs of them: (x - shift) / scale.
+    Sequence n is x_RTI[row_N[n]]. chosen_B: those of the batch."""
+
+    x_RTI: Any
+    row_N: Any
+    y_N: Any
+    shift_I: Any
+    scale_I: Any
+    chosen_B: Any
+
+
+class Laid(NamedTuple):
+    """What `lay_out` needs of some parameters, and `take_back` of their gradients."""
+
+    there_N9: Any
+    parameters: Any
+    matrices_M3: Any
+    back_N9: Any
+    gradients: Any
+    sums_M2: Any
+
+
+class Head(NamedTuple):
+    """The linear head and the loss: matrices for products, the weight of each class, label smoothing."""
+
+    ahead: Any
+    back: Any
+    weight_C: Any
+    smoothing: float
+
+
+class Crew(NamedTuple):
+    """What those who work on the parts of a batch share. board: see `_wait`; size: how many they are."""
+
+    board: Any
+    size: int
+    data: Any
+    laid: Any
+    weights: Any
+    head: Any
+
+
+class Result(NamedTuple):
+    """What all parts come to, and of all parameters the gradients, as rows: those of the first part become
+    those of all."""
+
+    sums: Any
+    head_sums_QCK: Any
+    found_Q2: Any
+    gradients: Any
+
+
+class Part(NamedTuple):
+    """A part of a batch: its number, the first of its sequences, where it is computed, logits, which become
+    their gradients; what it comes to: the gradients of all matrices; the sum of its losses, and of its right
+    answers."""
+
+    number: int
+    first: int
+    place: Any
+    z_NC: Any
+    sums: Any
+    head_sums: Any
+    found: Any
+
+
+@part_of_its_caller
+def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
+    """Lays inputs and ones into the operands; a one beside the last states, too, for the head."""
+    zero, one = a_SBK.dtype.type(0), a_SBK.dtype.type(1)
+    for n in range(a_SBK.shape[1]):
+        x_TI = data.x_RTI[data.row_N[data.chosen_B[first + n]]]
+        for t in range(len(x_TI)):
+            a_I, x_I = a_SBK[t, n, at.first - at.inputs - 1 :], x_TI[t]
+            for i in range(len(x_I)):
+                a_I[i] = (x_I[i] + zero - data.shift_I[i]) / data.scale_I[i]
+            a_I[at.inputs] = one
+        a_SBK[len(x_TI), n, at.first - 1] = one
+
+
+@part_of_its_caller
+def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
+    """Cross-entropy of logits; these become their gradients."""
+    classes, total = len(head.weight_C), 0.0
+    for b in range(len(data.chosen_B)):
+        total += head.weight_C[data.y_N[data.chosen_B[b]]]
+    loss, right = 0.0, 0
+    for n in range(len(z_NC)):
+        z_C, y = z_NC[n], data.y_N[data.chosen_B[first + n]]
+        best = 0
+        for c in range(1, classes):
+            if z_C[c] > z_C[best]:
+                best = c
+        right += best == y
+        top, whole, all_wanted = np.float64(z_C[best]), 0.0, 0.0
+        for c in range(classes):
+            whole += math.exp(z_C[c] - top)
+            all_wanted += _wanted(head, c, y)
+        for c in range(classes):
+            wanted, z = _wanted(head, c, y), z_C[c] - top
+            loss += wanted * (math.log(whole) - z)
+            z_C[c] = (all_wanted * math.exp(z) / whole - wanted) / total
+    found[0], found[1] = loss / total, right
+
+
+@jit
+def _wanted(head: Any, c: int, y: int) -> float:
+    """The weight of a class in the loss of a sequence of class y."""
+    share = head.smoothing / len(head.weight_C) + (1.0 - head.smoothing if c == y else 0.0)
+    return np.float64(head.weight_C[c if head.smoothing > 0 else y] * share)
+
+
+# Those who work on a batch see each other's progress on a board of numbers that only grow. They wait for each
+# other busily, since it is a matter of microseconds, but not for long: then something else needs the core.
+
+POSTED, ARRIVED = 0, 16  # places on the board, in different lines of the caches: jobs; how many came by
+BOARD = 32
+_LAST, _ALL = 2**40, 2**60  # more jobs than there are, and more arrivals than even that many would bring
+_PATIENCE, _REST = 20_000, 100  # looks without rest; microseconds between the first of those after them
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _seen(context: Any, address: Any) -> Any:
+    """The number at an address, and all that was written before it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "acquire", 8)
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _raise(context: Any, address: Any, by: Any) -> Any:
+    """Adds to the number at an address, after all that was written before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "acq_rel")
+
+    return types.int64(types.intp, types.int64), generate
+
+
+_sleep = types.ExternalFunction("Sleep" if os.name == "nt" else "usleep", types.int32(types.uint32))
+_NAP = 1 if os.name == "nt" else _REST
+
+
+@jit
+def _wait(board: Any, place: int, least: int) -> Any:
+    """Until a number on the board is at least so large."""
+    there, looks = _address(board) + 8 * place, 0
+    while True:
+        number = _seen(there)
+        if number >= least:
+            return number
+        looks += 1
+        if looks > _PATIENCE:  # longer and longer
+            _sleep(np.uint32(_NAP * min(1 + (looks - _PATIENCE) // 10, 20)))
+
+
+@jit
+def announce(board: Any, place: int, by: int) -> None:
+    """Raises a number on the board."""
+    _raise(_address(board) + 8 * place, by)
+
+
+@part_of_its_caller
+def _work(crew: Any, part: Any, job: int) -> None:
+    """One part from its sequences to the gradients of the weights."""
+    data, head, place, z_NC = crew.data, crew.head, part.place, part.z_NC
+    at, zero = place.at, z_NC.dtype.type(0)
+    for laid in crew.laid:
+        lay_out(laid.there_N9, laid.parameters, laid.matrices_M3, z_NC.itemsize, zero, part.number, crew.size)
+    _gather(data, part.first, at, place.a_SBK)
+    announce(crew.board, ARRIVED, 1)
+    _wait(crew.board, ARRIVED, (2 * job - 1) * crew.size)  # all weights are laid out
+    _ahead(place, crew.weights)
+    last_BK = place.a_SBK[-1]
+    product(last_BK[:, at.first - 1 : at.first + at.hidden], head.ahead, 1 + at.hidden, z_NC, 0)
+    _judge(data, part.first, head, z_NC, part.found)
+    product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), place.dh_BP, 0)
+    for sums_GK in part.sums:
+        sums_GK[:] = 0
+    _back(place, crew.weights, part.sums)
+    part.head_sums[:] = 0
+    product_over_rows(z_NC[:, : len(head.weight_C)], last_BK[:, at.first - lanes_of(z_NC) :], part.head_sums)
+    announce(crew.board, ARRIVED, 1)
+
+
+@jit
+def dismiss(board: Any) -> None:
+    """Has those who serve go home, and nobody wait any more."""
+    announce(board, POSTED, _LAST)
+    announce(board, ARRIVED, _ALL)
+
+
+@jit
+def take_part(crew: Any, part: Any, result: Any, longest: float, leads: bool) -> float:
+    """Works on a part of each batch until there are no more, or, who leads, on one batch: posts it, and when
+    all have come by brings the gradients to where they belong.
+
+    Both are one function, since making its machine code takes seconds. Returns, to who leads, the norm of the
+    gradients, which are shortened if it is larger than `longest`; NaN if there is no loss to learn from.
+    """
+    if leads:
+        job = _seen(_address(crew.board) + 8 * POSTED) + 1
+        announce(crew.board, POSTED, 1)
+    else:
+        job = 1
+    while leads or _wait(crew.board, POSTED, job) < _LAST:
+        _work(crew, part, job)
+        if leads:
+            _wait(crew.board, ARRIVED, 2 * job * crew.size)
+            return _conclude(crew, result, longest)
+        job += 1
+    return 0.0
+
+
+@part_of_its_caller
+def _conclude(crew: Any, result: Any, longest: float) -> float:
+    """From the sums of all parts to the gradients; returns their norm."""
+    found_Q2 = result.found_Q2
+    for q in range(1, len(found_Q2)):
+        for k in range(found_Q2.shape[1]):
+            found_Q2[0, k] += found_Q2[q, k]
+    if not math.isfinite(found_Q2[0, 0]):  # nothing to be learned: the gradients before tell more
+        return math.nan
+    for sums_QGK in result.sums:
+        _sum_up(sums_QGK)
+    _sum_up(result.head_sums_QCK)
+    for laid in crew.laid:
+        zero = result.head_sums_QCK.dtype.type(0)
+        take_back(laid.back_N9, laid.gradients, laid.sums_M2, result.head_sums_QCK.itemsize, zero)
+    total = 0.0
+    for gradient_W in result.gradients:
+        total += _squares(gradient_W)
+    norm = math.sqrt(total)
+    if math.inf > norm > longest:
+        for gradient_W in result.gradients:
+            factor = gradient_W.dtype.type(longest / (norm + 1e-6))
+            for w in range(len(gradient_W)):
+                gradient_W[w] *= factor
+    return norm
+
+
+@jit
+def _sum_up(sums_QGK: Any) -> None:
+    """The first becomes the sum of all."""
+    for q in range(1, len(sums_QGK)):
+        add(sums_QGK[0], sums_QGK[q])
+
+
+@jit
+def _squares(a_W: Any) -> float:
+    """The sum of the squares: of eight sums, which need not wait for each other."""
+    sums_8 = np.zeros(8)
+    for w in range(0, len(a_W) - 7, 8):
+        for k in range(8):
+            sums_8[k] += np.float64(a_W[w + k]) * np.float64(a_W[w + k])
+    total = 0.0
+    for k in range(8):
+        total += sums_8[k]
+    for w in range(len(a_W) // 8 * 8, len(a_W)):
+        total += np.float64(a_W[w]) * np.float64(a_W[w])
+    return total

@@ -71,7 +71,7 @@ class SequenceDataset:
         return int(self.lengths_N.sum()) * self.input_size * 4 <= RESIDENT
 
     @cached_property
-    def _whole_NTI(self) -> Tensor | None:
+    def whole_NTI(self) -> Tensor | None:
         """x_SI as (N, T, I), where all sequences are whole and lie at multiples of T."""
         t = self.steps
         if self.ragged or self.x_SI.shape[0] % t or (self.starts_N % t).any():
@@ -79,18 +79,18 @@ class SequenceDataset:
         return self.x_SI.view(-1, t, self.x_SI.shape[1])
 
     @cached_property
-    def _row_N(self) -> Tensor:
-        """The places of the sequences in `_whole_NTI`."""
+    def row_N(self) -> Tensor:
+        """The places of the sequences in `whole_NTI`."""
         return self.starts_N // self.steps
 
     @cached_property
     def _place_N(self) -> Tensor | None:
         """The same beside the sequences, if batches have but to be picked there."""
-        if self._whole_NTI is None or self.preparation is not None:
+        if self.whole_NTI is None or self.preparation is not None:
             return None
         if self.device is not None and self.device.type != self.x_SI.device.type:
             return None
-        return self._row_N.to(self.x_SI.device)
+        return self.row_N.to(self.x_SI.device)
 
     def at_hand(self, batches: list[Tensor]) -> list[Tensor]:
         """The same batches, for `batch`: where nothing of them passes through the CPU, on the device, brought
@@ -145,12 +145,12 @@ class SequenceDataset:
 
     def batch(self, indices_B: Tensor) -> Batch:
         """The sequences at `indices_B` (on the CPU, or as `at_hand` gave them), padded to the longest."""
-        if self._whole_NTI is not None and self._place_N is not None:
+        if self.whole_NTI is not None and self._place_N is not None:
             indices_B = indices_B.to(self._place_N.device)
-            return Batch(self._whole_NTI.index_select(0, self._place_N[indices_B]), self.y_N[indices_B], None)
+            return Batch(self.whole_NTI.index_select(0, self._place_N[indices_B]), self.y_N[indices_B], None)
         lengths_B = self.lengths_N[indices_B]
-        if self._whole_NTI is not None:
-            x = self._whole_NTI.index_select(0, self._row_N[indices_B].to(self.x_SI.device))
+        if self.whole_NTI is not None:
+            x = self.whole_NTI.index_select(0, self.row_N[indices_B].to(self.x_SI.device))
         else:
             x = self._cut(indices_B, self.x_SI)
         times = None if self.times_S is None else self._cut(indices_B, self.times_S)

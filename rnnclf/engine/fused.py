@@ -101,6 +101,14 @@ def _over_time(
     return output, type(start)(*last) if isinstance(start, tuple) else last[0]
 
 
+def rows_of_parts(batch: int, work: int) -> list[slice]:
+    """Which sequences each part of a batch takes. work: FLOPs of a step in time."""
+    number = max(min(_parts.number, batch // LEAST, work // WORTH), 1)
+    sizes = [batch // number + (part < batch % number) for part in range(number)]
+    ends = [sum(sizes[: part + 1]) for part in range(number)]
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
 class _Share:
     """Which sequences each part of a batch takes, and how many of them run at each step.
 
@@ -112,11 +120,8 @@ class _Share:
     def __init__(
         self, lengths_B: Tensor | None, steps: int, batch: int, work: int, device: torch.device
     ) -> None:
-        most = min(_parts.number, batch // LEAST, work // WORTH) if device.type == "cpu" else 1
-        number = max(most, 1)
-        sizes = [batch // number + (part < batch % number) for part in range(number)]
-        ends = [sum(sizes[: part + 1]) for part in range(number)]
-        self.rows = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self.rows = rows_of_parts(batch, work) if device.type == "cpu" else [slice(0, batch)]
+        number = len(self.rows)
         self.order_B: Tensor | None = None
         self.running: list[list[int] | None] = [None] * number
         if lengths_B is None or bool((lengths_B >= steps).all()):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import accumulate
 from statistics import median
 from typing import Any
 
@@ -20,11 +22,13 @@ from torch.nn import functional
 
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
+from rnnclf.data import sequences
 from rnnclf.engine import choose, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
-from rnnclf.optim import Adam
+from rnnclf.optim import Adam, make_step
 from rnnclf.options import Options, option
+from rnnclf.plain import Loss, suits
 from rnnclf.stack import Stack
 from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
@@ -185,12 +189,34 @@ class Candidate:
         self.name, self.model = name, model
         self.optimizer = Adam().build(model)
 
+    @contextmanager
+    def step_on(self, x_BTI: Tensor, y_B: Tensor) -> Iterator[Callable[[], None]]:
+        """What makes a step on a batch as training would; afterwards nothing of it is left but the new
+        weights, and place for the next."""
+        model, data = self.model, sequences(x_BTI, y_B, tuple(map(str, range(CLASSES))))
+        if not isinstance(model, SequenceClassifier) or not suits(model, data):
+            yield partial(self.train, x_BTI, y_B)
+            return
+        from rnnclf.compiled_step import CompiledSteps
+
+        compiled, all_B = CompiledSteps(model, Loss((1.0,) * CLASSES, 0.0), data), torch.arange(len(y_B))
+
+        def step() -> None:
+            with self._cores(len(y_B)):
+                compiled(all_B)
+                make_step(self.optimizer)
+
+        try:
+            yield step
+        finally:
+            compiled.close()
+
     def train(self, x_BTI: Tensor, y_B: Tensor) -> None:
-        """One training step; afterwards nothing of it is left but the new weights."""
+        """One step by way of autograd."""
         with self._cores(len(y_B)):
             loss = functional.cross_entropy(self.model(x_BTI), y_B)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            make_step(self.optimizer)
             self.optimizer.zero_grad(set_to_none=True)
 
     @torch.inference_mode()
@@ -221,10 +247,11 @@ def _measured(
     x_BTI = torch.randn(settings.batch, settings.length, settings.inputs, device=device)
     y_B = torch.randint(CLASSES, (settings.batch,), device=device)
     watch(f"{cell.name}: training with {', '.join(c.name for c in those)}")
-    steps = [partial(c.train, x_BTI, y_B) for c in those]
-    training = alternated(steps, settings.seconds, device)
+    with ExitStack() as open_until_then:
+        steps = [open_until_then.enter_context(c.step_on(x_BTI, y_B)) for c in those]
+        training = alternated(steps, settings.seconds, device)
     watch(f"{cell.name}: memory")
-    memory = [peak_bytes(step, device) for step in steps]
+    memory = [_memory_of_step(candidate, x_BTI, y_B, device) for candidate in those]
     watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
     x_BTI = torch.randn(settings.inference_batch, settings.length, settings.inputs, device=device)
     inference = alternated([partial(c.infer, x_BTI) for c in those], settings.seconds, device)
@@ -242,6 +269,12 @@ def _measured(
             flops=flops,
             share=None if flops is None else flops / machine.product_rate,
         )
+
+
+def _memory_of_step(candidate: Candidate, x_BTI: Tensor, y_B: Tensor, device: torch.device) -> int:
+    """With all that it takes place for the first time."""
+    with candidate.step_on(x_BTI, y_B) as step:
+        return peak_bytes(step, device)
 
 
 def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
@@ -311,17 +344,24 @@ def training_flops(cell: Cell, settings: Bench) -> int | None:
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
     """The most memory that `step` holds at once beyond what was there before it, in bytes, as the
-    allocator hands it out."""
+    allocators hand it out: that of torch and, on a CPU, those of NumPy and Python, the most of each."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
-    held = peak = 0
-    for change in _allocations(step):
-        held += change
-        peak = max(peak, held)
-    return peak
+    of_python = []
+
+    def traced() -> None:
+        tracemalloc.start()  # NumPy tells it what its arrays take
+        try:
+            step()
+            of_python.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+
+    of_torch = max(accumulate(_allocations(traced)), default=0)
+    return max(of_torch, 0) + of_python[0]
 
 
 def _allocations(step: Callable[[], object]) -> list[int]:
