@@ -16,6 +16,7 @@ from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset, sequences
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine import parts_of_batches, rows_of_parts
+from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
 from rnnclf.stack import Stack
@@ -231,6 +232,17 @@ def test_training_comes_to_what_the_general_way_comes_to(case, optimizer, make, 
         assert result.validation.loss == pytest.approx(wanted.validation.loss, rel=1e-4)
     for weight, wanted in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(weight, wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loss_that_is_too_large_for_its_type_is_told_as_elsewhere(case, by_hand):
+    messages = []
+    for _ in range(2):
+        with pytest.raises(DivergedError) as error:
+            trained(classifier(case), recipe(optimizer=SGD(lr=1e38), batch_size=8), ready())
+        messages.append(str(error.value))
+        by_hand()
+    assert messages[0] == messages[1]
 
 
 def working():

@@ -947,7 +947,7 @@ def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
 
 @part_of_its_caller
 def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
-    """Cross-entropy of logits; these become their gradients."""
+    """Cross-entropy of logits; these become their gradients. A loss too large for their type is infinite."""
     classes, total = len(head.weight_C), 0.0
     for b in range(len(data.chosen_B)):
         total += head.weight_C[data.y_N[data.chosen_B[b]]]
@@ -967,7 +967,7 @@ def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
             wanted, z = _wanted(head, c, y), z_C[c] - top
             loss += wanted * (math.log(whole) - z)
             z_C[c] = (all_wanted * math.exp(z) / whole - wanted) / total
-    found[0], found[1] = loss / total, right
+    found[0], found[1] = z_NC.dtype.type(loss) / total, right
 
 
 @jit
