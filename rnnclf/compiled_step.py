@@ -192,9 +192,11 @@ def _part(
 def _for_code(train: SequenceDataset, chosen_B: Any, dtype: Any) -> Any:
     """The data as machine code takes them: what needs no preparation is shifted by 0 and divided by 1."""
     assert train.whole_NTI is not None
-    inputs, preparation = train.input_size, train.preparation
+    inputs, preparation, x_RTI = train.input_size, train.preparation, train.whole_NTI.numpy()
+    none = {kind: np.empty((0, 0, 0), kind) for kind in (np.uint8, np.float32)}
     return machine_code.Sequences(
-        x_RTI=train.whole_NTI.numpy(),
+        bytes_RTI=x_RTI if x_RTI.dtype == np.uint8 else none[np.uint8],
+        floats_RTI=x_RTI if x_RTI.dtype == np.float32 else none[np.float32],
         row_N=train.row_N.numpy(),
         y_N=train.y_N.numpy(),
         shift_I=np.array(preparation.shift_C if preparation else [0.0] * inputs, dtype),

@@ -17,7 +17,7 @@ from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 
 READ = (torch.uint8, torch.float32)
-"""Types of sequences that are taken as they were read; for each the code is made once."""
+"""Types of sequences that are taken as they were read."""
 
 
 class Loss(NamedTuple):

@@ -1,20 +1,30 @@
-"""Has the machine code of the workhorses made and kept for a type: python -m tests.machine_code float32"""
+"""Has the machine code of some cells made and kept: python -m tests.machine_code float32 basic lstm"""
 
 import sys
 
 import torch
 
 from rnnclf.cells import CELLS
+from rnnclf.compiled_step import CompiledSteps
+from rnnclf.data import sequences
 from rnnclf.engine import unroll
+from rnnclf.model import SequenceClassifier
+from rnnclf.plain import Loss
 
 
-def make(dtype: torch.dtype) -> None:
+def make(dtype: torch.dtype, names: list[str]) -> None:
     torch.set_num_threads(1)
-    for name in ("basic", "lstm", "gru"):
-        cell = CELLS[name](hidden_size=3).build(2).to(dtype)
+    for name in names:
+        cell = CELLS[name](hidden_size=3)
         x_TBI = torch.zeros(3, 4, 2, dtype=dtype, requires_grad=True)
-        unroll(cell, x_TBI, engine="compiled")[0].sum().backward()
+        unroll(cell.build(2).to(dtype), x_TBI, engine="compiled")[0].sum().backward()
+        if dtype == torch.float32 or name == "basic":
+            model = SequenceClassifier(cell, 2, 3).to(dtype)
+            data = sequences(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
+            steps = CompiledSteps(model, Loss((1.0,) * 3, 0.0), data)
+            steps(torch.arange(4))
+            steps.close()
 
 
 if __name__ == "__main__":
-    make(getattr(torch, sys.argv[1]))
+    make(getattr(torch, sys.argv[1]), sys.argv[2:])

@@ -35,18 +35,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def jit(function: F, **options: Any) -> F:
+def jit(function: F) -> F:
     try:
-        compiled: F = numba.njit(**_OPTIONS, **options)(function)
+        compiled: F = numba.njit(**_OPTIONS)(function)
     except RuntimeError:  # no folder to keep machine code in: it is made anew in each process
-        compiled = numba.njit(**_OPTIONS | {"cache": False}, **options)(function)
+        compiled = numba.njit(**_OPTIONS | {"cache": False})(function)
+    return compiled
+
+
+def inner(function: F, **options: Any) -> F:
+    """For what only compiled code calls: nothing is made for Python to call it, or kept of it by itself."""
+    compiled: F = numba.njit(
+        **_OPTIONS | {"cache": False}, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
+    )(function)
     return compiled
 
 
 def part_of_its_caller(function: F) -> F:
-    """For what is called from one place: compiled as it stands there, once. What `jit` compiles is optimised
-    again within each caller, and that one within its own."""
-    return jit(function, inline="always")
+    """For what is called from one place: compiled as it stands there, once. What `inner` compiles is
+    optimised again within each caller, and that one within its own."""
+    return inner(function, inline="always")
 
 
 # Products
@@ -154,7 +162,7 @@ def _multiply(builder: Any, number: Any, rows: int, vectors: int, arguments: Any
 _wide, _narrow, _few = _tile(ROWS, PAIR), _tile(ROWS, 1), _tile(ROWS // 2, PAIR)
 
 
-@jit
+@inner
 def _column_of_tiles(
     add: int, zero: Any, wide: bool, a: int, a_row: int, a_column: int, m: int, b: int, b_row: int, k: int,
     c: int, c_row: int,
@@ -170,7 +178,7 @@ def _column_of_tiles(
             _few(add, zero, a_n, a_row, a_column, n, b, b_row, k, c_n, c_row)
 
 
-@jit
+@inner
 def _address(array: Any) -> Any:
     return np.intp(array.ctypes.data)  # as it comes it has no sign, and sums with steps would be float64
 
@@ -198,7 +206,7 @@ def product_of_many(a_RK: Any, weights: Any, c_RG: Any) -> None:
         product(a_RK[row : row + BLOCK], weights, a_RK.shape[1], c_RG[row : row + BLOCK], 0)
 
 
-@jit
+@inner
 def is_large(c_GK: Any) -> bool:
     """Whether it has more bytes than near caches hold."""
     return bool(c_GK.size * c_GK.itemsize >= LARGE)
@@ -275,7 +283,7 @@ def lay_out(
                     _store(place + g * size, _load(there + g * g_step, zero))
 
 
-@jit
+@inner
 def _row(row_9: Any) -> Any:
     return row_9[0], row_9[1], row_9[2], row_9[3], row_9[4], row_9[5], row_9[6], row_9[7], row_9[8]
 
@@ -357,7 +365,7 @@ def _sigmoid(x: Any) -> Any:
     return through_tanh
 
 
-@jit
+@inner
 def lanes_of(array: Any) -> Any:
     """Numbers of a vector of such."""
     return VECTOR // array.itemsize
@@ -388,7 +396,7 @@ class Row(NamedTuple):
     wide: int
 
 
-@jit
+@inner
 def _start(states_BP: Any, start_BH: Any) -> None:
     """The first states, with zeros behind."""
     hidden = start_BH.shape[1]
@@ -399,7 +407,7 @@ def _start(states_BP: Any, start_BH: Any) -> None:
             states_BP[row, k] = 0
 
 
-@jit
+@inner
 def _begin(a_SBK: Any, at: Any, start_BH: Any, x: int, x_steps: Any) -> None:
     """Fills in the first states, and of all steps the ones and the inputs: x is the address of these, the
     steps are those from time to time, sequence to sequence and feature to feature, in bytes."""
@@ -413,13 +421,13 @@ def _begin(a_SBK: Any, at: Any, start_BH: Any, x: int, x_steps: Any) -> None:
                 a_K[i] = _load(there + i * x_steps[2], zero)
 
 
-@jit
+@inner
 def _operands(a_SBK: Any, t: int, n: int, at: Any, stateful: bool) -> Any:
     """Inputs, a one and, if it is not but zeros, the state."""
     return a_SBK[t, :n, at.first - at.inputs - 1 : at.first + (at.hidden if stateful else 0)]
 
 
-@jit
+@inner
 def _add_sums(
     z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, sums_GK: Any
 ) -> None:
@@ -441,7 +449,7 @@ def _add_sums(
         )
 
 
-@jit
+@inner
 def _hold(states_SBP: Any, t: int, n: int, first: int, wide: int) -> None:
     """After step t, the states of the sequences that have ended are those before it."""
     for row in range(n, states_SBP.shape[1]):
@@ -449,7 +457,7 @@ def _hold(states_SBP: Any, t: int, n: int, first: int, wide: int) -> None:
             states_SBP[t + 1, row, k] = states_SBP[t, row, k]
 
 
-@jit
+@inner
 def _clear(z_TBG: Any, t: int, n: int) -> None:
     """Sums of sequences that have ended have no gradients."""
     for row in range(n, z_TBG.shape[1]):
@@ -457,7 +465,7 @@ def _clear(z_TBG: Any, t: int, n: int) -> None:
             z_TBG[t, row, k] = 0
 
 
-@jit
+@inner
 def _add(dy_TBH: Any, t: int, dh_BP: Any) -> None:
     """Adds the gradients of the outputs of step t, where there are any."""
     if len(dy_TBH):
@@ -487,7 +495,7 @@ def basic(
     _basic_on(a_SBK, at, sums_BP, weights, running_T, started, relu)
 
 
-@jit
+@inner
 def _basic_on(
     a_SBK: Any, at: Any, sums_BP: Any, weights: Any, running_T: Any, started: bool, relu: bool
 ) -> None:
@@ -561,7 +569,7 @@ def lstm(
     _lstm_on(a_SBK, at, c_SBP, gates_TBG, weights, running_T, started)
 
 
-@jit
+@inner
 def _lstm_on(
     a_SBK: Any, at: Any, c_SBP: Any, gates_TBG: Any, weights: Any, running_T: Any, started: bool
 ) -> None:
@@ -582,26 +590,26 @@ def _lstm_on(
         _hold(c_SBP, t, n, 0, wide)
 
 
-@jit
+@inner
 def _to_sigmoid(a_K: Any) -> None:
     for k in range(len(a_K)):
         a_K[k] = sigmoid(a_K[k])
 
 
-@jit
+@inner
 def _to_tanh(a_K: Any) -> None:
     for k in range(len(a_K)):
         a_K[k] = tanh(a_K[k])
 
 
-@jit
+@inner
 def _new_cell(gates_G: Any, before_P: Any, c_P: Any) -> None:
     wide = len(c_P)
     for k in range(wide):
         c_P[k] = gates_G[wide + k] * before_P[k] + gates_G[k] * gates_G[2 * wide + k]
 
 
-@jit
+@inner
 def _new_output(o_P: Any, c_P: Any, h_P: Any) -> None:
     for k in range(len(c_P)):
         h_P[k] = o_P[k] * tanh(c_P[k])
@@ -637,7 +645,7 @@ def lstm_back(
         _add_sums(gates_TBG, 0, at, 4, a_SBK, 0, t, n, sums_GK)
 
 
-@jit
+@inner
 def _through_output(o_P: Any, c_P: Any, dh_P: Any, dc_P: Any) -> None:
     for k in range(len(c_P)):
         o, squashed = o_P[k], tanh(c_P[k])
@@ -646,7 +654,7 @@ def _through_output(o_P: Any, c_P: Any, dh_P: Any, dc_P: Any) -> None:
         o_P[k] = dh_P[k] * squashed * (o - o * o)
 
 
-@jit
+@inner
 def _through_cell(gates_G: Any, before_P: Any, dc_P: Any) -> None:
     wide = len(dc_P)
     for k in range(wide):
@@ -684,7 +692,7 @@ def gru(
     _gru_on(a_SBK, at, z_TBG, weights, running_T, started)
 
 
-@jit
+@inner
 def _gru_on(a_SBK: Any, at: Any, z_TBG: Any, weights: Any, running_T: Any, started: bool) -> None:
     """All steps, from operands that hold all but the states."""
     gate_weights, input_weights, state_weights = weights
@@ -703,13 +711,13 @@ def _gru_on(a_SBK: Any, at: Any, z_TBG: Any, weights: Any, running_T: Any, start
         _hold(a_SBK, t, n, at.first, wide)
 
 
-@jit
+@inner
 def _candidate(z_G: Any, wide: int) -> None:
     for k in range(wide):
         z_G[k] = tanh(z_G[k] + z_G[wide + k] * z_G[3 * wide + k])
 
 
-@jit
+@inner
 def _mixed(z_G: Any, wide: int, before_P: Any, h_P: Any) -> None:
     for k in range(wide):
         h_P[k] = z_G[k] + z_G[2 * wide + k] * (before_P[k] - z_G[k])
@@ -748,7 +756,7 @@ def gru_back(
         _add_sums(z_TBG, 3 * wide, at, 1, a_SBK, at.first - lanes_of(dh_BP), t, n, of_state_GK)
 
 
-@jit
+@inner
 def _through_mixture(z_G: Any, before_P: Any, dh_P: Any) -> None:
     """Leaves in `dh_P` what u lets through."""
     wide = len(dh_P)
@@ -865,10 +873,12 @@ def _back_of(place: Any, weights: Any, sums: Any) -> Any:
 
 
 class Sequences(NamedTuple):
-    """Whole sequences as they were read, and what makes a model's inputs of them: (x - shift) / scale.
-    Sequence n is x_RTI[row_N[n]]. chosen_B: those of the batch."""
+    """Whole sequences as they were read, bytes or float32, and what makes a model's inputs of them:
+    (x - shift) / scale. Sequence n is bytes_RTI[row_N[n]] or, where there are no bytes, floats_RTI[row_N[n]]:
+    the code is made once for both. chosen_B: those of the batch."""
 
-    x_RTI: Any
+    bytes_RTI: Any
+    floats_RTI: Any
     row_N: Any
     y_N: Any
     shift_I: Any
@@ -934,15 +944,23 @@ class Part(NamedTuple):
 @part_of_its_caller
 def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
     """Lays inputs and ones into the operands; a one beside the last states, too, for the head."""
-    zero, one = a_SBK.dtype.type(0), a_SBK.dtype.type(1)
+    one, begin = a_SBK.dtype.type(1), at.first - at.inputs - 1
     for n in range(a_SBK.shape[1]):
-        x_TI = data.x_RTI[data.row_N[data.chosen_B[first + n]]]
-        for t in range(len(x_TI)):
-            a_I, x_I = a_SBK[t, n, at.first - at.inputs - 1 :], x_TI[t]
-            for i in range(len(x_I)):
-                a_I[i] = (x_I[i] + zero - data.shift_I[i]) / data.scale_I[i]
-            a_I[at.inputs] = one
-        a_SBK[len(x_TI), n, at.first - 1] = one
+        row = data.row_N[data.chosen_B[first + n]]
+        for t in range(len(a_SBK) - 1):
+            a_I = a_SBK[t, n, begin : begin + at.inputs]
+            if len(data.bytes_RTI):
+                _prepare(data.bytes_RTI[row, t], data.shift_I, data.scale_I, a_I)
+            else:
+                _prepare(data.floats_RTI[row, t], data.shift_I, data.scale_I, a_I)
+            a_SBK[t, n, at.first - 1] = one
+        a_SBK[len(a_SBK) - 1, n, at.first - 1] = one
+
+
+@inner
+def _prepare(x_I: Any, shift_I: Any, scale_I: Any, a_I: Any) -> None:
+    for i in range(len(x_I)):
+        a_I[i] = (a_I.dtype.type(x_I[i]) - shift_I[i]) / scale_I[i]
 
 
 @part_of_its_caller
@@ -970,7 +988,7 @@ def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
     found[0], found[1] = z_NC.dtype.type(loss) / total, right
 
 
-@jit
+@inner
 def _wanted(head: Any, c: int, y: int) -> float:
     """The weight of a class in the loss of a sequence of class y."""
     share = head.smoothing / len(head.weight_C) + (1.0 - head.smoothing if c == y else 0.0)
@@ -1012,7 +1030,7 @@ _sleep = types.ExternalFunction("Sleep" if os.name == "nt" else "usleep", types.
 _NAP = 1 if os.name == "nt" else _REST
 
 
-@jit
+@inner
 def _wait(board: Any, place: int, least: int) -> Any:
     """Until a number on the board is at least so large."""
     there, looks = _address(board) + 8 * place, 0
@@ -1025,7 +1043,7 @@ def _wait(board: Any, place: int, least: int) -> Any:
             _sleep(np.uint32(_NAP * min(1 + (looks - _PATIENCE) // 10, 20)))
 
 
-@jit
+@inner
 def announce(board: Any, place: int, by: int) -> None:
     """Raises a number on the board."""
     _raise(_address(board) + 8 * place, by)
@@ -1110,14 +1128,14 @@ def _conclude(crew: Any, result: Any, longest: float) -> float:
     return norm
 
 
-@jit
+@inner
 def _sum_up(sums_QGK: Any) -> None:
     """The first becomes the sum of all."""
     for q in range(1, len(sums_QGK)):
         add(sums_QGK[0], sums_QGK[q])
 
 
-@jit
+@inner
 def _squares(a_W: Any) -> float:
     """The sum of the squares: of eight sums, which need not wait for each other."""
     sums_8 = np.zeros(8)
