@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import traceback
 from collections.abc import Callable
@@ -17,17 +15,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
+from rnnclf.process import end_with, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
     from rnnclf.hydra_app.bridge import Job, Outcome
     from rnnclf.hydra_app.checks import Planned
     from rnnclf.workflows.runs import RunFolder
-
-# Python searches all objects for cycles several times before it ends. With torch's that takes a quarter of
-# the time of importing torch, and what is left goes with the process anyhow. The processes of a launcher
-# import this file, too.
-atexit.register(gc.freeze)
 
 
 class Commands(TyperGroup):
@@ -81,6 +75,16 @@ class Train(TyperCommand):
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def main() -> None:
+    """The command `rnnclf`, in a process of its own."""
+    try:
+        app(prog_name="rnnclf")
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            end_with(end.code)
+        raise
 
 
 def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -171,6 +175,7 @@ def train(
 
 def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
     """One run, from its config to a full run folder; returns the validation accuracy, for sweepers."""
+    import_torch()
     from rnnclf.console.training import save_report, show_report, training_display
     from rnnclf.workflows.runs import RunFolder
     from rnnclf.workflows.train import train as train_workflow
@@ -184,7 +189,8 @@ def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
 
 def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
     """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
-    from rnnclf.console import training  # noqa: F401  and torch: here once, not in the process of each job
+    import_torch()  # here once, not in the process of each job
+    from rnnclf.console import training  # noqa: F401  the same
     from rnnclf.console.screen import print_error, use_stderr
     from rnnclf.workflows import ledger
 
@@ -244,6 +250,7 @@ def resume(
 
 
 def _resume_run(path: Path, words: list[str], json: bool) -> None:
+    import_torch()
     from rnnclf.console.screen import print_json
     from rnnclf.console.training import save_report, show_finished, show_report, training_display
     from rnnclf.hydra_app.compose import parsed
@@ -320,6 +327,7 @@ def _left_behind(outcome: Outcome) -> list[RunFolder]:
 
 def _resume_job(job: Job, json: bool) -> float | None:
     """One job of a sweep, from where it stands to its end."""
+    import_torch()
     from rnnclf.console.screen import use_stderr
     from rnnclf.console.training import save_report, show_report, training_display
     from rnnclf.workflows.resume import resume_run
@@ -351,6 +359,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
+    import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows import evaluate as workflow

@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "rnnclf"
 
 FLOORS = {
-    "errors": 0, "registry": 0, "options": 0, "files": 0, "interruption": 0, "isolation": 0, "__init__": 0,
+    "errors": 0, "registry": 0, "options": 0, "files": 0, "interruption": 0, "isolation": 0, "process": 0,
+    "__init__": 0,
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
     "data": 1, "augment": 1, "optim": 1, "training": 1, "recorded": 1, "plain": 1, "compiled_step": 1,
     "guards": 1, "metrics": 1, "checkpoint": 1, "diagnosis": 1,
@@ -129,13 +130,6 @@ ledger.apart = lambda job, work: float("torch" in sys.modules)
 assert cli._apart(None, None, json=False) == 1
 """
     assert "torch" in modules_after(code)
-
-
-def test_a_command_ends_without_a_search_for_cycles():
-    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
-    script = f"{code}import rnnclf.cli"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -1,0 +1,53 @@
+"""What torch costs a process at its beginning and at its end, beside the work.
+
+It makes several hundred thousand objects, and its libraries have much to take down.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+
+_exit_code: int | None = None
+
+
+def import_torch() -> None:
+    """Imports torch without Python's searches for cycles, which would look at all of these objects again and
+    again while there is nothing to find, and leaves them out of later searches.
+
+    Only the first time: what is left out is never freed, and by then that might be a model.
+    """
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def end_with(code: int) -> None:
+    """Has this process, which is about to end, do so at once where torch was imported: after its threads and
+    all that was registered with atexit, without taking down what goes with the process anyhow. That takes
+    as long as starting Python and a command, and more memory than anything before it (docs/speed.md)."""
+    global _exit_code
+    _exit_code = code
+
+
+def _last() -> None:
+    gc.freeze()  # else Python searches all objects several times before it ends
+    if _exit_code is None or "torch" not in sys.modules:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # Python itself says so, and ends with a code of its own
+        return
+    os._exit(_exit_code)
+
+
+# First registered is called last. The processes of a launcher import this file, too.
+atexit.register(_last)
