@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
-from rnnclf.process import end_with, import_torch
+from rnnclf.process import end_with, import_torch, without_searches
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -136,6 +136,7 @@ def root(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )
+@without_searches()  # until torch is imported
 def train(
     words: Annotated[
         list[str] | None,

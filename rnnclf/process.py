@@ -9,24 +9,33 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _exit_code: int | None = None
 
 
+@contextmanager
+def without_searches() -> Iterator[None]:
+    """Within it Python searches for no cycles of objects that nobody needs: where a command starts, all that
+    it makes is there to stay, and would be looked at again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def import_torch() -> None:
-    """Imports torch without Python's searches for cycles, which would look at all of these objects again and
-    again while there is nothing to find, and leaves them out of later searches.
+    """Imports torch without such searches, and leaves its objects out of those that follow.
 
     Only the first time: what is left out is never freed, and by then that might be a model.
     """
-    if "torch" in sys.modules:
-        return
-    gc.disable()
-    try:
-        import torch  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
+    if "torch" not in sys.modules:
+        with without_searches():
+            import torch  # noqa: F401
+
+            gc.freeze()
 
 
 def end_with(code: int) -> None:

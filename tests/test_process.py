@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 LATE = """
 import atexit, os, sys, threading, time
@@ -17,9 +18,9 @@ sys.late = Late()
 """
 
 
-def ended(code: str) -> tuple[int, list[str]]:
+def ended(code: str, folder: Path | None = None) -> tuple[int, list[str]]:
     """The exit code of a fresh process, and the lines that it printed."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert not done.stderr
     return done.returncode, done.stdout.splitlines()
 
@@ -71,3 +72,19 @@ import_torch()
 assert gc.get_freeze_count() == frozen
 """
     assert ended(code) == (0, [])
+
+
+def test_a_training_starts_without_searches_for_cycles(tmp_path):
+    """But for those of Typer, before the command begins."""
+    code = """
+import gc
+from rnnclf import cli
+states = []
+cli.train_one = lambda *anything: states.append(gc.isenabled()) or 0.0
+try:
+    cli.app(["train", "dataset=digits", "hydra.run.dir=run"])
+except SystemExit:
+    pass
+assert states == [False] and gc.isenabled()
+"""
+    assert ended(code, tmp_path) == (0, [])
