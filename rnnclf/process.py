@@ -41,8 +41,7 @@ def import_torch() -> None:
 def end_with(code: int) -> None:
     """Has this process, which is about to end, do so at once where torch was imported: after its threads and
     all that was registered with atexit, without taking down what goes with the process anyhow. That takes
-    as long as starting Python and a command, and more memory than anything before it
-    (docs/decisions/0005-memory.md)."""
+    half a second, and more memory than anything before it (docs/decisions/0005-memory.md)."""
     global _exit_code
     _exit_code = code
 

@@ -29,10 +29,8 @@ Cli = Callable[..., Any]
 def pytest_xdist_setupnodes() -> None:
     """Machine code is made once and kept, before each worker would make all of it at the same time."""
     words = [sys.executable, "-m", "tests.machine_code"]
-    shares = ["float32", "lstm", "gru"], ["float64", "basic", "lstm", "gru"]
-    started = [subprocess.Popen([*words, *share], cwd=ROOT) for share in shares]
-    subprocess.run([*words, "float32", "basic"], cwd=ROOT)
-    for process in started:
+    cells = "basic", "lstm", "gru"
+    for process in [subprocess.Popen([*words, dtype, *cells], cwd=ROOT) for dtype in ("float32", "float64")]:
         process.wait()
 
 

@@ -132,6 +132,13 @@ assert cli._apart(None, None, json=False) == 1
     assert "torch" in modules_after(code)
 
 
+def test_a_command_ends_without_a_search_for_cycles():
+    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+    script = f"{code}import rnnclf.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True"]
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_choice_has_one_yaml_file(group):
     files = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}

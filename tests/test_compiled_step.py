@@ -122,13 +122,10 @@ def assert_as_by_autograd(model, loss, data, indices_B, tolerance):
         )
 
 
+@pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("parts", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("case", "dtype"),
-    # what differs between cells is held to the loop in float64 elsewhere: once is enough
-    [*((case, torch.float32) for case in CASES), ("basic", torch.float64), ("relu", torch.float64)],
-)
-def test_loss_and_gradients_are_those_of_autograd(case, dtype, parts, cores):
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     cores(parts)
     model = classifier(case).to(dtype)
     with parts_of_batches():

@@ -831,15 +831,11 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
     assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
-def test_kills_lose_nothing(kills):
-    script = ROOT / "benchmarks" / "reliability" / "kill.py"
-    command = [sys.executable, str(script), "lstm", "--kills", str(kills)]
+def test_twenty_kills_lose_nothing():
+    command = [sys.executable, str(ROOT / "benchmarks" / "reliability" / "kill.py"), "lstm", "--kills", "20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
-    survived = re.search(r"^(\d+) kills survived, nothing lost", done.stdout, re.MULTILINE)
-    assert survived is not None, done.stdout
-    assert kills <= int(survived[1]) < kills + 10
+    assert re.search(r"^2\d kills survived, nothing lost", done.stdout, re.MULTILINE)
 
 
 def test_errors_of_a_run_are_those_of_the_command(cli, tmp_path):
