@@ -42,17 +42,26 @@ from rnnclf.plain import Loss, cell_module
 THREAD = "rnnclf-step"
 """The name of each thread beside the first."""
 
+SCORED_AT_ONCE = 150
+"""Sequences: few enough that the caches hold all their steps in time. Measured."""
+
 
 class CompiledSteps:
     """The steps of a classifier, up to the gradients, on the batches of an epoch. To be closed.
 
-    model, train: such that `suits` holds. longest: what the gradients are shortened to.
+    model, data: such that `suits` holds. longest: what the gradients are shortened to. learns: whether there
+    are any; else a step goes as far as the loss, and leaves the weights' gradients alone.
     """
 
     def __init__(
-        self, model: SequenceClassifier, loss: Loss, train: SequenceDataset, longest: float | None = None
+        self,
+        model: SequenceClassifier,
+        loss: Loss,
+        data: SequenceDataset,
+        longest: float | None = None,
+        learns: bool = True,
     ) -> None:
-        self.model, self.loss, self.train = model, loss, train
+        self.model, self.loss, self.data, self.learns = model, loss, data, learns
         self.longest = math.inf if longest is None else float(longest)
         self._step: _Step | None = None
 
@@ -61,13 +70,37 @@ class CompiledSteps:
         weights, and the number of right answers."""
         if self._step is None or len(self._step.chosen_B) != len(indices_B):
             self.close()
-            self._step = _Step(self.model, self.loss, self.train, len(indices_B))
+            self._step = _Step(self.model, self.loss, self.data, len(indices_B), self.learns)
         return self._step(indices_B, self.longest)
+
+    @property
+    def taken_B(self) -> Tensor:
+        """The classes that the sequences of the last batch were taken for, until the next."""
+        assert self._step is not None
+        return torch.from_numpy(self._step.taken_B)
 
     def close(self) -> None:
         if self._step is not None:
             self._step.close()
             self._step = None
+
+
+def score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
+    """The classes that all sequences are taken for, (N,), and the sum of the losses of each batch of them,
+    cross-entropies.
+
+    model, data: such that `suits` holds.
+    """
+    steps = CompiledSteps(model, Loss((1.0,) * len(data.classes), 0.0), data, learns=False)
+    taken, losses = [], []
+    try:
+        for indices_B in torch.split(torch.arange(len(data)), SCORED_AT_ONCE):
+            loss, _, _ = steps(indices_B)
+            taken.append(steps.taken_B.clone())
+            losses.append(loss * len(indices_B))
+    finally:
+        steps.close()
+    return torch.cat(taken), torch.tensor(losses, dtype=torch.float64)
 
 
 class _Laid:
@@ -114,19 +147,24 @@ class _Step:
     """The step on batches of one size. The parts of a batch are those of the compiled engine; each but the
     first has a thread of its own that waits for batches in machine code."""
 
-    def __init__(self, model: SequenceClassifier, loss: Loss, train: SequenceDataset, batch: int) -> None:
+    def __init__(
+        self, model: SequenceClassifier, loss: Loss, data: SequenceDataset, batch: int, learns: bool
+    ) -> None:
         module = cell_module(model)
         work = 2 * batch * sum(getattr(module, name).numel() for name in SHARED)
         rows = rows_of_parts(batch, work)
         layer, head = _Laid.of_layer(module, len(rows)), _Laid.of_head(model.head, len(rows))
-        self.chosen_B, self.found_Q2 = np.zeros(batch, np.int64), np.zeros((len(rows), 2))
+        self.chosen_B, self.taken_B = np.zeros((2, batch), np.int64)
+        self.found_Q2 = np.zeros((len(rows), 2))
         gradients = [*layer.gradients, *head.gradients]
-        for weight, gradient in zip((*layer.weights, *head.weights), gradients, strict=True):
-            weight.grad = gradient
+        if learns:
+            for weight, gradient in zip((*layer.weights, *head.weights), gradients, strict=True):
+                weight.grad = gradient
         self.crew = machine_code.Crew(
             board=np.zeros(machine_code.BOARD, np.int64),
             size=len(rows),
-            data=_for_code(train, self.chosen_B, NUMBERS[model.head.weight.dtype]),
+            learns=learns,
+            data=_for_code(data, self.chosen_B, NUMBERS[model.head.weight.dtype]),
             laid=(layer.for_code, head.for_code),
             weights=layer.matrices,
             head=machine_code.Head(
@@ -137,7 +175,7 @@ class _Step:
             ),
         )
         parts = [
-            _part(number, share, module, layer, head, train.steps, self.found_Q2[number])
+            _part(number, share, module, layer, head, data.steps, self.taken_B[share], self.found_Q2[number])
             for number, share in enumerate(rows)
         ]
         flat = tuple(gradient.view(-1).numpy() for gradient in gradients)
@@ -172,7 +210,14 @@ class _Step:
 
 
 def _part(
-    number: int, share: slice, module: CellModule, layer: _Laid, head: _Laid, steps: int, found_2: Any
+    number: int,
+    share: slice,
+    module: CellModule,
+    layer: _Laid,
+    head: _Laid,
+    steps: int,
+    taken_N: Any,
+    found_2: Any,
 ) -> Any:
     """A part of a batch, and all the memory it takes."""
     assert isinstance(module.cell, GatedCell)
@@ -185,20 +230,21 @@ def _part(
         z_NC=empty([n, head.sums[0].shape[1]], layer.dtype),
         sums=tuple(sums_QGK[number] for sums_QGK in layer.sums),
         head_sums=head.sums[0][number],
+        taken_N=taken_N,
         found=found_2,
     )
 
 
-def _for_code(train: SequenceDataset, chosen_B: Any, dtype: Any) -> Any:
+def _for_code(data: SequenceDataset, chosen_B: Any, dtype: Any) -> Any:
     """The data as machine code takes them: what needs no preparation is shifted by 0 and divided by 1."""
-    assert train.whole_NTI is not None
-    inputs, preparation, x_RTI = train.input_size, train.preparation, train.whole_NTI.numpy()
+    assert data.whole_NTI is not None
+    inputs, preparation, x_RTI = data.input_size, data.preparation, data.whole_NTI.numpy()
     none = {kind: np.empty((0, 0, 0), kind) for kind in (np.uint8, np.float32)}
     return machine_code.Sequences(
         bytes_RTI=x_RTI if x_RTI.dtype == np.uint8 else none[np.uint8],
         floats_RTI=x_RTI if x_RTI.dtype == np.float32 else none[np.float32],
-        row_N=train.row_N.numpy(),
-        y_N=train.y_N.numpy(),
+        row_N=data.row_N.numpy(),
+        y_N=data.y_N.numpy(),
         shift_I=np.array(preparation.shift_C if preparation else [0.0] * inputs, dtype),
         scale_I=np.array(preparation.scale_C if preparation else [1.0] * inputs, dtype),
         chosen_B=chosen_B,

@@ -23,16 +23,15 @@ from rnnclf.data.dataset import Batch
 from rnnclf.data.order import epoch_batches
 from rnnclf.errors import DivergedError
 from rnnclf.guards import Divergence, Losses, behind, not_finite_in
-from rnnclf.metrics import Evaluation, Score
+from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Optimizer, Schedule, make_step
 from rnnclf.plain import Loss, suits
 from rnnclf.recorded import RecordedStep, make_recordable
+from rnnclf.scoring import evaluate
 
 if TYPE_CHECKING:
     from rnnclf.compiled_step import CompiledSteps
-
-EVALUATION_BATCH = 1000  # sequences; large products, little memory
 
 LOOK_EVERY = 50  # batches, on a device that works on while the host prepares what comes next
 
@@ -670,21 +669,3 @@ def _advice(training: Training, in_data: bool) -> str:
     if recipe.on_divergence == "stop":
         ways.append("on_divergence=rollback")
     return f"Try {', '.join(ways[:-1])} or {ways[-1]}." if len(ways) > 1 else f"Try {ways[0]}."
-
-
-@torch.inference_mode()
-def evaluate(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
-    """Classifies every sequence of `data` and counts what was taken for what."""
-    model.eval()
-    k = len(data.classes)
-    places, losses = [], []  # looked at when all is done
-    with model.cores(EVALUATION_BATCH, data.ragged):
-        for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
-            logits_BK = model(x_BTI, lengths_B)
-            places.append(y_B * k + logits_BK.argmax(dim=-1))
-            losses.append(functional.cross_entropy(logits_BK, y_B, reduction="sum"))
-    rows = torch.bincount(torch.cat(places), minlength=k * k).reshape(k, k).tolist()
-    loss_sum = 0.0
-    for loss in torch.stack(losses).tolist():
-        loss_sum += loss
-    return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum / len(data))

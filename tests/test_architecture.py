@@ -22,7 +22,7 @@ FLOORS = {
     "__init__": 0,
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
     "data": 1, "augment": 1, "optim": 1, "training": 1, "recorded": 1, "plain": 1, "compiled_step": 1,
-    "guards": 1, "metrics": 1, "checkpoint": 1, "diagnosis": 1,
+    "scoring": 1, "guards": 1, "metrics": 1, "checkpoint": 1, "diagnosis": 1,
     "config": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "console": 4, "__main__": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rnnclf import training
+from rnnclf import scoring, training
 from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset, sequences
@@ -19,13 +20,14 @@ from rnnclf.engine import parts_of_batches, rows_of_parts
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
+from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import Recipe, Training, evaluate, fit
+from rnnclf.training import Recipe, Training, fit
 
 pytest.importorskip("numba")
 
 from rnnclf.cells import machine_code
-from rnnclf.compiled_step import THREAD, CompiledSteps
+from rnnclf.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
 from rnnclf.plain import Loss, suits
 
 CASES = {
@@ -243,6 +245,71 @@ def test_a_loss_that_is_too_large_for_its_type_is_told_as_elsewhere(case, by_han
         messages.append(str(error.value))
         by_hand()
     assert messages[0] == messages[1]
+
+
+# Scoring
+
+
+def by_the_general_way(model, data, monkeypatch):
+    with monkeypatch.context() as changed:
+        changed.setattr(scoring, "suits", lambda model, data: False)
+        return evaluate(model, data)
+
+
+@pytest.mark.parametrize("make", [ready, as_read])
+@pytest.mark.parametrize("n", [1, SCORED_AT_ONCE - 1, SCORED_AT_ONCE, 2 * SCORED_AT_ONCE + 10])
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_those_of_the_general_way(case, n, make, monkeypatch):
+    model, data = classifier(case), make(n)
+    assert suits(model, data)
+    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    assert found.counts == expected.counts
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_scores_are_the_same_with_any_number_of_cores(parts, cores, monkeypatch):
+    cores(parts)
+    model, data = classifier("gru"), ready(200)
+    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    assert found.counts == expected.counts
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert working() == 0
+
+
+def test_of_equal_logits_the_first_is_taken_as_by_torch(monkeypatch):
+    model, data = classifier(), ready()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
+    found = evaluate(model, data)
+    assert found.counts == by_the_general_way(model, data, monkeypatch).counts
+    assert all(row[0] == row[2] == 0 for row in found.counts)
+
+
+def test_scoring_takes_machine_code_and_leaves_gradients_and_weights_alone(monkeypatch):
+    calls = []
+    real = machine_code.take_part
+    monkeypatch.setattr(machine_code, "take_part", lambda *what: calls.append(what) or real(*what))
+    model, data = classifier(), ready()
+    evaluate(model, data)
+    assert calls
+    assert all(weight.grad is None for weight in model.parameters())
+    _, gradients = one_step(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(20))
+    weights = [weight.clone() for weight in model.parameters()]
+    evaluate(model, data)
+    assert all(torch.equal(weight.grad, gradients[name]) for name, weight in model.named_parameters())
+    assert all(map(torch.equal, model.parameters(), weights))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_loss_that_is_no_number_is_one_as_elsewhere(wrong, monkeypatch):
+    model, data = classifier(), ready()
+    with torch.no_grad():
+        model.head.weight[1] = wrong
+    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    assert not math.isfinite(found.loss)
+    assert not math.isfinite(expected.loss)
 
 
 def working():

@@ -10,7 +10,8 @@ from rnnclf.cells import CELLS
 from rnnclf.engine import engines_on, unroll
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.optim import OPTIMIZERS, SGD, Adam, Constant, OneCycle
-from rnnclf.training import Recipe, Training, evaluate, fit
+from rnnclf.scoring import evaluate
+from rnnclf.training import Recipe, Training, fit
 from rnnclf.workflows.bench import bench
 from tests.test_bench import small
 from tests.test_model import NOT_ROUNDED

@@ -11,15 +11,16 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rnnclf import checkpoint, guards, recorded, training
+from rnnclf import checkpoint, guards, recorded, scoring, training
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset
 from rnnclf.data import sequences as sequences_of
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Constant, OneCycle, RMSprop
+from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import Recipe, Training, evaluate, fit
+from rnnclf.training import Recipe, Training, fit
 
 STEPS, INPUT, CLASSES = 5, 2, 3
 
@@ -549,7 +550,7 @@ def test_an_evaluation_asks_the_device_once_what_it_has_come_to(monkeypatch):
     evaluate(model, data)
     asked = []
     for batch in (90, 4):
-        monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
+        monkeypatch.setattr(scoring, "EVALUATION_BATCH", batch)
         with monkeypatch.context() as patched:
             asked.append(reads(lambda: evaluate(model, data), patched))
     assert asked[0] == asked[1] == ["bincount", "tolist", "tolist"]
@@ -737,7 +738,7 @@ def plainly_evaluated(model, data):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [4, 1000])
 def test_evaluation_equals_a_plain_loop(ragged, batch, monkeypatch):
-    monkeypatch.setattr(training, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(scoring, "EVALUATION_BATCH", batch)
     model, data = classifier(dropout=0.5), sequences(30, ragged=ragged)
     evaluation = evaluate(model.train(), data)
     counts, loss = plainly_evaluated(model.eval(), data)

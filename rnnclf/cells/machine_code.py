@@ -53,7 +53,10 @@ def inner(function: F, **options: Any) -> F:
 
 def part_of_its_caller(function: F) -> F:
     """For what is called from one place: compiled as it stands there, once. What `inner` compiles is
-    optimised again within each caller, and that one within its own."""
+    optimised again within each caller, and that one within its own.
+
+    Arrays that it writes to are arguments of its own, not fields of one: Numba takes these for its variables,
+    and leaves writes to them out as useless, where nothing is read from them."""
     return inner(function, inline="always")
 
 
@@ -907,10 +910,12 @@ class Head(NamedTuple):
 
 
 class Crew(NamedTuple):
-    """What those who work on the parts of a batch share. board: see `_wait`; size: how many they are."""
+    """What those who work on the parts of a batch share. board: see `_wait`; size: how many they are;
+    learns: whether gradients are wanted."""
 
     board: Any
     size: int
+    learns: bool
     data: Any
     laid: Any
     weights: Any
@@ -929,8 +934,8 @@ class Result(NamedTuple):
 
 class Part(NamedTuple):
     """A part of a batch: its number, the first of its sequences, where it is computed, logits, which become
-    their gradients; what it comes to: the gradients of all matrices; the sum of its losses, and of its right
-    answers."""
+    their gradients; what it comes to: the gradients of all matrices; the class that each sequence is taken
+    for; the sum of its losses, and of its right answers."""
 
     number: int
     first: int
@@ -938,6 +943,7 @@ class Part(NamedTuple):
     z_NC: Any
     sums: Any
     head_sums: Any
+    taken_N: Any
     found: Any
 
 
@@ -964,8 +970,9 @@ def _prepare(x_I: Any, shift_I: Any, scale_I: Any, a_I: Any) -> None:
 
 
 @part_of_its_caller
-def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
-    """Cross-entropy of logits; these become their gradients. A loss too large for their type is infinite."""
+def _judge(data: Any, first: int, head: Any, z_NC: Any, taken_N: Any, found: Any) -> None:
+    """Classes and cross-entropy of logits; these become their gradients. A loss too large for their type is
+    infinite."""
     classes, total = len(head.weight_C), 0.0
     for b in range(len(data.chosen_B)):
         total += head.weight_C[data.y_N[data.chosen_B[b]]]
@@ -976,6 +983,7 @@ def _judge(data: Any, first: int, head: Any, z_NC: Any, found: Any) -> None:
         for c in range(1, classes):
             if z_C[c] > z_C[best]:
                 best = c
+        taken_N[n] = best
         right += best == y
         top, whole, all_wanted = np.float64(z_C[best]), 0.0, 0.0
         for c in range(classes):
@@ -1051,7 +1059,7 @@ def announce(board: Any, place: int, by: int) -> None:
 
 @part_of_its_caller
 def _work(crew: Any, part: Any, job: int) -> None:
-    """One part from its sequences to the gradients of the weights."""
+    """One part from its sequences to the gradients of the weights, or to the loss."""
     data, head, place, z_NC = crew.data, crew.head, part.place, part.z_NC
     at, zero = place.at, z_NC.dtype.type(0)
     for laid in crew.laid:
@@ -1062,13 +1070,15 @@ def _work(crew: Any, part: Any, job: int) -> None:
     _ahead(place, crew.weights)
     last_BK = place.a_SBK[-1]
     product(last_BK[:, at.first - 1 : at.first + at.hidden], head.ahead, 1 + at.hidden, z_NC, 0)
-    _judge(data, part.first, head, z_NC, part.found)
-    product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), place.dh_BP, 0)
-    for sums_GK in part.sums:
-        sums_GK[:] = 0
-    _back(place, crew.weights, part.sums)
-    part.head_sums[:] = 0
-    product_over_rows(z_NC[:, : len(head.weight_C)], last_BK[:, at.first - lanes_of(z_NC) :], part.head_sums)
+    _judge(data, part.first, head, z_NC, part.taken_N, part.found)
+    if crew.learns:
+        product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), place.dh_BP, 0)
+        for sums_GK in part.sums:
+            sums_GK[:] = 0
+        _back(place, crew.weights, part.sums)
+        part.head_sums[:] = 0
+        a_NK = last_BK[:, at.first - lanes_of(z_NC) :]
+        product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, part.head_sums)
     announce(crew.board, ARRIVED, 1)
 
 
@@ -1085,7 +1095,7 @@ def take_part(crew: Any, part: Any, result: Any, longest: float, leads: bool) ->
     all have come by brings the gradients to where they belong.
 
     Both are one function, since making its machine code takes seconds. Returns, to who leads, the norm of the
-    gradients, which are shortened if it is larger than `longest`; NaN if there is no loss to learn from.
+    gradients, which are shortened if it is larger than `longest`; NaN if there is nothing to learn from.
     """
     if leads:
         job = _seen(_address(crew.board) + 8 * POSTED) + 1
@@ -1108,7 +1118,7 @@ def _conclude(crew: Any, result: Any, longest: float) -> float:
     for q in range(1, len(found_Q2)):
         for k in range(found_Q2.shape[1]):
             found_Q2[0, k] += found_Q2[q, k]
-    if not math.isfinite(found_Q2[0, 0]):  # nothing to be learned: the gradients before tell more
+    if not (crew.learns and math.isfinite(found_Q2[0, 0])):  # the gradients before tell more of a lost loss
         return math.nan
     for sums_QGK in result.sums:
         _sum_up(sums_QGK)
