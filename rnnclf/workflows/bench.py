@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
-from rnnclf.data import sequences
+from rnnclf.data import SequenceDataset, sequences
 from rnnclf.engine import choose, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
@@ -193,7 +193,7 @@ class Candidate:
     def step_on(self, x_BTI: Tensor, y_B: Tensor) -> Iterator[Callable[[], None]]:
         """What makes a step on a batch as training would; afterwards nothing of it is left but the new
         weights, and place for the next."""
-        model, data = self.model, sequences(x_BTI, y_B, tuple(map(str, range(CLASSES))))
+        model, data = self.model, _as_data(x_BTI, y_B)
         if not isinstance(model, SequenceClassifier) or not suits(model, data):
             yield partial(self.train, x_BTI, y_B)
             return
@@ -219,13 +219,28 @@ class Candidate:
             make_step(self.optimizer)
             self.optimizer.zero_grad(set_to_none=True)
 
-    @torch.inference_mode()
-    def infer(self, x_BTI: Tensor) -> None:
-        with self._cores(len(x_BTI)):
-            self.model(x_BTI)
+    def inference_on(self, x_BTI: Tensor, y_B: Tensor) -> Callable[[], None]:
+        """What classifies a batch as an evaluation would."""
+        model, data = self.model, _as_data(x_BTI, y_B)
+        classify = partial(model, x_BTI)
+        if isinstance(model, SequenceClassifier) and suits(model, data):
+            from rnnclf.compiled_step import score
+
+            classify = partial(score, model, data)
+
+        @torch.inference_mode()
+        def infer() -> None:
+            with self._cores(len(x_BTI)):
+                classify()
+
+        return infer
 
     def _cores(self, batch: int) -> AbstractContextManager[None]:
         return self.model.cores(batch) if isinstance(self.model, SequenceClassifier) else nullcontext()
+
+
+def _as_data(x_BTI: Tensor, y_B: Tensor) -> SequenceDataset:
+    return sequences(x_BTI, y_B, tuple(map(str, range(CLASSES))))
 
 
 def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candidate]:
@@ -244,8 +259,7 @@ def _measured(
 ) -> Iterator[Measured]:
     """A row for each candidate of a cell."""
     those = candidates(cell, settings, device)
-    x_BTI = torch.randn(settings.batch, settings.length, settings.inputs, device=device)
-    y_B = torch.randint(CLASSES, (settings.batch,), device=device)
+    x_BTI, y_B = _batch(settings, settings.batch, device)
     watch(f"{cell.name}: training with {', '.join(c.name for c in those)}")
     with ExitStack() as open_until_then:
         steps = [open_until_then.enter_context(c.step_on(x_BTI, y_B)) for c in those]
@@ -253,8 +267,8 @@ def _measured(
     watch(f"{cell.name}: memory")
     memory = [_memory_of_step(candidate, x_BTI, y_B, device) for candidate in those]
     watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
-    x_BTI = torch.randn(settings.inference_batch, settings.length, settings.inputs, device=device)
-    inference = alternated([partial(c.infer, x_BTI) for c in those], settings.seconds, device)
+    x_BTI, y_B = _batch(settings, settings.inference_batch, device)
+    inference = alternated([c.inference_on(x_BTI, y_B) for c in those], settings.seconds, device)
     taken = _taken_by_auto(cell, settings, device)
     counted = training_flops(cell, settings)
     for candidate, train, infer, held in zip(those, training, inference, memory, strict=True):
@@ -269,6 +283,12 @@ def _measured(
             flops=flops,
             share=None if flops is None else flops / machine.product_rate,
         )
+
+
+def _batch(settings: Bench, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Some x (B, T, I) and y (B)."""
+    x_BTI = torch.randn(size, settings.length, settings.inputs, device=device)
+    return x_BTI, torch.randint(CLASSES, (size,), device=device)
 
 
 def _memory_of_step(candidate: Candidate, x_BTI: Tensor, y_B: Tensor, device: torch.device) -> int:
