@@ -8,6 +8,8 @@ import io
 import json
 import os
 import re
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -197,8 +199,18 @@ def test_steps_take_turns_equally_often():
     calls: list[str] = []
     durations = alternated([lambda: calls.append("a"), lambda: calls.append("b")], 1e-9, CPU)
     turn = WARM_UP + TURN
-    assert "".join(calls) == "ab" + "a" * turn + "b" * turn
+    assert "".join(calls) in {"ab" + "a" * turn + "b" * turn, "ab" + "b" * turn + "a" * turn}
     assert [len(own) for own in durations] == [TURN, TURN]
+
+
+def test_no_step_always_follows_the_same_one():
+    calls: list[str] = []
+    steps = [partial(calls.append, name) for name in "abc"]
+    durations = alternated([*steps, partial(time.sleep, 0.001)], 0.02, CPU)
+    assert len({len(own) for own in durations}) == 1
+    turns = "".join(calls[3 :: WARM_UP + TURN])
+    assert all(sorted(turns[n : n + 3]) == ["a", "b", "c"] for n in range(0, len(turns), 3))
+    assert len({turns[n : n + 3] for n in range(0, len(turns), 3)}) > 1
 
 
 def test_steps_go_on_for_as_long_as_was_asked():

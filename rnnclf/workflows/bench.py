@@ -6,6 +6,7 @@ Shapes: B batch, T time, I inputs, H hidden, K classes.
 from __future__ import annotations
 
 import os
+import random
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -306,8 +307,9 @@ def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str
 def alternated(
     steps: Sequence[Callable[[], object]], seconds: float, device: torch.device
 ) -> list[list[float]]:
-    """The durations of each step in seconds. They take turns, equally often, so that whatever else the
-    machine does hits all alike; together they get `seconds` each.
+    """The durations of each step in seconds. They take turns, equally often and in another order each time,
+    so that whatever else the machine does, and who came before, hits all alike; together they get `seconds`
+    each.
 
     A turn is some steps, of which the first do not count, after a rest: in training a step follows one of its
     own kind. The threads of one engine wait busily for a while for more work, on the cores of the next.
@@ -315,9 +317,9 @@ def alternated(
     for step in steps:
         step()
     durations: list[list[float]] = [[] for _ in steps]
-    spent = 0.0
+    spent, order = 0.0, random.Random(0)
     while not durations[0] or spent < seconds * len(steps):
-        for step, own in zip(steps, durations, strict=True):
+        for step, own in order.sample(list(zip(steps, durations, strict=True)), len(steps)):
             _wait(device)
             time.sleep(REST)
             for _ in range(WARM_UP):
