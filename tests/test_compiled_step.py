@@ -152,8 +152,8 @@ def test_every_length_and_number_of_classes_is_right(case, steps, classes):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sums_too_large_for_the_caches_are_right(case, monkeypatch):
-    """More than LARGE bytes: 2 MiB."""
+def test_sums_larger_than_near_caches_are_right(case):
+    """More than 2 MiB."""
     model, data = classifier(case, hidden=760), ready(steps=3)
     assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(9), 1e-4)
 

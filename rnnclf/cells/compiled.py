@@ -120,9 +120,6 @@ class Layout:
             machine_code.whole(shift + matrix.rows, sizes.itemsize)
             for shift, matrix in zip(shifts, matrices.values(), strict=True)
         ]
-        numbers = [m.columns * width for m, width in zip(matrices.values(), self.widths, strict=True)]
-        self.large = max(numbers) * sizes.itemsize >= machine_code.LARGE
-        """Whether there are sums that `is_large` holds for."""
         for number, matrix in enumerate(matrices.values()):
             for block in matrix.blocks:
                 width = widths.get(block.parameter, 1)
@@ -309,24 +306,18 @@ class CompiledBasic(Compiled):
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh_BP, sums = self.widened(dstates[0]), self.sums()
-        kept = self.steps if inputs else self.kept(self.sizes, self.steps)
-        da_TBP = self.of_steps(kept, self.sizes.wide)
+        da_TBP = self.of_steps(self.steps if inputs else 1, self.sizes.wide)
         how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
         machine_code.basic_back(self.a_SBK, self.sizes.at, da_TBP, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
         return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
 
     @classmethod
-    def kept(cls, sizes: Sizes, steps: int) -> int:
-        """The steps whose gradients have to be there at the end."""
-        return steps if cls.layouts(sizes)[0].large else 1
-
-    @classmethod
     def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
         return machine_code.BasicPlace(
             _operands(sizes, steps, batch, dtype),
             empty([batch, sizes.wide], dtype),
-            _of_steps(cls.kept(sizes, steps), batch, sizes.wide, dtype),
+            _of_steps(1, batch, sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,

@@ -72,12 +72,14 @@ def _vector() -> int:
 
 
 VECTOR = _vector()
-BLOCK, LARGE_BLOCK, LARGE = 80, 320, 2 * 2**20
-"""Rows of what has many that are taken at a time; of sums over rows more, where the result has more bytes
-than caches hold, as each time all of it is read and written. Measured."""
+BLOCK = 80
+"""Rows of what has many that are taken at a time. Measured."""
 ROWS, PAIR = (12 if VECTOR == 64 else 6), 2
 """A tile of a product: so many rows and vectors beside each other are summed in registers, which leaves
 enough of the 16 (of 512 bits 32) for what is multiplied."""
+GROUP = 4 * ROWS
+"""Of sums over rows so many, times all columns, are computed before the next: what they are made of is then
+read from the nearest cache, however many there are. Measured."""
 
 
 def lanes(itemsize: int) -> int:
@@ -209,28 +211,23 @@ def product_of_many(a_RK: Any, weights: Any, c_RG: Any) -> None:
         product(a_RK[row : row + BLOCK], weights, a_RK.shape[1], c_RG[row : row + BLOCK], 0)
 
 
-@inner
-def is_large(c_GK: Any) -> bool:
-    """Whether it has more bytes than near caches hold."""
-    return bool(c_GK.size * c_GK.itemsize >= LARGE)
-
-
 @jit
 def product_over_rows(a_RG: Any, b_RK: Any, c_GK: Any) -> None:
-    """C += Aᵀ · B, some rows after the others, so that both stay in the near caches. C is of whole vectors,
-    and so many columns of B are read; what is behind them means nothing."""
+    """C += Aᵀ · B, some rows after the others, and of these some columns of A, so that both stay in the near
+    caches. C is of whole vectors, and so many columns of B are read; what is behind them means nothing."""
     zero, size = c_GK.dtype.type(0), c_GK.itemsize
     a, b, c = _address(a_RG), _address(b_RK), _address(c_GK)
     a_row, b_row, c_row = a_RG.strides[0], b_RK.strides[0], c_GK.strides[0]
     columns, pair = c_GK.shape[1] * size, PAIR * VECTOR
-    block = LARGE_BLOCK if is_large(c_GK) else BLOCK
-    for row in range(0, len(a_RG), block):
-        n = min(block, len(a_RG) - row)
-        for column in range(0, columns, pair):
-            _column_of_tiles(
-                1, zero, columns - column >= pair, a + row * a_row, size, a_row, len(c_GK),
-                b + row * b_row + column, b_row, n, c + column, c_row,
-            )  # fmt: skip
+    for row in range(0, len(a_RG), BLOCK):
+        n = min(BLOCK, len(a_RG) - row)
+        for g in range(0, len(c_GK), GROUP):
+            a_ng, c_g = a + row * a_row + g * size, c + g * c_row
+            for column in range(0, columns, pair):
+                _column_of_tiles(
+                    1, zero, columns - column >= pair, a_ng, size, a_row, min(GROUP, len(c_GK) - g),
+                    b + row * b_row + column, b_row, n, c_g + column, c_row,
+                )  # fmt: skip
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -435,19 +432,12 @@ def _add_sums(
     z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, sums_GK: Any
 ) -> None:
     """Adds the sums over n sequences at step t: of the gradients of some gates, the first of which begins
-    there, times operands from `first` on, where a vector begins. What is too large to be read and written at
-    each step is summed over all of them at once, when the way back has come to the first."""
-    if not is_large(sums_GK):
-        z_RG, a_RK = z_TBG[t % len(z_TBG), :n], a_SBK[t, :n]
-    elif t == 0:
-        z_RG = z_TBG.reshape(-1, z_TBG.shape[2])
-        a_RK = a_SBK[:-1].reshape(-1, a_SBK.shape[2])
-    else:
-        return
+    there, times operands from `first` on, where a vector begins."""
+    z_NG, a_NK = z_TBG[t % len(z_TBG), :n], a_SBK[t, :n]
     for gate in range(0, gates * at.wide, at.wide):
         product_over_rows(
-            z_RG[:, begin + gate : begin + gate + at.hidden],
-            a_RK[:, first:],
+            z_NG[:, begin + gate : begin + gate + at.hidden],
+            a_NK[:, first:],
             sums_GK[gate : gate + at.hidden],
         )
 
