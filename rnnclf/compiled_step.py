@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
 from rnnclf.engine import rows_of_parts
 from rnnclf.model import SequenceClassifier
-from rnnclf.plain import Loss, cell_module
+from rnnclf.plain import Loss, cell_modules
 
 THREAD = "rnnclf-step"
 """The name of each thread beside the first."""
@@ -103,35 +103,22 @@ def score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Ten
     return torch.cat(taken), torch.tensor(losses, dtype=torch.float64)
 
 
-class _Laid:
-    """Some weights laid out for products, and what becomes their gradients.
+class _Weights(NamedTuple):
+    """The weights of a layer or the head: how they become matrices, and how the gradients of the first of
+    these become theirs."""
 
-    there, home: how the weights become matrices; how the gradients of the first of these become those of the
-    weights.
-    """
-
-    def __init__(self, there: Layout, home: Layout, weights: Sequence[Tensor], parts: int) -> None:
-        self.dtype = dtype = NUMBERS[weights[0].dtype]
-        self.weights = weights
-        self.gradients = [torch.empty_like(weight) for weight in weights]
-        self.matrices = tuple(there.places(dtype))
-        self.sums = tuple(home.sums(dtype, parts))
-        first = [of_parts[0] for of_parts in self.sums]
-        self.for_code = machine_code.Laid(
-            there.rows_N9, addresses(weights), there.matrices_at(self.matrices),
-            home.home_N9, addresses(self.gradients), rows_at(first),
-        )  # fmt: skip
+    there: Layout
+    home: Layout
+    weights: list[Tensor]
 
     @classmethod
-    def of_layer(cls, module: CellModule, parts: int) -> _Laid:
-        assert isinstance(module.cell, GatedCell)
-        kind, p = module.cell.compiled_steps(), module.weights()
-        assert issubclass(kind, Compiled)
-        home, there = kind.layouts(Sizes.of(p))
-        return cls(there, home, [getattr(p, name) for name in there.parameters], parts)
+    def of_layer(cls, module: CellModule, lowest: bool) -> _Weights:
+        kind, p = _kind_of(module), module.weights()
+        home, there = kind.layouts(Sizes.of(p))[0], kind.layout_of_layer(Sizes.of(p), lowest)
+        return cls(there, home, [getattr(p, name) for name in there.parameters])
 
     @classmethod
-    def of_head(cls, head: nn.Linear, parts: int) -> _Laid:
+    def of_head(cls, head: nn.Linear) -> _Weights:
         """The head is a layer whose inputs are the last states, with a one before them."""
         (classes, hidden), itemsize = head.weight.shape, head.weight.itemsize
         sizes = Sizes(hidden, classes, machine_code.whole(classes, itemsize), itemsize)
@@ -140,7 +127,63 @@ class _Laid:
         ahead = {"ahead": Matrix(1 + hidden, sizes.wide, blocks, machine_code.lanes(itemsize) - 1)}
         inward = {"back": back(sizes, names[0], hidden, (0,))}
         there = Layout(sizes, ahead | inward, names)
-        return cls(there, Layout(sizes, ahead, names), [head.weight, head.bias], parts)
+        return cls(there, Layout(sizes, ahead, names), [head.weight, head.bias])
+
+
+class _Laid:
+    """All weights laid out for products, and what becomes their gradients.
+
+    matrices: of each layer, then of the head. gradients_W: those of all weights, one behind the other.
+    sums_QM: those of all matrices of each part of a batch, one behind the other; sums: of each part those of
+    each layer, then of the head.
+    """
+
+    def __init__(self, of_all: Sequence[_Weights], parts: int) -> None:
+        weights = [weight for one in of_all for weight in one.weights]
+        self.dtype = NUMBERS[weights[0].dtype]
+        self.gradients_W = torch.empty(sum(weight.numel() for weight in weights), dtype=weights[0].dtype)
+        cut = torch.split(self.gradients_W, [weight.numel() for weight in weights])
+        self.gradients = [piece.view_as(weight) for piece, weight in zip(cut, weights, strict=True)]
+        self.weights = weights
+        self.matrices = [tuple(one.there.places(self.dtype)) for one in of_all]
+        shapes = [one.home.shapes_of_sums for one in of_all]
+        self.sums_QM = empty([parts, sum(rows * row for some in shapes for rows, row in some)], self.dtype)
+        self.sums = [_cut(sums_M, shapes) for sums_M in self.sums_QM]
+        first = [sums_GK for of_one in self.sums[0] for sums_GK in of_one]
+        self.for_code = machine_code.Laid(
+            there_N9=_joined([(one.there.rows_N9, len(one.weights), len(one.there.sizes)) for one in of_all]),
+            parameters=addresses(weights),
+            matrices_M3=np.concatenate(
+                [one.there.matrices_at(some) for one, some in zip(of_all, self.matrices, strict=True)]
+            ),
+            back_N9=_joined([(one.home.home_N9, len(one.weights), len(one.home.sizes)) for one in of_all]),
+            gradients=addresses(self.gradients),
+            sums_M2=rows_at(first),
+        )
+
+
+def _joined(layouts: Sequence[tuple[Any, int, int]]) -> Any:
+    """Layouts, each with its number of parameters and of matrices, as one, in which these are counted on."""
+    joined, parameters, matrices = [], 0, 0
+    for rows_N9, more_parameters, more_matrices in layouts:
+        shifted_N9 = rows_N9.copy()
+        shifted_N9[:, 0] += parameters
+        shifted_N9[:, 6] += matrices
+        joined.append(shifted_N9)
+        parameters, matrices = parameters + more_parameters, matrices + more_matrices
+    return np.concatenate(joined)
+
+
+def _cut(sums_M: Any, shapes: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[Any, ...]]:
+    """Matrices of these shapes, one behind the other in a row."""
+    cut, begin = [], 0
+    for some in shapes:
+        matrices = []
+        for rows, row in some:
+            matrices.append(sums_M[begin : begin + rows * row].reshape(rows, row))
+            begin += rows * row
+        cut.append(tuple(matrices))
+    return cut
 
 
 class _Step:
@@ -150,36 +193,44 @@ class _Step:
     def __init__(
         self, model: SequenceClassifier, loss: Loss, data: SequenceDataset, batch: int, learns: bool
     ) -> None:
-        module = cell_module(model)
-        work = 2 * batch * sum(getattr(module, name).numel() for name in SHARED)
+        modules = cell_modules(model)
+        work = 2 * batch * sum(getattr(module, name).numel() for module in modules for name in SHARED)
         rows = rows_of_parts(batch, work)
-        layer, head = _Laid.of_layer(module, len(rows)), _Laid.of_head(model.head, len(rows))
+        layers = [_Weights.of_layer(module, n == 0) for n, module in enumerate(modules)]
+        laid = _Laid([*layers, _Weights.of_head(model.head)], len(rows))
         self.chosen_B, self.taken_B = np.zeros((2, batch), np.int64)
         self.found_Q2 = np.zeros((len(rows), 2))
-        gradients = [*layer.gradients, *head.gradients]
         if learns:
-            for weight, gradient in zip((*layer.weights, *head.weights), gradients, strict=True):
+            for weight, gradient in zip(laid.weights, laid.gradients, strict=True):
                 weight.grad = gradient
         self.crew = machine_code.Crew(
             board=np.zeros(machine_code.BOARD, np.int64),
             size=len(rows),
             learns=learns,
             data=_for_code(data, self.chosen_B, NUMBERS[model.head.weight.dtype]),
-            laid=(layer.for_code, head.for_code),
-            weights=layer.matrices,
+            laid=laid.for_code,
+            weights=tuple(laid.matrices[:-1]),
             head=machine_code.Head(
-                ahead=head.matrices[0],
-                back=head.matrices[1],
+                ahead=laid.matrices[-1][0],
+                back=laid.matrices[-1][1],
                 weight_C=np.array(loss.weight_C),
                 smoothing=float(loss.smoothing),
             ),
         )
         parts = [
-            _part(number, share, module, layer, head, data.steps, self.taken_B[share], self.found_Q2[number])
+            machine_code.Part(
+                number=number,
+                first=share.start,
+                layers=_layers(modules, laid.sums[number], share.stop - share.start, data.steps, laid.dtype),
+                z_NC=empty([share.stop - share.start, len(laid.sums[number][-1][0])], laid.dtype),
+                head_sums=laid.sums[number][-1][0],
+                sums_M=laid.sums_QM[number],
+                taken_N=self.taken_B[share],
+                found=self.found_Q2[number],
+            )
             for number, share in enumerate(rows)
         ]
-        flat = tuple(gradient.view(-1).numpy() for gradient in gradients)
-        self.result = machine_code.Result(layer.sums, head.sums[0], self.found_Q2, flat)
+        self.result = machine_code.Result(laid.sums_QM, self.found_Q2, laid.gradients_W.numpy())
         self.first = parts[0]
         self.failure: BaseException | None = None
         self.threads = [
@@ -209,30 +260,25 @@ class _Step:
             thread.join()
 
 
-def _part(
-    number: int,
-    share: slice,
-    module: CellModule,
-    layer: _Laid,
-    head: _Laid,
-    steps: int,
-    taken_N: Any,
-    found_2: Any,
-) -> Any:
-    """A part of a batch, and all the memory it takes."""
+def _kind_of(module: CellModule) -> type[Compiled]:
     assert isinstance(module.cell, GatedCell)
-    kind, n = module.cell.compiled_steps(), share.stop - share.start
+    kind = module.cell.compiled_steps()
     assert issubclass(kind, Compiled)
-    return machine_code.Part(
-        number=number,
-        first=share.start,
-        place=kind.place(module.cell, Sizes.of(module.weights()), steps, n, layer.dtype),
-        z_NC=empty([n, head.sums[0].shape[1]], layer.dtype),
-        sums=tuple(sums_QGK[number] for sums_QGK in layer.sums),
-        head_sums=head.sums[0][number],
-        taken_N=taken_N,
-        found=found_2,
-    )
+    return kind
+
+
+def _layers(
+    modules: Sequence[CellModule], sums: Sequence[Any], sequences: int, steps: int, dtype: Any
+) -> tuple[Any, ...]:
+    """What each layer has to do of a part of a batch, and the memory for it."""
+    layers = []
+    for n, module in enumerate(modules):
+        kind, sizes = _kind_of(module), Sizes.of(module.weights())
+        place = kind.place(module.cell, sizes, steps, sequences, dtype, n == 0)
+        outputs = [steps, sequences, sizes.wide] if n + 1 < len(modules) else [0, 0, 0]
+        columns, dy_TBH = kind.columns_to_inputs(sizes), empty(outputs, dtype)
+        layers.append(machine_code.Layer(place, columns, sums[n], dy_TBH))
+    return tuple(layers)
 
 
 def _for_code(data: SequenceDataset, chosen_B: Any, dtype: Any) -> Any:

@@ -16,6 +16,8 @@ from rnnclf.engine import choose
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 
+MOST_LAYERS = 4
+"""For each number of layers machine code is made anew, and it takes longer with each of them."""
 READ = (torch.uint8, torch.float32)
 """Types of sequences that are taken as they were read."""
 
@@ -28,20 +30,23 @@ class Loss(NamedTuple):
 
 
 def suits(model: SequenceClassifier, train: SequenceDataset) -> bool:
-    """Whether machine code makes the steps of this classifier on these sequences: one layer of a cell that
-    the compiled engine runs, in one direction, read at its last step, nothing dropped or normalised; whole
-    sequences, of which no gaps are to be filled."""
+    """Whether machine code makes the steps of this classifier on these sequences: a few layers of a cell that
+    the compiled engine runs, in one direction, of which the top one is read at its last step, nothing dropped
+    or normalised; whole sequences, of which no gaps are to be filled."""
     return _is_plain(model) and _are_plain(train)
 
 
 def _is_plain(model: SequenceClassifier) -> bool:
-    stack, module = model.stack, cell_module(model)
-    bare = Stack(engine=stack.engine, residual=stack.residual, variational=stack.variational)
-    if stack != bare or not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
+    stack, cell = model.stack, cell_modules(model)[0].cell
+    residual = stack.residual and stack.layers == 1  # to which it is nothing
+    bare = Stack(engine=stack.engine, layers=stack.layers, residual=residual, variational=stack.variational)
+    if stack != bare or stack.layers > MOST_LAYERS:
         return False
-    cell, device = module.cell, model.head.weight.device.type
-    engine = choose(cell, device, every_step=False) if stack.engine == "auto" else stack.engine
-    if device != "cpu" or engine != "compiled" or type(cell).prepare is not Cell.prepare:
+    if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
+        return False
+    device, wanted = model.head.weight.device.type, {False, stack.layers > 1}
+    engines = {choose(cell, device, every) for every in wanted} if stack.engine == "auto" else {stack.engine}
+    if device != "cpu" or engines != {"compiled"} or type(cell).prepare is not Cell.prepare:
         return False
     assert isinstance(cell, GatedCell)
     from rnnclf.cells.compiled import Compiled
@@ -57,9 +62,12 @@ def _are_plain(train: SequenceDataset) -> bool:
     return preparation is None or not preparation.fills_gaps
 
 
-def cell_module(model: SequenceClassifier) -> CellModule:
-    (layer, *_) = model.layers
-    assert isinstance(layer, RecurrentLayer)
-    module = layer.directions["forward_cell"]
-    assert isinstance(module, CellModule)
-    return module
+def cell_modules(model: SequenceClassifier) -> list[CellModule]:
+    """The cell of each layer, the lowest first, in the first direction."""
+    modules = []
+    for layer in model.layers:
+        assert isinstance(layer, RecurrentLayer)
+        module = layer.directions["forward_cell"]
+        assert isinstance(module, CellModule)
+        modules.append(module)
+    return modules

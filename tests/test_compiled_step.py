@@ -28,7 +28,7 @@ pytest.importorskip("numba")
 
 from rnnclf.cells import machine_code
 from rnnclf.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
-from rnnclf.plain import Loss, suits
+from rnnclf.plain import MOST_LAYERS, Loss, suits
 
 CASES = {
     "basic": {},
@@ -75,10 +75,13 @@ def as_read(n=40, steps=6, inputs=4):
 def by_autograd(model, loss, data, indices_B):
     """Loss, gradients and right answers as the loop and autograd find them, in float64."""
     copy = SequenceClassifier(
-        model.layers[0].directions["forward_cell"].cell, model.input_size, len(data.classes)
+        model.layers[0].directions["forward_cell"].cell,
+        model.input_size,
+        len(data.classes),
+        replace(model.stack, engine="loop"),
     )
     copy.load_state_dict(model.state_dict())
-    copy.double().stack.engine = "loop"
+    copy.double()
     x_BTI, y_B, _ = data.batch(indices_B)
     logits_BK = copy(x_BTI.double())
     weight_C = torch.tensor(loss.weight_C, dtype=torch.float64)
@@ -141,6 +144,28 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
 def test_every_size_is_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs), ready(inputs=inputs)
     assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(5), EXACT[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("case", CASES)
+def test_layers_hand_states_up_and_gradients_down(case, dtype, cores):
+    cores(2)
+    model = classifier(case, layers=2).to(dtype)
+    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(3, 20), EXACT[dtype])
+
+
+@pytest.mark.parametrize("layers", [3, MOST_LAYERS])
+def test_every_number_of_layers_is_right(layers):
+    model = classifier("gru", layers=layers)
+    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(20), EXACT[torch.float32])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("hidden", [1, 15, 16, 17, 33])
+@pytest.mark.parametrize("inputs", [1, 16, 40])
+def test_layers_of_every_size_are_right(case, hidden, inputs):
+    model, data = classifier(case, hidden, inputs, layers=2), ready(inputs=inputs)
+    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(5), 1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -221,10 +246,12 @@ def by_hand(monkeypatch):
 
 @pytest.mark.parametrize("make", [ready, as_read])
 @pytest.mark.parametrize("optimizer", [Adam(), AdamW(), SGD(), RMSprop()])
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_training_comes_to_what_the_general_way_comes_to(case, optimizer, make, by_hand):
+def test_training_comes_to_what_the_general_way_comes_to(case, layers, optimizer, make, by_hand):
     plan = recipe(optimizer=optimizer, clip=0.5, label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5))
-    one, other = classifier(case), classifier(case)
+    one, other = classifier(case, layers=layers), classifier(case, layers=layers)
+    assert training.compiled_steps(one, plan, make()) is not None
     results = trained(one, plan, make())
     by_hand()
     expected = trained(other, plan, make())
@@ -258,9 +285,10 @@ def by_the_general_way(model, data, monkeypatch):
 
 @pytest.mark.parametrize("make", [ready, as_read])
 @pytest.mark.parametrize("n", [1, SCORED_AT_ONCE - 1, SCORED_AT_ONCE, 2 * SCORED_AT_ONCE + 10])
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_scores_are_those_of_the_general_way(case, n, make, monkeypatch):
-    model, data = classifier(case), make(n)
+def test_scores_are_those_of_the_general_way(case, layers, n, make, monkeypatch):
+    model, data = classifier(case, layers=layers), make(n)
     assert suits(model, data)
     found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
     assert found.counts == expected.counts
@@ -351,7 +379,9 @@ def test_who_cannot_work_says_why_and_keeps_nobody_waiting(cores, monkeypatch):
 
 
 OTHERS = {
-    "several layers": ({"layers": 2}, {}),
+    "many layers": ({"layers": MOST_LAYERS + 1}, {}),
+    "what jumps over layers": ({"layers": 2, "residual": True}, {}),
+    "all layers read": ({"layers": 2, "readout_layers": "all"}, {}),
     "both directions": ({"bidirectional": True}, {}),
     "dropout": ({"dropout": 0.1}, {}),
     "recurrent dropout": ({"recurrent_dropout": 0.1}, {}),

@@ -165,11 +165,11 @@ class Layout:
         )
         return found
 
-    def sums(self, dtype: Any, parts: int) -> list[Any]:
-        """Zeros to add the gradients of the matrices to, transposed, of so many parts of a batch."""
+    @property
+    def shapes_of_sums(self) -> list[tuple[int, int]]:
+        """Of the gradients of the matrices, transposed."""
         return [
-            zeros([parts, matrix.columns, width], dtype)
-            for width, matrix in zip(self.widths, self.matrices.values(), strict=True)
+            (matrix.columns, row) for matrix, row in zip(self.matrices.values(), self.widths, strict=True)
         ]
 
 
@@ -218,6 +218,15 @@ class Compiled(OverTime):
         return Layout(sizes, matrices, parameters), Layout(sizes, matrices | {"back": through}, parameters)
 
     @classmethod
+    @cache
+    def layout_of_layer(cls, sizes: Sizes, lowest: bool) -> Layout:
+        """Of `matrices`, `back`, and what leads to the gradients of the inputs, which is empty where nobody
+        needs them."""
+        there = cls.layouts(sizes)[1]
+        inward = Matrix(0, 0, ()) if lowest else _inward(sizes, cls.gates).matrices["input_weight"]
+        return Layout(sizes, {**there.matrices, "inward": inward}, there.parameters)
+
+    @classmethod
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
         """Also `matrices` and `back`, laid out for compiled products."""
         return type(p)(**vars(p), **cls.layouts(Sizes.of(p))[1].packed(p))
@@ -251,19 +260,25 @@ class Compiled(OverTime):
 
     def sums(self) -> list[Any]:
         """Zeros to add the gradients of `matrices` to, transposed."""
-        return [of_parts[0] for of_parts in self.layouts(self.sizes)[0].sums(self.dtype, 1)]
+        return [zeros(shape, self.dtype) for shape in self.layouts(self.sizes)[0].shapes_of_sums]
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
-        """Where machine_code.py computes so many sequences again and again, all of them from zeros."""
-        raise NotImplementedError(f"{cls.__name__} must define place(cell, sizes, steps, batch, dtype).")
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
+        """Where machine_code.py computes so many sequences again and again, all of them from zeros. lowest:
+        whether it is the layer whose inputs need no gradients."""
+        how = "cell, sizes, steps, batch, dtype, lowest"
+        raise NotImplementedError(f"{cls.__name__} must define place({how}).")
+
+    @classmethod
+    def columns_to_inputs(cls, sizes: Sizes) -> int:
+        """How many of the columns of the gradients of all sums lead to the inputs: the first."""
+        return (len(cls.gates) - 1) * sizes.wide + sizes.hidden
 
     def of_inputs(self, dz_TBG: Any) -> Tensor:
         """The gradients of the inputs, from those of the sums."""
         sizes, name = self.sizes, "input_weight"
         weights = _inward(sizes, self.gates).packed(self.p)[name]
-        used = (len(self.gates) - 1) * sizes.wide + sizes.hidden
-        dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, :used]
+        dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : self.columns_to_inputs(sizes)]
         columns = machine_code.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
         machine_code.product_of_many(dz_RG, weights, dx_RI)
@@ -275,8 +290,10 @@ def _of_steps(steps: int, batch: int, width: int, dtype: Any) -> Any:
 
 
 def _operands(sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+    """With the first states, zeros, and ones beside all of them, the last ones, too, for the head."""
     a_SBK = _of_steps(steps + 1, batch, sizes.operands, dtype)
     a_SBK[0] = 0
+    a_SBK[..., sizes.at.first - 1] = 1
     return a_SBK
 
 
@@ -313,11 +330,11 @@ class CompiledBasic(Compiled):
         return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
         return machine_code.BasicPlace(
             _operands(sizes, steps, batch, dtype),
             empty([batch, sizes.wide], dtype),
-            _of_steps(1, batch, sizes.wide, dtype),
+            _of_steps(1 if lowest else steps, batch, sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,
@@ -345,7 +362,7 @@ class CompiledLSTM(Compiled):
         return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
         return machine_code.LSTMPlace(
             _operands(sizes, steps, batch, dtype),
             zeros([steps + 1, batch, sizes.wide], dtype),
@@ -389,7 +406,7 @@ class CompiledGRU(Compiled):
         return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
         return machine_code.GRUPlace(
             _operands(sizes, steps, batch, dtype),
             _of_steps(steps, batch, 4 * sizes.wide, dtype),

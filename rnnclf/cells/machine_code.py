@@ -765,17 +765,17 @@ def _through_mixture(z_G: Any, before_P: Any, dh_P: Any) -> None:
         dh_P[k] = kept
 
 
-# A training step of a whole classifier: one layer, its last output, a linear head, cross-entropy. Each core
-# takes its part of a batch from the sequences to the gradients of the weights. N: sequences of a part,
-# Q: parts, C: classes.
+# A training step of a whole classifier: layers of one cell, the last output of the top one, a linear head,
+# cross-entropy. Each core takes its part of a batch from the sequences to the gradients of the weights.
+# N: sequences of a part, Q: parts, C: classes.
 
 
 class BasicPlace(NamedTuple):
-    """Where a part of a batch is computed."""
+    """Where a part of a batch is computed. dz_TBG: where the gradients of the sums come to be."""
 
     a_SBK: Any
     sums_BP: Any
-    da_TBP: Any
+    dz_TBG: Any
     dh_BP: Any
     running_T: Any
     at: Any
@@ -785,7 +785,7 @@ class BasicPlace(NamedTuple):
 class LSTMPlace(NamedTuple):
     a_SBK: Any
     c_SBP: Any
-    gates_TBG: Any
+    dz_TBG: Any
     dh_BP: Any
     dc_BP: Any
     running_T: Any
@@ -794,7 +794,7 @@ class LSTMPlace(NamedTuple):
 
 class GRUPlace(NamedTuple):
     a_SBK: Any
-    z_TBG: Any
+    dz_TBG: Any
     dh_BP: Any
     running_T: Any
     at: Any
@@ -805,9 +805,9 @@ def _ahead(place: Any, weights: Any) -> None:
     raise NotImplementedError("_ahead is for compiled code.")
 
 
-def _back(place: Any, weights: Any, sums: Any) -> None:
-    """All steps in time backward from the gradients of the last output, inside compiled code; adds those of
-    the weights."""
+def _back(place: Any, weights: Any, dy_TBH: Any, sums: Any) -> None:
+    """All steps in time backward, inside compiled code, from the gradients of the last state and of all
+    outputs, where there are any; adds those of the weights."""
     raise NotImplementedError("_back is for compiled code.")
 
 
@@ -815,37 +815,42 @@ def _basic_ahead(place: Any, weights: Any) -> None:
     _basic_on(place.a_SBK, place.at, place.sums_BP, weights[0], place.running_T, False, place.relu)
 
 
-def _basic_back(place: Any, weights: Any, sums: Any) -> None:
-    none_TBH = place.da_TBP[:0]
+def _basic_back(place: Any, weights: Any, dy_TBH: Any, sums: Any) -> None:
     basic_back(
-        place.a_SBK, place.at, place.da_TBP, weights[1], place.running_T, False, place.relu, none_TBH,
+        place.a_SBK, place.at, place.dz_TBG, weights[1], place.running_T, False, place.relu, dy_TBH,
         place.dh_BP, sums[0],
     )  # fmt: skip
 
 
 def _lstm_ahead(place: Any, weights: Any) -> None:
-    _lstm_on(place.a_SBK, place.at, place.c_SBP, place.gates_TBG, weights[0], place.running_T, False)
+    _lstm_on(place.a_SBK, place.at, place.c_SBP, place.dz_TBG, weights[0], place.running_T, False)
 
 
-def _lstm_back(place: Any, weights: Any, sums: Any) -> None:
-    place.dc_BP[:] = 0
-    none_TBH = place.gates_TBG[:0]
+def _lstm_back(place: Any, weights: Any, dy_TBH: Any, sums: Any) -> None:
+    _empty(place.dc_BP)
     lstm_back(
-        place.a_SBK, place.at, place.c_SBP, place.gates_TBG, weights[1], place.running_T, False, none_TBH,
+        place.a_SBK, place.at, place.c_SBP, place.dz_TBG, weights[1], place.running_T, False, dy_TBH,
         place.dh_BP, place.dc_BP, sums[0],
     )  # fmt: skip
 
 
 def _gru_ahead(place: Any, weights: Any) -> None:
-    _gru_on(place.a_SBK, place.at, place.z_TBG, weights[:3], place.running_T, False)
+    _gru_on(place.a_SBK, place.at, place.dz_TBG, weights[:3], place.running_T, False)
 
 
-def _gru_back(place: Any, weights: Any, sums: Any) -> None:
-    none_TBH = place.z_TBG[:0]
+def _gru_back(place: Any, weights: Any, dy_TBH: Any, sums: Any) -> None:
     gru_back(
-        place.a_SBK, place.at, place.z_TBG, weights[3], place.running_T, False, none_TBH, place.dh_BP,
+        place.a_SBK, place.at, place.dz_TBG, weights[3], place.running_T, False, dy_TBH, place.dh_BP,
         sums[0], sums[1], sums[2],
     )  # fmt: skip
+
+
+@inner
+def _empty(a_NK: Any) -> None:
+    """Fills it with zeros."""
+    for n in range(a_NK.shape[0]):
+        for k in range(a_NK.shape[1]):
+            a_NK[n, k] = 0
 
 
 _WAYS = {
@@ -861,7 +866,7 @@ def _ahead_of(place: Any, weights: Any) -> Any:
 
 
 @_compiled_as(_back, "always")
-def _back_of(place: Any, weights: Any, sums: Any) -> Any:
+def _back_of(place: Any, weights: Any, dy_TBH: Any, sums: Any) -> Any:
     return _WAYS[place.instance_class][1]
 
 
@@ -880,7 +885,7 @@ class Sequences(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """What `lay_out` needs of some parameters, and `take_back` of their gradients."""
+    """What `lay_out` needs of all parameters, and `take_back` of their gradients."""
 
     there_N9: Any
     parameters: Any
@@ -901,7 +906,8 @@ class Head(NamedTuple):
 
 class Crew(NamedTuple):
     """What those who work on the parts of a batch share. board: see `_wait`; size: how many they are;
-    learns: whether gradients are wanted."""
+    learns: whether gradients are wanted; weights: of each layer its matrices, the last of which leads from
+    the gradients of its sums to those of its inputs."""
 
     board: Any
     size: int
@@ -913,34 +919,44 @@ class Crew(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What all parts come to, and of all parameters the gradients, as rows: those of the first part become
-    those of all."""
+    """What all parts come to, of which the first becomes that of all: the gradients of all matrices, one
+    behind the other, losses and right answers; and the gradients of all parameters, in the same way."""
 
-    sums: Any
-    head_sums_QCK: Any
+    sums_QM: Any
     found_Q2: Any
-    gradients: Any
+    gradients_W: Any
+
+
+class Layer(NamedTuple):
+    """A layer's share of a part: where it is computed; how many of the columns of its sums there lead to its
+    inputs; what the gradients of its weights come to; the gradients of its outputs, with no places for them
+    in the top layer."""
+
+    place: Any
+    columns: int
+    sums: Any
+    dy_TBH: Any
 
 
 class Part(NamedTuple):
-    """A part of a batch: its number, the first of its sequences, where it is computed, logits, which become
-    their gradients; what it comes to: the gradients of all matrices; the class that each sequence is taken
-    for; the sum of its losses, and of its right answers."""
+    """A part of a batch: its number, the first of its sequences, its layers, logits, which become their
+    gradients; what it comes to: the gradients of the head, and those of all matrices, one behind the other;
+    the class that each sequence is taken for; the sum of its losses, and of its right answers."""
 
     number: int
     first: int
-    place: Any
+    layers: Any
     z_NC: Any
-    sums: Any
     head_sums: Any
+    sums_M: Any
     taken_N: Any
     found: Any
 
 
 @part_of_its_caller
 def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
-    """Lays inputs and ones into the operands; a one beside the last states, too, for the head."""
-    one, begin = a_SBK.dtype.type(1), at.first - at.inputs - 1
+    """Lays the inputs into the operands of the lowest layer."""
+    begin = at.first - at.inputs - 1
     for n in range(a_SBK.shape[1]):
         row = data.row_N[data.chosen_B[first + n]]
         for t in range(len(a_SBK) - 1):
@@ -949,8 +965,21 @@ def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
                 _prepare(data.bytes_RTI[row, t], data.shift_I, data.scale_I, a_I)
             else:
                 _prepare(data.floats_RTI[row, t], data.shift_I, data.scale_I, a_I)
-            a_SBK[t, n, at.first - 1] = one
-        a_SBK[len(a_SBK) - 1, n, at.first - 1] = one
+
+
+@inner
+def _rows(a_TBG: Any) -> Any:
+    return a_TBG.reshape(-1, a_TBG.shape[2])
+
+
+@inner
+def _hand_up(below_SBK: Any, first: int, a_SBK: Any, at: Any) -> None:
+    """Lays the states of the layer below, which begin at `first`, into the operands of this one."""
+    begin = at.first - at.inputs - 1
+    for t in range(len(a_SBK) - 1):
+        for n in range(a_SBK.shape[1]):
+            for i in range(at.inputs):
+                a_SBK[t, n, begin + i] = below_SBK[t + 1, n, first + i]
 
 
 @inner
@@ -1064,23 +1093,35 @@ def announce(board: Any, place: int, by: int) -> None:
 @part_of_its_caller
 def _work(crew: Any, part: Any, job: int) -> None:
     """One part from its sequences to the gradients of the weights, or to the loss."""
-    data, head, place, z_NC = crew.data, crew.head, part.place, part.z_NC
-    at, zero = place.at, z_NC.dtype.type(0)
-    for laid in crew.laid:
-        lay_out(laid.there_N9, laid.parameters, laid.matrices_M3, z_NC.itemsize, zero, part.number, crew.size)
-    _gather(data, part.first, at, place.a_SBK)
+    data, head, layers, z_NC = crew.data, crew.head, part.layers, part.z_NC
+    top, at, zero = layers[-1].place, layers[-1].place.at, z_NC.dtype.type(0)
+    laid = crew.laid
+    lay_out(laid.there_N9, laid.parameters, laid.matrices_M3, z_NC.itemsize, zero, part.number, crew.size)
+    _gather(data, part.first, layers[0].place.at, layers[0].place.a_SBK)
     announce(crew.board, ARRIVED, 1)
     _wait(crew.board, ARRIVED, (2 * job - 1) * crew.size)  # all weights are laid out
-    _ahead(place, crew.weights)
-    last_BK = place.a_SBK[-1]
+    below = layers[0].place
+    for n in range(len(layers)):
+        place = layers[n].place
+        if n > 0:
+            _hand_up(below.a_SBK, below.at.first, place.a_SBK, place.at)
+        _ahead(place, crew.weights[n])
+        below = place
+    last_BK = top.a_SBK[-1]
     product(last_BK[:, at.first - 1 : at.first + at.hidden], head.ahead, 1 + at.hidden, z_NC, 0)
     _judge(data, part.first, head, z_NC, part.taken_N, part.found)
     if crew.learns:
-        product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), place.dh_BP, 0)
-        for sums_GK in part.sums:
-            sums_GK[:] = 0
-        _back(place, crew.weights, part.sums)
-        part.head_sums[:] = 0
+        _empty(part.sums_M.reshape(1, -1))
+        product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), top.dh_BP, 0)
+        layer = layers[-1]
+        for n in range(len(layers) - 1, -1, -1):
+            weights = crew.weights[n]
+            _back(layer.place, weights, layer.dy_TBH, layer.sums)
+            if n > 0:
+                above, layer = layer, layers[n - 1]
+                dz_RG = _rows(above.place.dz_TBG)[:, : above.columns]
+                product_of_many(dz_RG, weights[-1], _rows(layer.dy_TBH))
+                _empty(layer.place.dh_BP)
         a_NK = last_BK[:, at.first - lanes_of(z_NC) :]
         product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, part.head_sums)
     announce(crew.board, ARRIVED, 1)
@@ -1124,29 +1165,22 @@ def _conclude(crew: Any, result: Any, longest: float) -> float:
             found_Q2[0, k] += found_Q2[q, k]
     if not (crew.learns and math.isfinite(found_Q2[0, 0])):  # the gradients before tell more of a lost loss
         return math.nan
-    for sums_QGK in result.sums:
-        _sum_up(sums_QGK)
-    _sum_up(result.head_sums_QCK)
-    for laid in crew.laid:
-        zero = result.head_sums_QCK.dtype.type(0)
-        take_back(laid.back_N9, laid.gradients, laid.sums_M2, result.head_sums_QCK.itemsize, zero)
-    total = 0.0
-    for gradient_W in result.gradients:
-        total += _squares(gradient_W)
-    norm = math.sqrt(total)
+    sums_QM, gradients_W, laid = result.sums_QM, result.gradients_W, crew.laid
+    for q in range(1, len(sums_QM)):
+        add(sums_QM[:1], sums_QM[q : q + 1])
+    zero = sums_QM.dtype.type(0)
+    take_back(laid.back_N9, laid.gradients, laid.sums_M2, sums_QM.itemsize, zero)
+    norm = math.sqrt(_squares(gradients_W))
     if math.inf > norm > longest:
-        for gradient_W in result.gradients:
-            factor = gradient_W.dtype.type(longest / (norm + 1e-6))
-            for w in range(len(gradient_W)):
-                gradient_W[w] *= factor
+        factor = gradients_W.dtype.type(longest / (norm + 1e-6))
+        _multiply_by(gradients_W, factor)
     return norm
 
 
 @inner
-def _sum_up(sums_QGK: Any) -> None:
-    """The first becomes the sum of all."""
-    for q in range(1, len(sums_QGK)):
-        add(sums_QGK[0], sums_QGK[q])
+def _multiply_by(a_W: Any, factor: Any) -> None:
+    for w in range(len(a_W)):
+        a_W[w] *= factor
 
 
 @inner
