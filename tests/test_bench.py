@@ -60,6 +60,7 @@ def small(**changes: object) -> Bench:
     return dataclasses.replace(SMALL, **changes)
 
 
+@pytest.mark.long
 def test_every_cell_is_measured_with_each_of_its_engines_and_beside_torch():
     result = bench(CELLS.names(), SMALL)
     expected = [
@@ -92,6 +93,7 @@ def test_rates_are_sequences_per_second_of_the_median_step(monkeypatch):
     assert result.machine.product_rate == 2 * 64 * 32 * 16 / 2  # the best of all
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("layers", "taken"), [(1, ["fft"]), (2, ["fft", "scan"])])
 def test_the_engines_that_auto_takes_are_marked(layers, taken):
     rows = bench(["lru", "basic"], small(layers=layers)).rows
@@ -199,7 +201,7 @@ def test_steps_take_turns_equally_often():
     calls: list[str] = []
     durations = alternated([lambda: calls.append("a"), lambda: calls.append("b")], 1e-9, CPU)
     turn = WARM_UP + TURN
-    assert "".join(calls) in {"ab" + "a" * turn + "b" * turn, "ab" + "b" * turn + "a" * turn}
+    assert "".join(calls) in {"abab" + "a" * turn + "b" * turn, "abab" + "b" * turn + "a" * turn}
     assert [len(own) for own in durations] == [TURN, TURN]
 
 
@@ -208,11 +210,20 @@ def test_no_step_always_follows_the_same_one():
     steps = [partial(calls.append, name) for name in "abc"]
     durations = alternated([*steps, partial(time.sleep, 0.001)], 0.02, CPU)
     assert len({len(own) for own in durations}) == 1
-    turns = "".join(calls[3 :: WARM_UP + TURN])
+    turns = "".join(calls[2 * len(steps) :: WARM_UP + TURN])
     assert all(sorted(turns[n : n + 3]) == ["a", "b", "c"] for n in range(0, len(turns), 3))
     assert len({turns[n : n + 3] for n in range(0, len(turns), 3)}) > 1
 
 
+def test_turns_of_long_steps_are_short(monkeypatch):
+    monkeypatch.setattr(module, "LONG", 0.01)
+    calls: list[str] = []
+    durations = alternated([partial(calls.append, "a"), partial(time.sleep, 0.011)], 1e-9, CPU)
+    assert [len(own) for own in durations] == [1, 1]
+    assert len(calls) == 2 + 1 + 1
+
+
+@pytest.mark.long
 def test_steps_go_on_for_as_long_as_was_asked():
     def spin():
         torch.randn(20_000)
@@ -263,6 +274,7 @@ def test_a_step_of_machine_code_is_the_one_that_training_makes(name):
     assert not any(map(torch.equal, one.model.parameters(), before))
 
 
+@pytest.mark.long
 def test_json_holds_the_settings_the_machine_and_all_rows(cli):
     done = cli("bench", "lstm", "s4d", *WORDS, "--json")
     assert done.exit_code == 0, done.output
@@ -276,6 +288,7 @@ def test_json_holds_the_settings_the_machine_and_all_rows(cli):
     assert "product rate" in done.stderr
 
 
+@pytest.mark.long
 def test_without_words_the_workhorses_are_measured(cli):
     done = cli("bench", *WORDS, "--json")
     assert list(dict.fromkeys(row["cell"] for row in json.loads(done.stdout)["rows"])) == list(TORCH_LAYERS)
@@ -286,10 +299,12 @@ def test_the_command_has_the_defaults_of_the_workflow():
     assert {field.name: words[field.name].default for field in dataclasses.fields(Bench)} == vars(Bench())
 
 
+@pytest.mark.long
 def test_help_does_without_torch():
     assert "torch" not in modules_after(command(["bench", "--help"], exit_code=0))
 
 
+@pytest.mark.long
 def test_a_cell_of_ones_own_is_measured(cli, tmp_path, monkeypatch):
     (tmp_path / "bench_cells.py").write_text(
         "from dataclasses import dataclass\n"
@@ -432,6 +447,7 @@ def test_the_fastest_of_each_cell_stands_out():
     assert {text for text in marked if text} == {"5,000", "10,000"}  # and not the one engine of s4d
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_benchmark_on_a_terminal_fits(cli, monkeypatch, width):
     for name, value in (("TTY_COMPATIBLE", "1"), ("TERM", "xterm-256color"), ("COLUMNS", str(width))):

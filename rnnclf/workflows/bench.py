@@ -35,7 +35,8 @@ from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
 
 CLASSES = 10
-WARM_UP, TURN = 2, 5  # steps of a turn: first those that do not count, then those that do
+WARM_UP, TURN = 2, 5  # steps of a turn, at most: first those that do not count, then those that do
+LONG = 0.2  # seconds of a turn, after which it is the next one's: the machine may have slow ones
 REST = 0.02  # seconds before a turn, in which threads fall asleep
 PRODUCT = (4096, 1024, 1024)  # rows, inner, columns: large enough to show what the machine can do
 
@@ -316,22 +317,27 @@ def alternated(
     """
     for step in steps:
         step()
+    longest = max(_duration(step, device) for step in steps)
+    turn = max(1, min(TURN, int(LONG / max(longest, 1e-9))))
     durations: list[list[float]] = [[] for _ in steps]
     spent, order = 0.0, random.Random(0)
     while not durations[0] or spent < seconds * len(steps):
         for step, own in order.sample(list(zip(steps, durations, strict=True)), len(steps)):
             _wait(device)
             time.sleep(REST)
-            for _ in range(WARM_UP):
+            for _ in range(min(WARM_UP, turn)):
                 step()
-            for _ in range(TURN):
-                _wait(device)
-                started = time.perf_counter()
-                step()
-                _wait(device)
-                own.append(time.perf_counter() - started)
-                spent += own[-1]
+            own += [_duration(step, device) for _ in range(turn)]
+            spent += sum(own[-turn:])
     return durations
+
+
+def _duration(step: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    step()
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:
