@@ -103,10 +103,12 @@ def test_help_and_catalog_do_without_torch(words):
         assert "hydra" not in loaded
 
 
+@pytest.mark.long
 def test_a_wrong_key_is_told_without_waiting_for_torch():
     assert "torch" not in modules_after(command(["train", "hiden=3"], exit_code=2))
 
 
+@pytest.mark.long
 def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
     words = ["train", "dataset=digits", "hidden=4", "epochs=1", "threads=1", f"hydra.run.dir={tmp_path}/run"]
     loaded = modules_after(command(words, exit_code=0))
@@ -121,6 +123,7 @@ def test_what_launches_a_sweep_and_ranks_it_does_without_torch():
     assert "torch" not in modules_after(code)
 
 
+@pytest.mark.long
 def test_the_jobs_of_a_sweep_find_torch_imported():
     """They are forks: without it each of them would import it again."""
     code = """

@@ -99,6 +99,7 @@ def test_none_gives_back_the_batch_itself():
     assert given_back[1] is lengths_B
 
 
+@pytest.mark.long
 def test_without_strengths_nothing_is_active_and_nothing_changes():
     image, quiet = ImageAugment(**STILL), SeriesAugment(**QUIET)
     assert not image.active

@@ -283,6 +283,7 @@ def read_and_filled(path):
     return model(torch.zeros(1, 2, 2))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_flipped_bytes_give_a_good_result_or_a_checkpoint_error(damaged, data):
@@ -305,6 +306,7 @@ def test_cut_files_are_refused(damaged, data):
     refused(path)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=200)
 @given(content=st.binary(max_size=200), length=st.integers(0, 300))
 def test_random_bytes_behind_a_length_are_refused(damaged, content, length):
@@ -320,6 +322,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(value=json_values, place=st.sampled_from(["header", "metadata", "text", "text in metadata"]))
 def test_any_json_is_refused(damaged, value, place):

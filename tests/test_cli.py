@@ -76,6 +76,7 @@ def rows_without_times(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.long
 def test_a_run_leaves_every_file_of_the_contract(cli, only_run):
     done = cli("train", *SMALL)
     assert done.exit_code == 0, done.output
@@ -100,6 +101,7 @@ def test_a_run_leaves_every_file_of_the_contract(cli, only_run):
     assert "95 % interval" in (folder / "accuracy.txt").read_text()
 
 
+@pytest.mark.long
 def test_off_a_terminal_each_epoch_is_one_unbroken_line(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     lines = cli("train", *SMALL).stdout.splitlines()
@@ -110,6 +112,7 @@ def test_off_a_terminal_each_epoch_is_one_unbroken_line(cli, monkeypatch):
     assert lines[-1].startswith("evaluate it: rnnclf eval outputs/")
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_epochs(cli, tmp_path):
     for name in ("a", "b"):
         assert cli("train", *SMALL, "dropout=0.2", f"hydra.run.dir={name}").exit_code == 0
@@ -117,6 +120,7 @@ def test_the_same_seed_gives_the_same_epochs(cli, tmp_path):
     assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_the_checkpoint_in_use_is_the_best_by_validation(cli, only_run):
     cli("train", *SMALL[:2], "epochs=6", "threads=1")
     rows = rows_without_times(only_run() / "epochs.csv")
@@ -127,11 +131,13 @@ def test_the_checkpoint_in_use_is_the_best_by_validation(cli, only_run):
     assert checkpoint.read_header(only_run() / "best.safetensors")["epoch"] == results["best_epoch"]
 
 
+@pytest.mark.long
 def test_the_standard_protocol_keeps_the_test_split_out_of_the_epochs(cli, only_run):
     cli("train", *SMALL)
     assert "test_accuracy" not in rows_without_times(only_run() / "epochs.csv")[0]
 
 
+@pytest.mark.long
 def test_the_tutorial_protocol_prints_the_test_accuracy_and_says_so(cli, only_run):
     done = cli("train", "experiment=tutorial", *SMALL)
     assert "tutorial protocol" in done.output
@@ -141,6 +147,7 @@ def test_the_tutorial_protocol_prints_the_test_accuracy_and_says_so(cli, only_ru
     assert "tutorial protocol" in (only_run() / "accuracy.txt").read_text()
 
 
+@pytest.mark.long
 def test_json_is_all_there_is_on_stdout(cli, only_run):
     done = cli("train", "--json", *SMALL)
     answer = json.loads(done.stdout)
@@ -149,6 +156,7 @@ def test_json_is_all_there_is_on_stdout(cli, only_run):
     assert "epoch 2/2" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("flag", "place"), [("-m", 0), ("--multirun", 1), ("-m", 2)])
 def test_a_sweep_runs_every_job_wherever_the_flag_stands(cli, only_run, flag, place):
     words = ["cell=basic,gru", "dataset=digits"]
@@ -159,6 +167,7 @@ def test_a_sweep_runs_every_job_wherever_the_flag_stands(cli, only_run, flag, pl
     assert states == ["done", "done"]
 
 
+@pytest.mark.long
 def test_a_sweep_ends_with_one_ranked_table_and_eval_repeats_its_counts(cli, only_run):
     done = cli("train", "-m", "cell=basic,lstm,gru", "hidden=4,20", "dataset=digits", "epochs=2", "threads=1")
     assert done.exit_code == 0, done.output
@@ -175,6 +184,7 @@ def test_a_sweep_ends_with_one_ranked_table_and_eval_repeats_its_counts(cli, onl
     assert [(e["correct"], e["total"]) for e in evaluated] == [(r["correct"], r["total"]) for r in recorded]
 
 
+@pytest.mark.long
 def test_a_failing_job_leaves_the_others_running_and_is_listed(cli, only_run):
     done = cli("train", "-m", "optimizer.lr=1e38,0.01", *SMALL)
     assert done.exit_code == 1
@@ -225,6 +235,7 @@ def test_a_missing_device_is_named(cli):
     assert done.stderr.startswith("error: device=mps is not available here; available: ")
 
 
+@pytest.mark.long
 def test_a_folder_with_results_is_not_overwritten(cli, tmp_path):
     assert cli("train", *SMALL, "hydra.run.dir=mine").exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "mine").rglob("*") if path.is_file()}
@@ -241,6 +252,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(cli, tmp_path):
     assert re.match(r"error: Cannot make the folder outputs/\S+: Not a directory\.", done.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -279,6 +291,7 @@ def own_cell(tmp_path, monkeypatch) -> Iterator[str]:
     sys.modules.pop("leaky_cells", None)
 
 
+@pytest.mark.long
 def test_own_cells_train_and_evaluate_by_their_name(cli, own_cell, monkeypatch):
     own = (f"plugins=[{own_cell}]", "cell=leaky", *SMALL)
     assert cli("train", *own, "cell.rate=0.9", "hydra.run.dir=run").exit_code == 0
@@ -351,6 +364,7 @@ def test_a_checkpoint_of_a_machine_with_another_device_is_evaluated_here(cli, tr
     assert f"device={absent} is not available here" in refused.stderr
 
 
+@pytest.mark.long
 def test_a_job_with_its_own_threads_leaves_the_next_with_the_default(cli, only_run):
     default = torch.get_num_threads()
     assert cli("train", "-m", f"threads={default + 1},auto", *SMALL[:3]).exit_code == 0
@@ -404,6 +418,7 @@ def test_eval_refuses_in_words(cli, tmp_path, trained, words, message):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", ["cells", "dataset", "optimizers", "schedule", "experiments", "readouts"])
 def test_list_and_show_know_every_choice(cli, group):
     choices = json.loads(cli("list", group, "--json").stdout)
@@ -436,6 +451,7 @@ def test_an_unknown_choice_is_refused_with_the_nearest(cli):
 LONG = ("train", "dataset=digits", "hidden=8", "epochs=100000", "threads=1", "hydra.run.dir=long")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sent", "code", "reason"),
     [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
@@ -464,6 +480,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, co
     assert checkpoint.load(tmp_path / "long" / "best.safetensors").header["epoch"] >= 1
 
 
+@pytest.mark.long
 def test_two_runs_of_one_second_have_two_folders(tmp_path):
     words = command("train", "dataset=digits", "hidden=4", "epochs=1", "threads=1")
     both = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(2)]
@@ -471,6 +488,7 @@ def test_two_runs_of_one_second_have_two_folders(tmp_path):
     assert len(list((tmp_path / "outputs").glob("*/*/results.json"))) == 2
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
     """A limit on the size of files stands in for the disk: the write fails below Python, half done."""
 
@@ -486,6 +504,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path):
     assert json.loads((tmp_path / "full" / "status.json").read_text())["state"] == "failed"
 
 
+@pytest.mark.long
 def test_a_full_error_can_be_asked_for(tmp_path):
     environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}
     done = subprocess.run(

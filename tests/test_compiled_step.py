@@ -146,6 +146,7 @@ def test_every_size_is_right(case, hidden, inputs):
     assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(5), EXACT[torch.float32])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("case", CASES)
 def test_layers_hand_states_up_and_gradients_down(case, dtype, cores):
@@ -154,6 +155,7 @@ def test_layers_hand_states_up_and_gradients_down(case, dtype, cores):
     assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(3, 20), EXACT[dtype])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layers", [3, MOST_LAYERS])
 def test_every_number_of_layers_is_right(layers):
     model = classifier("gru", layers=layers)

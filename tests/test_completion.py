@@ -241,6 +241,7 @@ def rnnclf(*words: str, **variables: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 def test_each_shell_is_answered_in_its_own_way():
     assert rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="rnnclf train -m cell=gru,ls") == (
         """_arguments '*: :(("cell=gru,lstm"))'"""
@@ -251,6 +252,7 @@ def test_each_shell_is_answered_in_its_own_way():
     assert rnnclf(_RNNCLF_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="5") == "gru,lstm"
 
 
+@pytest.mark.long
 def test_the_catalog_completes_its_words():
     def zsh(line: str) -> list[str]:
         return re.findall('"(.*?)"', rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line))
@@ -292,6 +294,7 @@ ASKED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shell", "options", "script"),
     [("bash", "--norc", BASH), ("zsh", "-f", ZSH), ("fish", "--no-config", FISH)],
@@ -316,6 +319,7 @@ def test_a_shell_with_the_script_installed_completes(tmp_path, shell, options, s
     assert answers == ([word.removeprefix("cell=") for word in whole] if shell == "bash" else whole)
 
 
+@pytest.mark.long
 def test_flags_and_wrong_groups_reach_the_shell():
     asked = {"_RNNCLF_COMPLETE": "complete_zsh"}
     assert '"--multirun"' in rnnclf(**asked, _TYPER_COMPLETE_ARGS="rnnclf train --mul")

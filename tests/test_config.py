@@ -98,6 +98,7 @@ def test_a_choice_has_its_file_gets_its_size_and_survives_the_way_into_a_checkpo
     assert again.digest() == config.digest()
 
 
+@pytest.mark.long
 def test_the_digest_changes_with_any_value():
     digests = [
         load_config(words).digest()
@@ -124,6 +125,7 @@ JSON = st.recursive(
 DEFAULTS = load_config([]).to_plain()
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([f.name for f in fields(Config)]), value=JSON, deeper=st.booleans())
 def test_a_strangers_config_gives_a_config_or_a_clean_error(key, value, deeper):
@@ -298,5 +300,6 @@ def test_no_key_is_dead(key):
     assert outcome(*words) != outcome(*base)
 
 
+@pytest.mark.long
 def test_the_same_config_gives_the_same_outcome():
     assert outcome("seed=3") == outcome("seed=3", "cell=basic")

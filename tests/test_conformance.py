@@ -259,6 +259,7 @@ def test_the_command_refuses_in_words_what_is_no_cell(cli, word, message):
     assert message in result.stderr
 
 
+@pytest.mark.long
 def test_the_command_knows_our_own_cells_by_name(cli):
     import json
 

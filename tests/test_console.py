@@ -32,6 +32,7 @@ def lines_of(output: str) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]+", ANSI.sub("", output))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [(), ("experiment=tutorial",), ("layers=2", "bidirectional=true")])
 def test_a_run_on_a_terminal_shows_a_table_a_bar_and_a_panel(cli, terminal, words):
     done = cli("train", *words, *SMALL)
@@ -45,12 +46,14 @@ def test_a_run_on_a_terminal_shows_a_table_a_bar_and_a_panel(cli, terminal, word
     assert lines[-2:] == [f"evaluate it  rnnclf eval {folder}", ""]
 
 
+@pytest.mark.long
 def test_the_bar_waits_for_the_first_look(cli, terminal, monkeypatch):
     monkeypatch.setattr("rnnclf.training._between_looks", lambda device: 4)
     done = cli("train", "dataset=digits", "hidden=4", "epochs=1", "threads=1")
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.long
 def test_a_sweep_on_a_terminal_fits(cli, terminal):
     done = cli(
         "train", "-m", "cell=basic,lstm", "hidden=4,8", "optimizer.lr=0.01,1e300", *SMALL[2:], SMALL[0]
@@ -58,6 +61,7 @@ def test_a_sweep_on_a_terminal_fits(cli, terminal):
     assert max(map(len, lines_of(done.stdout))) <= terminal
 
 
+@pytest.mark.long
 def test_eval_on_a_terminal_fits(cli, terminal):
     cli("train", *SMALL)
     (folder,) = Path("outputs").glob("*/*")

@@ -352,6 +352,7 @@ def ts_text(found: list[tuple[str, np.ndarray]]) -> str:
     return header + "\n".join(rows) + "\n"
 
 
+@pytest.mark.long
 @needs_aeon
 @given(labelled(), st.integers(0, 3), st.booleans())
 @settings(max_examples=60, deadline=None)

@@ -461,6 +461,7 @@ def test_a_damaged_npz_file_is_read_or_refused_in_words(kind, place, other):
             assert isinstance(read(path), Recordings)
 
 
+@pytest.mark.long
 @given(st.sampled_from(["x", "y", "lengths"]), *DAMAGE)
 @settings(max_examples=100, deadline=None)
 def test_damaged_npy_files_are_read_or_refused_in_words(name, kind, place, other):

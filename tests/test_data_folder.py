@@ -330,6 +330,7 @@ FUZZED = {
 }
 
 
+@pytest.mark.long
 @given(st.sampled_from(list(FUZZED)), *DAMAGE)
 @settings(max_examples=120, deadline=None)
 def test_damaged_files_are_read_or_refused_in_words(name, kind, place, other):

@@ -647,6 +647,7 @@ def test_a_download_that_fails_everywhere_raises_the_last_failure_and_leaves_not
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.long
 @needs_mnist
 def test_the_real_mnist_has_its_sizes_and_first_labels():
     source = MNIST(root=str(REAL))

@@ -704,6 +704,7 @@ def _read_together(barrier: Any, path: str, results: Any) -> None:
     results.put(sequences_of(Table(path=path).read()))
 
 
+@pytest.mark.long
 def test_two_processes_at_once_do_not_hurt_each_other(tmp_path):
     rows = "".join(f"{n // 50},{n % 50},{n},{'ab'[n // 50 % 2]}\n" for n in range(20_000))
     path = tmp_path / "my.csv"
@@ -776,6 +777,7 @@ def wide_frame(sequences: list) -> pl.DataFrame:
     return pl.DataFrame({"label": [label for label, _ in sequences], **columns})
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(SEQUENCES, st.randoms(use_true_random=False))
 def test_sequences_read_back_equal_however_they_are_written(sequences, random):

@@ -272,6 +272,7 @@ def test_saturation_counts_the_numbers_that_are_nearly_flat_at_valid_steps():
 # A run is what it would be without
 
 
+@pytest.mark.long
 def test_a_diagnosed_run_trains_bit_for_bit_like_one_that_is_not(tmp_path):
     words = ["cell=lstm", "layers=2", "dropout=0.3", "recurrent_dropout=0.3", "epochs=2", "augment=image"]
     tensors = {}
@@ -328,6 +329,7 @@ class Stopped(Watcher):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_the_file_of_one_that_was_not_interrupted(tmp_path):
     config = load_config([*SMALL, "batch_size=20", "epochs=3", "bidirectional=true", "diagnose=true"])
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
@@ -352,6 +354,7 @@ def test_a_resumed_run_has_the_file_of_one_that_was_not_interrupted(tmp_path):
     assert report.diagnosis.epoch == 3
 
 
+@pytest.mark.long
 def test_a_file_without_a_whole_row_gives_no_diagnosis(tmp_path):
     path = tmp_path / "diagnosis.csv"
     assert read_diagnosis(path, load_config([])) is None
@@ -395,6 +398,7 @@ def words(figures: list[Figure], *line: str) -> tuple[str, str]:
 FALLING = [1e-8, 1e-6, 1e-4, 1e-2, 1.0]
 
 
+@pytest.mark.long
 def test_vanishing_gradients_are_told_with_what_might_help():
     first, second = words(made(FALLING))
     assert first == (
@@ -408,12 +412,14 @@ def test_vanishing_gradients_are_told_with_what_might_help():
     assert "is 0 beside that of the last: what happened early cannot be" in words(made([0.0, 1.0]))[0]
 
 
+@pytest.mark.long
 def test_what_is_tried_already_is_not_advised():
     assert words(made(FALLING), "cell=lstm")[1] == "Try cell.chrono=5, cell=lem, cell=lru or readout=mean."
     assert words(made(FALLING), "cell=lstm", "cell.chrono=9")[1] == "Try cell=lem, cell=lru or readout=mean."
     assert words(made(FALLING), "cell=lem", "readout=max")[1] == "Try cell=lru."
 
 
+@pytest.mark.long
 def test_exploding_gradients_are_told_with_what_might_help():
     first, second = words(made([5e4, 1.0, 2.0]), "clip=null", "cell.recurrent_init=glorot")
     assert first == (
@@ -452,6 +458,7 @@ def test_of_several_layers_the_worst_is_told():
     assert "of 5 steps in layer 2 is 1e-08" in words(figures)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["basic", "lstm"])
 def test_what_is_advised_composes(name):
     line = [f"cell={name}", "clip=null"]
@@ -505,6 +512,7 @@ def test_the_picture_fits(name, monkeypatch, capsys):
     assert ("—" in shown) == (name == "cfc")
 
 
+@pytest.mark.long
 def test_a_run_ends_with_its_diagnosis(cli, only_run):
     done = cli("train", *SMALL, "epochs=1", "diagnose=true")
     assert done.exit_code == 0, done.output
@@ -513,6 +521,7 @@ def test_a_run_ends_with_its_diagnosis(cli, only_run):
     assert {row["epoch"] for row in rows_of(only_run() / "diagnosis.csv")} == {"1"}
 
 
+@pytest.mark.long
 def test_a_sweep_writes_its_diagnoses_and_shows_none(cli, tmp_path):
     done = cli("train", "-m", *SMALL, "epochs=1", "diagnose=true", "seed=0,1")
     assert done.exit_code == 0, done.output

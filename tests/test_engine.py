@@ -147,6 +147,7 @@ def test_last_and_held_and_right_aligned_follow_the_lengths():
     assert plan.right_aligned(x_TB).tolist() == [[0, 1, 0], [0, 4, 0], [0, 7, 2], [0, 10, 5]]
 
 
+@pytest.mark.long
 def test_scan_takes_time_in_proportion_to_the_length():
     """Operations, not seconds: those are in docs/cells.md."""
     counts = []

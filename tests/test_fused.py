@@ -74,6 +74,7 @@ def test_it_equals_the_loop_in_outputs_and_gradients(
         assert error <= TOLERANCE[dtype], key
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(FUSED),

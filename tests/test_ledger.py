@@ -105,6 +105,7 @@ def mortal(*words: str, launcher: str = "basic") -> tuple[str, ...]:
     return ("train", "-m", *own, *words, *SMALL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_job_that_dies_leaves_the_others_running_and_resume_does_the_rest(launcher, tmp_path):
     sweep = tmp_path / "sweep"
@@ -260,6 +261,7 @@ def two_jobs(two_jobs_once, tmp_path) -> Path:
     return Path("sweep")
 
 
+@pytest.mark.long
 def test_a_stopped_sweep_knows_what_never_began_and_ends_as_in_peace(cli, monkeypatch):
     whole = train_sweep(cli, "seed=0,1,2").rename("whole")
     after_epoch = Saver.after_epoch
@@ -290,6 +292,7 @@ def test_a_stopped_sweep_knows_what_never_began_and_ends_as_in_peace(cli, monkey
         assert {row["state"] for row in csv.DictReader(file)} == {"done"}
 
 
+@pytest.mark.long
 def test_a_job_that_fails_again_is_listed_again_and_the_rest_left_alone(cli):
     sweep = train_sweep(cli, "optimizer.lr=1e38,0.01")
     before = files_of(sweep / "1")
@@ -301,11 +304,13 @@ def test_a_job_that_fails_again_is_listed_again_and_the_rest_left_alone(cli):
     assert files_of(sweep / "1") == before
 
 
+@pytest.mark.long
 def test_a_failing_batch_leaves_the_later_ones_running(cli):
     sweep = train_sweep(cli, "optimizer.lr=1e38,0.01", "hydra.sweeper.max_batch_size=1")
     assert states(sweep) == {"0": "failed", "1": "done"}
 
 
+@pytest.mark.long
 def test_new_points_get_the_next_numbers_and_old_ones_stay(cli, two_jobs):
     sweep = two_jobs
     (sweep / "1").rename(sweep / "3")  # a gap is not filled: a number is a job's for good
@@ -339,6 +344,7 @@ def test_a_wrong_point_adds_nothing(cli, two_jobs, words, message):
     assert files_of(two_jobs) == before
 
 
+@pytest.mark.long
 def test_an_unknown_launcher_is_told(cli, two_jobs):
     (two_jobs / "1" / "results.json").unlink()
     done = cli("resume", two_jobs, "hydra/launcher=jolib")
@@ -346,6 +352,7 @@ def test_an_unknown_launcher_is_told(cli, two_jobs):
     assert "error: No hydra/launcher named 'jolib'" in done.stderr
 
 
+@pytest.mark.long
 def test_json_tells_of_all_jobs(cli, two_jobs):
     sweep = two_jobs
     (sweep / "1" / "results.json").unlink()
@@ -392,6 +399,7 @@ def test_of_two_processes_that_resume_one_run_one_works(tmp_path):
     assert RunFolder(tmp_path / "run").read_results()["epochs"] == 40
 
 
+@pytest.mark.long
 def test_a_sweep_may_be_read_while_it_is_written(tmp_path):
     """Its checkpoints, its records and its table: never a torn one."""
     process = started(
@@ -415,6 +423,7 @@ def test_a_sweep_may_be_read_while_it_is_written(tmp_path):
     assert len(seen) >= 3  # it changed under our eyes
 
 
+@pytest.mark.long
 def test_a_finished_run_says_so_and_trains_longer_where_asked(cli):
     assert cli("train", *SMALL, "schedule=constant", "hydra.run.dir=run").exit_code == 0
     before = files_of(Path("run"))
@@ -488,6 +497,7 @@ CANARY = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["", "{", *map(yaml.safe_dump, CANARY.values())])
 def test_a_strange_multirun_yaml_runs_nothing_of_its_own(cli, two_jobs, text):
     """The jobs are known from their folders; the launcher is the basic one, and nothing can be added."""

@@ -37,6 +37,7 @@ print(usual, min(faults() for _ in range(4)))
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
 
 
+@pytest.mark.long
 @needs_glibc
 def test_memory_of_the_last_step_is_there_for_the_next_one():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
@@ -60,6 +61,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.long
 @needs_glibc
 def test_what_was_freed_before_is_given_back():
     done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)

@@ -47,6 +47,7 @@ def packed(code, b_KG, parts=1):
     return weights
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @settings(max_examples=60, deadline=None)
 @given(n=SIZES, k=SIZES, g=SIZES, add=st.sampled_from([0, 1]), data=st.data())
@@ -66,6 +67,7 @@ def test_a_product_equals_that_of_numpy_and_writes_nothing_else(code, dtype, n, 
     assert (place == GUARD).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @settings(max_examples=60, deadline=None)
 @given(r=st.integers(1, 200), k=SIZES, g=SIZES)

@@ -280,6 +280,7 @@ def test_shares_out_of_range_are_refused(kind, option, value):
         kind(**{option: value})
 
 
+@pytest.mark.long
 def test_torchs_compiler_is_not_imported_for_a_step():
     code = (
         "import sys, torch; from rnnclf.optim import OPTIMIZERS\n"

@@ -56,6 +56,7 @@ def one_line(done) -> str:
 # The whole way, from outside the repository
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_made_data_are_checked_trained_on_and_evaluated_with_a_line_each(cli: Cli, only_run, name):
     assert cli("data", "make", name, "--sequences", 90, "--length", 12).exit_code == 0
@@ -74,6 +75,7 @@ def test_made_data_are_checked_trained_on_and_evaluated_with_a_line_each(cli: Cl
     assert everything[0]["total"] == 90
 
 
+@pytest.mark.long
 def test_every_format_gives_the_same_data(waves):
     found = [check([str(waves / name)]) for name in NAMES]
     for other in found[1:]:
@@ -136,6 +138,7 @@ def wide(path: Path, steps: int) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["mask", "interpolate"])
 def test_predictions_do_not_depend_on_padding(cli, tmp_path, missing):
     narrow, broad = wide(tmp_path / "narrow.csv", 8), wide(tmp_path / "broad.csv", 50)
@@ -146,6 +149,7 @@ def test_predictions_do_not_depend_on_padding(cli, tmp_path, missing):
     torch.testing.assert_close(logits(again, narrow), logits(saved, narrow), rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_other_data_are_prepared_as_the_training_data_were(cli, tmp_path, waves):
     """Scored on a file of the test sequences alone, the model gives what it gave them in its own file."""
     shutil.copy(waves / "waves.csv", tmp_path / "all.csv")
@@ -196,6 +200,7 @@ def test_eval_refuses_another_order_of_the_pixels(cli, tmp_path):
     assert "bitrev" in cli("eval", tmp_path / "run").stdout
 
 
+@pytest.mark.long
 def test_a_sweep_over_folds_covers_every_sequence(cli, only_run, waves):
     words = [
         f"dataset.path={waves / 'waves.csv'}",
@@ -288,6 +293,7 @@ def test_what_cannot_be_divided_is_shown_and_refused(cli, tmp_path):
     assert "rnnclf train" not in done.stdout
 
 
+@pytest.mark.long
 def test_a_check_and_a_list_of_words_need_no_torch(waves):
     import subprocess
     import sys

@@ -32,7 +32,7 @@ def test_the_first_command_trains_the_digits():
 
 
 def test_the_last_command_installs_and_tests():
-    assert blocks("bash")[-1] == 'pip install -e ".[test]" && pytest\n'
+    assert blocks("bash")[-1] == 'pip install -e ".[test]" && pytest -m "not slow"\n'
 
 
 def train_lines() -> list[list[str]]:
@@ -51,6 +51,7 @@ def test_every_choice_is_named(name):
     assert f"`{name}`" in README
 
 
+@pytest.mark.long
 def test_the_cell_in_the_readme_trains_by_the_line_below_it(tmp_path):
     cell = next(block for block in blocks("python") if "class Leaky" in block)
     (tmp_path / "my_cells.py").write_text(cell)
@@ -61,6 +62,7 @@ def test_the_cell_in_the_readme_trains_by_the_line_below_it(tmp_path):
     assert "leaky 8; " in done.stdout
 
 
+@pytest.mark.long
 def test_the_python_in_the_readme_runs(tmp_path, capsys):
     code = next(block for block in blocks("python") if "load_config" in block)
     exec(compile(code, "README.md", "exec"), {"folder": tmp_path})

@@ -134,6 +134,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_killed_twice_and_resumed_it_ends_as_in_peace(words, tmp_path):
     folder = killed(words, 5, tmp_path / "run")
@@ -158,6 +159,7 @@ def test_killed_at_any_batch_it_ends_as_in_peace(words, batches, tmp_path):
     assert_as_in_peace(folder, words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("every", "batches", "first"),
     [("epoch", 11, (2, 50)), ("2steps", 5, (1, 250)), ("2steps", 11, (2, 250)), ("5 steps", 11, (2, 250))],
@@ -182,6 +184,7 @@ def test_killed_before_the_first_checkpoint_it_begins_anew(tmp_path):
     assert_as_in_peace(folder, words)
 
 
+@pytest.mark.long
 def test_killed_while_the_data_are_read_it_begins_anew(tmp_path, monkeypatch):
     def kill(*args: Any, **options: Any) -> None:
         raise Kill
@@ -310,6 +313,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     assert content(folder) == before
 
 
+@pytest.mark.long
 def test_a_longer_run_is_that_of_so_many_epochs_from_the_start(tmp_path):
     short, long = "schedule=constant layers=2 dropout=0.3", "schedule=constant layers=2 dropout=0.3 epochs=5"
     folder, witness = of_peace(short, tmp_path / "run"), Witness()
@@ -441,6 +445,7 @@ def test_other_data_are_refused_and_the_records_left_as_they_were(tmp_path):
     assert content(folder) == before
 
 
+@pytest.mark.long
 def test_a_strange_state_is_refused_in_words(tmp_path):
     folder = killed("checkpoint.every=2steps", 5, tmp_path / "run")
     saved = checkpoint.load(folder.last)
@@ -581,6 +586,7 @@ class Signalled(Witness):
                 signal.raise_signal(number)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "end", "reason"),
     [
@@ -733,6 +739,7 @@ def gradient_of_one() -> str:
     return rf"gradient.* of ({'|'.join(map(re.escape, names))})(, of norm \S+)?"
 
 
+@pytest.mark.long
 def test_rolled_back_it_goes_on_with_half_the_rate_and_says_so(tmp_path):
     folder, witness = RunFolder(tmp_path), Witness()
     report = train(config_of(WILD), folder, witness)
@@ -752,6 +759,7 @@ def test_rolled_back_it_goes_on_with_half_the_rate_and_says_so(tmp_path):
     assert float(rows[1].split(",")[5]) == pytest.approx(100 * left * factor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batches", [2, 5, 8, 11, 14])
 @pytest.mark.parametrize("every", ["epoch", "1steps"])
 def test_killed_before_or_after_a_rollback_it_ends_as_in_peace(every, batches, tmp_path):
@@ -772,6 +780,7 @@ def test_after_too_many_rollbacks_it_stops(tmp_path):
     assert len(status["rollbacks"]) == 5
 
 
+@pytest.mark.long
 def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_path, monkeypatch):
     """The gradients explode at the first batch of the second epoch: what is wrong is the first."""
     words = "schedule=constant on_divergence=rollback"
@@ -800,6 +809,7 @@ def test_a_spike_stops_the_run_with_a_sentence(tmp_path, monkeypatch):
         train(config_of("epochs=20 batch_size=20"), RunFolder(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", ["cell=basic", "cell=lstm optimizer=sgd", "cell=irnn clip=null", "cell=gru"]
 )
@@ -822,6 +832,7 @@ def test_the_weight_behind_it_is_named(tmp_path):
 # Real processes
 
 
+@pytest.mark.long
 def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path, monkeypatch):
     """Another seed of hashes, other addresses: what depends on them would differ."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -837,6 +848,7 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
     assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
+@pytest.mark.long
 def test_twenty_kills_lose_nothing():
     command = [sys.executable, str(ROOT / "benchmarks" / "reliability" / "kill.py"), "lstm", "--kills", "20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

@@ -243,6 +243,7 @@ def test_json_that_we_never_write_is_refused(cli, best, text):
     assert "is no checkpoint of rnnclf" in refusal(cli, changed(best, lambda header, table: text))
 
 
+@pytest.mark.long
 def test_a_million_classes_are_refused_without_a_model_for_them(cli, best):
     def many(header, table):
         header["classes"] = [str(n) for n in range(10**6)]
@@ -292,6 +293,7 @@ def test_a_pipe_is_not_waited_for(cli, run):
     assert "previous.safetensors is no file" in done.stderr
 
 
+@pytest.mark.long
 def test_data_that_cannot_be_are_refused_in_words(cli, best):
     for path in ("/dev/zero", "~nosuchuser/x", "a" * 5000, "\0"):
 
@@ -464,6 +466,7 @@ def watched(ground):
     return ground
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "count"),
     {
@@ -476,6 +479,7 @@ def test_hostile_input_gives_an_answer_or_one_clear_error(target, count, watched
     assert outcomes - {"refused", "not done"}, "everything was refused: the inputs are too wild"
 
 
+@pytest.mark.long
 def test_the_watch_sees_what_is_run(watched, monkeypatch):
     monkeypatch.setitem(fuzz.TARGETS, "it", lambda rng, ground: pickle.loads(pickle.dumps(Opens("canary"))))
     with pytest.raises(fuzz.Executed, match="pickle"):

@@ -79,6 +79,7 @@ def test_heads_and_layers_are_respected():
         assert build_model(matched, 8, 10).parameter_count() == pytest.approx(100_000, rel=0.1)
 
 
+@pytest.mark.long
 def test_a_run_is_as_large_as_it_was_asked_to_be_and_eval_builds_the_same(cli, only_run):
     done = cli(
         "train", "cell=gru", "match_parameters=3k", "dataset=digits", "epochs=1", "threads=1", "--json"
@@ -91,6 +92,7 @@ def test_a_run_is_as_large_as_it_was_asked_to_be_and_eval_builds_the_same(cli, o
     assert evaluated[0]["correct"] == results["test"]["correct"]
 
 
+@pytest.mark.long
 def test_two_sizes_at_once_are_refused(cli):
     done = cli("train", "match_parameters=3k", "hidden=20", "dataset=digits")
     assert done.exit_code == 2
