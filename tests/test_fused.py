@@ -186,9 +186,15 @@ def test_a_cell_with_another_step_is_not_taken_for_the_one_it_derives_from():
     assert CELLS["gru"](reset="before").engines == ("loop",)
     assert choose(Slower(), "cpu") == "loop"
     assert choose(Renamed(), "cpu") == "compiled"
-    assert choose(Renamed(hidden_size=513), "cpu") == "native"
-    assert choose(Renamed(hidden_size=513), "cpu", ragged=True) == "compiled"
     assert choose(CELLS["gru"](), "mps") == "native"
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("basic", 1254), ("lstm", 512), ("gru", 724)])
+def test_weights_larger_than_the_caches_are_left_to_torchs_own_layer(name, hidden):
+    at_most, larger = (CELLS[name](hidden_size=hidden + more) for more in (0, 1))
+    assert choose(at_most, "cpu") == "compiled"
+    assert choose(larger, "cpu") == "native"
+    assert choose(larger, "cpu", ragged=True) == "compiled"
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "layers": 2}, {"recurrent_dropout": 0.5}])

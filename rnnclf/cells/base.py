@@ -185,6 +185,8 @@ class GatedCell(AffineCell):
     """
 
     recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_weight",)
+    largest: ClassVar[int] = 3 * 2**19
+    """Recurrent weights, more than which are left to torch's own layer: see `is_large`."""
 
     input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
     recurrent_init: str = option("orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS)
@@ -214,7 +216,16 @@ class GatedCell(AffineCell):
         others = {"compiled": "compiled_steps", "fused": "fused_steps", "native": "native_layer"}
         if not COMPILER:
             del others["compiled"]
-        return (*(name for name, method in others.items() if self.declares(method)), "loop")
+        names = [name for name, method in others.items() if self.declares(method)]
+        if self.is_large:
+            names.sort(key=lambda name: name != "native")
+        return (*names, "loop")
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the recurrent weights are more than caches hold, through which they and their gradients
+        pass at each step in time: torch's own layer is then the fastest. Measured: docs/speed.md."""
+        return len(self.gates) * self.hidden_size**2 > self.largest
 
     def declares(self, method: str) -> bool:
         """Whether the cell has this method and it fits its step: a class that redefines the step without the

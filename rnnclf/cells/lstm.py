@@ -66,6 +66,7 @@ class LSTM(GatedCell):
     )
     family: ClassVar = "gated"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    largest: ClassVar[int] = 2**20  # oneDNN has an LSTM of its own, and of no other cell
 
     def fill_bias(self, bias: Tensor) -> None:
         super().fill_bias(bias)
@@ -92,9 +93,7 @@ class LSTM(GatedCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        # oneDNN has an LSTM of its own, and of no other cell; machine code is faster until the weights are
-        # larger than the caches
-        first = ("compiled", "native") if self.hidden_size <= 512 else ("native", "compiled")
+        first = ("native", "compiled") if self.is_large else ("compiled", "native")
         return tuple(sorted(super().engines, key=(*first, "fused", "loop").index))
 
     def native_layer(self) -> str:
