@@ -196,6 +196,7 @@ def test_a_wrong_word_on_the_command_line_is_told_with_its_key(word, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", AUGMENTS.names())
 def test_each_can_be_chosen_by_name(name):
     assert load_config([f"augment={name}"]).augment == AUGMENTS[name]()

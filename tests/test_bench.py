@@ -102,6 +102,7 @@ def test_the_engines_that_auto_takes_are_marked(layers, taken):
     assert [row.engine for row in rows if row.auto and row.cell == "basic"] == [first_engine]
 
 
+@pytest.mark.long
 def test_a_cell_that_is_named_twice_is_measured_once():
     assert len(bench(["cfc", "cfc"], SMALL).rows) == len(CELLS["cfc"]().engines)
 

@@ -248,6 +248,7 @@ def test_refined_gates_start_uniform_and_opposite(name):
     assert 1 / 2000 - 1e-6 <= shares.min() <= shares.max() <= 1 - 1 / 2000 + 1e-6
 
 
+@pytest.mark.long
 def test_chrono_spreads_the_forget_gate_over_the_time_scales():
     i, f, g, o = blocks(built("lstm", hidden=4000, recurrent_init="torch", chrono=101), "bias")
     assert torch.equal(i, -f)

@@ -344,6 +344,7 @@ def test_eval_of_each_split_repeats_the_record(cli, trained, split):
     assert answer["loss"] == pytest.approx(loss, rel=1e-6)
 
 
+@pytest.mark.long
 def test_a_checkpoint_alone_is_enough(cli, tmp_path, trained):
     expected = json.loads((trained / "results.json").read_text())["test"]["correct"]
     (trained / "best.safetensors").rename(tmp_path / "received.safetensors")

@@ -197,6 +197,7 @@ def answers_of(lines: list[str]) -> list[list[str]]:
     return answers
 
 
+@pytest.mark.long
 def test_cells_of_ones_own_are_offered_with_their_options(tmp_path):
     (tmp_path / "my_cells.py").write_text(OWN_CELL)
     lines = ["cell=", "plugins=[my_cells] cell=", "plugins=[my_cells] cell=leaky cell.r",

@@ -231,6 +231,7 @@ def own_module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_module")
 def test_the_command_keeps_a_right_cell_and_names_the_claim_that_a_wrong_one_breaks(cli):
     right = cli("test-cell", "own_cells:Right")

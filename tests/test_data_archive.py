@@ -296,6 +296,7 @@ def test_a_zip_file_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypat
         read(zipped(tmp_path / "a.zip", Toy_TRAIN_ts=PLAIN))
 
 
+@pytest.mark.long
 @needs_aeon
 @given(st.sampled_from([PLAIN, RAGGED]), *DAMAGE)
 @settings(max_examples=120, deadline=None)
@@ -319,6 +320,7 @@ with zipfile.ZipFile(PACKED, "w", zipfile.ZIP_DEFLATED) as _archive:
     _archive.writestr("Toy/Toy_TEST.tsv", UCR)
 
 
+@pytest.mark.long
 @given(*DAMAGE)
 @settings(max_examples=100, deadline=None)
 def test_damaged_zip_files_are_read_or_refused_in_words(kind, place, other):

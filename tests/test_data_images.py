@@ -658,6 +658,7 @@ def test_the_real_mnist_has_its_sizes_and_first_labels():
     assert source.read().values_SC[: 60000 * 28].mean() / 255 == pytest.approx(0.1307, abs=1e-4)
 
 
+@pytest.mark.long
 @needs_mnist
 def test_the_first_sequence_of_the_real_mnist_is_what_its_file_holds():
     with gzip.open(REAL / "MNIST" / "raw" / f"{FILES[0]}.gz") as file:

@@ -686,6 +686,7 @@ Table(path="my.csv").read()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "where",
     ["convert._sort_by_time = kill", "convert.seal = kill", "import pathlib; pathlib.Path.rename = kill"],

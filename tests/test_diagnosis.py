@@ -439,6 +439,7 @@ def test_a_healthy_net_is_told_so():
     assert "no tanh or sigmoid" in words(made([0.2, 0.4], None))[1]
 
 
+@pytest.mark.long
 def test_saturation_is_told_with_what_might_help():
     second = words(made(FALLING, 0.625), "dataset.normalise=none")[1]
     assert second == (

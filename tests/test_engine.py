@@ -72,6 +72,7 @@ def test_scan_equals_its_definition_at_any_size(kind, time, batch, n, seed):
     torch.testing.assert_close(linear_scan(*parts), by_definition(*parts))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", SHAPES)
 def test_gradients_of_the_scan_equal_finite_differences(kind):
     for dtype in (torch.float64, torch.complex128):

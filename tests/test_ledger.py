@@ -328,6 +328,7 @@ def test_new_points_get_the_next_numbers_and_old_ones_stay(cli, two_jobs):
     assert "5 of 5 jobs done" in again.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -100,6 +100,7 @@ def test_graphs_are_left_out_where_there_is_no_gpu_for_them(tmp_path, monkeypatc
     train(config, RunFolder(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_what_only_a_gpu_knows_is_left_out_where_a_checkpoint_is_used_without_one(tmp_path):
     train(load_config(SMALL), RunFolder(tmp_path))

@@ -252,6 +252,7 @@ SHARES = {
 }
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(data=st.data(), total=st.integers(1, 10**7))
 @each_schedule

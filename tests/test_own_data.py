@@ -185,6 +185,7 @@ def test_eval_refuses_data_that_mean_something_else(cli, tmp_path, waves, traine
     assert message in one_line(cli("eval", trained, *words))
 
 
+@pytest.mark.long
 def test_eval_refuses_another_order_of_the_pixels(cli, tmp_path):
     words = ["dataset=digits", "dataset.sequence=pixels", "dataset.validation=30", "dataset.test=1400"]
     trained_on(cli, tmp_path / "run", *words, "dataset.permutation=bitrev")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LATE = """
 import atexit, os, sys, threading, time
 from rnnclf import process
@@ -50,6 +52,7 @@ def test_text_that_nobody_reads_any_more_is_told_by_the_exit_code():
     assert "BrokenPipeError" in done.stderr
 
 
+@pytest.mark.long
 def test_the_exit_codes_of_the_command_are_kept(tmp_path):
     words = ["train", "dataset=digits", "hidden=4", "epochs=1", "threads=1", f"hydra.run.dir={tmp_path}/run"]
     for more, code in (([], 0), (["hiden=3"], 2), ([], 2)):  # the last: the folder is used already

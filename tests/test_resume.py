@@ -176,6 +176,7 @@ def test_it_goes_on_from_the_last_checkpoint_not_from_the_start(every, batches, 
     assert witness.notes[0] == f"Going on {place}."
 
 
+@pytest.mark.long
 def test_killed_before_the_first_checkpoint_it_begins_anew(tmp_path):
     words = CASES["zoneout"]
     folder = killed(words, 3, tmp_path / "run")
@@ -274,6 +275,7 @@ def test_checkpoints_are_written_in_time(monkeypatch, tmp_path):
     assert [batches for _, batches in places[:-1]] != [0] * (len(places) - 1)
 
 
+@pytest.mark.long
 def test_how_often_changes_nothing_of_the_outcome():
     for every in ("2steps", "1000"):
         other = in_peace(f"checkpoint.every={every}")
@@ -396,6 +398,7 @@ def test_without_a_whole_checkpoint_it_is_said_and_nothing_touched(tmp_path):
     assert content(folder) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["missing", "of another epoch", "damaged"])
 def test_best_and_epochs_are_made_again_from_last(damage, tmp_path):
     folder = killed("", 17, tmp_path / "run")
@@ -414,6 +417,7 @@ def test_best_and_epochs_are_made_again_from_last(damage, tmp_path):
     assert_as_in_peace(folder, "")
 
 
+@pytest.mark.long
 def test_a_run_whose_last_checkpoint_is_older_than_its_best_epoch_ends_as_in_peace(tmp_path):
     words = "checkpoint.every=8steps schedule=constant"
     folder = killed(words, 15, tmp_path / "run")  # after two epochs, with a checkpoint in the second
@@ -430,6 +434,7 @@ def test_results_are_made_again_where_they_are_missing(tmp_path):
     assert_as_in_peace(folder, "")
 
 
+@pytest.mark.long
 def test_other_data_are_refused_and_the_records_left_as_they_were(tmp_path):
     table = Path(shutil.copy(own_data(), tmp_path / "mine.csv"))
     words = f"dataset=table dataset.path={table} dataset.missing=mask"
@@ -527,6 +532,7 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_says_nothing(tmp_path, c
 # One process a folder
 
 
+@pytest.mark.long
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
     folder = killed("", 11, tmp_path / "run")
     before = content(folder)
@@ -619,6 +625,7 @@ def test_a_second_ctrl_c_stops_at_once(own_signals, tmp_path):
     assert_as_in_peace(folder, "")
 
 
+@pytest.mark.long
 def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
     own_signals, monkeypatch, tmp_path
 ):
@@ -691,6 +698,7 @@ def test_signals_that_somebody_else_handles_are_left_alone(own_signals):
     assert (seen, waiting.signal) == ([signal.SIGTERM], None)
 
 
+@pytest.mark.long
 def test_a_run_in_a_thread_of_its_own_ends_as_any_other(tmp_path):
     errors = []
 

@@ -122,6 +122,7 @@ def test_a_number_too_large_for_a_float_is_refused(cli, best, key):
     assert f"{best} is damaged: The preparation of the data" in refusal(cli, changed(best, enlarge))
 
 
+@pytest.mark.long
 def test_plugins_that_a_checkpoint_names_are_not_imported(cli, best, tmp_path):
     (tmp_path / "evil.py").write_text("open('canary', 'w')")
     changed(best, lambda header, table: put(header, "plugins", ["evil"]))
