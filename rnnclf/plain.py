@@ -12,7 +12,7 @@ import torch
 from rnnclf.cells.base import Cell, GatedCell
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
-from rnnclf.engine import choose
+from rnnclf.engine import chosen_for
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 
@@ -44,8 +44,8 @@ def _is_plain(model: SequenceClassifier) -> bool:
         return False
     if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
         return False
-    device, wanted = model.head.weight.device.type, {False, stack.layers > 1}
-    engines = {choose(cell, device, every) for every in wanted} if stack.engine == "auto" else {stack.engine}
+    device = model.head.weight.device.type
+    engines = chosen_for(stack.layers, cell, device) if stack.engine == "auto" else {stack.engine}
     if device != "cpu" or engines != {"compiled"} or type(cell).prepare is not Cell.prepare:
         return False
     assert isinstance(cell, GatedCell)

@@ -186,6 +186,8 @@ def test_a_cell_with_another_step_is_not_taken_for_the_one_it_derives_from():
     assert CELLS["gru"](reset="before").engines == ("loop",)
     assert choose(Slower(), "cpu") == "loop"
     assert choose(Renamed(), "cpu") == "compiled"
+    assert choose(Renamed(hidden_size=513), "cpu") == "native"
+    assert choose(Renamed(hidden_size=513), "cpu", ragged=True) == "compiled"
     assert choose(CELLS["gru"](), "mps") == "native"
 
 

@@ -106,6 +106,12 @@ def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = Fals
     return next(name for name in engines_on(device, cell) if name not in slow)
 
 
+def chosen_for(layers: int, cell: Cell, device: str) -> set[str]:
+    """What `choose` takes for so many layers of sequences of one length: the top one is asked for its last
+    output only, those below it for all."""
+    return {choose(cell, device, every_step) for every_step in {False, layers > 1}}
+
+
 def engines_on(device: str, cell: Cell) -> tuple[str, ...]:
     """A cell's engines that run on a device."""
     return tuple(name for name in cell.engines if device == "cpu" or name != "compiled")

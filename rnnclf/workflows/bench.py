@@ -24,7 +24,7 @@ from torch.nn import functional
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
 from rnnclf.data import SequenceDataset, sequences
-from rnnclf.engine import choose, engines_on
+from rnnclf.engine import chosen_for, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Adam, make_step
@@ -271,7 +271,7 @@ def _measured(
     watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
     x_BTI, y_B = _batch(settings, settings.inference_batch, device)
     inference = alternated([c.inference_on(x_BTI, y_B) for c in those], settings.seconds, device)
-    taken = _taken_by_auto(cell, settings, device)
+    taken = chosen_for(settings.layers, cell, device.type)
     counted = training_flops(cell, settings)
     for candidate, train, infer, held in zip(those, training, inference, memory, strict=True):
         flops = None if counted is None else counted / median(train)
@@ -297,12 +297,6 @@ def _memory_of_step(candidate: Candidate, x_BTI: Tensor, y_B: Tensor, device: to
     """With all that it takes place for the first time."""
     with candidate.step_on(x_BTI, y_B) as step:
         return peak_bytes(step, device)
-
-
-def _taken_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
-    """The top layer is asked for its last output only, those below it for all."""
-    wanted = {False} if settings.layers == 1 else {False, True}
-    return {choose(cell, device.type, every_step) for every_step in wanted}
 
 
 def alternated(
