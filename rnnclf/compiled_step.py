@@ -200,9 +200,7 @@ class _Step:
         laid = _Laid([*layers, _Weights.of_head(model.head)], len(rows))
         self.chosen_B, self.taken_B = np.zeros((2, batch), np.int64)
         self.found_Q2 = np.zeros((len(rows), 2))
-        if learns:
-            for weight, gradient in zip(laid.weights, laid.gradients, strict=True):
-                weight.grad = gradient
+        self.laid, self.beside = laid, not learns
         self.crew = machine_code.Crew(
             board=np.zeros(machine_code.BOARD, np.int64),
             size=len(rows),
@@ -252,7 +250,15 @@ class _Step:
         norm = machine_code.take_part(self.crew, self.first, self.result, longest, True)
         if self.failure is not None:
             raise self.failure
-        return float(self.found_Q2[0, 0]), norm, int(self.found_Q2[0, 1])
+        loss, right = self.found_Q2[0].tolist()
+        if not self.beside and math.isfinite(loss):  # with a lost loss, those of the step before stay
+            self._put_gradients_beside_weights()
+        return loss, norm, int(right)
+
+    def _put_gradients_beside_weights(self) -> None:
+        for weight, gradient in zip(self.laid.weights, self.laid.gradients, strict=True):
+            weight.grad = gradient
+        self.beside = True
 
     def close(self) -> None:
         machine_code.dismiss(self.crew.board)

@@ -276,6 +276,30 @@ def test_a_loss_that_is_too_large_for_its_type_is_told_as_elsewhere(case, by_han
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_lost_loss_leaves_the_gradients_of_the_step_before(case):
+    model = classifier(case)
+    steps = CompiledSteps(model, Loss((1.0,) * CLASSES, 0.0), ready())
+    try:
+        with torch.no_grad():
+            kept = model.head.weight.clone()
+            model.head.weight.fill_(math.nan)
+        steps(torch.arange(8))
+        assert all(weight.grad is None for weight in model.parameters())
+        with torch.no_grad():
+            model.head.weight.copy_(kept)
+        steps(torch.arange(8))
+        before = [weight.grad.clone() for weight in model.parameters()]
+        with torch.no_grad():
+            model.head.weight.fill_(math.nan)
+        for batch in (torch.arange(8, 16), torch.arange(16, 20)):  # the second is of another size
+            steps(batch)
+            for weight, gradient in zip(model.parameters(), before, strict=True):
+                assert torch.equal(weight.grad, gradient)
+    finally:
+        steps.close()
+
+
 # Scoring
 
 
