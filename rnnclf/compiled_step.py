@@ -228,7 +228,7 @@ class _Step:
             )
             for number, share in enumerate(rows)
         ]
-        self.result = machine_code.Result(laid.sums_QM, self.found_Q2, laid.gradients_W.numpy())
+        self.result = machine_code.Result(laid.sums_QM, self.found_Q2, laid.gradients_W.numpy(), np.zeros(8))
         self.first = parts[0]
         self.failure: BaseException | None = None
         self.threads = [

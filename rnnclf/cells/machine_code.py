@@ -31,8 +31,10 @@ from numba.extending import intrinsic, overload
 F = TypeVar("F", bound=Callable[..., Any])
 
 # No check for a division by zero, which would keep the processor from doing 16 at once; a · b + c rounded
-# once. Not more of "fast math": NaN has to stay NaN.
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+# once. Not more of "fast math": NaN has to stay NaN. Nobody counts who holds an array ("_nrt"), which would
+# take two locked instructions for each view: Python holds all of them, none is made here, and what is called
+# returns no views.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 
 
 def jit(function: F) -> F:
@@ -52,8 +54,8 @@ def inner(function: F, **options: Any) -> F:
 
 
 def part_of_its_caller(function: F) -> F:
-    """For what is called from one place: compiled as it stands there, once. What `inner` compiles is
-    optimised again within each caller, and that one within its own.
+    """For what is called from one place, or returns a view: compiled as it stands there, once. What `inner`
+    compiles is optimised again within each caller, and that one within its own.
 
     Arrays that it writes to are arguments of its own, not fields of one: Numba takes these for its variables,
     and leaves writes to them out as useless, where nothing is read from them."""
@@ -77,6 +79,8 @@ BLOCK = 80
 ROWS, PAIR = (12 if VECTOR == 64 else 6), 2
 """A tile of a product: so many rows and vectors beside each other are summed in registers, which leaves
 enough of the 16 (of 512 bits 32) for what is multiplied."""
+TALLER = 1 if VECTOR == 64 else 0
+"""Rows for which there still is room in a tile."""
 GROUP = 4 * ROWS
 """Of sums over rows so many, times all columns, are computed before the next: what they are made of is then
 read from the nearest cache, however many there are. Measured."""
@@ -165,6 +169,7 @@ def _multiply(builder: Any, number: Any, rows: int, vectors: int, arguments: Any
 
 
 _wide, _narrow, _few = _tile(ROWS, PAIR), _tile(ROWS, 1), _tile(ROWS // 2, PAIR)
+_tall = _tile(ROWS + TALLER, PAIR)
 
 
 @inner
@@ -172,15 +177,21 @@ def _column_of_tiles(
     add: int, zero: Any, wide: bool, a: int, a_row: int, a_column: int, m: int, b: int, b_row: int, k: int,
     c: int, c_row: int,
 ) -> None:  # fmt: skip
-    """All rows of what is as wide as a tile, or as one vector."""
-    for row in range(0, m, ROWS):
-        n, a_n, c_n = min(m - row, ROWS), a + row * a_row, c + row * c_row
+    """All rows of what is as wide as a tile, or as one vector. Rows left over are given to the tiles, one
+    to each, if these are enough."""
+    over, row = m % ROWS, 0
+    tall = over if TALLER and wide and over <= m // ROWS else 0
+    while row < m:
+        n, a_n, c_n = min(m - row, ROWS + (tall > 0)), a + row * a_row, c + row * c_row
         if not wide:
             _narrow(add, zero, a_n, a_row, a_column, n, b, b_row, k, c_n, c_row)
+        elif n > ROWS:
+            _tall(add, zero, a_n, a_row, a_column, n, b, b_row, k, c_n, c_row)
         elif n > ROWS // 2:
             _wide(add, zero, a_n, a_row, a_column, n, b, b_row, k, c_n, c_row)
         else:
             _few(add, zero, a_n, a_row, a_column, n, b, b_row, k, c_n, c_row)
+        row, tall = row + n, tall - 1
 
 
 @inner
@@ -421,7 +432,7 @@ def _begin(a_SBK: Any, at: Any, start_BH: Any, x: int, x_steps: Any) -> None:
                 a_K[i] = _load(there + i * x_steps[2], zero)
 
 
-@inner
+@part_of_its_caller
 def _operands(a_SBK: Any, t: int, n: int, at: Any, stateful: bool) -> Any:
     """Inputs, a one and, if it is not but zeros, the state."""
     return a_SBK[t, :n, at.first - at.inputs - 1 : at.first + (at.hidden if stateful else 0)]
@@ -429,16 +440,18 @@ def _operands(a_SBK: Any, t: int, n: int, at: Any, stateful: bool) -> Any:
 
 @inner
 def _add_sums(
-    z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, sums_GK: Any
-) -> None:
+    z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, stateful: bool,
+    sums_GK: Any,
+) -> None:  # fmt: skip
     """Adds the sums over n sequences at step t: of the gradients of some gates, the first of which begins
-    there, times operands from `first` on, where a vector begins."""
+    there, times operands from `first` on, where a vector begins, up to the state or to its end."""
     z_NG, a_NK = z_TBG[t % len(z_TBG), :n], a_SBK[t, :n]
+    columns = sums_GK.shape[1] if stateful else at.first - first
     for gate in range(0, gates * at.wide, at.wide):
         product_over_rows(
             z_NG[:, begin + gate : begin + gate + at.hidden],
             a_NK[:, first:],
-            sums_GK[gate : gate + at.hidden],
+            sums_GK[gate : gate + at.hidden, :columns],
         )
 
 
@@ -536,7 +549,7 @@ def basic_back(
         _clear(da_TBP, t % len(da_TBP), n)
         if t > 0 or started:
             product(da_TBP[t % len(da_TBP), :n, : at.hidden], weights, at.hidden, dh_BP[:n], 0)
-        _add_sums(da_TBP, 0, at, 1, a_SBK, 0, t, n, sums_GK)
+        _add_sums(da_TBP, 0, at, 1, a_SBK, 0, t, n, t > 0 or started, sums_GK)
 
 
 # lstm: gates i, f, g, o
@@ -635,7 +648,7 @@ def lstm_back(
         _clear(gates_TBG, t, n)
         if t > 0 or started:
             product(gates_TBG[t, :n, :rows], weights, rows, dh_BP[:n], 0)
-        _add_sums(gates_TBG, 0, at, 4, a_SBK, 0, t, n, sums_GK)
+        _add_sums(gates_TBG, 0, at, 4, a_SBK, 0, t, n, t > 0 or started, sums_GK)
 
 
 @inner
@@ -744,9 +757,10 @@ def gru_back(
         _clear(z_TBG, t, n)
         if t > 0 or started:
             product(z_TBG[t, :n, wide : wide + rows], weights, rows, dh_BP[:n], 1)
-        _add_sums(z_TBG, wide, at, 2, a_SBK, 0, t, n, of_gates_GK)
-        _add_sums(z_TBG, 0, at, 1, a_SBK, 0, t, n, of_input_GK)
-        _add_sums(z_TBG, 3 * wide, at, 1, a_SBK, at.first - lanes_of(dh_BP), t, n, of_state_GK)
+        stateful, one = t > 0 or started, at.first - lanes_of(dh_BP)
+        _add_sums(z_TBG, wide, at, 2, a_SBK, 0, t, n, stateful, of_gates_GK)
+        _add_sums(z_TBG, 0, at, 1, a_SBK, 0, t, n, False, of_input_GK)
+        _add_sums(z_TBG, 3 * wide, at, 1, a_SBK, one, t, n, stateful, of_state_GK)
 
 
 @inner
@@ -920,11 +934,13 @@ class Crew(NamedTuple):
 
 class Result(NamedTuple):
     """What all parts come to, of which the first becomes that of all: the gradients of all matrices, one
-    behind the other, losses and right answers; and the gradients of all parameters, in the same way."""
+    behind the other, losses and right answers; and the gradients of all parameters, in the same way; a place
+    for sums of their squares."""
 
     sums_QM: Any
     found_Q2: Any
     gradients_W: Any
+    squares_8: Any
 
 
 class Layer(NamedTuple):
@@ -959,15 +975,13 @@ def _gather(data: Any, first: int, at: Any, a_SBK: Any) -> None:
     begin = at.first - at.inputs - 1
     for n in range(a_SBK.shape[1]):
         row = data.row_N[data.chosen_B[first + n]]
-        for t in range(len(a_SBK) - 1):
-            a_I = a_SBK[t, n, begin : begin + at.inputs]
-            if len(data.bytes_RTI):
-                _prepare(data.bytes_RTI[row, t], data.shift_I, data.scale_I, a_I)
-            else:
-                _prepare(data.floats_RTI[row, t], data.shift_I, data.scale_I, a_I)
+        if len(data.bytes_RTI):
+            _prepare(data.bytes_RTI, row, data.shift_I, data.scale_I, a_SBK, n, begin)
+        else:
+            _prepare(data.floats_RTI, row, data.shift_I, data.scale_I, a_SBK, n, begin)
 
 
-@inner
+@part_of_its_caller
 def _rows(a_TBG: Any) -> Any:
     return a_TBG.reshape(-1, a_TBG.shape[2])
 
@@ -983,9 +997,11 @@ def _hand_up(below_SBK: Any, first: int, a_SBK: Any, at: Any) -> None:
 
 
 @inner
-def _prepare(x_I: Any, shift_I: Any, scale_I: Any, a_I: Any) -> None:
-    for i in range(len(x_I)):
-        a_I[i] = (a_I.dtype.type(x_I[i]) - shift_I[i]) / scale_I[i]
+def _prepare(x_RTI: Any, row: int, shift_I: Any, scale_I: Any, a_SBK: Any, n: int, begin: int) -> None:
+    """Lays a sequence there: within whole arrays, since a view of each row takes as long as the row."""
+    for t in range(x_RTI.shape[1]):
+        for i in range(x_RTI.shape[2]):
+            a_SBK[t, n, begin + i] = (a_SBK.dtype.type(x_RTI[row, t, i]) - shift_I[i]) / scale_I[i]
 
 
 @part_of_its_caller
@@ -1123,7 +1139,7 @@ def _work(crew: Any, part: Any, job: int) -> None:
                 product_of_many(dz_RG, weights[-1], _rows(layer.dy_TBH))
                 _empty(layer.place.dh_BP)
         a_NK = last_BK[:, at.first - lanes_of(z_NC) :]
-        product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, part.head_sums)
+        product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, part.head_sums[:, :])
     announce(crew.board, ARRIVED, 1)
 
 
@@ -1170,7 +1186,7 @@ def _conclude(crew: Any, result: Any, longest: float) -> float:
         add(sums_QM[:1], sums_QM[q : q + 1])
     zero = sums_QM.dtype.type(0)
     take_back(laid.back_N9, laid.gradients, laid.sums_M2, sums_QM.itemsize, zero)
-    norm = math.sqrt(_squares(gradients_W))
+    norm = math.sqrt(_squares(gradients_W, result.squares_8))
     if math.inf > norm > longest:
         factor = gradients_W.dtype.type(longest / (norm + 1e-6))
         _multiply_by(gradients_W, factor)
@@ -1184,9 +1200,10 @@ def _multiply_by(a_W: Any, factor: Any) -> None:
 
 
 @inner
-def _squares(a_W: Any) -> float:
+def _squares(a_W: Any, sums_8: Any) -> float:
     """The sum of the squares: of eight sums, which need not wait for each other."""
-    sums_8 = np.zeros(8)
+    for k in range(8):
+        sums_8[k] = 0
     for w in range(0, len(a_W) - 7, 8):
         for k in range(8):
             sums_8[k] += np.float64(a_W[w + k]) * np.float64(a_W[w + k])
