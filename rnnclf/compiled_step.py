@@ -26,6 +26,7 @@ from rnnclf.cells.compiled import (
     Compiled,
     Layout,
     Matrix,
+    Needs,
     Sizes,
     addresses,
     back,
@@ -219,7 +220,7 @@ class _Step:
             machine_code.Part(
                 number=number,
                 first=share.start,
-                layers=_layers(modules, laid.sums[number], share.stop - share.start, data.steps, laid.dtype),
+                layers=_layers(modules, laid.sums[number], share.stop - share.start, data.steps, learns),
                 z_NC=empty([share.stop - share.start, len(laid.sums[number][-1][0])], laid.dtype),
                 head_sums=laid.sums[number][-1][0],
                 sums_M=laid.sums_QM[number],
@@ -274,13 +275,14 @@ def _kind_of(module: CellModule) -> type[Compiled]:
 
 
 def _layers(
-    modules: Sequence[CellModule], sums: Sequence[Any], sequences: int, steps: int, dtype: Any
+    modules: Sequence[CellModule], sums: Sequence[Any], sequences: int, steps: int, learns: bool
 ) -> tuple[Any, ...]:
     """What each layer has to do of a part of a batch, and the memory for it."""
     layers = []
     for n, module in enumerate(modules):
-        kind, sizes = _kind_of(module), Sizes.of(module.weights())
-        place = kind.place(module.cell, sizes, steps, sequences, dtype, n == 0)
+        kind, p = _kind_of(module), module.weights()
+        sizes, dtype, needs = Sizes.of(p), NUMBERS[p.bias.dtype], Needs(learns, learns and n > 0)
+        place = kind.place(module.cell, sizes, steps, sequences, dtype, needs)
         outputs = [steps, sequences, sizes.wide] if n + 1 < len(modules) else [0, 0, 0]
         columns, dy_TBH = kind.columns_to_inputs(sizes), empty(outputs, dtype)
         layers.append(machine_code.Layer(place, columns, sums[n], dy_TBH))

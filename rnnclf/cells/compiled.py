@@ -182,6 +182,13 @@ def rows_at(arrays: Sequence[Any]) -> Any:
     return np.array([(array.ctypes.data, array.strides[0]) for array in arrays])
 
 
+class Needs(NamedTuple):
+    """Of what a layer has to give the gradients."""
+
+    weights: bool
+    inputs: bool
+
+
 class Compiled(OverTime):
     """One run in compiled loops."""
 
@@ -193,6 +200,8 @@ class Compiled(OverTime):
         self.steps, self.batch, _ = x_TBI.shape
         self.running_T = np.full(self.steps, self.batch) if self.running is None else np.array(self.running)
         self.sizes, self.dtype = Sizes.of(p), NUMBERS[x_TBI.dtype]
+        self.kept = self.steps if self.learns else 1
+        """The steps whose gates are needed after them."""
         self.a_SBK = self.of_steps(self.steps + 1, self.sizes.operands)
         """The operands of all steps, which hold the states."""
         x_steps = tuple(step * self.sizes.itemsize for step in x_TBI.stride())
@@ -263,10 +272,9 @@ class Compiled(OverTime):
         return [zeros(shape, self.dtype) for shape in self.layouts(self.sizes)[0].shapes_of_sums]
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
-        """Where machine_code.py computes so many sequences again and again, all of them from zeros. lowest:
-        whether it is the layer whose inputs need no gradients."""
-        how = "cell, sizes, steps, batch, dtype, lowest"
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
+        """Where machine_code.py computes so many sequences again and again, all of them from zeros."""
+        how = "cell, sizes, steps, batch, dtype, needs"
         raise NotImplementedError(f"{cls.__name__} must define place({how}).")
 
     @classmethod
@@ -330,11 +338,11 @@ class CompiledBasic(Compiled):
         return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
         return machine_code.BasicPlace(
             _operands(sizes, steps, batch, dtype),
             empty([batch, sizes.wide], dtype),
-            _of_steps(1 if lowest else steps, batch, sizes.wide, dtype),
+            _of_steps(steps if needs.inputs else 1, batch, sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,
@@ -347,7 +355,7 @@ class CompiledLSTM(Compiled):
 
     def run(self) -> None:
         self.c_SBP = empty([self.steps + 1, self.batch, self.sizes.wide], self.dtype)
-        self.gates_TBG = self.of_steps(self.steps, 4 * self.sizes.wide)
+        self.gates_TBG = self.of_steps(self.kept, 4 * self.sizes.wide)
         how = *self.given, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
         machine_code.lstm(*how)
         self.states_SBH = (self.states_in_operands(), *self.states_in(self.c_SBP))
@@ -362,11 +370,11 @@ class CompiledLSTM(Compiled):
         return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
         return machine_code.LSTMPlace(
             _operands(sizes, steps, batch, dtype),
             zeros([steps + 1, batch, sizes.wide], dtype),
-            _of_steps(steps, batch, 4 * sizes.wide, dtype),
+            _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
@@ -392,7 +400,7 @@ class CompiledGRU(Compiled):
         }
 
     def run(self) -> None:
-        self.z_TBG, p = self.of_steps(self.steps, 4 * self.sizes.wide), self.p
+        self.z_TBG, p = self.of_steps(self.kept, 4 * self.sizes.wide), self.p
         weights = p.of_gates, p.of_input, p.of_state
         how = *self.given, self.z_TBG, *weights, self.running_T, self.started
         machine_code.gru(*how)
@@ -406,10 +414,10 @@ class CompiledGRU(Compiled):
         return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, lowest: bool) -> Any:
+    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
         return machine_code.GRUPlace(
             _operands(sizes, steps, batch, dtype),
-            _of_steps(steps, batch, 4 * sizes.wide, dtype),
+            _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,

@@ -45,7 +45,7 @@ class OverTime:
 
     p: the weights as `prepared` gave them. x_TBI: the inputs. state: where to start, tensors (B, H), the
     output first. running: the number of sequences that run at each step, None: all. started: whether the
-    first state is another than zeros.
+    first state is another than zeros. learns: whether there will be a way back.
     """
 
     own_parameters: ClassVar[tuple[str, ...]] = ()
@@ -59,8 +59,9 @@ class OverTime:
         state: tuple[Tensor, ...],
         running: list[int] | None,
         started: bool,
+        learns: bool = True,
     ) -> None:
-        self.cell, self.p, self.running, self.started = cell, p, running, started
+        self.cell, self.p, self.running, self.started, self.learns = cell, p, running, started, learns
         self.states_SBH: tuple[Tensor, ...] = ()
         """The states, number t + 1 those after step t; one array of each part of the state. Set by `run`."""
 

@@ -569,7 +569,8 @@ def lstm(
     running_T: Any,
     started: bool,
 ) -> None:
-    """Fills in the operands, which hold the states h, the states c, and the gates."""
+    """Fills in the operands, which hold the states h, the states c, and the gates: for these there are as
+    many places as steps, or one for all."""
     _begin(a_SBK, at, start_BH, x, x_steps)
     _start(c_SBP[0], start_c_BH)
     _lstm_on(a_SBK, at, c_SBP, gates_TBG, weights, running_T, started)
@@ -584,9 +585,10 @@ def _lstm_on(
     for t in range(len(running_T)):
         n = running_T[t]
         operands_NK = _operands(a_SBK, t, n, at, t > 0 or started)
-        product(operands_NK, weights, rows, gates_TBG[t, :n, : 4 * wide], 0)
+        gates_NG = gates_TBG[t % len(gates_TBG), :n]
+        product(operands_NK, weights, rows, gates_NG[:, : 4 * wide], 0)
         for row in range(n):
-            gates_G, c_P = gates_TBG[t, row], c_SBP[t + 1, row]
+            gates_G, c_P = gates_NG[row], c_SBP[t + 1, row]
             _to_sigmoid(gates_G[: 2 * wide])
             _to_tanh(gates_G[2 * wide : 3 * wide])
             _to_sigmoid(gates_G[3 * wide : 4 * wide])
@@ -688,7 +690,8 @@ def gru(
     running_T: Any,
     started: bool,
 ) -> None:
-    """Fills in the operands, which hold the states, and the columns above.
+    """Fills in the operands, which hold the states, and the columns above, for which there are as many places
+    as steps, or one for all.
 
     gate_weights (I + 1 + H, 2 P) are those of r and u; input_weights (I + 1, P) and state_weights (1 + H, P)
     those of the candidate, each with its bias.
@@ -705,12 +708,12 @@ def _gru_on(a_SBK: Any, at: Any, z_TBG: Any, weights: Any, running_T: Any, start
     wide, before = at.wide, at.inputs + 1
     for t in range(len(running_T)):
         n = running_T[t]
-        a_NK, z_NG = _operands(a_SBK, t, n, at, t > 0 or started), z_TBG[t, :n]
+        a_NK, z_NG = _operands(a_SBK, t, n, at, t > 0 or started), z_TBG[t % len(z_TBG), :n]
         product(a_NK[:, :before], input_weights, before, z_NG[:, :wide], 0)
         product(a_NK, gate_weights, before + at.hidden, z_NG[:, wide : 3 * wide], 0)
         product(a_NK[:, at.inputs :], state_weights, 1 + at.hidden, z_NG[:, 3 * wide : 4 * wide], 0)
         for row in range(n):
-            z_G = z_TBG[t, row]
+            z_G = z_NG[row]
             _to_sigmoid(z_G[wide : 3 * wide])
             _candidate(z_G, wide)
             _mixed(z_G, wide, a_SBK[t, row, at.first :], a_SBK[t + 1, row, at.first :])

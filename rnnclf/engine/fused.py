@@ -141,6 +141,7 @@ class _Run:
         self.cell, self.kind, self.share, self.every_step = cell, kind, share, every_step
         self.started = started
         """Whether there is a state to start from other than zeros."""
+        self.learns = torch.is_grad_enabled()
         self.parts: list[OverTime] | None = None
 
 
@@ -154,7 +155,7 @@ class _Fused(torch.autograd.Function):
         walk = partial(_walk, run, x_TBI, p, rest[len(names) :])
         parts = _side_by_side(walk, len(run.share.rows))
         ctx.set_materialize_grads(False)
-        if any(ctx.needs_input_grad):
+        if run.learns and any(ctx.needs_input_grad):
             run.parts, ctx.run = parts, run
             ctx.save_for_backward(*rest)
         states = zip(*(part.states_SBH for part in parts), strict=True)
@@ -204,7 +205,7 @@ def _walk(run: _Run, x_TBI: Tensor, p: Parameters, start: Sequence[Tensor], part
     """One part forward through all steps."""
     rows, running = run.share.rows[part], run.share.running[part]
     state = tuple(state[rows] for state in start)
-    steps = run.kind(run.cell, p, x_TBI[:, rows], state, running, run.started)
+    steps = run.kind(run.cell, p, x_TBI[:, rows], state, running, run.started, run.learns)
     steps.run()
     return steps
 
