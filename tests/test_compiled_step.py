@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rnnclf import scoring, training
+from rnnclf import epoch_steps, scoring
 from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset, sequences
@@ -20,9 +20,11 @@ from rnnclf.engine import parts_of_batches, rows_of_parts
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
+from rnnclf.progress import Training
+from rnnclf.recipe import Recipe
 from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import Recipe, Training, fit
+from rnnclf.training import fit
 
 pytest.importorskip("numba")
 
@@ -243,7 +245,7 @@ def trained(model, plan, data):
 @pytest.fixture
 def by_hand(monkeypatch):
     """Has training take the general way."""
-    return lambda: monkeypatch.setattr(training, "compiled_steps", lambda *what: None)
+    return lambda: monkeypatch.setattr(epoch_steps, "compiled_steps", lambda *what: None)
 
 
 @pytest.mark.parametrize("make", [ready, as_read])
@@ -253,7 +255,7 @@ def by_hand(monkeypatch):
 def test_training_comes_to_what_the_general_way_comes_to(case, layers, optimizer, make, by_hand):
     plan = recipe(optimizer=optimizer, clip=0.5, label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5))
     one, other = classifier(case, layers=layers), classifier(case, layers=layers)
-    assert training.compiled_steps(one, plan, make()) is not None
+    assert epoch_steps.compiled_steps(one, plan, make()) is not None
     results = trained(one, plan, make())
     by_hand()
     expected = trained(other, plan, make())
@@ -424,7 +426,7 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_whatever_else_is_asked_for_takes_the_general_way(what):
     stack, changes = OTHERS[what]
-    assert training.compiled_steps(classifier(**stack), recipe(**changes), ready()) is None
+    assert epoch_steps.compiled_steps(classifier(**stack), recipe(**changes), ready()) is None
 
 
 def test_another_cell_takes_the_general_way():

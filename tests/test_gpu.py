@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rnnclf import training
+from rnnclf import epoch_steps
 from rnnclf.cells import CELLS
 from rnnclf.engine import engines_on, unroll
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.optim import OPTIMIZERS, SGD, Adam, Constant, OneCycle
+from rnnclf.progress import Training
+from rnnclf.recipe import Recipe
 from rnnclf.scoring import evaluate
-from rnnclf.training import Recipe, Training, fit
+from rnnclf.training import fit
 from rnnclf.workflows.bench import bench
 from tests.test_bench import small
 from tests.test_model import NOT_ROUNDED
@@ -170,7 +172,7 @@ def test_no_step_waits_for_the_device(name, graph, monkeypatch):
     epochs = fit(run, data, data)
     torch.manual_seed(1)
     next(epochs)  # with what is done once
-    step, made = training._Epoch._step, []
+    step, made = epoch_steps.Epoch._step, []
 
     def watched(epoch, number, judged):
         torch.cuda.set_sync_debug_mode("error")
@@ -180,7 +182,7 @@ def test_no_step_waits_for_the_device(name, graph, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
         made.append(number)
 
-    monkeypatch.setattr(training._Epoch, "_step", watched)
+    monkeypatch.setattr(epoch_steps.Epoch, "_step", watched)
     next(epochs)
     assert made == list(range(5))
 

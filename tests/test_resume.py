@@ -452,7 +452,7 @@ def test_other_data_are_refused_and_the_records_left_as_they_were(tmp_path):
 
 @pytest.mark.long
 def test_a_strange_state_is_refused_in_words(tmp_path):
-    folder = killed("checkpoint.every=2steps", 5, tmp_path / "run")
+    folder = killed("checkpoint.every=2steps on_divergence=rollback", 5, tmp_path / "run")
     saved = checkpoint.load(folder.last)
     state = saved.header["training"]
     states: list[Any] = [
@@ -466,6 +466,9 @@ def test_a_strange_state_is_refused_in_words(tmp_path):
         {**state, "so_far": {**state["so_far"], "more": 0}},
         {**state, "rollbacks": [{}]},
         {**state, "high_losses": 1.5},
+        {**state, "safe": None},
+        {**state, "safe": {}},
+        {**state, "safe": {**state["safe"], "epoch": -1}},
     ]
     tensors: list[dict[str, Any]] = [
         {"random.cpu": None},
@@ -476,6 +479,8 @@ def test_a_strange_state_is_refused_in_words(tmp_path):
         {"losses": None},
         {"optimizer.exp_avg.head.bias": torch.zeros(3)},
         {"optimizer.exp_avg.nobody": torch.zeros(3)},
+        {"safe.model.head.bias": torch.zeros(2)},
+        {"safe.random.cpu": None},
     ]
     headers = [{**saved.header, "training": state} for state in states]
     headers += [{**saved.header, "best_epoch": 3}, {**saved.header, "extended": [1]}]
@@ -800,8 +805,8 @@ def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_pat
 
     (tmp_path / "half").mkdir()
     half = train(config_of("schedule=constant optimizer.lr=0.001"), RunFolder(tmp_path / "half"))
-    real = training._differentiate
-    monkeypatch.setattr(training, "_differentiate", differentiate)
+    real = training.differentiate
+    monkeypatch.setattr(training, "differentiate", differentiate)
     report = train(config_of(words), RunFolder(tmp_path))
     assert [(one["epoch"], one["batch"], one["factor"]) for one in report.results["rollbacks"]] == [
         (2, 1, 0.5)

@@ -11,16 +11,18 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rnnclf import checkpoint, guards, recorded, scoring, training
+from rnnclf import checkpoint, epoch_steps, guards, recorded, scoring
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset
 from rnnclf.data import sequences as sequences_of
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Constant, OneCycle, RMSprop
+from rnnclf.progress import Training
+from rnnclf.recipe import Recipe
 from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import Recipe, Training, fit
+from rnnclf.training import fit
 
 STEPS, INPUT, CLASSES = 5, 2, 3
 
@@ -360,7 +362,7 @@ def test_divergence_in_a_later_epoch_names_that_epoch():
 
 def looking(every, monkeypatch):
     """Has the host look at the rows of so many steps at once, as it does where training is on a GPU."""
-    monkeypatch.setattr(training, "_between_looks", lambda device: every)
+    monkeypatch.setattr(epoch_steps, "_between_looks", lambda device: every)
 
 
 def outcome(plan, data, classifier_options=None, **options):
@@ -536,7 +538,7 @@ def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkey
     data, model = sequences(90), classifier(name, engine="auto" if name in ("mingru", "s4d") else "loop")
     fresh = Training(model, recipe(epochs=1, **changes))
     data.batch(torch.arange(3))  # looks through starts and lengths, which lie on the CPU
-    epoch = training._Epoch
+    epoch = epoch_steps.Epoch
     looking(50, monkeypatch)
     model.train()
     assert reads(lambda: epoch(fresh, data).run(lambda total: None), monkeypatch) == ["tolist"]

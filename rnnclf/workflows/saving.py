@@ -22,7 +22,8 @@ from rnnclf.errors import CheckpointError
 from rnnclf.interruption import PutOff
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
-from rnnclf.training import EpochResult, Training
+from rnnclf.progress import Training
+from rnnclf.training import EpochResult
 from rnnclf.workflows.runs import RunFolder, write_csv
 
 

@@ -16,9 +16,11 @@ from rnnclf.files import write_json
 from rnnclf.interruption import put_off
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
+from rnnclf.progress import Rollback, Training
+from rnnclf.recipe import Recipe
 from rnnclf.scoring import evaluate
 from rnnclf.sizing import hidden_for, parse_count
-from rnnclf.training import BatchProgress, EpochResult, Recipe, Rollback, Training, fit
+from rnnclf.training import BatchProgress, EpochResult, fit
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.runs import RunFolder, facts_of
