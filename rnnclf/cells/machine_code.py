@@ -1142,7 +1142,8 @@ def _work(crew: Any, part: Any, job: int) -> None:
                 product_of_many(dz_RG, weights[-1], _rows(layer.dy_TBH))
                 _empty(layer.place.dh_BP)
         a_NK = last_BK[:, at.first - lanes_of(z_NC) :]
-        product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, part.head_sums[:, :])
+        sums_CK = part.head_sums[:, :]  # of the type of those of the layers: the code is made once for both
+        product_over_rows(z_NC[:, : len(head.weight_C)], a_NK, sums_CK)
     announce(crew.board, ARRIVED, 1)
 
 
