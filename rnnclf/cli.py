@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
+from rnnclf.files import is_path
 from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
 from rnnclf.process import end_with, import_torch, without_searches
 
@@ -366,19 +367,15 @@ def evaluate(
     from rnnclf.workflows import evaluate as workflow
 
     use_stderr(json)
-    paths = [Path(word) for word in words if _is_path(word)]
+    paths = [Path(word) for word in words if is_path(word)]
     if not paths:
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
-    results = workflow.evaluate(paths, [word for word in words if not _is_path(word)])
+    results = workflow.evaluate(paths, [word for word in words if not is_path(word)])
     folder = workflow.save(results, output)
     save_evaluation(results, folder)
     show_evaluation(results, folder)
     if json:
         print_json([result.to_dict() for result in results])
-
-
-def _is_path(word: str) -> bool:
-    return "=" not in word or Path(word).exists()
 
 
 @app.command("inspect")

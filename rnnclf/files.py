@@ -104,6 +104,11 @@ def refuse_odd(value: Any) -> None:
     json.dumps(value, ensure_ascii=False).encode()
 
 
+def is_path(word: str) -> bool:
+    """Whether a word of a command line is a path, and not an override KEY=VALUE."""
+    return "=" not in word or Path(word).exists()
+
+
 def absolute(path: str) -> str:
     """The path from the root on, which means the same in any folder. Raises ConfigError for ~nobody."""
     try:

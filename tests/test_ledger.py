@@ -24,8 +24,7 @@ from typer.testing import CliRunner
 from benchmarks.reliability.kill import differences
 from rnnclf.cli import app
 from rnnclf.errors import RnnclfError
-from rnnclf.hydra_app.bridge import quoted
-from rnnclf.hydra_app.compose import parsed
+from rnnclf.hydra_app.compose import assignment, parsed, quoted
 from rnnclf.workflows import ledger
 from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.runs import RunFolder, jobs_of
@@ -556,3 +555,8 @@ def test_no_damage_to_multirun_yaml_ends_in_a_traceback(tmp_path_factory, damage
 @given(st.text(alphabet="ab '\\/\"$,{}[]=:é", max_size=12).filter(lambda text: "${" not in text))
 def test_any_folder_can_be_named_in_hydras_grammar(text):
     assert parsed([f"key={quoted(text)}"]) == {"key": text}
+    assert parsed([assignment("key", text)]) == {"key": text}
+
+
+def test_a_plain_path_is_typed_as_it_is():
+    assert assignment("dataset.path", "data/my-table_2.csv") == "dataset.path=data/my-table_2.csv"

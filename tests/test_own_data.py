@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -279,6 +280,20 @@ def test_a_check_proposes_words_that_train(cli, waves):
     assert found.obstacle is None
     assert found.line.startswith("rnnclf train dataset=table dataset.path=")
     assert check([*found.words]).words == found.words
+
+
+@pytest.mark.parametrize(
+    "name", ["a\\b c.csv", "it's.csv", "x,y.csv", "a=b.csv", "(1).csv", "mesuré.csv", "1e3", "null", "true"]
+)
+def test_the_line_that_a_check_prints_names_the_file_that_was_checked(waves, tmp_path, name):
+    target = tmp_path / name if name.endswith(".csv") else tmp_path / name / "part.csv"
+    target.parent.mkdir(exist_ok=True)
+    shutil.copy(waves / "waves.csv", tmp_path / "source.csv")
+    shutil.copy(tmp_path / "source.csv", target)
+    found = check([name] if target.parent == tmp_path else [f"{name}/part.csv"])
+    program, command, *words = shlex.split(found.line)
+    assert (program, command) == ("rnnclf", "train")
+    assert load_config(words).dataset.path == str(target)
 
 
 def test_what_cannot_be_divided_is_shown_and_refused(cli, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -21,7 +20,7 @@ from rnnclf.config import Config
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder
 from rnnclf.hydra_app.checks import Begin, Checks, Refusal
-from rnnclf.hydra_app.compose import explained, plugins_in
+from rnnclf.hydra_app.compose import explained, plugins_in, quoted
 from rnnclf.hydra_app.job import Apart, Body, Job, as_task, with_config
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.registry import did_you_mean
@@ -96,12 +95,6 @@ def run_again(
     Checks.sweep_folder = folder
     register([])
     return _run_main(lambda composed, job: body(job), ["rnnclf resume", "-m", *words, *own], apart)
-
-
-def quoted(text: str) -> str:
-    """The text as a value in Hydra's grammar."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
 
 
 def _run_main(body: Body, argv: list[str], apart: Apart) -> Outcome:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import ConfigError, OutputError, RnnclfError
-from rnnclf.hydra_app.compose import explained, plugins_in
+from rnnclf.hydra_app.compose import explained, plugins_in, refuse_conflicting
 from rnnclf.hydra_app.job import is_grid
 from rnnclf.hydra_app.setup import conf_dir, register
 
@@ -57,7 +57,7 @@ class Checks(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             own_part(config)
-            _refuse_two_sizes([str(word) for word in config.hydra.overrides.task])
+            refuse_conflicting([str(word) for word in config.hydra.overrides.task])
             _refuse_used(Path(str(config.hydra.run.dir)), "status.json")
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
@@ -131,18 +131,12 @@ def _values(override: Override) -> float:
 
 def _checked(config: DictConfig, words: list[str]) -> Planned:
     try:
-        _refuse_two_sizes(words)
+        refuse_conflicting(words)
         loader = GlobalHydra.instance().config_loader()
         return Planned(words, own_part(loader.load_sweep_config(config, words)))
     except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error
-
-
-def _refuse_two_sizes(words: list[str]) -> None:
-    keys = {word.split("=")[0].lstrip("+") for word in words}
-    if "match_parameters" in keys and (sizes := keys & {"hidden", "cell.hidden_size"}):
-        raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}.")
 
 
 def _refuse_used(folder: Path, mark: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,7 @@ from rnnclf.registry import did_you_mean
 
 def load_config(overrides: list[str]) -> Config:
     """The Config that `rnnclf train` would train with these words; for scripts and notebooks."""
+    refuse_conflicting(overrides)
     return from_composed(_compose(overrides))
 
 
@@ -59,6 +61,32 @@ def parsed(words: list[str]) -> dict[str, Any]:
         return {override.key_or_group: override.value() for override in overrides}
     except HydraException as error:
         raise explained(error) from error
+
+
+def quoted(text: str) -> str:
+    """The text as a value in Hydra's grammar."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def assignment(key: str, text: str) -> str:
+    """The word that sets `key` to this text, quoted where Hydra's grammar would read it as something else."""
+    plain = f"{key}={text}"
+    try:
+        if parsed([plain]) == {key: text}:
+            return plain
+    except RnnclfError:
+        pass
+    return f"{key}={quoted(text)}"
+
+
+def refuse_conflicting(words: list[str]) -> None:
+    """Raises ConfigError for words of which one would have no effect beside the other."""
+    keys = {word.split("=")[0].lstrip("+") for word in words}
+    if "match_parameters" in keys and (sizes := keys & {"hidden", "cell.hidden_size"}):
+        raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}.")
+    if keys >= {"hidden", "cell.hidden_size"}:
+        raise ConfigError("hidden and cell.hidden_size set the same number: leave out cell.hidden_size.")
 
 
 def key_of(word: str) -> str:

@@ -17,8 +17,8 @@ from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import digests, moments
 from rnnclf.errors import DataError, RnnclfError
-from rnnclf.files import absolute
-from rnnclf.hydra_app.compose import load_config
+from rnnclf.files import absolute, is_path
+from rnnclf.hydra_app.compose import assignment, load_config
 
 PARTICULAR = ("archive", "arrays")  # sources that know their own by more than a suffix: asked first
 
@@ -84,7 +84,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     """
     import numpy as np
 
-    words = [word for given in words for word in (_words_for(given) if _is_path(given) else [given])]
+    words = [word for given in words for word in (_words_for(given) if is_path(given) else [given])]
     config = load_config(words)
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
@@ -113,10 +113,6 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     )
 
 
-def _is_path(word: str) -> bool:
-    return "=" not in word or Path(word).exists()
-
-
 def _words_for(word: str) -> list[str]:
     """The words that choose the source for a path."""
     path = Path(absolute(word)) if word.startswith("~") else Path(word)
@@ -126,16 +122,9 @@ def _words_for(word: str) -> list[str]:
     kinds.sort(key=lambda entry: entry[0] not in PARTICULAR)
     for name, kind in kinds:
         if kind.takes(path):
-            return [f"dataset={name}", f"dataset.path={_quoted(str(path))}"]
+            return [f"dataset={name}", assignment("dataset.path", str(path))]
     known = ", ".join(name for name, _ in kinds)
     raise DataError(f"{word} looks like none of {known}: choose one with dataset=NAME dataset.path={word}.")
-
-
-def _quoted(path: str) -> str:
-    """A path as Hydra's grammar takes it."""
-    plain = all(character.isalnum() or character in "/-_.~+%@" for character in path)
-    escaped = path.replace("\\", "\\\\").replace("'", "\\'")
-    return path if plain else f"'{escaped}'"
 
 
 def _divided(
