@@ -15,8 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path
-from rnnclf.interruption import INTERRUPTED, asked_to_end, exit_on_sigterm
-from rnnclf.process import end_with, import_torch, without_searches
+from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_sigterm
+from rnnclf.system.startup import end_with, gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -137,7 +137,7 @@ def root(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
 )
-@without_searches()  # until torch is imported
+@gc_disabled()  # until torch is imported
 def train(
     words: Annotated[
         list[str] | None,

@@ -39,7 +39,7 @@ SEQUENCES = 256  # fewer of them where they are long: enough for a mean of norms
 FEWEST = 8
 STATE_BYTES = 2**26  # of the states of all steps; what autograd keeps beside them is a few times that
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), labels (B)) → the mean loss, a scalar."""
 
 FLAT = 0.1
@@ -65,7 +65,7 @@ class Figure:
     value: float
 
 
-def diagnose(model: SequenceClassifier, data: SequenceDataset, loss: Loss) -> list[Figure]:
+def diagnose(model: SequenceClassifier, data: SequenceDataset, loss: LossFunction) -> list[Figure]:
     """The figures of a model on sequences spread evenly over `data`.
 
     A copy of the model is looked at, and random generators are put back: training goes on as if nothing
@@ -90,7 +90,7 @@ def _some_of(data: SequenceDataset, model: SequenceClassifier) -> Tensor:
 
 
 def measure(
-    model: SequenceClassifier, x_BTI: Tensor, y_B: Tensor, lengths_B: Tensor | None, loss: Loss
+    model: SequenceClassifier, x_BTI: Tensor, y_B: Tensor, lengths_B: Tensor | None, loss: LossFunction
 ) -> list[Figure]:
     """The figures of a model on a batch. The model is changed: it can be used for nothing else."""
     watched = list(_watched(model.eval(), lengths_B))

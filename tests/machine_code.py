@@ -5,11 +5,11 @@ import sys
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.compiled_step import CompiledSteps
 from rnnclf.data import sequences
 from rnnclf.engine import unroll
 from rnnclf.model import SequenceClassifier
-from rnnclf.plain import Loss
+from rnnclf.training.compiled_step import CompiledSteps
+from rnnclf.training.recipe import CrossEntropy
 
 
 def make(dtype: torch.dtype, names: list[str]) -> None:
@@ -20,7 +20,7 @@ def make(dtype: torch.dtype, names: list[str]) -> None:
         unroll(cell.build(2).to(dtype), x_TBI, engine="compiled")[0].sum().backward()
         model = SequenceClassifier(cell, 2, 3).to(dtype)
         data = sequences(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
-        steps = CompiledSteps(model, Loss((1.0,) * 3, 0.0), data)
+        steps = CompiledSteps(model, CrossEntropy.plain(3), data)
         steps(torch.arange(4))
         steps.close()
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rnnclf import epoch_steps, scoring
 from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset, sequences
@@ -20,17 +19,20 @@ from rnnclf.engine import parts_of_batches, rows_of_parts
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
-from rnnclf.progress import Training
-from rnnclf.recipe import Recipe
-from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import fit
+from rnnclf.training import epoch as epoch_steps
+from rnnclf.training import evaluation
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.loop import fit
+from rnnclf.training.recipe import Recipe
+from rnnclf.training.state import Training
 
 pytest.importorskip("numba")
 
 from rnnclf.cells import machine_code
-from rnnclf.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
-from rnnclf.plain import MOST_LAYERS, Loss, suits
+from rnnclf.training.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
+from rnnclf.training.eligibility import MOST_LAYERS, is_eligible
+from rnnclf.training.recipe import CrossEntropy
 
 CASES = {
     "basic": {},
@@ -86,7 +88,7 @@ def by_autograd(model, loss, data, indices_B):
     copy.double()
     x_BTI, y_B, _ = data.batch(indices_B)
     logits_BK = copy(x_BTI.double())
-    weight_C = torch.tensor(loss.weight_C, dtype=torch.float64)
+    weight_C = torch.tensor(loss.weight_K, dtype=torch.float64)
     value = functional.cross_entropy(logits_BK, y_B, weight_C, label_smoothing=loss.smoothing)
     value.backward()
     gradients = {name: weight.grad for name, weight in copy.named_parameters()}
@@ -137,7 +139,7 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     model = classifier(case).to(dtype)
     with parts_of_batches():
         assert len(rows_of_parts(17, 10**9)) == parts
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(3, 20), EXACT[dtype])
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(3, 20), EXACT[dtype])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -145,7 +147,7 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
 @pytest.mark.parametrize("inputs", [1, 7, 15, 16, 17])
 def test_every_size_is_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs), ready(inputs=inputs)
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(5), EXACT[torch.float32])
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), data, torch.arange(5), EXACT[torch.float32])
 
 
 @pytest.mark.long
@@ -154,14 +156,14 @@ def test_every_size_is_right(case, hidden, inputs):
 def test_layers_hand_states_up_and_gradients_down(case, dtype, cores):
     cores(2)
     model = classifier(case, layers=2).to(dtype)
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(3, 20), EXACT[dtype])
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(3, 20), EXACT[dtype])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("layers", [3, MOST_LAYERS])
 def test_every_number_of_layers_is_right(layers):
     model = classifier("gru", layers=layers)
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), ready(), torch.arange(20), EXACT[torch.float32])
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(20), EXACT[torch.float32])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -169,7 +171,7 @@ def test_every_number_of_layers_is_right(layers):
 @pytest.mark.parametrize("inputs", [1, 16, 40])
 def test_layers_of_every_size_are_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs, layers=2), ready(inputs=inputs)
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(5), 1e-4)
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), data, torch.arange(5), 1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,31 +179,31 @@ def test_layers_of_every_size_are_right(case, hidden, inputs):
 @pytest.mark.parametrize("classes", [2, 17, 40])
 def test_every_length_and_number_of_classes_is_right(case, steps, classes):
     model, data = classifier(case, classes=classes), ready(steps=steps, classes=classes)
-    assert_as_by_autograd(model, Loss((1.0,) * classes, 0.0), data, torch.arange(12), 1e-4)
+    assert_as_by_autograd(model, CrossEntropy.plain(classes), data, torch.arange(12), 1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_sums_larger_than_near_caches_are_right(case):
     """More than 2 MiB."""
     model, data = classifier(case, hidden=760), ready(steps=3)
-    assert_as_by_autograd(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(9), 1e-4)
+    assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), data, torch.arange(9), 1e-4)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weight_C", [(1.0, 1.0, 1.0), (0.5, 3.0, 1.25)])
 def test_classes_are_weighed_and_labels_smoothed_as_by_torch(weight_C, smoothing):
-    loss = Loss(weight_C, smoothing)
+    loss = CrossEntropy(weight_C, smoothing)
     assert_as_by_autograd(classifier(), loss, ready(), torch.arange(20), EXACT[torch.float32])
 
 
 def test_sequences_are_prepared_as_batches_are():
     model = classifier().double()
-    loss, indices_B = Loss((1.0,) * CLASSES, 0.0), torch.tensor([3, 39, 0, 17, 17])
+    loss, indices_B = CrossEntropy.plain(CLASSES), torch.tensor([3, 39, 0, 17, 17])
     assert_as_by_autograd(model, loss, as_read(), indices_B, 1e-6)  # a batch is of float32
 
 
 def test_gradients_are_shortened_as_by_torch():
-    model, loss = classifier(), Loss((1.0,) * CLASSES, 0.0)
+    model, loss = classifier(), CrossEntropy.plain(CLASSES)
     (_, norm, _), whole = one_step(model, loss, ready(), torch.arange(20))
     (_, again, _), short = one_step(model, loss, ready(), torch.arange(20), longest=norm / 3)
     assert again == norm
@@ -217,7 +219,7 @@ def test_gradients_are_shortened_as_by_torch():
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_a_step_is_the_same_to_the_last_bit_each_time(parts, cores):
     cores(parts)
-    model, loss, data = classifier("gru"), Loss((1.0,) * CLASSES, 0.0), ready()
+    model, loss, data = classifier("gru"), CrossEntropy.plain(CLASSES), ready()
     with parts_of_batches():
         steps = CompiledSteps(model, loss, data)
         found = [
@@ -281,7 +283,7 @@ def test_a_loss_that_is_too_large_for_its_type_is_told_as_elsewhere(case, by_han
 @pytest.mark.parametrize("case", CASES)
 def test_a_lost_loss_leaves_the_gradients_of_the_step_before(case):
     model = classifier(case)
-    steps = CompiledSteps(model, Loss((1.0,) * CLASSES, 0.0), ready())
+    steps = CompiledSteps(model, CrossEntropy.plain(CLASSES), ready())
     try:
         with torch.no_grad():
             kept = model.head.weight.clone()
@@ -307,8 +309,8 @@ def test_a_lost_loss_leaves_the_gradients_of_the_step_before(case):
 
 def by_the_general_way(model, data, monkeypatch):
     with monkeypatch.context() as changed:
-        changed.setattr(scoring, "suits", lambda model, data: False)
-        return evaluate(model, data)
+        changed.setattr(evaluation, "is_eligible", lambda model, data: False)
+        return evaluate_model(model, data)
 
 
 @pytest.mark.parametrize("make", [ready, as_read])
@@ -317,8 +319,8 @@ def by_the_general_way(model, data, monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_those_of_the_general_way(case, layers, n, make, monkeypatch):
     model, data = classifier(case, layers=layers), make(n)
-    assert suits(model, data)
-    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    assert is_eligible(model, data)
+    found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
     assert found.counts == expected.counts
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
 
@@ -327,7 +329,7 @@ def test_scores_are_those_of_the_general_way(case, layers, n, make, monkeypatch)
 def test_scores_are_the_same_with_any_number_of_cores(parts, cores, monkeypatch):
     cores(parts)
     model, data = classifier("gru"), ready(200)
-    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
     assert found.counts == expected.counts
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert working() == 0
@@ -338,7 +340,7 @@ def test_of_equal_logits_the_first_is_taken_as_by_torch(monkeypatch):
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
-    found = evaluate(model, data)
+    found = evaluate_model(model, data)
     assert found.counts == by_the_general_way(model, data, monkeypatch).counts
     assert all(row[0] == row[2] == 0 for row in found.counts)
 
@@ -348,12 +350,12 @@ def test_scoring_takes_machine_code_and_leaves_gradients_and_weights_alone(monke
     real = machine_code.take_part
     monkeypatch.setattr(machine_code, "take_part", lambda *what: calls.append(what) or real(*what))
     model, data = classifier(), ready()
-    evaluate(model, data)
+    evaluate_model(model, data)
     assert calls
     assert all(weight.grad is None for weight in model.parameters())
-    _, gradients = one_step(model, Loss((1.0,) * CLASSES, 0.0), data, torch.arange(20))
+    _, gradients = one_step(model, CrossEntropy.plain(CLASSES), data, torch.arange(20))
     weights = [weight.clone() for weight in model.parameters()]
-    evaluate(model, data)
+    evaluate_model(model, data)
     assert all(torch.equal(weight.grad, gradients[name]) for name, weight in model.named_parameters())
     assert all(map(torch.equal, model.parameters(), weights))
 
@@ -363,7 +365,7 @@ def test_a_loss_that_is_no_number_is_one_as_elsewhere(wrong, monkeypatch):
     model, data = classifier(), ready()
     with torch.no_grad():
         model.head.weight[1] = wrong
-    found, expected = evaluate(model, data), by_the_general_way(model, data, monkeypatch)
+    found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
     assert not math.isfinite(found.loss)
     assert not math.isfinite(expected.loss)
 
@@ -430,7 +432,7 @@ def test_whatever_else_is_asked_for_takes_the_general_way(what):
 
 
 def test_another_cell_takes_the_general_way():
-    assert not suits(classifier("indrnn"), ready())
+    assert not is_eligible(classifier("indrnn"), ready())
 
 
 def test_other_data_take_the_general_way():
@@ -438,22 +440,22 @@ def test_other_data_take_the_general_way():
     ragged = sequences(
         torch.zeros(4, 5, 4), torch.zeros(4, dtype=torch.long), ("a", "b", "c"), torch.tensor([1, 2, 3, 5])
     )
-    assert suits(model, data)
-    assert suits(model, as_read())
-    assert not suits(model, ragged)
+    assert is_eligible(model, data)
+    assert is_eligible(model, as_read())
+    assert not is_eligible(model, ragged)
     filled = replace(as_read().preparation, missing="interpolate")
-    assert not suits(model, replace(as_read(), preparation=filled))
-    assert not suits(model, replace(data, x_SI=data.x_SI.double()))
+    assert not is_eligible(model, replace(as_read(), preparation=filled))
+    assert not is_eligible(model, replace(data, x_SI=data.x_SI.double()))
 
 
 def test_frozen_weights_take_the_general_way():
     model = classifier()
     model.head.bias.requires_grad_(False)
-    assert not suits(model, ready())
+    assert not is_eligible(model, ready())
 
 
 def test_what_was_trained_is_what_is_scored():
     """The weights of torch are the only ones: nothing is to be brought back."""
     model, data = classifier(), ready()
     (result, *_) = trained(model, recipe(epochs=1), data)
-    assert evaluate(model, data.subset(torch.arange(10))).score == result.validation
+    assert evaluate_model(model, data.subset(torch.arange(10))).score == result.validation

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rnnclf import epoch_steps
 from rnnclf.cells import CELLS
 from rnnclf.engine import engines_on, unroll
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.optim import OPTIMIZERS, SGD, Adam, Constant, OneCycle
-from rnnclf.progress import Training
-from rnnclf.recipe import Recipe
-from rnnclf.scoring import evaluate
-from rnnclf.training import fit
+from rnnclf.training import epoch as epoch_steps
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.loop import fit
+from rnnclf.training.recipe import Recipe
+from rnnclf.training.state import Training
 from rnnclf.workflows.bench import bench
 from tests.test_bench import small
 from tests.test_model import NOT_ROUNDED
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 HIDDEN = 24
-HALTING = [name for name in CELLS.names() if not CELLS[name].recordable]
+HALTING = [name for name in CELLS.names() if not CELLS[name].capturable]
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,8 @@ def test_logits_with_products_in_bf16_are_near_those_without(name):
 @pytest.mark.parametrize("name", ["basic", "lstm", "gru"])
 def test_scores_are_those_of_a_cpu(name):
     model, data = classifier(name, hidden=HIDDEN), sequences(count=500)
-    expected = evaluate(model, data)
-    found = evaluate(model.cuda(), data.to(torch.device("cuda")))
+    expected = evaluate_model(model, data)
+    found = evaluate_model(model.cuda(), data.to(torch.device("cuda")))
     assert found.counts == expected.counts
     assert found.score.loss == pytest.approx(expected.score.loss, rel=1e-5)
 

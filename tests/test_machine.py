@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 
-from rnnclf import checkpoint, epoch_steps
+from rnnclf import checkpoint
 from rnnclf.config import Config
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
+from rnnclf.training import epoch as epoch_steps
 from rnnclf.workflows import machine
 from rnnclf.workflows.evaluate import config_of, evaluate
 from rnnclf.workflows.runs import RunFolder
@@ -96,7 +97,7 @@ def test_tf32_is_refused_where_there_is_no_gpu_for_it(cli):
 def test_graphs_are_left_out_where_there_is_no_gpu_for_them(tmp_path, monkeypatch):
     config = load_config([*SMALL, "device=cpu"])
     assert config.graph
-    monkeypatch.setattr(epoch_steps, "RecordedStep", None)
+    monkeypatch.setattr(epoch_steps, "CapturedStep", None)
     train(config, RunFolder(tmp_path))
 
 

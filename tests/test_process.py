@@ -11,7 +11,7 @@ import pytest
 
 LATE = """
 import atexit, os, sys, threading, time
-from rnnclf import process
+from rnnclf.system import startup
 atexit.register(lambda: print("registered", flush=True))
 threading.Thread(target=lambda: (time.sleep(0.2), print("thread", flush=True))).start()
 class Late:
@@ -28,13 +28,13 @@ def ended(code: str, folder: Path | None = None) -> tuple[int, list[str]]:
 
 
 def test_a_command_that_imported_torch_ends_when_all_that_waits_is_done():
-    code = f"{LATE}\nsys.modules['torch'] = sys\nprocess.end_with(3)\nprint('unflushed', end='')\nsys.exit(3)"
+    code = f"{LATE}\nsys.modules['torch'] = sys\nstartup.end_with(3)\nprint('unflushed', end='')\nsys.exit(3)"
     assert ended(code) == (3, ["unflushedthread", "registered"])
 
 
 def test_any_other_process_ends_as_python_has_it():
     ends = {
-        "without torch": "process.end_with(3)\nsys.exit(3)",
+        "without torch": "startup.end_with(3)\nsys.exit(3)",
         "of a launcher": "sys.modules['torch'] = sys\nsys.exit(3)",
     }
     for what, end in ends.items():
@@ -42,8 +42,10 @@ def test_any_other_process_ends_as_python_has_it():
 
 
 def test_text_that_nobody_reads_any_more_is_told_by_the_exit_code():
-    lines = ["sys.stdout = open(1, 'w', closefd=False)", "print('text')", "process.end_with(0)"]
-    code = "\n".join(["import sys", "from rnnclf import process", "sys.modules['torch'] = sys", *lines])
+    lines = ["sys.stdout = open(1, 'w', closefd=False)", "print('text')", "startup.end_with(0)"]
+    code = "\n".join(
+        ["import sys", "from rnnclf.system import startup", "sys.modules['torch'] = sys", *lines]
+    )
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
@@ -63,7 +65,7 @@ def test_the_exit_codes_of_the_command_are_kept(tmp_path):
 def test_importing_torch_searches_for_no_cycles_and_leaves_its_objects_out_of_later_searches():
     code = """
 import gc
-from rnnclf.process import import_torch
+from rnnclf.system.startup import import_torch
 searches = []
 gc.callbacks.append(lambda phase, info: searches.append(info["generation"]))
 import_torch()

@@ -25,15 +25,16 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from benchmarks.reliability.kill import differences
-from rnnclf import checkpoint, guards, training
+from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.data import DATASETS
 from rnnclf.data.synthetic import Waves, make
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError, OutputError
-from rnnclf.guards import SPIKE_BATCHES, USUAL_BATCHES, Losses
 from rnnclf.hydra_app import load_config
-from rnnclf.interruption import exit_on_sigterm, put_off
-from rnnclf.training import BatchProgress
+from rnnclf.system.signals import defer_signals, exit_on_sigterm
+from rnnclf.training import divergence, loop
+from rnnclf.training.divergence import SPIKE_BATCHES, USUAL_BATCHES, Losses
+from rnnclf.training.state import BatchProgress
 from rnnclf.workflows import saving
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
@@ -638,10 +639,10 @@ def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
 
     def evaluate(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return training.evaluate(*arguments)
+        return loop.evaluate_model(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("rnnclf.workflows.train.evaluate", evaluate)
+        patched.setattr("rnnclf.workflows.train.evaluate_model", evaluate)
         with pytest.raises(KeyboardInterrupt):
             train(config_of(""), folder, witness)
     assert folder.read_status()["state"] == "interrupted"
@@ -685,7 +686,7 @@ def test_ctrl_c_in_the_middle_of_machine_code_ends_a_command_as_anywhere(cli, mo
 
 
 def test_a_signal_that_comes_when_nobody_looks_any_more_is_not_swallowed(own_signals):
-    with pytest.raises(KeyboardInterrupt), put_off():
+    with pytest.raises(KeyboardInterrupt), defer_signals():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -695,7 +696,7 @@ def test_signals_that_somebody_else_handles_are_left_alone(own_signals):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
-        with put_off() as waiting:
+        with defer_signals() as waiting:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
     finally:
@@ -800,13 +801,13 @@ def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_pat
 
     def differentiate(run: Any, *rest: Any) -> Any:
         if run.epoch == 1 and run.so_far.batches == 0 and run.rate_factor == 1:
-            raise guards.Divergence("The gradients explode")
+            raise divergence.Divergence("The gradients explode")
         return real(run, *rest)
 
     (tmp_path / "half").mkdir()
     half = train(config_of("schedule=constant optimizer.lr=0.001"), RunFolder(tmp_path / "half"))
-    real = training.differentiate
-    monkeypatch.setattr(training, "differentiate", differentiate)
+    real = loop.differentiate
+    monkeypatch.setattr(loop, "differentiate", differentiate)
     report = train(config_of(words), RunFolder(tmp_path))
     assert [(one["epoch"], one["batch"], one["factor"]) for one in report.results["rollbacks"]] == [
         (2, 1, 0.5)
@@ -815,7 +816,7 @@ def test_an_epoch_that_ends_where_no_step_can_be_made_is_rolled_back_too(tmp_pat
 
 
 def test_a_spike_stops_the_run_with_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(guards, "SPIKE_FACTOR", 0.0)
+    monkeypatch.setattr(divergence, "SPIKE_FACTOR", 0.0)
     with pytest.raises(
         DivergedError, match=r"The loss rose to .* and stayed high in epoch 8, at batch 12 of 14"
     ):

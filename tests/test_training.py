@@ -11,18 +11,20 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rnnclf import checkpoint, epoch_steps, guards, recorded, scoring
+from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset
 from rnnclf.data import sequences as sequences_of
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Constant, OneCycle, RMSprop
-from rnnclf.progress import Training
-from rnnclf.recipe import Recipe
-from rnnclf.scoring import evaluate
 from rnnclf.stack import Stack
-from rnnclf.training import fit
+from rnnclf.training import cuda_graph, divergence, evaluation
+from rnnclf.training import epoch as epoch_steps
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.loop import fit
+from rnnclf.training.recipe import Recipe
+from rnnclf.training.state import Training
 
 STEPS, INPUT, CLASSES = 5, 2, 3
 
@@ -128,7 +130,7 @@ def test_scoring_between_two_epochs_changes_nothing(last_batch):
     torch.manual_seed(1)
     watched = []
     for result in fit(other, sequences(), sequences()):
-        evaluate(other.model, sequences(9, seed=5))
+        evaluate_model(other.model, sequences(9, seed=5))
         watched.append(result)
     assert without_seconds(watched) == without_seconds(results)
 
@@ -164,18 +166,18 @@ def test_every_sequence_is_seen_once_per_epoch_in_a_new_order():
 
 def test_train_score_is_that_of_the_batches_as_they_were_trained_on():
     fresh = Training(classifier(), recipe(epochs=1, batch_size=30))
-    data, before = sequences(), evaluate(fresh.model, sequences()).score
+    data, before = sequences(), evaluate_model(fresh.model, sequences()).score
     (result,) = trained(fresh, data)
     assert result.train.correct == before.correct
     assert result.train.loss == pytest.approx(before.loss)
-    assert result.validation == evaluate(fresh.model, data).score
+    assert result.validation == evaluate_model(fresh.model, data).score
     assert result.validation.loss < before.loss
 
 
 def test_train_loss_weighs_each_batch_by_its_sequences():
     fresh = Training(classifier(), recipe(epochs=1, optimizer=SGD(lr=1e-30)))  # the weights stay
     (result,) = trained(fresh)
-    assert result.train.loss == pytest.approx(evaluate(fresh.model, sequences()).loss)
+    assert result.train.loss == pytest.approx(evaluate_model(fresh.model, sequences()).loss)
 
 
 def test_last_batch_is_scored_with_the_weights_it_has_changed():
@@ -185,7 +187,7 @@ def test_last_batch_is_scored_with_the_weights_it_has_changed():
     (result,) = trained(fresh, data)
     places = [int((x_of(data) == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
     assert len(batches) == 30 // 8
-    assert result.train == evaluate(fresh.model, data.subset(torch.tensor(places))).score
+    assert result.train == evaluate_model(fresh.model, data.subset(torch.tensor(places))).score
 
 
 def test_progress_counts_the_right_answers_of_the_epoch_so_far():
@@ -205,7 +207,7 @@ def test_fit_is_never_given_the_test_split():
 def test_validation_score_is_that_of_the_validation_split():
     fresh, validation = Training(classifier(), recipe(epochs=1)), sequences(9, seed=5)
     (result,) = trained(fresh, validation=validation)
-    assert result.validation == evaluate(fresh.model, validation).score
+    assert result.validation == evaluate_model(fresh.model, validation).score
 
 
 def test_fit_learns_nothing_from_validation():
@@ -427,7 +429,7 @@ def test_the_ways_above_end_well_and_badly():
 
 @pytest.mark.parametrize("every", [1, 7])
 def test_a_spike_is_named_by_its_batch_however_often_the_host_looks(every, monkeypatch):
-    monkeypatch.setattr(guards, "SPIKE_FACTOR", 0.0)
+    monkeypatch.setattr(divergence, "SPIKE_FACTOR", 0.0)
     looking(every, monkeypatch)
     end, _, state = outcome(recipe(epochs=10), sequences(90))
     assert "stayed high in epoch 10, at batch 2 of 12" in end  # 100 that are usual, then 10
@@ -549,12 +551,12 @@ def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkey
 
 def test_an_evaluation_asks_the_device_once_what_it_has_come_to(monkeypatch):
     data, model = sequences(90), classifier(engine="loop")
-    evaluate(model, data)
+    evaluate_model(model, data)
     asked = []
     for batch in (90, 4):
-        monkeypatch.setattr(scoring, "EVALUATION_BATCH", batch)
+        monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
         with monkeypatch.context() as patched:
-            asked.append(reads(lambda: evaluate(model, data), patched))
+            asked.append(reads(lambda: evaluate_model(model, data), patched))
     assert asked[0] == asked[1] == ["bincount", "tolist", "tolist"]
 
 
@@ -573,7 +575,7 @@ def recording(monkeypatch):
     made = []
 
     def warm_up(step):
-        for _ in range(recorded.WARM_UP):
+        for _ in range(cuda_graph.WARM_UP):
             step()
 
     def record(step):
@@ -586,8 +588,8 @@ def recording(monkeypatch):
 
         return replay, result
 
-    monkeypatch.setattr(recorded, "_warm_up", warm_up)
-    monkeypatch.setattr(recorded, "_record", record)
+    monkeypatch.setattr(cuda_graph, "_warm_up", warm_up)
+    monkeypatch.setattr(cuda_graph, "_record", record)
     looking(7, monkeypatch)
     return made
 
@@ -620,13 +622,13 @@ def test_batches_of_several_lengths_or_another_length_are_made_as_usual(monkeypa
     expected = outcome(plain, data)
     made = recording(monkeypatch)
     shapes = []
-    real = recorded.RecordedStep.__call__
+    real = cuda_graph.CapturedStep.__call__
 
     def note(step, batch):
         shapes.append((batch.lengths_B, batch.x_BTI.shape))
         return real(step, batch)
 
-    monkeypatch.setattr(recorded.RecordedStep, "__call__", note)
+    monkeypatch.setattr(cuda_graph.CapturedStep, "__call__", note)
     assert_equal(outcome(replace(plain, graph=True), data), expected)
     assert 1 < len(shapes) < 33
     assert len(set(shapes)) == made.count("recorded") == 1
@@ -639,7 +641,7 @@ def test_what_cannot_be_recorded_is_said(monkeypatch):
     def record(step):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(recorded, "_record", record)
+    monkeypatch.setattr(cuda_graph, "_record", record)
     with pytest.raises(ConfigError, match=r"use graph=false. \(operation not permitted .* capturing\)"):
         trained(Training(classifier(), recipe(graph=True)))
 
@@ -740,18 +742,18 @@ def plainly_evaluated(model, data):
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("batch", [4, 1000])
 def test_evaluation_equals_a_plain_loop(ragged, batch, monkeypatch):
-    monkeypatch.setattr(scoring, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
     model, data = classifier(dropout=0.5), sequences(30, ragged=ragged)
-    evaluation = evaluate(model.train(), data)
+    found = evaluate_model(model.train(), data)
     counts, loss = plainly_evaluated(model.eval(), data)
-    assert evaluation.counts == counts
-    assert evaluation.loss == pytest.approx(loss)
-    assert evaluation.classes == data.classes
+    assert found.counts == counts
+    assert found.loss == pytest.approx(loss)
+    assert found.classes == data.classes
 
 
 def test_evaluation_counts_classes_that_never_occur():
     data = sequences(6)
     data = replace(data, y_N=torch.zeros(6, dtype=torch.int64))
-    evaluation = evaluate(classifier(), data)
-    assert len(evaluation.counts) == CLASSES
-    assert [sum(row) for row in evaluation.counts] == [6, 0, 0]
+    found = evaluate_model(classifier(), data)
+    assert len(found.counts) == CLASSES
+    assert [sum(row) for row in found.counts] == [6, 0, 0]

@@ -22,9 +22,9 @@ from typing import Any
 
 from torch import nn
 
-from rnnclf.guards import Losses
 from rnnclf.hydra_app import load_config
-from rnnclf.training import EpochResult
+from rnnclf.training.divergence import Losses
+from rnnclf.training.loop import EpochResult
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.saving import Saver
 from rnnclf.workflows.train import RunFacts, Watcher, train

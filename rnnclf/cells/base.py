@@ -103,7 +103,7 @@ class Cell(Component):
     """The weights between state and state, on which recurrent dropout acts; none: it is refused."""
     zoneout: ClassVar[bool] = True
     """Whether each number of the state may keep its old value by itself, as zoneout has it."""
-    recordable: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
     """Whether a GPU can do its work without asking the host in between, so that a CUDA graph can hold it."""
 
     @property

@@ -48,7 +48,7 @@ class ExpRNN(Cell):
         Published("psMNIST", 96.6, "https://arxiv.org/abs/1901.08428", "hidden 512"),
     )
     family: ClassVar = "structured"
-    recordable: ClassVar = False  # the host chooses how torch's matrix_exp goes
+    capturable: ClassVar = False  # the host chooses how torch's matrix_exp goes
 
     @property
     def formula(self) -> str:

@@ -968,7 +968,7 @@ class Part(NamedTuple):
     z_NC: Any
     head_sums: Any
     sums_M: Any
-    taken_N: Any
+    predicted_N: Any
     found: Any
 
 
@@ -1008,7 +1008,7 @@ def _prepare(x_RTI: Any, row: int, shift_I: Any, scale_I: Any, a_SBK: Any, n: in
 
 
 @part_of_its_caller
-def _judge(data: Any, first: int, head: Any, z_NC: Any, taken_N: Any, found: Any) -> None:
+def _judge(data: Any, first: int, head: Any, z_NC: Any, predicted_N: Any, found: Any) -> None:
     """Classes and cross-entropy of logits; these become their gradients. A loss too large for their type is
     infinite."""
     classes, total = len(head.weight_C), 0.0
@@ -1021,7 +1021,7 @@ def _judge(data: Any, first: int, head: Any, z_NC: Any, taken_N: Any, found: Any
         for c in range(1, classes):
             if z_C[c] > z_C[best]:
                 best = c
-        taken_N[n] = best
+        predicted_N[n] = best
         right += best == y
         top, whole, all_wanted = np.float64(z_C[best]), 0.0, 0.0
         for c in range(classes):
@@ -1128,7 +1128,7 @@ def _work(crew: Any, part: Any, job: int) -> None:
         below = place
     last_BK = top.a_SBK[-1]
     product(last_BK[:, at.first - 1 : at.first + at.hidden], head.ahead, 1 + at.hidden, z_NC, 0)
-    _judge(data, part.first, head, z_NC, part.taken_N, part.found)
+    _judge(data, part.first, head, z_NC, part.predicted_N, part.found)
     if crew.learns:
         _empty(part.sums_M.reshape(1, -1))
         product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), top.dh_BP, 0)

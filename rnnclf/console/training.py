@@ -25,7 +25,8 @@ from rnnclf.console.screen import (
     seconds_in_words,
     short,
 )
-from rnnclf.training import BatchProgress, EpochResult
+from rnnclf.training.loop import EpochResult
+from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.train import Report, RunFacts, Watcher
 
 SLOW = 5.0  # seconds of reading data, after which a line says how far it is

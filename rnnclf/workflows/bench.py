@@ -29,8 +29,9 @@ from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Adam, make_step
 from rnnclf.options import Options, option
-from rnnclf.plain import Loss, suits
 from rnnclf.stack import Stack
+from rnnclf.training.eligibility import is_eligible
+from rnnclf.training.recipe import CrossEntropy
 from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
 
@@ -196,12 +197,12 @@ class Candidate:
         """What makes a step on a batch as training would; afterwards nothing of it is left but the new
         weights, and place for the next."""
         model, data = self.model, _as_data(x_BTI, y_B)
-        if not isinstance(model, SequenceClassifier) or not suits(model, data):
+        if not isinstance(model, SequenceClassifier) or not is_eligible(model, data):
             yield partial(self.train, x_BTI, y_B)
             return
-        from rnnclf.compiled_step import CompiledSteps
+        from rnnclf.training.compiled_step import CompiledSteps
 
-        compiled, all_B = CompiledSteps(model, Loss((1.0,) * CLASSES, 0.0), data), torch.arange(len(y_B))
+        compiled, all_B = CompiledSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(y_B))
 
         def step() -> None:
             with self._cores(len(y_B)):
@@ -225,8 +226,8 @@ class Candidate:
         """What classifies a batch as an evaluation would."""
         model, data = self.model, _as_data(x_BTI, y_B)
         classify = partial(model, x_BTI)
-        if isinstance(model, SequenceClassifier) and suits(model, data):
-            from rnnclf.compiled_step import score
+        if isinstance(model, SequenceClassifier) and is_eligible(model, data):
+            from rnnclf.training.compiled_step import score
 
             classify = partial(score, model, data)
 

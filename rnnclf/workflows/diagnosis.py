@@ -12,7 +12,7 @@ from rnnclf.data import SequenceDataset
 from rnnclf.diagnosis import Figure, diagnose
 from rnnclf.errors import OutputError
 from rnnclf.files import write_atomically
-from rnnclf.progress import Training
+from rnnclf.training.state import Training
 
 COLUMNS = ("epoch", *(field.name for field in fields(Figure)))
 ROW = re.compile(

@@ -20,7 +20,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.metrics import Evaluation
 from rnnclf.model import SequenceClassifier
 from rnnclf.registry import did_you_mean
-from rnnclf.scoring import evaluate as evaluate_model
+from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.runs import RunFolder, checkpoints_in, write_csv
 from rnnclf.workflows.train import build_model

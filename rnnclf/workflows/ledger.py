@@ -19,7 +19,7 @@ from rnnclf.files import read_record, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
-from rnnclf.isolation import Died, in_own_process
+from rnnclf.system.fork import Died, in_subprocess
 from rnnclf.workflows.runs import RunFolder, facts_of, is_sweep, jobs_of
 
 log = logging.getLogger("rnnclf")
@@ -74,7 +74,7 @@ def apart(job: Job, work: Callable[[], float | None]) -> float | None:
     if is_done(run):  # a launcher may start a job twice
         return float(run.read_results()["validation"]["accuracy"])
     try:
-        return in_own_process(work, run.log)
+        return in_subprocess(work, run.log)
     except Died as death:
         log.error("%s", death)
         _close(run, "failed", str(death))

@@ -19,7 +19,7 @@ from rnnclf.config import Config, from_plain
 from rnnclf.errors import CheckpointError, ConfigError, OutputError, RnnclfError
 from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
-from rnnclf.progress import Training
+from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.evaluate import config_of
 from rnnclf.workflows.runs import RunFolder, facts_of, read_json

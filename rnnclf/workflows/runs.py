@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
-from rnnclf.interruption import asked_to_end
+from rnnclf.system.signals import asked_to_end
 
 MOST_ROWS = 200_000  # of a table that is read whole: a run has one for each epoch
 

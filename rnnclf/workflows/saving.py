@@ -19,11 +19,11 @@ from rnnclf import __version__, checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Splits
 from rnnclf.errors import CheckpointError
-from rnnclf.interruption import PutOff
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
-from rnnclf.progress import Training
-from rnnclf.training import EpochResult
+from rnnclf.system.signals import DeferredSignals
+from rnnclf.training.loop import EpochResult
+from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
 
 
@@ -64,7 +64,7 @@ class Saver:
     training: Training
     history: History
     started: float
-    waiting: PutOff
+    waiting: DeferredSignals
     say: Callable[[str], None]
     _steps: int = 0
     """Since the last checkpoint."""

@@ -13,14 +13,14 @@ import torch
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, Splits
 from rnnclf.files import write_json
-from rnnclf.interruption import put_off
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
-from rnnclf.progress import Rollback, Training
-from rnnclf.recipe import Recipe
-from rnnclf.scoring import evaluate
 from rnnclf.sizing import hidden_for, parse_count
-from rnnclf.training import BatchProgress, EpochResult, fit
+from rnnclf.system.signals import defer_signals
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.loop import EpochResult, fit
+from rnnclf.training.recipe import Recipe
+from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.runs import RunFolder, facts_of
@@ -216,7 +216,7 @@ def carry_out(run: Run, watch: Watcher) -> Report:
         log.warning("%s", sentence)
         watch.note(sentence)
 
-    with put_off() as waiting:
+    with defer_signals() as waiting:
         saver = Saver(run.folder, run.config, run.data.splits, training, history, run.started, waiting, say)
         if run.changed:
             saver.save()
@@ -228,7 +228,7 @@ def carry_out(run: Run, watch: Watcher) -> Report:
 
         for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
             if run.config.protocol == "tutorial":
-                result = replace(result, test=evaluate(training.model, parts["test"]).score)
+                result = replace(result, test=evaluate_model(training.model, parts["test"]).score)
             if run.config.diagnose:  # before the checkpoint, after which the epoch does not come again
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             is_best = saver.after_epoch(result)
@@ -246,7 +246,7 @@ def _concluded(run: Run, saver: Saver) -> Report:
     model.load_state_dict(history.best_weights)
     scores = {}
     for name, part in run.data.parts.items():
-        scores[name] = evaluate(model, part).score
+        scores[name] = evaluate_model(model, part).score
         saver.stop_if_asked()
     earlier = history.seconds
     results = {
@@ -297,7 +297,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         values=len(preparation.channels) if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
-        graph=config.graph and config.cell.recordable and data.device.type == "cuda",
+        graph=config.graph and config.cell.capturable and data.device.type == "cuda",
     )
 
 

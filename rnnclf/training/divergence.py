@@ -59,7 +59,7 @@ def not_finite_in(x_BTI: Tensor, lengths_B: Tensor | None, indices_B: Tensor) ->
 
 
 @torch.no_grad()
-def behind(model: nn.Module) -> str:
+def blame(model: nn.Module) -> str:
     """The weight that is to blame: broken itself, or else the one with the largest gradient."""
     norms = {}
     for name, weight in model.named_parameters():

@@ -39,7 +39,7 @@ def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit 
 
 
 @dataclass
-class PutOff:
+class DeferredSignals:
     """The signal that waits for training to come to a place where it can be saved; None: there is none."""
 
     signal: int | None = None
@@ -62,13 +62,13 @@ class PutOff:
 
 
 @contextmanager
-def put_off() -> Iterator[PutOff]:
+def defer_signals() -> Iterator[DeferredSignals]:
     """Within it the first Ctrl-C or SIGTERM is only noted, the second acts at once.
 
     Signals that somebody else handles or ignores (nohup, a launcher, a notebook) are left alone, and so are
     all of them in a thread that is not the main one, where Python allows no handlers.
     """
-    waiting = PutOff()
+    waiting = DeferredSignals()
     handled = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: (_exit, signal.SIG_DFL)}
     before = {}
     if threading.current_thread() is threading.main_thread():

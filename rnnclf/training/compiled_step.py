@@ -38,7 +38,8 @@ from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
 from rnnclf.engine import rows_of_parts
 from rnnclf.model import SequenceClassifier
-from rnnclf.plain import Loss, cell_modules
+from rnnclf.training.eligibility import cell_modules
+from rnnclf.training.recipe import CrossEntropy
 
 THREAD = "rnnclf-step"
 """The name of each thread beside the first."""
@@ -50,14 +51,15 @@ SCORED_AT_ONCE = 150
 class CompiledSteps:
     """The steps of a classifier, up to the gradients, on the batches of an epoch. To be closed.
 
-    model, data: such that `suits` holds. longest: what the gradients are shortened to. learns: whether there
-    are any; else a step goes as far as the loss, and leaves the weights' gradients alone.
+    model, data: such that `is_eligible` holds. longest: the norm that gradients are clipped to.
+    learns: whether to compute gradients; otherwise a step ends with the loss and leaves the weights'
+    gradients alone.
     """
 
     def __init__(
         self,
         model: SequenceClassifier,
-        loss: Loss,
+        loss: CrossEntropy,
         data: SequenceDataset,
         longest: float | None = None,
         learns: bool = True,
@@ -75,10 +77,10 @@ class CompiledSteps:
         return self._step(indices_B, self.longest)
 
     @property
-    def taken_B(self) -> Tensor:
+    def predicted_B(self) -> Tensor:
         """The classes that the sequences of the last batch were taken for, until the next."""
         assert self._step is not None
-        return torch.from_numpy(self._step.taken_B)
+        return torch.from_numpy(self._step.predicted_B)
 
     def close(self) -> None:
         if self._step is not None:
@@ -90,14 +92,14 @@ def score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Ten
     """The classes that all sequences are taken for, (N,), and the sum of the losses of each batch of them,
     cross-entropies.
 
-    model, data: such that `suits` holds.
+    model, data: such that `is_eligible` holds.
     """
-    steps = CompiledSteps(model, Loss((1.0,) * len(data.classes), 0.0), data, learns=False)
+    steps = CompiledSteps(model, CrossEntropy.plain(len(data.classes)), data, learns=False)
     taken, losses = [], []
     try:
         for indices_B in torch.split(torch.arange(len(data)), SCORED_AT_ONCE):
             loss, _, _ = steps(indices_B)
-            taken.append(steps.taken_B.clone())
+            taken.append(steps.predicted_B.clone())
             losses.append(loss * len(indices_B))
     finally:
         steps.close()
@@ -192,14 +194,14 @@ class _Step:
     first has a thread of its own that waits for batches in machine code."""
 
     def __init__(
-        self, model: SequenceClassifier, loss: Loss, data: SequenceDataset, batch: int, learns: bool
+        self, model: SequenceClassifier, loss: CrossEntropy, data: SequenceDataset, batch: int, learns: bool
     ) -> None:
         modules = cell_modules(model)
         work = 2 * batch * sum(getattr(module, name).numel() for module in modules for name in SHARED)
         rows = rows_of_parts(batch, work)
         layers = [_Weights.of_layer(module, n == 0) for n, module in enumerate(modules)]
         laid = _Laid([*layers, _Weights.of_head(model.head)], len(rows))
-        self.chosen_B, self.taken_B = np.zeros((2, batch), np.int64)
+        self.chosen_B, self.predicted_B = np.zeros((2, batch), np.int64)
         self.found_Q2 = np.zeros((len(rows), 2))
         self.laid, self.beside = laid, not learns
         self.crew = machine_code.Crew(
@@ -212,7 +214,7 @@ class _Step:
             head=machine_code.Head(
                 ahead=laid.matrices[-1][0],
                 back=laid.matrices[-1][1],
-                weight_C=np.array(loss.weight_C),
+                weight_C=np.array(loss.weight_K),
                 smoothing=float(loss.smoothing),
             ),
         )
@@ -224,7 +226,7 @@ class _Step:
                 z_NC=empty([share.stop - share.start, len(laid.sums[number][-1][0])], laid.dtype),
                 head_sums=laid.sums[number][-1][0],
                 sums_M=laid.sums_QM[number],
-                taken_N=self.taken_B[share],
+                predicted_N=self.predicted_B[share],
                 found=self.found_Q2[number],
             )
             for number, share in enumerate(rows)

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.interruption import TERMINATED, exit_on_sigterm
+from rnnclf.system.signals import TERMINATED, exit_on_sigterm
 
 Work = Callable[[], float | None]
 
@@ -24,7 +24,7 @@ class Died(Exception):  # noqa: N818 - it tells of a death, and is none itself
     """A process ended without saying what came of its work; the message says how."""
 
 
-def in_own_process(work: Work, log: Path) -> float | None:
+def in_subprocess(work: Work, log: Path) -> float | None:
     """Returns or raises what `work` does; raises Died where its process ends without a word.
 
     The process is a fork: it begins at once, with all that is imported here. It ends, after it has saved,

@@ -5,8 +5,6 @@ Shapes: C classes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from rnnclf.cells.base import Cell, GatedCell
@@ -22,14 +20,7 @@ READ = (torch.uint8, torch.float32)
 """Types of sequences that are taken as they were read."""
 
 
-class Loss(NamedTuple):
-    """Cross-entropy: the weight of each class, label smoothing."""
-
-    weight_C: tuple[float, ...]
-    smoothing: float
-
-
-def suits(model: SequenceClassifier, train: SequenceDataset) -> bool:
+def is_eligible(model: SequenceClassifier, train: SequenceDataset) -> bool:
     """Whether machine code makes the steps of this classifier on these sequences: a few layers of a cell that
     the compiled engine runs, in one direction, of which the top one is read at its last step, nothing dropped
     or normalised; whole sequences, of which no gaps are to be filled."""

@@ -16,7 +16,7 @@ _exit_code: int | None = None
 
 
 @contextmanager
-def without_searches() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Within it Python searches for no cycles of objects that nobody needs: where a command starts, all that
     it makes is there to stay, and would be looked at again and again."""
     gc.disable()
@@ -32,7 +32,7 @@ def import_torch() -> None:
     Only the first time: what is left out is never freed, and by then that might be a model.
     """
     if "torch" not in sys.modules:
-        with without_searches():
+        with gc_disabled():
             import torch  # noqa: F401
 
             gc.freeze()

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from rnnclf.data import SequenceDataset
 from rnnclf.data.dataset import Batch
-from rnnclf.guards import Divergence, behind, not_finite_in
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import make_step
-from rnnclf.plain import Loss, suits
-from rnnclf.progress import Snapshot, Training
-from rnnclf.recipe import Recipe
-from rnnclf.recorded import RecordedStep
+from rnnclf.training.cuda_graph import CapturedStep
+from rnnclf.training.divergence import Divergence, blame, not_finite_in
+from rnnclf.training.eligibility import is_eligible
+from rnnclf.training.recipe import Recipe
+from rnnclf.training.state import Snapshot, Training
 
 if TYPE_CHECKING:
-    from rnnclf.compiled_step import CompiledSteps
+    from rnnclf.training.compiled_step import CompiledSteps
 
 LOOK_EVERY = 50  # batches, on a device that works on while the host prepares what comes next
 
@@ -43,13 +43,13 @@ class _Judge:
         if not math.isfinite(loss):
             batch = self.batch()
             in_data = not_finite_in(batch.x_BTI, batch.lengths_B, self.indices_B)
-            raise self._divergence(f"The loss became {loss}", in_data or behind(model), bool(in_data))
+            raise self._divergence(f"The loss became {loss}", in_data or blame(model), bool(in_data))
         if self.training.losses.spiked(loss, self.ignorance):
-            raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", behind(model))
+            raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", blame(model))
 
     def see_norm(self, norm: float) -> None:
         if not math.isfinite(norm):
-            why = behind(self.training.model)
+            why = blame(self.training.model)
             raise self._divergence(f"The norm of the gradients became {norm}", why)
 
     def _divergence(self, what: str, why: str, in_data: bool = False) -> Divergence:
@@ -91,7 +91,7 @@ class Epoch:
         for number in range(self.training.so_far.batches, len(self.indices)):
             self._step(number, judged=self.every == 1)
             if self.unseen == self.every or number + 1 == len(self.indices):
-                self.look()
+                self.read_results()
             after_batch(self.total)
 
     def batch(self, number: int) -> Batch:
@@ -136,17 +136,17 @@ class Epoch:
         alike = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
         if not (training.recipe.graph and alike):
             return make
-        if training.recorded is None:
-            training.recorded = RecordedStep(make, batch, training.unchanged())
-        return training.recorded if training.recorded.fits(batch) else make
+        if training.captured is None:
+            training.captured = CapturedStep(make, batch, training.unchanged())
+        return training.captured if training.captured.fits(batch) else make
 
-    def look(self) -> None:
+    def read_results(self) -> None:
         """Takes the rows that nobody has seen into the account. Raises Divergence."""
         if not self.unseen:
             return
         so_far = self.training.so_far
         rows = self.rows[: self.unseen].tolist()
-        if self.every > 1 and any(map(self._cannot_be, rows)):
+        if self.every > 1 and any(map(self._is_divergent, rows)):
             self._once_more()
             return
         seen = self.indices[so_far.batches - self.unseen : so_far.batches]
@@ -161,7 +161,7 @@ class Epoch:
         so_far.correct += int(right)
         so_far.loss_sum += loss * len(indices_B)
 
-    def _cannot_be(self, row: list[float]) -> bool:
+    def _is_divergent(self, row: list[float]) -> bool:
         loss, norm, _ = row
         return not math.isfinite(loss + norm) or self.training.losses.spiked(loss, self.ignorance)
 
@@ -173,7 +173,7 @@ class Epoch:
         """The steps since the last look, each of them judged."""
         assert self.before is not None
         end, every, self.unseen, self.every = self.training.so_far.batches, self.every, 0, 1
-        self.training.go_back(self.before)
+        self.training.restore_within_epoch(self.before)
         for number in range(self.training.so_far.batches, end):
             self._step(number, judged=True)
         self.every = every
@@ -182,12 +182,12 @@ class Epoch:
 
 def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> CompiledSteps | None:
     """What makes the steps of a plain classifier on a CPU in machine code; None: it is not plain."""
-    if recipe.focal or recipe.augment.active or not suits(model, train):
+    loss = recipe.cross_entropy(len(train.classes))
+    if loss is None or recipe.augment.active or not is_eligible(model, train):
         return None
-    from rnnclf.compiled_step import CompiledSteps
+    from rnnclf.training.compiled_step import CompiledSteps
 
-    weight_C = recipe.class_weights or (1.0,) * len(train.classes)
-    return CompiledSteps(model, Loss(weight_C, recipe.label_smoothing), train, recipe.clip)
+    return CompiledSteps(model, loss, train, recipe.clip)
 
 
 Found = tuple[Tensor, Tensor, Tensor]

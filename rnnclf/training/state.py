@@ -1,4 +1,4 @@
-"""Where a training stands: all that is kept to go on after an interruption, and the ways back."""
+"""Resumable training state and rollback."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rnnclf.data import SequenceDataset
 from rnnclf.data.order import epoch_batches
-from rnnclf.guards import Losses
 from rnnclf.model import SequenceClassifier
-from rnnclf.recipe import Recipe
-from rnnclf.recorded import RecordedStep, make_recordable
+from rnnclf.training.cuda_graph import CapturedStep, make_capturable
+from rnnclf.training.divergence import Losses
+from rnnclf.training.recipe import Recipe
 
-ROLLBACKS = 5  # of a run at most, each with half the learning rate of the one before
+ROLLBACKS = 5  # per run; each halves the learning rate
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class BatchProgress:
+    """Progress after a batch: the current epoch, counted from 1, and the sequences of it whose results have
+    been read from the device: how many, of how many in the epoch, how many of them classified correctly."""
+
+    epoch: int
+    seen: int
+    of: int
+    correct: int
+
+
 @dataclass
 class EpochSoFar:
-    """What the epoch that is on has come to: its batches done, and sums over those that were looked at."""
+    """The unfinished epoch: its batches so far, and sums over the sequences whose results have been read."""
 
     batches: int = 0
     seen: int = 0
@@ -38,7 +49,7 @@ class EpochSoFar:
 
 @dataclass(frozen=True)
 class Rollback:
-    """Training went back to the start of an epoch: from which batch, to which share of the learning rate."""
+    """A return to the start of an epoch: from which batch, and the factor on the learning rate since."""
 
     epoch: int
     batch: int
@@ -47,50 +58,63 @@ class Rollback:
 
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
-"""Copies of the tensors, and the state."""
+"""Copies of `Training.tensors`, and `Training.state`."""
+
+
+class Steps(Protocol):
+    """The steps of the current epoch, whose results may still lie unread on the device."""
+
+    def read_results(self) -> None: ...
 
 
 @dataclass
 class Training:
-    """A model on its way. `tensors` and `state` are all that has to be kept to go on after an interruption,
-    wherever it comes between two batches."""
+    """A model in training, with everything that is needed to resume it.
+
+    `tensors` and `state` together are the resumable state; they can be taken between any two batches.
+    """
 
     model: SequenceClassifier
     recipe: Recipe
     epoch: int = 0
-    """Epochs done."""
+    """Completed epochs."""
     so_far: EpochSoFar = field(default_factory=EpochSoFar)
     losses: Losses = field(default_factory=Losses)
     rollbacks: list[Rollback] = field(default_factory=list)
     torch_optimizer: torch.optim.Optimizer = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
-    """Those that are learned."""
+    """The trainable parameters."""
     _epoch_random: Tensor | None = None
-    """The CPU's random generator as it was when the batches of this epoch were drawn."""
+    """State of the CPU's random generator just before the batches of this epoch were drawn."""
     safe: Snapshot | None = None
-    """That of the start of this epoch, where rolling back is wanted."""
-    _look: Callable[[], None] = lambda: None
-    """Takes into account the steps that nobody has looked at yet."""
-    recorded: RecordedStep | None = None
-    """Knows where weights and the optimizer's memory lie."""
+    """The state at the start of this epoch, with on_divergence=rollback."""
+    steps: Steps | None = None
+    """The steps of the current epoch, while it runs."""
+    captured: CapturedStep | None = None
+    """The CUDA graph of a step. It holds the addresses of weights and optimizer state."""
 
     def __post_init__(self) -> None:
         self.torch_optimizer = self.recipe.optimizer.build(self.model)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         if self.recipe.graph:
-            make_recordable(self.torch_optimizer)
+            make_capturable(self.torch_optimizer)
 
     @property
     def rate_factor(self) -> float:
-        """What is left of the learning rate after all rollbacks."""
+        """The factor on the learning rate after all rollbacks."""
         return self.rollbacks[-1].factor if self.rollbacks else 1.0
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights, the optimizer's memory, the random generators and the last losses, by name.
+    def read_results(self) -> None:
+        """Reads the results of steps that are still on the device. Raises Divergence if one diverged."""
+        if self.steps is not None:
+            self.steps.read_results()
 
-        Raises Divergence where steps that were not looked at yet turn out to be lost, as `state` does.
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, optimizer state, random generators and recent losses, by name.
+
+        Reads pending results first, as `state` does, and so raises Divergence if one of the steps diverged.
         """
-        self._look()
+        self.read_results()
         tensors = self._learned() | self._random()
         tensors["losses"] = torch.tensor(self.losses.recent, dtype=torch.float64)
         if self.so_far.batches and self._epoch_random is not None:
@@ -100,7 +124,7 @@ class Training:
         return tensors
 
     def _learned(self) -> dict[str, Tensor]:
-        """What a step changes, as it lies in memory."""
+        """The tensors that a step changes, not copied."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, weight in self.model.named_parameters():
             for key, value in self.torch_optimizer.state.get(weight, {}).items():
@@ -122,18 +146,18 @@ class Training:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Within it steps may be made; afterwards all is as it was, and in the same memory."""
+        """Undoes the steps that are made within it, writing the old values into the same memory."""
         before, random = {name: tensor.clone() for name, tensor in self._learned().items()}, self._random()
         yield
         with torch.no_grad():
             for name, tensor in self._learned().items():
-                # an optimizer that has made no step remembers nothing, which is zeros
+                # an optimizer has no state before its first step, which means zeros
                 tensor.copy_(before[name]) if name in before else tensor.zero_()
         self._set_random(random)
 
     def state(self) -> dict[str, Any]:
-        """The rest, as JSON-ready data: the place in the epoch, the guards, what was rolled back."""
-        self._look()
+        """The rest as JSON-ready data: the position in the epoch, spike counter, rollbacks."""
+        self.read_results()
         state = {
             "epoch": self.epoch,
             "so_far": asdict(self.so_far),
@@ -145,11 +169,11 @@ class Training:
         return state
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Goes back to where `tensors` and `state` were taken. Raises ValueError where they do not fit."""
-        self.recorded = None  # the optimizer gets new memory
+        """Restores what `tensors` and `state` returned. Raises ValueError if they do not fit this model."""
+        self.captured = None  # it holds addresses, and the optimizer's state moves
         safe = _without_prefix(tensors, "safe.")
         try:
-            if safe:  # first, which shows that it fits, too
+            if safe:  # restored first, which checks it
                 self._restore(safe, state["safe"])
             self._restore(tensors, state)
             self.safe = (safe, state["safe"]) if safe else None
@@ -163,10 +187,10 @@ class Training:
 
     def _restore_place(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.epoch = _count(state["epoch"])
-        self.so_far = _made(EpochSoFar, state["so_far"])
+        self.so_far = _from_plain(EpochSoFar, state["so_far"])
         if not self.so_far.batches <= self.so_far.seen >= self.so_far.correct:
-            raise ValueError("its counts cannot be")
-        self.rollbacks = [_made(Rollback, rollback) for rollback in state["rollbacks"]]
+            raise ValueError("its counts are impossible")
+        self.rollbacks = [_from_plain(Rollback, rollback) for rollback in state["rollbacks"]]
         recent = tensors["losses"].tolist()
         self.losses = Losses(recent, _count(state["high_losses"]))
         self._epoch_random = tensors["random.epoch"] if self.so_far.batches else None
@@ -178,16 +202,16 @@ class Training:
         for full_name, tensor in _without_prefix(tensors, "optimizer.").items():
             key, name = full_name.split(".", 1)
             if tensor.ndim and tensor.shape != weights[name].shape:
-                raise ValueError(f"the memory of the optimizer does not fit {name}")
+                raise ValueError(f"the optimizer state does not fit {name}")
             memory.setdefault(name, {})[key] = tensor.clone()
         names = {weight: name for name, weight in weights.items()}
         order = [names[weight] for group in self.torch_optimizer.param_groups for weight in group["params"]]
-        # through torch's own way in, which knows what of it belongs on which device
+        # load_state_dict puts each part on the device where the optimizer wants it
         state = {index: memory[name] for index, name in enumerate(order) if name in memory}
         self.torch_optimizer.load_state_dict({**self.torch_optimizer.state_dict(), "state": state})
 
     def draw_batches(self, train: SequenceDataset) -> list[Tensor]:
-        """The batches of this epoch; those of an epoch that has begun already are drawn once more."""
+        """The batches of this epoch. In the middle of an epoch, they are drawn again from the same state."""
         now = torch.get_rng_state()
         if self.so_far.batches:
             assert self._epoch_random is not None
@@ -203,25 +227,25 @@ class Training:
     def snapshot(self) -> Snapshot:
         return {name: tensor.clone() for name, tensor in self.tensors().items()}, self.state()
 
-    def go_back(self, snapshot: Snapshot) -> None:
-        """Restores what was taken in this epoch, and keeps what is of its start."""
+    def restore_within_epoch(self, snapshot: Snapshot) -> None:
+        """Restores a snapshot of this epoch, and keeps what belongs to the epoch's start."""
         random, safe = self._epoch_random, self.safe
         self.restore(*snapshot)
         self._epoch_random, self.safe = random, safe
 
-    def take_as_safe(self) -> None:
-        """Has `roll_back` lead here."""
+    def mark_safe(self) -> None:
+        """Makes this the state that `roll_back` returns to."""
         self.safe = self.snapshot()
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether that is wanted, was not done too often, and leads elsewhere than to where training is."""
+        """Whether rollback is on, has attempts left, and would change anything."""
         if self.safe is None or len(self.rollbacks) == ROLLBACKS:
             return False
         return bool(self.so_far.batches) or self.epoch != self.safe[1]["epoch"]
 
     def roll_back(self, reason: str) -> Rollback:
-        """Goes back to where all was well with half the learning rate."""
+        """Returns to the safe state with half the learning rate."""
         assert self.safe is not None
         batch = self.so_far.batches + 1
         rollback = Rollback(self.epoch + 1, batch, self.rate_factor / 2, reason)
@@ -239,23 +263,23 @@ def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-_SOUND: dict[Any, Callable[[Any], bool]] = {
+_IS_VALID: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int and value >= 0,
     "float": lambda value: isinstance(value, float) and math.isfinite(value),
     "str": lambda value: isinstance(value, str),
 }
 
 
-def _made(kind: type[T], plain: Mapping[str, Any]) -> T:
-    """A dataclass from JSON. Raises TypeError or ValueError where the values are not of its types."""
+def _from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """A dataclass from JSON. Raises TypeError or ValueError for values of other types."""
     made = kind(**plain)
     for name, value in vars(made).items():
-        if not _SOUND[kind.__annotations__[name]](value):
-            raise ValueError(f"{name} cannot be {value!r}")
+        if not _IS_VALID[kind.__annotations__[name]](value):
+            raise ValueError(f"{name} must not be {value!r}")
     return made
 
 
 def _count(value: Any) -> int:
-    if not _SOUND["int"](value):
-        raise ValueError(f"a count cannot be {value!r}")
+    if not _IS_VALID["int"](value):
+        raise ValueError(f"{value!r} is not a count")
     return int(value)

@@ -1,9 +1,10 @@
-"""How a classifier is trained: what is made small, with which steps, on which batches."""
+"""The loss and the training hyperparameters.  Shapes: B batch, K classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,21 +15,31 @@ from rnnclf.data import PictureLayout
 from rnnclf.optim import Optimizer, Schedule
 
 
+class CrossEntropy(NamedTuple):
+    """Weighted cross-entropy with label smoothing: the weights of all classes, the smoothed share."""
+
+    weight_K: tuple[float, ...]
+    smoothing: float = 0.0
+
+    @classmethod
+    def plain(cls, classes: int) -> CrossEntropy:
+        return cls((1.0,) * classes)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train a classifier.
 
-    class_weights: the weight of each class in the loss, None for 1.
-    focal: γ of the focal loss, which looks less at what is right already (Lin et al. 2017,
-        https://arxiv.org/abs/1708.02002); 0 for cross-entropy.
+    class_weights: the weight of each class in the loss; None for 1.
+    focal: γ of the focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), which gives little weight
+        to examples that are already classified well; 0 for cross-entropy.
     sampling: shuffled or balanced, see `epoch_batches`.
-    augment, layout: what is changed in each batch, and how pictures lie in the sequences.
-    values: the leading features that are measured values, not masks; None: all.
-    on_divergence: stop, or rollback: go back to the start of the epoch with half the learning rate.
-    graph: record the step once and replay it, see rnnclf/recorded.py.
-
-    `last_batch` is the tutorial's way: epochs of whole batches only, and the training accuracy of an
-    epoch is that of its last batch instead of all of them.
+    augment, layout: how training batches are augmented, and the layout of pictures in the sequences.
+    values: the number of leading features that are measurements, not masks; None for all.
+    last_batch: the tutorial's protocol: epochs of full batches only, and the training accuracy of an epoch
+        is that of its last batch.
+    on_divergence: stop, or rollback to the start of the epoch with half the learning rate.
+    graph: capture the step as a CUDA graph and replay it, see rnnclf/training/cuda_graph.py.
     """
 
     epochs: int
@@ -47,8 +58,14 @@ class Recipe:
     on_divergence: str = "stop"
     graph: bool = False
 
+    def cross_entropy(self, classes: int) -> CrossEntropy | None:
+        """The loss, for code that computes it itself; None if it is not a cross-entropy."""
+        if self.focal:
+            return None
+        return CrossEntropy(self.class_weights or (1.0,) * classes, self.label_smoothing)
+
     def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:
-        """What is made small: the weighted mean over the batch, a scalar."""
+        """The weighted mean loss over the batch, a scalar."""
         weights = self.class_weights
         weight_K = None if weights is None else _on(weights, logits_BK.dtype, logits_BK.device)
         if not self.focal:
@@ -60,11 +77,11 @@ class Recipe:
         )
         wrong_B = 1 - logits_BK.softmax(dim=-1).gather(1, y_B.unsqueeze(-1)).squeeze(-1)
         total = len(y_B) if weight_K is None else weight_K[y_B].sum()
-        # kept off 0, where the gradient of a power below 1 is infinite
+        # clamped, since the gradient of a power below 1 is infinite at 0
         return (wrong_B.clamp(min=1e-7) ** self.focal * loss_B).sum() / total
 
 
 @cache
 def _on(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor, brought to the device once: each time it would wait for them."""
+    """The numbers as a tensor on the device, copied once: each copy would have the host wait."""
     return torch.tensor(numbers, dtype=dtype, device=device)

@@ -24,7 +24,7 @@ Step = Callable[[Batch], Tensor]
 """From a batch to new weights, and what there is to know of the way."""
 
 
-def make_recordable(optimizer: torch.optim.Optimizer) -> None:
+def make_capturable(optimizer: torch.optim.Optimizer) -> None:
     """Has an optimizer, before its first step, keep its rate and the count of its steps on the device."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
@@ -33,7 +33,7 @@ def make_recordable(optimizer: torch.optim.Optimizer) -> None:
     optimizer._warned_capturable_if_run_uncaptured = True  # as an epoch's last, smaller batch is
 
 
-class RecordedStep:
+class CapturedStep:
     """A step on batches that are like the one it was recorded with.
 
     Args:

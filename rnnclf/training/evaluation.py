@@ -12,18 +12,18 @@ from torch.nn import functional
 from rnnclf.data import SequenceDataset
 from rnnclf.metrics import Evaluation
 from rnnclf.model import SequenceClassifier
-from rnnclf.plain import suits
+from rnnclf.training.eligibility import is_eligible
 
 EVALUATION_BATCH = 1000  # sequences; large products, little memory
 
 
 @torch.inference_mode()
-def evaluate(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
+def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
     """Classifies every sequence of `data` and counts what was taken for what."""
     model.eval()
     k = len(data.classes)
     with model.cores(EVALUATION_BATCH, data.ragged):
-        place_N, losses = _compiled(model, data) if suits(model, data) else _batch_by_batch(model, data)
+        place_N, losses = _compiled(model, data) if is_eligible(model, data) else _batch_by_batch(model, data)
     rows = torch.bincount(place_N, minlength=k * k).reshape(k, k).tolist()
     loss_sum = 0.0
     for loss in losses.tolist():
@@ -45,7 +45,7 @@ def _batch_by_batch(model: SequenceClassifier, data: SequenceDataset) -> tuple[T
 
 def _compiled(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
     """The same with one call of machine code for each batch."""
-    from rnnclf.compiled_step import score
+    from rnnclf.training.compiled_step import score
 
-    taken_N, losses = score(model, data)
-    return data.y_N * len(data.classes) + taken_N, losses
+    predicted_N, losses = score(model, data)
+    return data.y_N * len(data.classes) + predicted_N, losses

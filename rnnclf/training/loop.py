@@ -1,6 +1,6 @@
-"""Training: one generator that yields an EpochResult per epoch.
+"""The training loop: a generator that yields an EpochResult per epoch.
 
-Knows nothing of files or screens, and never sees the test split.
+It knows nothing about files or screens, and never sees the test split.
 """
 
 from __future__ import annotations
@@ -11,34 +11,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rnnclf.data import SequenceDataset
-from rnnclf.epoch_steps import Epoch, differentiate
 from rnnclf.errors import DivergedError
-from rnnclf.guards import Divergence, behind
 from rnnclf.metrics import Score
-from rnnclf.progress import EpochSoFar, Rollback, Training
-from rnnclf.scoring import evaluate
-
-
-@dataclass(frozen=True)
-class BatchProgress:
-    """Where training stands after a batch; the counts are those of the epoch up to the last look at them."""
-
-    epoch: int
-    seen: int
-    of: int
-    correct: int
+from rnnclf.training.divergence import Divergence, blame
+from rnnclf.training.epoch import Epoch, differentiate
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.state import BatchProgress, EpochSoFar, Rollback, Training
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: its scores, the learning rate of its last step, its seconds of training and validation."""
+    """One epoch: scores, the learning rate of its last step, seconds of training plus validation."""
 
     epoch: int
     train: Score
     validation: Score
     learning_rate: float
     seconds: float
-    test: Score | None = None  # filled in by whoever holds the test split, never here
+    test: Score | None = None  # set by the caller that holds the test split, never here
 
 
 def fit(
@@ -48,17 +38,17 @@ def fit(
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
     on_rollback: Callable[[Rollback], None] = lambda rollback: None,
 ) -> Iterator[EpochResult]:
-    """Trains until the recipe's epochs are done, and yields the result of each.
+    """Trains for the recipe's number of epochs, and yields the result of each.
 
-    After a batch and between two results the caller may score or save the model; it must not change it.
+    In `on_batch` and between two results the caller may evaluate or save the model, but must not change it.
 
     Raises:
-        DivergedError: the loss became NaN or infinite or rose far above what it was, or the gradients
-            exploded, and there is no going back; the message names epoch, batch and weight.
+        DivergedError: the loss became NaN or infinite or rose far above its usual level, or the gradients
+            exploded, and no rollback is possible. The message names epoch, batch and weight.
     """
     while training.epoch < training.recipe.epochs:
         if training.recipe.on_divergence == "rollback" and not training.so_far.batches:
-            training.take_as_safe()
+            training.mark_safe()
         try:
             result = _one_epoch(training, train, validation, on_batch)
             if training.recipe.on_divergence == "rollback":
@@ -72,8 +62,8 @@ def fit(
 
 
 def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
-    """Raises Divergence where the next epoch would with its first batch: then it is this epoch that went
-    wrong. Leaves everything as it was."""
+    """Raises Divergence if the first batch of the next epoch would diverge: then this epoch went wrong, and
+    its start is where to roll back to. Changes nothing."""
     if training.epoch == training.recipe.epochs:
         return
     before = training.snapshot()
@@ -82,7 +72,7 @@ def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
         epoch = Epoch(training, train)
         batch = epoch.batch(0)
         differentiate(training, batch, epoch.judge(0, lambda: batch))
-    training.go_back(before)
+    training.restore_within_epoch(before)
 
 
 def _one_epoch(
@@ -91,7 +81,7 @@ def _one_epoch(
     validation: SequenceDataset,
     on_batch: Callable[[BatchProgress], None],
 ) -> EpochResult:
-    """The epoch that is on, from where it stands to its end."""
+    """Finishes the current epoch, and validates."""
     began = time.perf_counter() - training.so_far.seconds
 
     def after_batch(total: int) -> None:
@@ -101,10 +91,10 @@ def _one_epoch(
 
     with training.model.cores(training.recipe.batch_size, train.ragged):
         score = _train(training, train, after_batch)
-    validated = evaluate(training.model, validation).score
+    validated = evaluate_model(training.model, validation).score
     if not math.isfinite(validated.loss):
         place = f"in epoch {training.epoch + 1}, after its last batch"
-        raise Divergence(f"The validation loss became {validated.loss} {place}{behind(training.model)}")
+        raise Divergence(f"The validation loss became {validated.loss} {place}{blame(training.model)}")
     learning_rate = training.so_far.learning_rate
     training.epoch += 1
     training.so_far = EpochSoFar()
@@ -112,18 +102,18 @@ def _one_epoch(
 
 
 def _train(training: Training, train: SequenceDataset, after_batch: Callable[[int], None]) -> Score:
-    """Trains on the batches of the epoch that are left."""
+    """Trains on the remaining batches of the epoch."""
     epoch = Epoch(training, train)
     training.model.train()
-    training._look = epoch.look
+    training.steps = epoch
     try:
         epoch.run(after_batch)
     finally:
-        training._look = lambda: None
+        training.steps = None
         epoch.close()
     so_far = training.so_far
-    if training.recipe.last_batch:  # scored once more, with the weights that it has just changed
-        return evaluate(training.model, train.subset(epoch.indices[-1])).score
+    if training.recipe.last_batch:  # scored with the weights after its own step
+        return evaluate_model(training.model, train.subset(epoch.indices[-1])).score
     return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
 
 

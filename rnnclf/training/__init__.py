@@ -1,0 +1,1 @@
+"""Training and evaluation. Import the modules, not this package: TAB must not wait for torch."""
