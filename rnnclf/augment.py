@@ -18,7 +18,7 @@ from rnnclf.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.data import PictureLayout
+    from rnnclf.data.layout import PictureLayout
 
 KNOTS = 6  # of the speed in a time warp: the ends and four between them, as Um et al. have it
 

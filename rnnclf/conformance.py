@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from rnnclf import checkpoint
-from rnnclf.cells.base import Cell, Parameters
+from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
-from rnnclf.engine import unroll
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack

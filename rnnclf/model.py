@@ -13,8 +13,10 @@ from torch.nn import functional
 from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
-from rnnclf.engine import BY_PARTS, WORTH, choose, parts_of_batches, unroll
+from rnnclf.engine.choose import ENGINES, choose
+from rnnclf.engine.parts import WORTH, parts_of_batches
 from rnnclf.engine.plan import Plan
+from rnnclf.engine.unrolling import unroll
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
 
@@ -205,12 +207,12 @@ class SequenceClassifier(nn.Module):
         if device != "cpu":
             return nullcontext()
         modules = [module for module in self.modules() if isinstance(module, CellModule)]
-        chosen = self.stack.engine
-        by_parts = not self.stack.zoneout and self.stack.precision != "bf16"
-        by_parts = by_parts and all(
-            (choose(module.cell, device, ragged=ragged) if chosen == "auto" else chosen) in BY_PARTS
+        stack, bf16, zoned = self.stack, self.stack.precision == "bf16", self.stack.zoneout > 0
+        engines = {
+            choose(module.cell, device, ragged=ragged, bf16=bf16, zoneout=zoned, asked=stack.engine)
             for module in modules
-        )
+        }
+        by_parts = all(ENGINES[engine].by_parts for engine in engines)
         weights = max(sum(weight.numel() for weight in module.parameters()) for module in modules)
         small = 2 * batch * weights < SMALLEST_SHARED
         return parts_of_batches() if by_parts or small else nullcontext()

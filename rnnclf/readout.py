@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Parameters, ParameterSpec
 from rnnclf.cells.initializers import Fan, glorot, torch_default, zeros
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.registry import Registry
 
 if TYPE_CHECKING:

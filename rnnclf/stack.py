@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rnnclf.cells.base import COMPILER, Cell
+from rnnclf.cells.base import Cell
+from rnnclf.engine.choose import ENGINES
 from rnnclf.errors import ConfigError
 from rnnclf.options import Options, option
 from rnnclf.readout import READOUTS
-
-FLOAT32_ONLY = ("fused", "compiled")
-"""The engines that know no other precision of products."""
 
 
 @dataclass
@@ -40,7 +38,7 @@ class Stack(Options):
     engine: str = option(
         "auto",
         "what runs the cell along time",
-        choices=("auto", "loop", "fused", "compiled", "native", "scan", "fft"),
+        choices=("auto", *ENGINES),
     )
     precision: str = option(
         "float32",
@@ -51,13 +49,16 @@ class Stack(Options):
     def refuse_what_does_not_fit(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell cannot follow."""
         chosen = f"cell={cell.name}"
-        if self.engine == "compiled" and not COMPILER:
-            raise ConfigError("engine=compiled needs Numba: pip install 'rnnclf[fast]', or use engine=auto.")
+        if self.engine != "auto" and not (engine := ENGINES[self.engine]).installed:
+            raise ConfigError(
+                f"engine={self.engine} needs {engine.needs.capitalize()}:"
+                f" pip install 'rnnclf[{engine.extra}]', or use engine=auto."
+            )
         if self.engine not in ("auto", *cell.engines):
             able = " or ".join(cell.engines)
             raise ConfigError(f"engine={self.engine} cannot run {chosen}, only {able} can: use engine=auto.")
-        if self.precision == "bf16" and self.engine in FLOAT32_ONLY:
-            able = " or ".join(name for name in cell.engines if name not in FLOAT32_ONLY)
+        if self.precision == "bf16" and self.engine != "auto" and ENGINES[self.engine].float32_only:
+            able = " or ".join(name for name in cell.engines if not ENGINES[name].float32_only)
             raise ConfigError(
                 f"engine={self.engine} computes in float32 only: with precision=bf16 use engine={able} or"
                 " engine=auto."

@@ -28,7 +28,7 @@ Cli = Callable[..., Any]
 
 def pytest_xdist_setupnodes() -> None:
     """Machine code is made once and kept, before each worker would make all of it at the same time."""
-    words = [sys.executable, "-m", "tests.machine_code"]
+    words = [sys.executable, "-m", "tests.compile_all"]
     cells = "basic", "lstm", "gru"
     for process in [subprocess.Popen([*words, dtype, *cells], cwd=ROOT) for dtype in ("float32", "float64")]:
         process.wait()

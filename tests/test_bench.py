@@ -21,7 +21,7 @@ from rnnclf import cli as commands
 from rnnclf.cells import CELLS, GatedCell
 from rnnclf.config import Config
 from rnnclf.console.bench import FASTEST, benchmark_table, show_benchmark
-from rnnclf.engine import ENGINES
+from rnnclf.engine.choose import ENGINES
 from rnnclf.errors import ConfigError
 from rnnclf.workflows import bench as module
 from rnnclf.workflows.bench import (

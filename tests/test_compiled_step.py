@@ -15,7 +15,7 @@ from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
 from rnnclf.data import SequenceDataset, sequences
 from rnnclf.data.preparation import Preparation
-from rnnclf.engine import parts_of_batches, rows_of_parts
+from rnnclf.engine.parts import parts_of_batches, rows_of_parts
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
@@ -29,7 +29,7 @@ from rnnclf.training.state import Training
 
 pytest.importorskip("numba")
 
-from rnnclf.cells import machine_code
+from rnnclf.engine.compiled import whole_step
 from rnnclf.training.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
 from rnnclf.training.eligibility import MOST_LAYERS, is_eligible
 from rnnclf.training.recipe import CrossEntropy
@@ -100,8 +100,8 @@ def cores(monkeypatch):
     """Has as many parts made of a batch as are asked for, however small they are."""
 
     def make(number):
-        monkeypatch.setattr("rnnclf.engine.fused.LEAST", 1)
-        monkeypatch.setattr("rnnclf.engine.fused.WORTH", 1)
+        monkeypatch.setattr("rnnclf.engine.parts.LEAST", 1)
+        monkeypatch.setattr("rnnclf.engine.parts.WORTH", 1)
         torch.set_num_threads(number)
 
     before = torch.get_num_threads()
@@ -347,8 +347,8 @@ def test_of_equal_logits_the_first_is_taken_as_by_torch(monkeypatch):
 
 def test_scoring_takes_machine_code_and_leaves_gradients_and_weights_alone(monkeypatch):
     calls = []
-    real = machine_code.take_part
-    monkeypatch.setattr(machine_code, "take_part", lambda *what: calls.append(what) or real(*what))
+    real = whole_step.work_on_part
+    monkeypatch.setattr(whole_step, "work_on_part", lambda *what: calls.append(what) or real(*what))
     model, data = classifier(), ready()
     evaluate_model(model, data)
     assert calls
@@ -395,7 +395,7 @@ def test_nobody_is_left_waiting_after_an_error(cores):
 
 
 def test_who_cannot_work_says_why_and_keeps_nobody_waiting(cores, monkeypatch):
-    real = machine_code.take_part
+    real = whole_step.work_on_part
 
     def fail(crew, part, result, longest, leads):
         if not leads:
@@ -403,7 +403,7 @@ def test_who_cannot_work_says_why_and_keeps_nobody_waiting(cores, monkeypatch):
         return real(crew, part, result, longest, leads)
 
     cores(2)
-    monkeypatch.setattr(machine_code, "take_part", fail)
+    monkeypatch.setattr(whole_step, "work_on_part", fail)
     with pytest.raises(MemoryError, match="no room"):
         trained(classifier(), recipe(), ready())
 

@@ -42,9 +42,9 @@ from rnnclf.data.images.archives import tar_members, zip_member
 from rnnclf.data.images.base import grey
 from rnnclf.data.images.cifar10 import parse_binary, parse_python
 from rnnclf.data.images.idx import parse_idx
-from rnnclf.data.images.permutations import permutation
 from rnnclf.data.images.published import Published, unpacked
 from rnnclf.data.images.svhn import parse_mat
+from rnnclf.data.permutations import permutation
 from rnnclf.data.recordings import silent
 from rnnclf.errors import ConfigError, DataError
 from tests.conftest import REAL, needs_mnist

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnclf.cells import CELLS
-from rnnclf.engine import choose, engines_on, unroll
 from rnnclf.engine import scan as scan_module
+from rnnclf.engine.choose import choose, engines_on
 from rnnclf.engine.fft import convolve, fast_length, weighted_sum
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import linear_scan
+from rnnclf.engine.unrolling import unroll
 
 
 def by_definition(a, b, h):

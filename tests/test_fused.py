@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnclf import stack
-from rnnclf.cells import CELLS, base
-from rnnclf.cells.fused import fast_tanh
+from rnnclf.cells import CELLS
 from rnnclf.cells.state import leaves, map_states
-from rnnclf.engine import choose, parts_of_batches, unroll
-from rnnclf.engine import fused as module
+from rnnclf.engine import fused, parts
+from rnnclf.engine.choose import choose
+from rnnclf.engine.fused_steps import fast_tanh
+from rnnclf.engine.parts import parts_of_batches
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
@@ -27,8 +28,8 @@ FUSED = [name for name, kind in CELLS.items() if "fused" in kind().engines]
 @pytest.fixture
 def two_cores(monkeypatch):
     """Parts are made of the smallest batches, for two threads."""
-    monkeypatch.setattr(module, "LEAST", 1)
-    monkeypatch.setattr(module, "WORTH", 1)
+    monkeypatch.setattr(parts, "LEAST", 1)
+    monkeypatch.setattr(parts, "WORTH", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -147,8 +148,7 @@ def test_what_is_not_a_number_stays_none_in_compiled_code(nonlinearity):
 
 
 def test_without_numba_the_other_engines_are_taken(monkeypatch):
-    monkeypatch.setattr(base, "COMPILER", False)
-    monkeypatch.setattr(stack, "COMPILER", False)
+    monkeypatch.setattr("rnnclf.engine.choose.find_spec", lambda name: None)
     assert choose(CELLS["gru"](), "cpu") == "fused"
     with pytest.raises(ConfigError, match=r"engine=compiled needs Numba: pip install 'rnnclf\[fast\]'"):
         SequenceClassifier(CELLS["gru"](hidden_size=3), 2, 2, Stack(engine="compiled"))
@@ -230,6 +230,6 @@ def test_the_cores_are_given_back():
 
 def test_an_error_in_a_part_is_raised_not_lost(two_cores, monkeypatch):
     cell = CELLS["basic"](hidden_size=3).build(2)
-    monkeypatch.setattr(module.OverTime, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(fused.OverTime, "__init__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), parts_of_batches():
         unroll(cell, torch.randn(4, 4, 2), engine="fused")

@@ -16,7 +16,7 @@ from rnnclf.cells.rglru import RGLRU
 from rnnclf.cells.sru import SRU
 from rnnclf.cells.state import leaves
 from rnnclf.conformance import made, sequences, variants
-from rnnclf.engine import unroll
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack

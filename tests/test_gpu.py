@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.engine import engines_on, unroll
+from rnnclf.engine.choose import engines_on
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError, DivergedError
 from rnnclf.optim import OPTIMIZERS, SGD, Adam, Constant, OneCycle
 from rnnclf.training import epoch as epoch_steps

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnclf.data.images.permutations import NAMES, permutation
+from rnnclf.data.permutations import NAMES, permutation
 from rnnclf.errors import ConfigError
 
 SHA256_AT_784 = {

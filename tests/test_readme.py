@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rnnclf.config import GROUPS
-from rnnclf.engine import choose
+from rnnclf.engine.choose import choose
 from rnnclf.hydra_app import load_config
 from rnnclf.readout import READOUTS
 from tests.conftest import ROOT

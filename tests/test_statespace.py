@@ -17,7 +17,7 @@ from rnnclf.cells.s4d import S4D
 from rnnclf.cells.s5 import S5
 from rnnclf.cells.state import leaves
 from rnnclf.conformance import drawn, made, reached_state, sequences
-from rnnclf.engine import unroll
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from tests.equations import statespace
 from tests.equations.common import relu, sigmoid, softplus

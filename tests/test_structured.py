@@ -22,7 +22,7 @@ from rnnclf.cells.lipschitz import LipschitzRNN
 from rnnclf.cells.lmu import LMU
 from rnnclf.cells.unicornn import UnICORNN, UnICORNNState
 from rnnclf.conformance import drawn, reached_state, sequences
-from rnnclf.engine import unroll
+from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from tests.equations.dynamical import above_diagonal
 from tests.equations.structured import legendre_window, rotation

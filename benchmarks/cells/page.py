@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 
 from rnnclf.cells import CELLS
-from rnnclf.engine import choose
+from rnnclf.engine.choose import choose
 from rnnclf.readout import READOUTS
 
 ROOT = Path(__file__).resolve().parents[2]

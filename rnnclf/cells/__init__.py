@@ -1,7 +1,7 @@
 """Every cell, by the name used on the command line, in the families of `rnnclf list cells`."""
 
 from rnnclf.cells.antisym import AntisymmetricRNN
-from rnnclf.cells.base import AffineCell, Cell, GatedCell, Paper, Parameters, ParameterSpec, Published, State
+from rnnclf.cells.base import AffineCell, Cell, GatedCell, Paper, Published
 from rnnclf.cells.basic import Basic
 from rnnclf.cells.cfc import CfC
 from rnnclf.cells.cornn import CoRNN
@@ -22,6 +22,7 @@ from rnnclf.cells.lstm import LSTM
 from rnnclf.cells.mamba import Mamba
 from rnnclf.cells.mgu import MGU
 from rnnclf.cells.minimal import MinGRU, MinLSTM
+from rnnclf.cells.parameters import Parameters, ParameterSpec, State
 from rnnclf.cells.peephole import Peephole
 from rnnclf.cells.qrnn import QRNN
 from rnnclf.cells.refined import URGRU, URLSTM

@@ -14,50 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
+from rnnclf.cells.parameters import Parameters, ParameterSpec, State
+from rnnclf.engine.choose import engines_of_gated
 from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps, OverTime
     from rnnclf.cells.module import CellModule
-
-State: TypeAlias = Any
-"""A tensor, or a NamedTuple of tensors, each with the batch first."""
-
-
-COMPILER = find_spec("numba") is not None
-"""Whether the compiled engine can be had; Numba is imported when it is used."""
+    from rnnclf.engine.fused_steps import FusedSteps, OverTime
 
 FAMILIES = ("simple", "gated", "dynamical systems", "structured", "linear gates", "state space", "own")
 """The headings of the catalog, in its order."""
-
-
-class Parameters(SimpleNamespace):
-    """The weights of a cell, by name: `p.recurrent_weight`."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter: its shape, and the function that fills it in place at the start.
-
-    A parameter that is not `trained` keeps its first values: it is saved with the model, but not
-    counted among its parameters.
-    """
-
-    shape: tuple[int, ...]
-    fill: Callable[[Tensor], object]
-    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -185,8 +157,6 @@ class GatedCell(AffineCell):
     """
 
     recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_weight",)
-    largest: ClassVar[int] = 3 * 2**19
-    """Recurrent weights, more than which are left to torch's own layer: see `is_large`."""
 
     input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
     recurrent_init: str = option("orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS)
@@ -213,19 +183,7 @@ class GatedCell(AffineCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        others = {"compiled": "compiled_steps", "fused": "fused_steps", "native": "native_layer"}
-        if not COMPILER:
-            del others["compiled"]
-        names = [name for name, method in others.items() if self.declares(method)]
-        if self.is_large:
-            names.sort(key=lambda name: name != "native")
-        return (*names, "loop")
-
-    @property
-    def is_large(self) -> bool:
-        """Whether the recurrent weights are more than caches hold, through which they and their gradients
-        pass at each step in time: torch's own layer is then the fastest. Measured: docs/speed.md."""
-        return len(self.gates) * self.hidden_size**2 > self.largest
+        return engines_of_gated(self)
 
     def declares(self, method: str) -> bool:
         """Whether the cell has this method and it fits its step: a class that redefines the step without the

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters
+from rnnclf.cells.base import GatedCell, Paper
+from rnnclf.cells.parameters import Parameters
 from rnnclf.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps, OverTime
 
 
 @dataclass
@@ -33,12 +34,12 @@ class Basic(GatedCell):
     gates: ClassVar[tuple[str, ...]] = ("h",)
 
     def fused_steps(self) -> type[FusedSteps]:
-        from rnnclf.cells.fused import FusedBasic
+        from rnnclf.engine.fused_steps import FusedBasic
 
         return FusedBasic
 
     def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.cells.compiled import CompiledBasic
+        from rnnclf.engine.compiled.layout import CompiledBasic
 
         return CompiledBasic
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import AffineCell, Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import AffineCell, Paper
 from rnnclf.cells.initializers import ones, zeros
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Cell, Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.base import Cell, Paper, Published
 from rnnclf.cells.initializers import normal
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Cell, Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import Cell, Paper
 from rnnclf.cells.initializers import ones
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

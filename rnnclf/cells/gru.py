@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.base import GatedCell, Paper, Published
 from rnnclf.cells.initializers import zeros
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps, OverTime
 
 
 @dataclass
@@ -59,12 +60,12 @@ class GRU(GatedCell):
         return self.reset == "after" and super().declares(method)
 
     def fused_steps(self) -> type[FusedSteps]:
-        from rnnclf.cells.fused import FusedGRU
+        from rnnclf.engine.fused_steps import FusedGRU
 
         return FusedGRU
 
     def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.cells.compiled import CompiledGRU
+        from rnnclf.engine.compiled.layout import CompiledGRU
 
         return CompiledGRU
 

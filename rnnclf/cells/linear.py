@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from rnnclf.cells.base import Cell, Parameters
+from rnnclf.cells.base import Cell
+from rnnclf.cells.parameters import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import Paper
 from rnnclf.cells.initializers import normal, uniform
 from rnnclf.cells.linear import LinearCell
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

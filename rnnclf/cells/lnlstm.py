@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.base import Paper, Published
 from rnnclf.cells.initializers import ones, zeros
 from rnnclf.cells.lstm import LSTM, LSTMState
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

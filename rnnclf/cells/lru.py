@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.base import Paper, Published
 from rnnclf.cells.initializers import normal, zeros
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.cells.statespace import DiagonalCell, check_order, glu, wrapped
 from rnnclf.options import option
 

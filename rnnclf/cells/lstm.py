@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters, Published
+from rnnclf.cells.base import GatedCell, Paper, Published
+from rnnclf.cells.parameters import Parameters
 from rnnclf.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.cells.fused import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps, OverTime
 
 
 class LSTMState(NamedTuple):
@@ -66,7 +67,6 @@ class LSTM(GatedCell):
     )
     family: ClassVar = "gated"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
-    largest: ClassVar[int] = 2**20  # oneDNN has an LSTM of its own, and of no other cell
 
     def fill_bias(self, bias: Tensor) -> None:
         super().fill_bias(bias)
@@ -82,19 +82,14 @@ class LSTM(GatedCell):
         return LSTMState(zeros_BH, zeros_BH)
 
     def fused_steps(self) -> type[FusedSteps]:
-        from rnnclf.cells.fused import FusedLSTM
+        from rnnclf.engine.fused_steps import FusedLSTM
 
         return FusedLSTM
 
     def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.cells.compiled import CompiledLSTM
+        from rnnclf.engine.compiled.layout import CompiledLSTM
 
         return CompiledLSTM
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        first = ("native", "compiled") if self.is_large else ("compiled", "native")
-        return tuple(sorted(super().engines, key=(*first, "fused", "loop").index))
 
     def native_layer(self) -> str:
         return "lstm"

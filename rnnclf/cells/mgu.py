@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters
+from rnnclf.cells.base import GatedCell, Paper
+from rnnclf.cells.parameters import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

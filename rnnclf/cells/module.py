@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnnclf.cells.base import Cell, Parameters, ParameterSpec, State
+from rnnclf.cells.base import Cell
+from rnnclf.cells.parameters import Parameters, ParameterSpec, State
 
 
 class Weights(nn.Module):

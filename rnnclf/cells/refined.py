@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters, Published
+from rnnclf.cells.base import GatedCell, Paper, Published
 from rnnclf.cells.lstm import LSTMState
+from rnnclf.cells.parameters import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import Paper
 from rnnclf.cells.convolution import convolved
 from rnnclf.cells.initializers import normal, zeros
 from rnnclf.cells.linear import LinearCell
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

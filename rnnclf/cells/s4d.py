@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec, Published
+from rnnclf.cells.base import Paper, Published
 from rnnclf.cells.initializers import log_uniform, normal, uniform
 from rnnclf.cells.linear import TimeInvariantCell
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.cells.statespace import (
     DISCRETIZATIONS,
     check_order,

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import GatedCell, Paper
 from rnnclf.cells.initializers import RECURRENT_INITS, Fan
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import Paper, Parameters, ParameterSpec
+from rnnclf.cells.base import Paper
 from rnnclf.cells.linear import LinearCell
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
 if TYPE_CHECKING:

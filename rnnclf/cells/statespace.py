@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from rnnclf.cells.base import Parameters, ParameterSpec
 from rnnclf.cells.initializers import normal
 from rnnclf.cells.linear import TimeInvariantCell
+from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.errors import ConfigError
 
 if TYPE_CHECKING:

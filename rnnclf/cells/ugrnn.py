@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.cells.base import GatedCell, Paper, Parameters
+from rnnclf.cells.base import GatedCell, Paper
+from rnnclf.cells.parameters import Parameters
 from rnnclf.options import option
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rnnclf.console.screen import SafeConsole, screen, short
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
-    from rnnclf.data.images import PictureLayout
+    from rnnclf.data.layout import PictureLayout
     from rnnclf.data.recordings import Array
 
 CHANNELS = 20  # rows of the table

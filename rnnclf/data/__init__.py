@@ -14,8 +14,8 @@ from rnnclf.data.images import (
     SVHN,
     Digits,
     FashionMNIST,
-    PictureLayout,
 )
+from rnnclf.data.layout import PictureLayout
 from rnnclf.data.splits import SPLITS, SplitName
 from rnnclf.data.table import Table
 from rnnclf.registry import Registry

@@ -20,7 +20,7 @@ from rnnclf.options import Component, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.data.images.base import PictureLayout
+    from rnnclf.data.layout import PictureLayout
 
 NORMALISERS = ("none", "standard", "minmax", "robust")
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnclf.cells.base import Parameters
 from rnnclf.cells.linear import LinearState, TimeInvariantCell
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import signals
 

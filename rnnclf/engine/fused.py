@@ -1,69 +1,34 @@
-"""The fused engine: gated cells with a way back through time written by hand.
+"""The fused engine: gated cells with a hand-written backward pass through time.
 
-One product for the inputs of all steps; at each step one product with the state before, added in place to
-what is ready, and the cell's own numberwise part (rnnclf/cells/fused.py). Backward the same in reverse; the
-gradients of the weights are one product over all steps each, and nothing is computed that nobody needs.
-Autograd sees one operation instead of dozens a step.
+One product for the inputs of all steps; at each step one product with the previous state, added in place to
+what is ready, and the cell's elementwise part (rnnclf/engine/fused_steps.py). The backward pass is the same
+in reverse; the gradients of the weights are one product over all steps each, and nothing is computed that
+nobody needs. Autograd sees one operation instead of dozens a step.
 
-Of ragged sequences the longest come first, and a step works on those that are still running: padding costs
-nothing. Within `parts_of_batches`, each core takes a part of the batch through all steps, so that cores wait
-for each other twice a batch instead of twice a step.
+Ragged sequences are sorted, the longest first, and a step works on those that are still running: padding
+costs nothing. Within `parts_of_batches` each core takes a part of the batch through all steps.
 
 Shapes: T time, B batch, I inputs, H hidden, G gates × H; R rows, one for each step of each sequence.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rnnclf.cells.base import Cell, GatedCell, Parameters
-from rnnclf.cells.fused import SHARED, Gradients, OverTime
+from rnnclf.cells.base import Cell, GatedCell
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
+from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
+from rnnclf.engine.parts import rows_of_parts, side_by_side
 from rnnclf.engine.plan import Plan
 from rnnclf.errors import ConfigError
-
-BY_PARTS = ("fused", "compiled")
-"""The engines that are in this file."""
-LEAST = 16  # sequences of a part; with fewer, the products of a step are no longer fast
-WORTH = 500_000  # FLOPs of a step in time, below which waiting for another core costs more than it does
-
-Result = TypeVar("Result")
-
-
-class _Parts(threading.local):
-    """How many parts this thread makes of a batch."""
-
-    number = 1
-
-
-_parts = _Parts()
-
-
-@contextmanager
-def parts_of_batches() -> Iterator[None]:
-    """Within it, the engines of this file give each of torch's threads a part of the batch; all else is done
-    by one.
-
-    The parts, and so the last digits of sums over them, depend on the number of threads and on sizes alone.
-    """
-    threads = torch.get_num_threads()
-    _parts.number = threads
-    torch.set_num_threads(1)  # threads of the library's own would wait busily for work, on the same cores
-    try:
-        yield
-    finally:
-        _parts.number = 1
-        torch.set_num_threads(threads)
 
 
 def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
@@ -99,14 +64,6 @@ def _over_time(
         output = output[:, back_B] if plan.every_step else output[back_B]
         last = [part[back_B] for part in last]
     return output, type(start)(*last) if isinstance(start, tuple) else last[0]
-
-
-def rows_of_parts(batch: int, work: int) -> list[slice]:
-    """Which sequences each part of a batch takes. work: FLOPs of a step in time."""
-    number = max(min(_parts.number, batch // LEAST, work // WORTH), 1)
-    sizes = [batch // number + (part < batch % number) for part in range(number)]
-    ends = [sum(sizes[: part + 1]) for part in range(number)]
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 class _Share:
@@ -153,7 +110,7 @@ class _Fused(torch.autograd.Function):
         names = (*SHARED, *run.kind.own_parameters)
         p = run.kind.prepared(run.cell, Parameters(**dict(zip(names, rest, strict=False))))
         walk = partial(_walk, run, x_TBI, p, rest[len(names) :])
-        parts = _side_by_side(walk, len(run.share.rows))
+        parts = side_by_side(walk, len(run.share.rows))
         ctx.set_materialize_grads(False)
         if run.learns and any(ctx.needs_input_grad):
             run.parts, ctx.run = parts, run
@@ -173,7 +130,7 @@ class _Fused(torch.autograd.Function):
         _ = ctx.saved_tensors  # refuses weights that were changed since
         inputs = ctx.needs_input_grad[1]
         back = partial(_walk_back, run, parts, inputs, dy, dlast)
-        dstates, gradients = zip(*_side_by_side(back, len(parts)), strict=True)
+        dstates, gradients = zip(*side_by_side(back, len(parts)), strict=True)
         dx_TBI = _joined([part.x_TBI for part in gradients], 1) if inputs else None
         with torch.no_grad():
             summed = run.kind.summed(run.cell, parts[0].p, [part.weights for part in gradients])
@@ -182,22 +139,6 @@ class _Fused(torch.autograd.Function):
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
-
-
-def _side_by_side(work: Callable[[int], Result], parts: int) -> list[Result]:
-    """The work of all parts, each on a core: the first on this thread, the others on threads of their own."""
-    others = [_threads(parts - 1).submit(work, part) for part in range(1, parts)] if parts > 1 else []
-    own = work(0)
-    return [own, *(other.result() for other in others)]
-
-
-@cache
-def _threads(number: int) -> ThreadPoolExecutor:
-    def prepare() -> None:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # of this thread alone
-
-    return ThreadPoolExecutor(number, "rnnclf-fused", initializer=prepare)
 
 
 @torch.no_grad()

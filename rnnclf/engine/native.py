@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from rnnclf.cells.base import GatedCell, Parameters
+from rnnclf.cells.base import GatedCell
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.plan import Plan
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rnnclf.cells.base import Parameters
 from rnnclf.cells.linear import LinearCell, LinearState
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.engine.plan import Plan
 
 WORTH_CPU, WORTH_GPU = 2**12, 2**20

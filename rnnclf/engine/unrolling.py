@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
-from rnnclf.engine.fft import fft
-from rnnclf.engine.fused import compiled, fused
+from rnnclf.engine.choose import ENGINES, Run, choose
 from rnnclf.engine.loop import Blend, loop
-from rnnclf.engine.native import native
 from rnnclf.engine.plan import Plan
-from rnnclf.engine.scan import scan
 from rnnclf.errors import ConfigError
-from rnnclf.registry import Registry
-from rnnclf.stack import FLOAT32_ONLY
-
-Engine = Callable[[CellModule, Tensor, Any, Plan], tuple[Tensor, Any]]
-
-ENGINES: Registry[Engine] = Registry(
-    "engine", {"loop": loop, "fused": fused, "compiled": compiled, "native": native, "scan": scan, "fft": fft}
-)
 
 
 def unroll(
@@ -62,18 +49,16 @@ def unroll(
     plan = Plan(lengths_B, every_step, final_state)
     ragged = lengths_B is not None
     device = x_TBI.device.type
-    name = choose(module.cell, device, every_step, ragged, bf16) if engine == "auto" else engine
-    if blend is not None:
-        name = "loop"
+    name = choose(module.cell, device, every_step, ragged, bf16, blend is not None, engine)
     if name not in module.cell.engines:
         raise ValueError(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
         )
-    run = partial(loop, blend=blend) if blend is not None else ENGINES[name]
+    run = partial(loop, blend=blend) if blend is not None else ENGINES[name].run
     return _rounded(run, module, x_TBI, state, plan) if bf16 else run(module, x_TBI, state, plan)
 
 
-def _rounded(run: Engine, module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+def _rounded(run: Run, module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
     """The outputs in the type of the inputs: whatever else is done with them is done as without."""
     try:
         with torch.autocast(x_TBI.device.type, torch.bfloat16):
@@ -87,31 +72,3 @@ def _rounded(run: Engine, module: CellModule, x_TBI: Tensor, state: Any, plan: P
             f" engine. ({reason})"
         ) from error
     return output.to(x_TBI.dtype), last
-
-
-def choose(cell: Cell, device: str, every_step: bool = True, ragged: bool = False, bf16: bool = False) -> str:
-    """The fastest engine for a cell: `engine=auto`. The figures behind it are in docs/cells.md and speed.md.
-
-    A cell names its engines in the order in which they are fast on a CPU when all outputs are wanted of
-    sequences of one length. A convolution whose last output alone is wanted is a weighted sum, which nothing
-    beats; on a GPU a few transforms beat many small steps, and so does cuDNN. `ragged` sequences have torch
-    leave oneDNN for a loop of its own.
-    """
-    if "fft" in cell.engines and (not every_step or device != "cpu"):
-        return "fft"
-    if "native" in cell.engines and device != "cpu":
-        return "native"
-    slow = {"native"} if ragged or bf16 else set()  # few processors have oneDNN's LSTM in bfloat16
-    slow |= set(FLOAT32_ONLY) if bf16 else set()
-    return next(name for name in engines_on(device, cell) if name not in slow)
-
-
-def chosen_for(layers: int, cell: Cell, device: str) -> set[str]:
-    """What `choose` takes for so many layers of sequences of one length: the top one is asked for its last
-    output only, those below it for all."""
-    return {choose(cell, device, every_step) for every_step in {False, layers > 1}}
-
-
-def engines_on(device: str, cell: Cell) -> tuple[str, ...]:
-    """A cell's engines that run on a device."""
-    return tuple(name for name in cell.engines if device == "cpu" or name != "compiled")

@@ -1,4 +1,4 @@
-"""A training step of a plain classifier as one call of machine code (rnnclf/cells/machine_code.py).
+"""A training step of a plain classifier as one call of machine code (rnnclf/engine/compiled/kernels.py).
 
 The compiled engine leaves a step to autograd, which sees a layer as one operation: around it are a dozen
 others, each with a call of torch, some memory and one core that waits. Here the cores take their parts of a
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnnclf.cells import machine_code
 from rnnclf.cells.base import GatedCell
-from rnnclf.cells.compiled import (
+from rnnclf.cells.module import CellModule
+from rnnclf.data import SequenceDataset
+from rnnclf.engine.compiled import kernels, whole_step, workers
+from rnnclf.engine.compiled.layout import (
     NUMBERS,
     Block,
     Compiled,
@@ -33,10 +35,8 @@ from rnnclf.cells.compiled import (
     empty,
     rows_at,
 )
-from rnnclf.cells.fused import SHARED
-from rnnclf.cells.module import CellModule
-from rnnclf.data import SequenceDataset
-from rnnclf.engine import rows_of_parts
+from rnnclf.engine.fused_steps import SHARED
+from rnnclf.engine.parts import rows_of_parts
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import cell_modules
 from rnnclf.training.recipe import CrossEntropy
@@ -124,17 +124,17 @@ class _Weights(NamedTuple):
     def of_head(cls, head: nn.Linear) -> _Weights:
         """The head is a layer whose inputs are the last states, with a one before them."""
         (classes, hidden), itemsize = head.weight.shape, head.weight.itemsize
-        sizes = Sizes(hidden, classes, machine_code.whole(classes, itemsize), itemsize)
+        sizes = Sizes(hidden, classes, kernels.whole(classes, itemsize), itemsize)
         names = ("input_weight", "bias")
         blocks = [Block(0, 0, names[1], 0), Block(1, 0, names[0], 0)]
-        ahead = {"ahead": Matrix(1 + hidden, sizes.wide, blocks, machine_code.lanes(itemsize) - 1)}
+        ahead = {"ahead": Matrix(1 + hidden, sizes.wide, blocks, kernels.lanes(itemsize) - 1)}
         inward = {"back": back(sizes, names[0], hidden, (0,))}
         there = Layout(sizes, ahead | inward, names)
         return cls(there, Layout(sizes, ahead, names), [head.weight, head.bias])
 
 
-class _Laid:
-    """All weights laid out for products, and what becomes their gradients.
+class _PackedWeights:
+    """All weights packed out for products, and what becomes their gradients.
 
     matrices: of each layer, then of the head. gradients_W: those of all weights, one behind the other.
     sums_QM: those of all matrices of each part of a batch, one behind the other; sums: of each part those of
@@ -153,13 +153,15 @@ class _Laid:
         self.sums_QM = empty([parts, sum(rows * row for some in shapes for rows, row in some)], self.dtype)
         self.sums = [_cut(sums_M, shapes) for sums_M in self.sums_QM]
         first = [sums_GK for of_one in self.sums[0] for sums_GK in of_one]
-        self.for_code = machine_code.Laid(
-            there_N9=_joined([(one.there.rows_N9, len(one.weights), len(one.there.sizes)) for one in of_all]),
+        self.for_code = whole_step.PackedWeights(
+            pack_N9=_joined([(one.there.pack_N9, len(one.weights), len(one.there.sizes)) for one in of_all]),
             parameters=addresses(weights),
             matrices_M3=np.concatenate(
                 [one.there.matrices_at(some) for one, some in zip(of_all, self.matrices, strict=True)]
             ),
-            back_N9=_joined([(one.home.home_N9, len(one.weights), len(one.home.sizes)) for one in of_all]),
+            unpack_N9=_joined(
+                [(one.home.unpack_N9, len(one.weights), len(one.home.sizes)) for one in of_all]
+            ),
             gradients=addresses(self.gradients),
             sums_M2=rows_at(first),
         )
@@ -168,8 +170,8 @@ class _Laid:
 def _joined(layouts: Sequence[tuple[Any, int, int]]) -> Any:
     """Layouts, each with its number of parameters and of matrices, as one, in which these are counted on."""
     joined, parameters, matrices = [], 0, 0
-    for rows_N9, more_parameters, more_matrices in layouts:
-        shifted_N9 = rows_N9.copy()
+    for pack_N9, more_parameters, more_matrices in layouts:
+        shifted_N9 = pack_N9.copy()
         shifted_N9[:, 0] += parameters
         shifted_N9[:, 6] += matrices
         joined.append(shifted_N9)
@@ -200,38 +202,40 @@ class _Step:
         work = 2 * batch * sum(getattr(module, name).numel() for module in modules for name in SHARED)
         rows = rows_of_parts(batch, work)
         layers = [_Weights.of_layer(module, n == 0) for n, module in enumerate(modules)]
-        laid = _Laid([*layers, _Weights.of_head(model.head)], len(rows))
+        packed = _PackedWeights([*layers, _Weights.of_head(model.head)], len(rows))
         self.chosen_B, self.predicted_B = np.zeros((2, batch), np.int64)
         self.found_Q2 = np.zeros((len(rows), 2))
-        self.laid, self.beside = laid, not learns
-        self.crew = machine_code.Crew(
-            board=np.zeros(machine_code.BOARD, np.int64),
+        self.packed, self.beside = packed, not learns
+        self.shared = whole_step.Shared(
+            counters=np.zeros(workers.COUNTERS, np.int64),
             size=len(rows),
             learns=learns,
             data=_for_code(data, self.chosen_B, NUMBERS[model.head.weight.dtype]),
-            laid=laid.for_code,
-            weights=tuple(laid.matrices[:-1]),
-            head=machine_code.Head(
-                ahead=laid.matrices[-1][0],
-                back=laid.matrices[-1][1],
+            packed=packed.for_code,
+            weights=tuple(packed.matrices[:-1]),
+            head=whole_step.Head(
+                ahead=packed.matrices[-1][0],
+                back=packed.matrices[-1][1],
                 weight_C=np.array(loss.weight_K),
                 smoothing=float(loss.smoothing),
             ),
         )
         parts = [
-            machine_code.Part(
+            whole_step.Part(
                 number=number,
                 first=share.start,
-                layers=_layers(modules, laid.sums[number], share.stop - share.start, data.steps, learns),
-                z_NC=empty([share.stop - share.start, len(laid.sums[number][-1][0])], laid.dtype),
-                head_sums=laid.sums[number][-1][0],
-                sums_M=laid.sums_QM[number],
+                layers=_layers(modules, packed.sums[number], share.stop - share.start, data.steps, learns),
+                z_NC=empty([share.stop - share.start, len(packed.sums[number][-1][0])], packed.dtype),
+                head_sums=packed.sums[number][-1][0],
+                sums_M=packed.sums_QM[number],
                 predicted_N=self.predicted_B[share],
                 found=self.found_Q2[number],
             )
             for number, share in enumerate(rows)
         ]
-        self.result = machine_code.Result(laid.sums_QM, self.found_Q2, laid.gradients_W.numpy(), np.zeros(8))
+        self.result = whole_step.Result(
+            packed.sums_QM, self.found_Q2, packed.gradients_W.numpy(), np.zeros(8)
+        )
         self.first = parts[0]
         self.failure: BaseException | None = None
         self.threads = [
@@ -243,14 +247,14 @@ class _Step:
     def _serve(self, part: Any) -> None:
         torch.set_flush_denormal(True)  # of this thread alone
         try:
-            machine_code.take_part(self.crew, part, self.result, 0.0, False)
+            whole_step.work_on_part(self.shared, part, self.result, 0.0, False)
         except BaseException as error:
             self.failure = error
-            machine_code.dismiss(self.crew.board)
+            workers.stop_workers(self.shared.counters)
 
     def __call__(self, indices_B: Tensor, longest: float) -> tuple[float, float, int]:
         self.chosen_B[:] = indices_B.numpy()
-        norm = machine_code.take_part(self.crew, self.first, self.result, longest, True)
+        norm = whole_step.work_on_part(self.shared, self.first, self.result, longest, True)
         if self.failure is not None:
             raise self.failure
         loss, right = self.found_Q2[0].tolist()
@@ -259,12 +263,12 @@ class _Step:
         return loss, norm, int(right)
 
     def _put_gradients_beside_weights(self) -> None:
-        for weight, gradient in zip(self.laid.weights, self.laid.gradients, strict=True):
+        for weight, gradient in zip(self.packed.weights, self.packed.gradients, strict=True):
             weight.grad = gradient
         self.beside = True
 
     def close(self) -> None:
-        machine_code.dismiss(self.crew.board)
+        workers.stop_workers(self.shared.counters)
         for thread in self.threads:
             thread.join()
 
@@ -287,7 +291,7 @@ def _layers(
         place = kind.place(module.cell, sizes, steps, sequences, dtype, needs)
         outputs = [steps, sequences, sizes.wide] if n + 1 < len(modules) else [0, 0, 0]
         columns, dy_TBH = kind.columns_to_inputs(sizes), empty(outputs, dtype)
-        layers.append(machine_code.Layer(place, columns, sums[n], dy_TBH))
+        layers.append(whole_step.Layer(place, columns, sums[n], dy_TBH))
     return tuple(layers)
 
 
@@ -296,7 +300,7 @@ def _for_code(data: SequenceDataset, chosen_B: Any, dtype: Any) -> Any:
     assert data.whole_NTI is not None
     inputs, preparation, x_RTI = data.input_size, data.preparation, data.whole_NTI.numpy()
     none = {kind: np.empty((0, 0, 0), kind) for kind in (np.uint8, np.float32)}
-    return machine_code.Sequences(
+    return whole_step.Sequences(
         bytes_RTI=x_RTI if x_RTI.dtype == np.uint8 else none[np.uint8],
         floats_RTI=x_RTI if x_RTI.dtype == np.float32 else none[np.float32],
         row_N=data.row_N.numpy(),

@@ -10,7 +10,7 @@ import torch
 from rnnclf.cells.base import Cell, GatedCell
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
-from rnnclf.engine import chosen_for
+from rnnclf.engine.choose import engines_for_layers
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 
@@ -36,11 +36,11 @@ def _is_plain(model: SequenceClassifier) -> bool:
     if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
         return False
     device = model.head.weight.device.type
-    engines = chosen_for(stack.layers, cell, device) if stack.engine == "auto" else {stack.engine}
+    engines = engines_for_layers(cell, device, stack.layers, asked=stack.engine)
     if device != "cpu" or engines != {"compiled"} or type(cell).prepare is not Cell.prepare:
         return False
     assert isinstance(cell, GatedCell)
-    from rnnclf.cells.compiled import Compiled
+    from rnnclf.engine.compiled.layout import Compiled
 
     kind = cell.compiled_steps()
     return issubclass(kind, Compiled) and kind.place is not Compiled.place

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rnnclf.augment import Augment, NoAugment
-from rnnclf.data import PictureLayout
+from rnnclf.data.layout import PictureLayout
 from rnnclf.optim import Optimizer, Schedule
 
 

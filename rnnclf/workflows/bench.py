@@ -24,7 +24,7 @@ from torch.nn import functional
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
 from rnnclf.data import SequenceDataset, sequences
-from rnnclf.engine import chosen_for, engines_on
+from rnnclf.engine.choose import engines_for_layers, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Adam, make_step
@@ -272,7 +272,7 @@ def _measured(
     watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
     x_BTI, y_B = _batch(settings, settings.inference_batch, device)
     inference = alternated([c.inference_on(x_BTI, y_B) for c in those], settings.seconds, device)
-    taken = chosen_for(settings.layers, cell, device.type)
+    taken = engines_for_layers(cell, device.type, settings.layers)
     counted = training_flops(cell, settings)
     for candidate, train, infer, held in zip(those, training, inference, memory, strict=True):
         flops = None if counted is None else counted / median(train)

@@ -1,6 +1,6 @@
 """Sources of labelled pictures, read as sequences of rows, columns, pixels or patches."""
 
-from rnnclf.data.images.base import Images, PictureLayout
+from rnnclf.data.images.base import Images
 from rnnclf.data.images.cifar10 import CIFAR10
 from rnnclf.data.images.digits import Digits
 from rnnclf.data.images.emnist import EMNIST
@@ -17,5 +17,4 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Images",
-    "PictureLayout",
 ]

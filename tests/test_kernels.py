@@ -5,24 +5,25 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnclf.cells import machine_code
+from rnnclf.engine.compiled import kernels
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
 SIZES = st.integers(1, 40)
 GUARD = 7.0
 
 
-def of_width(width: int, folder: Path):
-    """The module as it is on a processor with vectors of so many bytes."""
-    source = Path(machine_code.__file__).read_text()
-    path = folder / f"vectors_of_{width}.py"
-    path.write_text(source.replace("VECTOR = _vector()", f"VECTOR = {width}"))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def of_width(width: int, folder: Path, changed: pytest.MonkeyPatch):
+    """The module as it is on a processor with vectors of so many bytes, its machine code kept apart."""
+    features = {"avx": width >= 32, "avx512f": width >= 64}
+    changed.setattr(kernels.llvm, "get_host_cpu_features", lambda: features)
+    changed.setattr(numba.config, "CACHE_DIR", str(folder))
+    spec = importlib.util.spec_from_file_location(f"vectors_of_{width}", kernels.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert width == module.VECTOR
@@ -32,8 +33,10 @@ def of_width(width: int, folder: Path):
 @pytest.fixture(scope="module", params=[None, 16, 64])
 def code(request, tmp_path_factory):
     if request.param is None:
-        return machine_code
-    return of_width(request.param, tmp_path_factory.mktemp("widths"))
+        yield kernels
+        return
+    with pytest.MonkeyPatch.context() as changed:
+        yield of_width(request.param, tmp_path_factory.mktemp("widths"), changed)
 
 
 def packed(code, b_KG, parts=1):
@@ -43,7 +46,7 @@ def packed(code, b_KG, parts=1):
     block = np.array([[0, 0, size, columns * size, columns, rows, 0, 0, 0]])
     place = np.array([[weights.ctypes.data, rows, wide]])
     for part in range(parts):
-        code.lay_out(block, np.array([b_KG.ctypes.data]), place, size, b_KG.dtype.type(0), part, parts)
+        code.pack(block, np.array([b_KG.ctypes.data]), place, size, b_KG.dtype.type(0), part, parts)
     return weights
 
 

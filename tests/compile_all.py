@@ -1,4 +1,4 @@
-"""Has the machine code of some cells made and kept: python -m tests.machine_code float32 basic lstm"""
+"""Has the machine code of some cells made and kept: python -m tests.compile_all float32 basic lstm"""
 
 import sys
 
@@ -6,7 +6,7 @@ import torch
 
 from rnnclf.cells import CELLS
 from rnnclf.data import sequences
-from rnnclf.engine import unroll
+from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.compiled_step import CompiledSteps
 from rnnclf.training.recipe import CrossEntropy

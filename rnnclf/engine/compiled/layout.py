@@ -1,4 +1,4 @@
-"""The compiled engine's side of Python: weights laid out for machine_code.py, its results as tensors.
+"""The compiled engine's side of Python: weights laid out for kernels.py, its results as tensors.
 
 Shapes: T time, B batch, I inputs, H hidden, P hidden in whole vectors, G gates × P, K columns of operands,
 which are inputs, a one, a state; S = T + 1 states.
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnclf.cells import machine_code
-from rnnclf.cells.fused import SHARED, Gradients, OverTime
+from rnnclf.engine.compiled import kernels, recurrence, whole_step
+from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
 
 if TYPE_CHECKING:
-    from rnnclf.cells.base import Parameters
+    from rnnclf.cells.parameters import Parameters
 
 NUMBERS: Mapping[torch.dtype, Any] = {
     torch.float32: np.dtype(np.float32),
@@ -52,13 +52,13 @@ class Sizes(NamedTuple):
     def of(cls, p: Parameters) -> Sizes:
         itemsize = p.bias.dtype.itemsize
         inputs, hidden = p.input_weight.shape[1], p.recurrent_weight.shape[1]
-        return cls(inputs, hidden, machine_code.whole(hidden, itemsize), itemsize)
+        return cls(inputs, hidden, kernels.whole(hidden, itemsize), itemsize)
 
     @property
-    def at(self) -> machine_code.Row:
+    def at(self) -> recurrence.Row:
         """Where in a row of operands what lies."""
-        first = machine_code.whole(self.inputs + 1, self.itemsize)
-        return machine_code.Row(self.inputs, first, self.hidden, self.wide)
+        first = kernels.whole(self.inputs + 1, self.itemsize)
+        return recurrence.Row(self.inputs, first, self.hidden, self.wide)
 
     @property
     def operands(self) -> int:
@@ -112,12 +112,12 @@ class Layout:
 
     def __init__(self, sizes: Sizes, matrices: Mapping[str, Matrix], parameters: Sequence[str]) -> None:
         self.matrices, self.parameters = matrices, parameters
-        self.sizes = [(m.rows, machine_code.whole(m.columns, sizes.itemsize)) for m in matrices.values()]
+        self.sizes = [(m.rows, kernels.whole(m.columns, sizes.itemsize)) for m in matrices.values()]
         widths = {"input_weight": sizes.inputs, "recurrent_weight": sizes.hidden}
         rows = []
-        shifts = [matrix.first % machine_code.lanes(sizes.itemsize) for matrix in matrices.values()]
+        shifts = [matrix.first % kernels.lanes(sizes.itemsize) for matrix in matrices.values()]
         self.widths = [
-            machine_code.whole(shift + matrix.rows, sizes.itemsize)
+            kernels.whole(shift + matrix.rows, sizes.itemsize)
             for shift, matrix in zip(shifts, matrices.values(), strict=True)
         ]
         for number, matrix in enumerate(matrices.values()):
@@ -129,18 +129,18 @@ class Layout:
                     steps, counts = steps[::-1], counts[::-1]
                 parameter = parameters.index(block.parameter)
                 rows.append([parameter, begin, *steps, *counts, number, block.row, block.column])
-        self.rows_N9 = np.array(rows)
-        self.home_N9 = self.rows_N9.copy()
+        self.pack_N9 = np.array(rows)
+        self.unpack_N9 = self.pack_N9.copy()
         """The same for sums over operands, which begin where a vector does."""
-        self.home_N9[:, 7] += np.array(shifts)[self.rows_N9[:, 6]]
+        self.unpack_N9[:, 7] += np.array(shifts)[self.pack_N9[:, 6]]
 
     def packed(self, p: Parameters) -> dict[str, Any]:
         """The matrices as compiled products want them."""
         weights = [getattr(p, name).detach().contiguous() for name in self.parameters]
         dtype = NUMBERS[weights[0].dtype]
         made = self.places(dtype)
-        machine_code.lay_out(
-            self.rows_N9, addresses(weights), self.matrices_at(made), dtype.itemsize, dtype.type(0), 0, 1
+        kernels.pack(
+            self.pack_N9, addresses(weights), self.matrices_at(made), dtype.itemsize, dtype.type(0), 0, 1
         )
         return dict(zip(self.matrices, made, strict=True))
 
@@ -158,11 +158,9 @@ class Layout:
         found = [torch.empty(getattr(p, name).shape, dtype=p.bias.dtype) for name in self.parameters]
         for sums_GK, *others in zip(*parts, strict=True):
             for other_GK in others:
-                machine_code.add(sums_GK, other_GK)
+                kernels.add(sums_GK, other_GK)
         dtype = NUMBERS[p.bias.dtype]
-        machine_code.take_back(
-            self.home_N9, addresses(found), rows_at(parts[0]), dtype.itemsize, dtype.type(0)
-        )
+        kernels.unpack(self.unpack_N9, addresses(found), rows_at(parts[0]), dtype.itemsize, dtype.type(0))
         return found
 
     @property
@@ -273,7 +271,7 @@ class Compiled(OverTime):
 
     @classmethod
     def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        """Where machine_code.py computes so many sequences again and again, all of them from zeros."""
+        """Where whole_step.py computes so many sequences again and again, all of them from zeros."""
         how = "cell, sizes, steps, batch, dtype, needs"
         raise NotImplementedError(f"{cls.__name__} must define place({how}).")
 
@@ -287,14 +285,14 @@ class Compiled(OverTime):
         sizes, name = self.sizes, "input_weight"
         weights = _inward(sizes, self.gates).packed(self.p)[name]
         dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : self.columns_to_inputs(sizes)]
-        columns = machine_code.whole(sizes.inputs, sizes.itemsize)
+        columns = kernels.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
-        machine_code.product_of_many(dz_RG, weights, dx_RI)
+        kernels.product_of_many(dz_RG, weights, dx_RI)
         return torch.from_numpy(dx_RI)[:, : sizes.inputs].view(self.steps, self.batch, sizes.inputs)
 
 
 def _of_steps(steps: int, batch: int, width: int, dtype: Any) -> Any:
-    return empty([steps, batch, machine_code.row_of(width, dtype.itemsize)], dtype)
+    return empty([steps, batch, kernels.row_of(width, dtype.itemsize)], dtype)
 
 
 def _operands(sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
@@ -326,20 +324,20 @@ class CompiledBasic(Compiled):
     def run(self) -> None:
         sums_BP = empty([self.batch, self.sizes.wide], self.dtype)
         how = *self.given, sums_BP, self.p.forward, self.running_T, self.started, self.relu
-        machine_code.basic(*how)
+        recurrence.basic(*how)
         self.states_SBH = (self.states_in_operands(),)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh_BP, sums = self.widened(dstates[0]), self.sums()
         da_TBP = self.of_steps(self.steps if inputs else 1, self.sizes.wide)
         how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
-        machine_code.basic_back(self.a_SBK, self.sizes.at, da_TBP, *how, dh_BP, *sums)
+        recurrence.basic_back(self.a_SBK, self.sizes.at, da_TBP, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
         return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
 
     @classmethod
     def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return machine_code.BasicPlace(
+        return whole_step.BasicPlace(
             _operands(sizes, steps, batch, dtype),
             empty([batch, sizes.wide], dtype),
             _of_steps(steps if needs.inputs else 1, batch, sizes.wide, dtype),
@@ -357,21 +355,19 @@ class CompiledLSTM(Compiled):
         self.c_SBP = empty([self.steps + 1, self.batch, self.sizes.wide], self.dtype)
         self.gates_TBG = self.of_steps(self.kept, 4 * self.sizes.wide)
         how = *self.given, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
-        machine_code.lstm(*how)
+        recurrence.lstm(*how)
         self.states_SBH = (self.states_in_operands(), *self.states_in(self.c_SBP))
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         (dh_BP, dc_BP), sums = map(self.widened, dstates), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.lstm_back(
-            self.a_SBK, self.sizes.at, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums
-        )
+        recurrence.lstm_back(self.a_SBK, self.sizes.at, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums)
         self.give(dstates, dh_BP, dc_BP)
         return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
 
     @classmethod
     def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return machine_code.LSTMPlace(
+        return whole_step.LSTMPlace(
             _operands(sizes, steps, batch, dtype),
             zeros([steps + 1, batch, sizes.wide], dtype),
             _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
@@ -403,19 +399,19 @@ class CompiledGRU(Compiled):
         self.z_TBG, p = self.of_steps(self.kept, 4 * self.sizes.wide), self.p
         weights = p.of_gates, p.of_input, p.of_state
         how = *self.given, self.z_TBG, *weights, self.running_T, self.started
-        machine_code.gru(*how)
+        recurrence.gru(*how)
         self.states_SBH = (self.states_in_operands(),)
 
     def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh_BP, sums = self.widened(dstates[0]), self.sums()
         how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        machine_code.gru_back(self.a_SBK, self.sizes.at, self.z_TBG, *how, dh_BP, *sums)
+        recurrence.gru_back(self.a_SBK, self.sizes.at, self.z_TBG, *how, dh_BP, *sums)
         self.give(dstates, dh_BP)
         return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)
 
     @classmethod
     def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return machine_code.GRUPlace(
+        return whole_step.GRUPlace(
             _operands(sizes, steps, batch, dtype),
             _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
