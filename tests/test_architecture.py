@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,36 @@ def test_each_library_stays_in_its_room(path):
         assert "hydra" not in libraries
     if own_floor(path) != 2:
         assert "omegaconf" not in libraries
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def runtime_imports(code: ast.AST) -> set[str]:
+    """The modules that code imports when it runs, at its top or inside a function; not those for types."""
+    found = set()
+    for node in ast.iter_child_nodes(code):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                full = f"{node.module}.{name.name}"
+                found.add(full if is_module(full) else str(node.module))
+        found |= runtime_imports(node)
+    return {name for name in found if name.startswith("rnnclf")}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {module_of(path): runtime_imports(ast.parse(path.read_text())) for path in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which lists the circle
+
+
+@pytest.mark.parametrize("path", MODULES, ids=label)
+def test_no_file_is_longer_than_450_lines(path):
+    assert len(path.read_text().splitlines()) <= 450
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if "console" not in p.parts], ids=label)

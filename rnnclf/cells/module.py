@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rnnclf.cells.base import Cell
 from rnnclf.cells.parameters import Parameters, ParameterSpec, State
+
+if TYPE_CHECKING:
+    from rnnclf.cells.base import Cell
 
 
 class Weights(nn.Module):
