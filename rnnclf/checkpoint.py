@@ -15,12 +15,13 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from rnnclf import __version__
 from rnnclf.errors import CheckpointError
 from rnnclf.files import refuse_odd, write_atomically
 
@@ -48,6 +49,51 @@ ITEM_BYTES = {
 }
 
 
+class ResumableHeader(NamedTuple):
+    """The header keys that only the checkpoints of unfinished or extensible runs have.
+
+    training: the state of `Training`. best_epoch: by validation; None before the first epoch is done.
+    extended: changes of the number of epochs. seconds: spent so far.
+    """
+
+    training: dict[str, Any]
+    best_epoch: int | None
+    extended: list[dict[str, int]]
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        return {**self._asdict(), "seconds": round(self.seconds, 3)}
+
+
+def header_of(
+    *,
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    input_size: int,
+    steps: int,
+    preparation: Mapping[str, Any],
+    reading: Mapping[str, Any],
+    fingerprint: str,
+    epoch: int,
+    metrics: Mapping[str, Any],
+    resumable: ResumableHeader | None = None,
+) -> dict[str, Any]:
+    """The header of a checkpoint as `save` takes it."""
+    return {
+        "rnnclf": __version__,
+        "config": dict(config),
+        "classes": list(classes),
+        "input_size": input_size,
+        "steps": steps,
+        "preparation": dict(preparation),
+        "reading": dict(reading),
+        "fingerprint": fingerprint,
+        "epoch": epoch,
+        "metrics": dict(metrics),
+        **(resumable.to_plain() if resumable else {}),
+    }
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
@@ -60,6 +106,43 @@ class Checkpoint:
     path: Path
     header: dict[str, Any]
     tensors: dict[str, Tensor]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self.header["config"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.header["classes"])
+
+    @property
+    def input_size(self) -> int:
+        return int(self.header["input_size"])
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        return dict(self.header["preparation"])
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return dict(self.header["reading"])
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.header["fingerprint"])
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return int(self.header["epoch"])
+
+    @property
+    def resumable(self) -> ResumableHeader:
+        """What training needs to go on. Raises KeyError, TypeError or ValueError where it is not there."""
+        header = self.header
+        best = header["best_epoch"]
+        extended = [{key: int(change[key]) for key in ("at", "from", "to")} for change in header["extended"]]
+        return ResumableHeader(header["training"], best, extended, float(header["seconds"]))
 
     def model_tensors(self) -> dict[str, Tensor]:
         prefix = "model."

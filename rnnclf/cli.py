@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +16,7 @@ from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_sigterm
 from rnnclf.system.startup import end_with, gc_disabled, import_torch
 
 if TYPE_CHECKING:
-    from rnnclf.config import Config
-    from rnnclf.hydra_app.bridge import Job, Outcome
-    from rnnclf.hydra_app.checks import Planned
-    from rnnclf.workflows.runs import RunFolder
+    from rnnclf.workflows.jobs import Finished
 
 
 class Commands(TyperGroup):
@@ -31,7 +25,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             with exit_on_sigterm():
-                return self._unmistaken(ctx)
+                return self._invoke(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note
 
@@ -44,8 +38,8 @@ class Commands(TyperGroup):
                 raise
             raise typer.Exit(_told(error)) from None
 
-    def _unmistaken(self, ctx: Any) -> Any:
-        """What a signal ends, ends as by that signal."""
+    def _invoke(self, ctx: Any) -> Any:
+        """Re-raises the signal that is hidden in a SystemError."""
         try:
             return super().invoke(ctx)
         except SystemError as error:
@@ -131,6 +125,16 @@ def root(
     """Train, compare and trust recurrent sequence classifiers."""
 
 
+def _finish(end: Finished, json: bool) -> None:
+    """Prints the results of a run as JSON, and turns a failed job into exit code 1."""
+    if json and end.results is not None:
+        from rnnclf.console.screen import print_json
+
+        print_json(end.results)
+    if end.failed:
+        raise typer.Exit(1)
+
+
 # Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
 @app.command(
     cls=Train,
@@ -146,81 +150,12 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
-    from rnnclf.console.screen import print_json, use_stderr
-    from rnnclf.hydra_app.bridge import run_hydra, swept_folder
+    from rnnclf.console.jobs import JobsDisplay
+    from rnnclf.console.screen import use_stderr
+    from rnnclf.workflows import jobs
 
     use_stderr(json)
-    reports: list[dict[str, Any]] = []
-
-    def body(config: Config, job: Job) -> float:
-        use_stderr(json)  # once more: a launcher may have started another process
-        return train_one(config, job, reports)
-
-    with ExitStack() as held:
-
-        def begin(folder: Path, jobs: list[Planned]) -> None:
-            from rnnclf.workflows import ledger
-
-            held.enter_context(ledger.begun(folder, jobs))
-
-        try:
-            outcome = run_hydra(body, words or [], "rnnclf train", partial(_apart, json=json), begin)
-            if outcome.broke and outcome.sweep_folder is not None:
-                _launch(outcome.sweep_folder, _left_behind(outcome), [], json)
-        finally:  # a sweep that was interrupted has its table, too
-            failed = _end_sweep(swept_folder(), json)
-    if failed or (outcome.error is not None and not outcome.broke):
-        raise typer.Exit(1)
-    if json and reports and outcome.sweep_folder is None:
-        print_json(reports[0])
-
-
-def train_one(config: Config, job: Job, reports: list[dict[str, Any]]) -> float:
-    """One run, from its config to a full run folder; returns the validation accuracy, for sweepers."""
-    import_torch()
-    from rnnclf.console.training import save_report, show_report, training_display
-    from rnnclf.workflows.runs import RunFolder
-    from rnnclf.workflows.train import train as train_workflow
-
-    with training_display(job.number, job.parallel) as watch:
-        report = train_workflow(config, RunFolder(job.folder), watch, job.overrides, save_report)
-    show_report(report, job.number, job.parallel)
-    reports.append({"folder": str(job.folder), **report.results})
-    return report.scores["validation"].accuracy
-
-
-def _apart(job: Job, work: Callable[[], float | None], json: bool) -> float | None:
-    """One job of a sweep, in a process of its own. Its error is told at once: the others go on."""
-    import_torch()  # here once, not in the process of each job
-    from rnnclf.console import training  # noqa: F401  the same
-    from rnnclf.console.screen import print_error, use_stderr
-    from rnnclf.workflows import ledger
-
-    try:
-        return ledger.apart(job, work)
-    except (RnnclfError, JobFailed) as error:
-        use_stderr(json)
-        print_error(f"#{job.number} {error}")
-        raise
-
-
-def _end_sweep(folder: Path | None, json: bool) -> bool:
-    """Ranks and shows the jobs of a sweep; returns whether one did not finish."""
-    if folder is None or not folder.is_dir():
-        return False
-    from rnnclf.console.screen import print_json
-    from rnnclf.console.sweep import save_sweep, show_sweep
-    from rnnclf.workflows import ledger
-    from rnnclf.workflows.sweep import rank_sweep
-
-    ledger.settle(folder, seconds=10)  # jobs of an interrupted launcher are still saving
-    rows = rank_sweep(folder)
-    if rows:
-        save_sweep(rows, folder)
-        show_sweep(rows, folder)
-    if json:
-        print_json({"folder": str(folder), "jobs": [vars(row) for row in rows]})
-    return not all(row.done for row in rows)
+    _finish(jobs.train(words or [], JobsDisplay(json)), json)
 
 
 @app.command()
@@ -238,110 +173,12 @@ def resume(
     json: AsJson = False,
 ) -> None:
     """Go on with a run or a sweep, exactly, as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
+    from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
-    from rnnclf.workflows.runs import is_sweep
+    from rnnclf.workflows import jobs
 
     use_stderr(json)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise RnnclfError(f"{path} {what}: give a run folder or a sweep folder.")
-    if is_sweep(path):
-        _resume_sweep(path, words or [], json)
-    else:
-        _resume_run(path, words or [], json)
-
-
-def _resume_run(path: Path, words: list[str], json: bool) -> None:
-    import_torch()
-    from rnnclf.console.screen import print_json
-    from rnnclf.console.training import save_report, show_finished, show_report, training_display
-    from rnnclf.hydra_app.compose import parsed
-    from rnnclf.workflows.resume import resume_run
-    from rnnclf.workflows.runs import RunFolder
-
-    values = parsed(words)
-    if other := values.keys() - {"epochs"}:
-        raise RnnclfError(f"{sorted(other)[0]} cannot be changed when a run goes on: only epochs can.")
-    epochs = values.get("epochs")
-    if epochs is not None and type(epochs) is not int:
-        raise RnnclfError(f"epochs must be a whole number, got '{epochs}'.")
-    folder = RunFolder(path)
-    with training_display(None, False) as watch:
-        report = resume_run(folder, epochs, watch, save_report)
-    results = folder.read_results() if report is None else report.results
-    if report is None:
-        show_finished(path, results)
-    else:
-        show_report(report, None, False)
-    if json:
-        print_json({"folder": str(path.absolute()), **results})
-
-
-def _resume_sweep(folder: Path, words: list[str], json: bool) -> None:
-    from rnnclf.console.sweep import show_resumption
-    from rnnclf.workflows import ledger
-
-    launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
-    points = [word for word in words if word not in launching]
-    with ledger.reopened(folder):
-        added = ledger.add_points(folder, points) if points else []
-        pending = ledger.unfinished(folder)
-        show_resumption(folder, pending, added)
-        try:
-            _launch(folder, pending, launching, json)
-        finally:
-            failed = _end_sweep(folder, json)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _launch(folder: Path, pending: list[RunFolder], words: list[str], json: bool) -> None:
-    """Has these jobs of a sweep go on, by the launcher that `words` name, or the one it had."""
-    from rnnclf.hydra_app.bridge import run_again
-    from rnnclf.workflows import ledger
-
-    words = ledger.launching(folder, words)
-    while pending:
-        names = [run.path.name for run in pending]
-        outcome = run_again(partial(_resume_job, json=json), folder, names, words, partial(_apart, json=json))
-        if not outcome.broke:
-            break
-        left = _left_behind(outcome)
-        pending = left if len(left) < len(pending) else []  # or it would break for ever
-
-
-def _left_behind(outcome: Outcome) -> list[RunFolder]:
-    """The jobs without an end of a launcher that ended before them, as joblib does when one of its processes
-    is killed."""
-    from rnnclf.console.screen import print_note
-    from rnnclf.workflows import ledger
-
-    folder, error = outcome.sweep_folder, outcome.error
-    assert folder is not None
-    reason = (str(error).splitlines() or [""])[0]
-    print_note(f"the launcher ended before its jobs did: {type(error).__name__}: {reason}")
-    ledger.settle(folder)
-    left = ledger.without_end(folder)
-    if left:
-        print_note(f"going on with {len(left)} of them")
-    return left
-
-
-def _resume_job(job: Job, json: bool) -> float | None:
-    """One job of a sweep, from where it stands to its end."""
-    import_torch()
-    from rnnclf.console.screen import use_stderr
-    from rnnclf.console.training import save_report, show_report, training_display
-    from rnnclf.workflows.resume import resume_run
-    from rnnclf.workflows.runs import RunFolder
-
-    use_stderr(json)
-    with training_display(job.number, job.parallel) as watch:
-        report = resume_run(RunFolder(job.folder), None, watch, save_report)
-    if report is None:
-        return None
-    show_report(report, job.number, job.parallel)
-    return report.scores["validation"].accuracy
+    _finish(jobs.resume(path, words or [], JobsDisplay(json)), json)
 
 
 @app.command("eval")

@@ -184,10 +184,9 @@ def test_what_launches_a_sweep_and_ranks_it_does_without_torch():
 def test_the_jobs_of_a_sweep_find_torch_imported():
     """They are forks: without it each of them would import it again."""
     code = """
-from rnnclf import cli
-from rnnclf.workflows import ledger
-ledger.apart = lambda job, work: float("torch" in sys.modules)
-assert cli._apart(None, None, json=False) == 1
+from rnnclf.workflows import jobs, ledger
+ledger.in_subprocess = lambda job, work: float("torch" in sys.modules)
+assert jobs._in_subprocess(jobs.JobsWatcher(), None, None) == 1
 """
     assert "torch" in modules_after(code)
 

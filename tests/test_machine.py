@@ -13,7 +13,8 @@ from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
 from rnnclf.training import epoch as epoch_steps
 from rnnclf.workflows import machine
-from rnnclf.workflows.evaluate import config_of, evaluate
+from rnnclf.workflows.evaluate import evaluate
+from rnnclf.workflows.loading import config_of
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 

@@ -22,8 +22,9 @@ from rnnclf.data.survey import digests, moments
 from rnnclf.data.synthetic import WRITERS, Waves, make
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.data import check
+from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.train import build_model, train
+from rnnclf.workflows.train import train
 from tests.conftest import Cli
 
 FAST = ["hidden=4", "epochs=1", "threads=1"]

@@ -84,8 +84,9 @@ def test_a_training_starts_without_searches_for_cycles(tmp_path):
     code = """
 import gc
 from rnnclf import cli
+from rnnclf.workflows import jobs
 states = []
-cli.train_one = lambda *anything: states.append(gc.isenabled()) or 0.0
+jobs._train_job = lambda *anything, **more: states.append(gc.isenabled()) or 0.0
 try:
     cli.app(["train", "dataset=digits", "hydra.run.dir=run"])
 except SystemExit:

@@ -36,9 +36,10 @@ from rnnclf.training import divergence, loop
 from rnnclf.training.divergence import SPIKE_BATCHES, USUAL_BATCHES, Losses
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows import saving
+from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.train import RunFacts, Watcher, build_model, train
+from rnnclf.workflows.train import RunFacts, Watcher, train
 from tests import repeating
 from tests.conftest import ROOT
 

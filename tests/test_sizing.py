@@ -12,7 +12,8 @@ from rnnclf.cells import CELLS
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
 from rnnclf.sizing import LARGEST, hidden_for, parse_count
-from rnnclf.workflows.train import build_model, sized
+from rnnclf.workflows.loading import build_model
+from rnnclf.workflows.train import sized
 
 
 @pytest.mark.parametrize(

@@ -348,14 +348,13 @@ def hostile_checkpoint(rng: random.Random, ground: Ground) -> bytes:
 def try_checkpoint(rng: random.Random, ground: Ground) -> str:
     """Eval's way up to the model being filled, that of resume up to the next batch, and inspect."""
     from rnnclf.errors import RnnclfError
-    from rnnclf.workflows.evaluate import restored
     from rnnclf.workflows.inspect import inspect
 
     file = ground.folder / "received.safetensors"
     file.write_bytes(hostile_checkpoint(rng, ground))
     outcome = "accepted"
     try:
-        saved, config, _, _ = restored(file, [])
+        saved, config, _, _ = load_model(file, [])
         if "random.cpu" in saved.tensors:
             go_on(saved, config, ground)
             outcome = "accepted with its training"

@@ -14,6 +14,7 @@ from rich.text import Text
 from rnnclf.console.screen import interval, percent, save_picture, screen, short
 from rnnclf.metrics import Evaluation
 from rnnclf.workflows.evaluate import Evaluated
+from rnnclf.workflows.runs import picture, run_of
 
 MOST_CONFUSIONS = 5
 WIDEST_MATRIX = 15  # classes; beyond, only the strongest confusions are shown
@@ -21,7 +22,7 @@ WIDEST_MATRIX = 15  # classes; beyond, only the strongest confusions are shown
 
 def save_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
     """accuracy.txt and accuracy.svg in the evaluation's folder, with the details of every checkpoint."""
-    save_picture(_all(results, details=True), folder / "accuracy", "rnnclf eval")
+    save_picture(_all(results, details=True), picture(folder), "rnnclf eval")
 
 
 def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
@@ -73,8 +74,8 @@ def _overview(results: Sequence[Evaluated]) -> RenderableType:
 
 def _folder(result: Evaluated) -> Path:
     """The run folder for its best checkpoint, else the file."""
-    path = result.path.parent if result.path.name == "best.safetensors" else result.path
-    return path.absolute()
+    run = run_of(result.path)
+    return (result.path if run is None else run.path).absolute()
 
 
 def _notes(result: Evaluated) -> list[str]:

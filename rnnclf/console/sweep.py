@@ -19,7 +19,7 @@ from rnnclf.console.screen import (
     seconds_in_words,
     short,
 )
-from rnnclf.workflows.runs import RunFolder, jobs_of
+from rnnclf.workflows.runs import RunFolder, jobs_of, picture
 from rnnclf.workflows.sweep import SweepRow
 
 ROOMY = 100  # columns; on less, what sweep.csv holds as well makes room for what the jobs differ in
@@ -74,7 +74,7 @@ def _common_words(rows: list[SweepRow]) -> list[str]:
 
 def save_sweep(rows: list[SweepRow], folder: Path) -> None:
     """accuracy.txt and accuracy.svg in the sweep's folder."""
-    save_picture(sweep_table(rows, PICTURE_WIDTH), folder / "accuracy", "rnnclf sweep")
+    save_picture(sweep_table(rows, PICTURE_WIDTH), picture(folder), "rnnclf sweep")
 
 
 def show_sweep(rows: list[SweepRow], folder: Path) -> None:

@@ -27,6 +27,7 @@ from rnnclf.console.screen import (
 )
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
+from rnnclf.workflows.runs import picture
 from rnnclf.workflows.train import Report, RunFacts, Watcher
 
 SLOW = 5.0  # seconds of reading data, after which a line says how far it is
@@ -218,7 +219,7 @@ def _summary(report: Report) -> RenderableType:
 def save_report(report: Report) -> None:
     """accuracy.txt and accuracy.svg in the run folder."""
     table = Group(Text(_title(report), style="bold"), _summary(report))
-    save_picture(table, report.folder.path / "accuracy", "rnnclf")
+    save_picture(table, picture(report.folder.path), "rnnclf")
 
 
 def show_report(report: Report, job: int | None, parallel: bool) -> None:

@@ -19,9 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from rnnclf.config import Config
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder
-from rnnclf.hydra_app.checks import Begin, Checks, Refusal
+from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in, quoted
-from rnnclf.hydra_app.job import Apart, Body, Job, as_task, with_config
+from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.registry import did_you_mean
 
@@ -54,27 +54,25 @@ def run_hydra(
     body: Callable[[Config, Job], float],
     words: list[str],
     prog: str,
-    apart: Apart = lambda job, work: work(),
-    begin: Begin | None = None,
+    isolate: Isolate = lambda job, work: work(),
+    start: Start | None = None,
 ) -> Outcome:
     """Runs `body` under hydra.main with the words of a command line.
 
     Args:
-        apart: does the work of one job of a sweep, for instance in a process of its own.
-        begin: is given the folder of a sweep and its jobs before the first of them starts.
+        isolate: does the work of one job of a sweep, for instance in a process of its own.
+        start: what to do when a run or a sweep starts.
 
     What the user can put right raises RnnclfError before any job starts. In a sweep a failing job
     leaves the others running.
     """
-    Checks.sweep_folder = None
-    Checks.begin = begin
     flags, overrides = flags_and_overrides(words)
     register(plugins_in(overrides))
-    return _run_main(with_config(body), [prog, *flags, *overrides], apart)
+    return _run_main(with_config(body), [prog, *flags, *overrides], isolate, start or Start())
 
 
 def run_again(
-    body: Callable[[Job], float | None], folder: Path, names: list[str], words: list[str], apart: Apart
+    body: Callable[[Job], float | None], folder: Path, names: list[str], words: list[str], isolate: Isolate
 ) -> Outcome:
     """Runs `body` as the jobs of these names in the sweep `folder`, by the launcher that `words` choose.
 
@@ -92,42 +90,37 @@ def run_again(
         *(f"+job={','.join(names)}", "hydra.output_subdir=null", "~hydra.callbacks.checks"),
         "hydra/hydra_logging=disabled",  # it would number the jobs from 0
     ]
-    Checks.sweep_folder = folder
     register([])
-    return _run_main(lambda composed, job: body(job), ["rnnclf resume", "-m", *words, *own], apart)
+    start, argv = Start(sweep_folder=folder), ["rnnclf resume", "-m", *words, *own]
+    return _run_main(lambda composed, job: body(job), argv, isolate, start)
 
 
-def _run_main(body: Body, argv: list[str], apart: Apart) -> Outcome:
+def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Outcome:
     GlobalHydra.instance().clear()  # a leftover of initialize() in this process: a notebook, a test
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    with _as_process(argv):
+    with _as_process(argv), starting(start):
         try:
             with _help_without_schemas() if {"--help", "-h"} & set(argv) else nullcontext():
-                main(as_task(body, failures, apart))()
+                main(as_task(body, failures, isolate))()
         except Refusal as refusal:
             raise refusal.error from None
         except (JobFailed, RnnclfError) as error:
-            return Outcome(swept_folder(), error)
+            return Outcome(start.sweep_folder, error)
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
             file = error.filename or "the files of this run"
             raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
         except Exception as error:
-            if swept_folder() is not None:  # of a launcher: a job raises none of these
-                return Outcome(swept_folder(), error)
+            if start.sweep_folder is not None:  # of a launcher: a job raises none of these
+                return Outcome(start.sweep_folder, error)
             if isinstance(error, ValueError | TypeError | AssertionError):
                 raise explained(error) from error  # of odd words, which Hydra does not expect
             raise
     if failures:
         raise failures[0]
-    return Outcome(swept_folder(), None)
-
-
-def swept_folder() -> Path | None:
-    """The folder of the sweep that is on or was on last; None after a single run."""
-    return Checks.sweep_folder
+    return Outcome(start.sweep_folder, None)
 
 
 def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
-from rnnclf.errors import ConfigError, OutputError, RnnclfError
+from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.compose import explained, plugins_in, refuse_conflicting
 from rnnclf.hydra_app.job import is_grid
 from rnnclf.hydra_app.setup import conf_dir, register
@@ -36,9 +39,6 @@ class Planned(NamedTuple):
     config: Config
 
 
-Begin = Callable[[Path, list[Planned]], None]
-
-
 class Refusal(BaseException):
     """Carries an error out of a callback: Hydra turns every Exception raised there into a warning."""
 
@@ -47,31 +47,51 @@ class Refusal(BaseException):
         self.error = error
 
 
-class Checks(Callback):
-    """Hydra's hooks before anything starts. `sweep_folder` is set in the parent while a sweep is on, and
-    `begin` is told of its jobs before the first of them."""
+@dataclass
+class Start:
+    """What the caller wants to do when Hydra starts a run or a sweep.
 
-    sweep_folder: ClassVar[Path | None] = None
-    begin: ClassVar[Begin | None] = None
+    begin_run is given the run folder, begin_sweep the sweep folder and its planned jobs, both before anything
+    is written there. They raise an RnnclfError to refuse. sweep_folder is set when a sweep has started.
+    """
+
+    begin_run: Callable[[Path], None] = lambda folder: None
+    begin_sweep: Callable[[Path, list[Planned]], None] = lambda folder, jobs: None
+    sweep_folder: Path | None = None
+
+
+_start: ContextVar[Start] = ContextVar("start")
+
+
+@contextmanager
+def starting(start: Start) -> Iterator[None]:
+    """Within it, Hydra's callbacks use `start`: Hydra makes them itself, from a name in the configuration."""
+    token = _start.set(start)
+    try:
+        yield
+    finally:
+        _start.reset(token)
+
+
+class Checks(Callback):
+    """Hydra's callbacks before a run or a sweep starts."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             own_part(config)
             refuse_conflicting([str(word) for word in config.hydra.overrides.task])
-            _refuse_used(Path(str(config.hydra.run.dir)), "status.json")
+            _start.get().begin_run(Path(str(config.hydra.run.dir)))
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             plan = planned(config)
-            folder = Path(str(config.hydra.sweep.dir))
-            _refuse_used(folder, "multirun.yaml")
-            if Checks.begin is not None:
-                Checks.begin(folder, plan if _numbered(config) else [])
+            folder, start = Path(str(config.hydra.sweep.dir)), _start.get()
+            start.begin_sweep(folder, plan if _numbered(config) else [])
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
-        Checks.sweep_folder = folder
+        start.sweep_folder = folder
 
 
 def own_part(composed: DictConfig) -> Config:
@@ -137,8 +157,3 @@ def _checked(config: DictConfig, words: list[str]) -> Planned:
     except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error
-
-
-def _refuse_used(folder: Path, mark: str) -> None:
-    if (folder / mark).exists():
-        raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")

@@ -34,7 +34,7 @@ class Job:
 
 
 Body: TypeAlias = Callable[[DictConfig, Job], float | None]
-Apart: TypeAlias = Callable[[Job, Callable[[], float | None]], float | None]
+Isolate: TypeAlias = Callable[[Job, Callable[[], float | None]], float | None]
 
 
 def with_config(body: Callable[[Config, Job], float]) -> Body:
@@ -47,12 +47,12 @@ def with_config(body: Callable[[Config, Job], float]) -> Body:
     return call
 
 
-def as_task(body: Body, failures: list[Exception], apart: Apart) -> TaskFunction:
+def as_task(body: Body, failures: list[Exception], isolate: Isolate) -> TaskFunction:
     """`body` as Hydra calls it. What it raises is an RnnclfError or a JobFailed.
 
     A run of its own puts its error into `failures`: Hydra would print lines about it that tell the user
-    nothing. A job of a sweep is done through `apart`. In a grid it raises nothing, since its folder says what
-    came of it, and Hydra would leave out the batches that follow; other sweepers count on the exception.
+    nothing. A job of a sweep is run through `isolate`. In a grid it raises nothing: its folder records the
+    outcome, and Hydra would skip the batches that follow. Other sweepers rely on the exception.
     """
 
     command = sys.argv  # a launcher starts its processes by a line of its own
@@ -63,7 +63,7 @@ def as_task(body: Body, failures: list[Exception], apart: Apart) -> TaskFunction
         job = _current_job(composed)
         work = functools.partial(_logged, body, composed, job)
         try:
-            return work() if job.number is None else apart(job, work)
+            return work() if job.number is None else isolate(job, work)
         except (RnnclfError, JobFailed) as error:
             if job.number is None:
                 failures.append(error)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rnnclf import checkpoint
-from rnnclf.config import Config, from_plain
+from rnnclf.config import Config
 from rnnclf.data import SPLITS, Learned, SequenceDataset, Source
-from rnnclf.data.preparation import Preparation
-from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
+from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import claim_folder, write_json
-from rnnclf.hydra_app.compose import overridden, parsed
+from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
 from rnnclf.metrics import Evaluation
-from rnnclf.model import SequenceClassifier
 from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
-from rnnclf.workflows.runs import RunFolder, checkpoints_in, write_csv
-from rnnclf.workflows.train import build_model
+from rnnclf.workflows.loading import load_model
+from rnnclf.workflows.runs import checkpoints_in, run_of, write_csv
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # the rest is fixed
-READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")  # of dataset: fixed, too
 ALL = "all"  # the split that is all sequences
 
 
@@ -143,7 +137,7 @@ def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
 
 def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     started = time.perf_counter()
-    saved, config, learned, model = restored(file, overrides)
+    saved, config, learned, model = load_model(file, overrides)
     device = machine.prepare(config)
     try:
         data, fingerprint = load(config.dataset, learned)
@@ -151,93 +145,16 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         raise CheckpointError(f"{file}: {error}") from error
     machine.keep_freed_memory()
     evaluation = evaluate_model(model.to(device), data.to(device))
-    other_data = fingerprint != saved.header["fingerprint"]
-    recorded = RunFolder(file.parent).read_results() if file.name == "best.safetensors" else {}
+    other_data = fingerprint != saved.fingerprint
+    recorded = run.read_results() if (run := run_of(file)) else {}
     return Evaluated(
         path=file,
         config=config,
         parameters=model.parameter_count(),
-        epoch=int(saved.header["epoch"]),
+        epoch=saved.epoch,
         split=load.split,
         evaluation=evaluation,
         seconds=time.perf_counter() - started,
         recorded_correct=None if other_data else recorded.get(load.split, {}).get("correct"),
         other_data=other_data,
     )
-
-
-def restored(
-    file: Path, overrides: list[str]
-) -> tuple[checkpoint.Checkpoint, Config, Learned, SequenceClassifier]:
-    """What eval takes from a checkpoint: nothing in the file is run, and it is refused before memory is taken
-    for more than it holds. Raises CheckpointError or ConfigError."""
-    saved = checkpoint.load(file)
-    trained = config_of(saved)
-    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
-    learned = _learned(saved, config)
-    with torch.device("meta"):
-        model = build_model(config, learned.preparation.input_size, len(learned.classes))
-    checkpoint.fill(model, saved)
-    return saved, config, learned, model
-
-
-def config_of(saved: checkpoint.Checkpoint) -> Config:
-    """The configuration of a checkpoint, fit for this machine. Raises CheckpointError."""
-    try:
-        config = from_plain(saved.header["config"])
-    except (RnnclfError, KeyError, TypeError, AttributeError) as error:
-        own = " If it is your own, name its module: plugins=[my_module]." if "No cell" in str(error) else ""
-        raise CheckpointError(f"{saved.path}: {error}{own}") from error
-    root = getattr(config.dataset, "root", None)
-    if root is not None and not Path(root).is_dir():
-        # trained on another machine: the files are the same everywhere
-        config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
-    if config.device not in ("auto", *machine.devices()):
-        config.device = "auto"  # likewise
-    if config.precision == "tf32" and not machine.knows_tf32(machine.devices()[0]):
-        config.precision = "float32"  # likewise, and not less exact
-    return config
-
-
-def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Config:
-    """The config with its data read as the model was taught to read them.
-
-    Raises ConfigError where `words` ask for another reading.
-    """
-    kinds = ["series" if c.dataset.layout() is None else "pictures" for c in (trained, config)]
-    if kinds[0] != kinds[1]:
-        raise ConfigError(
-            f"The model was trained on {kinds[0]} ({trained.dataset.title()}):"
-            f" it cannot be evaluated on {kinds[1]} ({config.dataset.title()})."
-        )
-    asked = parsed(words)
-    own = {
-        key: getattr(trained.dataset, key)
-        for key in READING
-        if hasattr(trained.dataset, key) and hasattr(config.dataset, key)
-    }
-    for key, value in own.items():
-        if f"dataset.{key}" in asked and getattr(config.dataset, key) != value:
-            raise ConfigError(
-                f"The model was trained with dataset.{key}={value}: it cannot be evaluated with"
-                f" dataset.{key}={asked[f'dataset.{key}']}."
-            )
-    return replace(config, dataset=replace(config.dataset, **own))
-
-
-def _learned(saved: checkpoint.Checkpoint, config: Config) -> Learned:
-    """What the checkpoint says of its data. Raises CheckpointError where they are read in another way."""
-    try:
-        preparation = Preparation.from_plain(saved.header["preparation"])
-    except ConfigError as error:
-        raise CheckpointError(f"{saved.path} is damaged: {error}") from error
-    then, now = saved.header["reading"], config.dataset.reading()
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key):
-            raise CheckpointError(
-                f"{saved.path} was trained with {key} {then.get(key)} of the data;"
-                f" these are read with {key} {now.get(key)}."
-            )
-    if saved.header["input_size"] != preparation.input_size:
-        raise CheckpointError(f"{saved.path} is damaged: its preparation does not fit its model.")
-    return Learned(preparation, tuple(map(str, saved.header["classes"])))

@@ -13,8 +13,6 @@ from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
 from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of, read_csv, read_json
 
-NAMES = ("best", "last", "previous")  # of the checkpoints in a run folder
-
 
 @dataclass(frozen=True)
 class CheckpointFacts:
@@ -112,10 +110,11 @@ def inspect(path: Path) -> Facts:
     if is_sweep(path):
         return SweepFacts(path, tuple(_run(job, checkpoints=()) for job in jobs_of(path)))
     run = RunFolder(path)
-    files = [path / f"{name}.safetensors" for name in NAMES]
-    found = [file for file in files if file.exists()]
+    found = run.checkpoints
     if not found and not run.status.exists():
-        raise CheckpointError(f"{path} is no run folder: it holds neither status.json nor a checkpoint.")
+        raise CheckpointError(
+            f"{path} is no run folder: it holds neither {run.status.name} nor a checkpoint."
+        )
     return _run(run, tuple(_or_error(file) for file in found))
 
 

@@ -19,8 +19,16 @@ from rnnclf.files import read_record, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
-from rnnclf.system.fork import Died, in_subprocess
-from rnnclf.workflows.runs import RunFolder, facts_of, is_sweep, jobs_of
+from rnnclf.system import fork
+from rnnclf.system.fork import Died
+from rnnclf.workflows.runs import (
+    RunFolder,
+    facts_of,
+    is_sweep,
+    jobs_of,
+    refuse_used_sweep,
+    sweep_record,
+)
 
 log = logging.getLogger("rnnclf")
 
@@ -40,7 +48,9 @@ LAUNCHERS_WORDS = re.compile(
 
 @contextmanager
 def begun(folder: Path, jobs: list[Planned]) -> Iterator[None]:
-    """Holds a new sweep for this process, with a folder for each of its jobs."""
+    """Holds a new sweep for this process, with a folder for each of its jobs. Raises OutputError where the
+    folder holds another sweep, or cannot be made."""
+    refuse_used_sweep(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,18 +73,18 @@ def _enter(run: RunFolder, job: Planned) -> None:
 def reopened(folder: Path) -> Iterator[None]:
     """Holds an old sweep for this process. Raises OutputError where another process has it."""
     if not is_sweep(folder):
-        raise CheckpointError(f"{folder} is no sweep folder: it has no multirun.yaml.")
+        raise CheckpointError(f"{folder} is no sweep folder: it has no {sweep_record(folder).name}.")
     with RunFolder(folder).locked():
         yield
 
 
-def apart(job: Job, work: Callable[[], float | None]) -> float | None:
-    """Does the work of a job in a process of its own, so that what kills that kills no other job."""
+def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
+    """Does the work of a job in a process of its own, whose death leaves the other jobs running."""
     run = RunFolder(job.folder)
     if is_done(run):  # a launcher may start a job twice
         return float(run.read_results()["validation"]["accuracy"])
     try:
-        return in_subprocess(work, run.log)
+        return fork.in_subprocess(work, run.log)
     except Died as death:
         log.error("%s", death)
         _close(run, "failed", str(death))
@@ -146,7 +156,7 @@ def _digest(run: RunFolder) -> str | None:
 
 def _other_words(folder: Path, words: list[str]) -> list[str]:
     """The words of the sweep, without those for whose keys there are new ones."""
-    file = folder / "multirun.yaml"
+    file = sweep_record(folder)
     recorded = _recorded(folder)
     if not str(_at(recorded, "sweeper", "_target_")).endswith(".BasicSweeper"):
         raise ConfigError(f"{file} tells of no grid to which points could be added.")
@@ -194,7 +204,7 @@ def _recorded(folder: Path) -> Any:
     """Hydra's node of multirun.yaml as plain data: nothing in it is resolved or built. None where the file
     is damaged."""
     try:
-        text = read_record(folder / "multirun.yaml")
+        text = read_record(sweep_record(folder))
         found = yaml.load(text, _Loader) if len(text) <= LONGEST else None
         return None if _has_more_parts(found, MOST_PARTS) else _at(found, "hydra")
     except Exception:  # PyYAML raises a dozen kinds for what is no YAML; nothing but reading is done here

@@ -21,7 +21,7 @@ from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
-from rnnclf.workflows.evaluate import config_of
+from rnnclf.workflows.loading import build_model, config_of
 from rnnclf.workflows.runs import RunFolder, facts_of, read_json
 from rnnclf.workflows.saving import history_of
 from rnnclf.workflows.train import (
@@ -31,7 +31,6 @@ from rnnclf.workflows.train import (
     Run,
     Watcher,
     begin,
-    build_model,
     carry_out,
     recipe,
 )
@@ -122,7 +121,7 @@ def _put_aside(path: Path, to: Path) -> None:
 
 
 def _config(folder: RunFolder, saved: Checkpoint | None, status: Mapping[str, Any]) -> Config:
-    plain = saved.header["config"] if saved else status.get("configuration")
+    plain = saved.config if saved else status.get("configuration")
     if not isinstance(plain, dict):
         raise CheckpointError(
             f"{folder.path} holds no checkpoint, and its {folder.status.name} no configuration."
@@ -158,7 +157,7 @@ def _restored(
     started = time.perf_counter()
     history = history_of(saved)
     data = Data.of(config, watch)
-    if data.splits.fingerprint != saved.header["fingerprint"]:
+    if data.splits.fingerprint != saved.fingerprint:
         raise CheckpointError(
             f"The data are not those that {folder.path} was trained on: they have changed, or are others."
         )
@@ -189,8 +188,8 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
     torch.manual_seed(config.seed)
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
     try:
-        training.restore(saved.tensors, saved.header["training"])
-    except (ValueError, KeyError, OverflowError) as error:
+        training.restore(saved.tensors, saved.resumable.training)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
     return training
 
@@ -198,7 +197,7 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
 def _extension(saved: Checkpoint, run: Run) -> list[str]:
     """Takes a changed number of epochs into the history, and says what it means."""
     training, schedule = run.training, run.config.schedule
-    before, now = saved.header["config"]["epochs"], run.config.epochs
+    before, now = saved.config["epochs"], run.config.epochs
     if now == before:
         return []
     least = training.epoch + bool(training.so_far.batches)

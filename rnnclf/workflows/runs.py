@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "previous.safetensors"
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are there, the best first."""
+        return [path for path in (self.best, self.last, self.previous) if path.exists()]
+
+    @property
     def damaged(self) -> Path:
         """Where a `last` that turned out to be damaged is put."""
         return self.path / "damaged.safetensors"
@@ -172,8 +177,34 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, RnnclfError) else f"{type(error).__name__}: {error}"
 
 
+def refuse_used_run(folder: Path) -> None:
+    """Raises OutputError where `folder` holds a run already."""
+    if RunFolder(folder).status.exists():
+        raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
+
+
+def refuse_used_sweep(folder: Path) -> None:
+    """Raises OutputError where `folder` holds a sweep already."""
+    if is_sweep(folder):
+        raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
+
+
+def sweep_record(folder: Path) -> Path:
+    """Hydra's record of a sweep: its presence says that the folder is one."""
+    return folder / "multirun.yaml"
+
+
+def sweep_table(folder: Path) -> Path:
+    return folder / "sweep.csv"
+
+
+def picture(folder: Path) -> Path:
+    """The accuracy table of a run, a sweep or an evaluation, without its suffix: .txt and .svg."""
+    return folder / "accuracy"
+
+
 def is_sweep(folder: Path) -> bool:
-    return (folder / "multirun.yaml").is_file()
+    return sweep_record(folder).is_file()
 
 
 def jobs_of(sweep: Path) -> list[RunFolder]:
@@ -186,6 +217,12 @@ def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
     """What status.json says from the first moment on: enough to begin anew, whatever happens before the
     first checkpoint."""
     return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
+
+
+def run_of(checkpoint: Path) -> RunFolder | None:
+    """The run whose best checkpoint this is; None for any other file."""
+    run = RunFolder(checkpoint.parent)
+    return run if checkpoint == run.best else None
 
 
 def checkpoints_in(path: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnclf import __version__, checkpoint
+from rnnclf import checkpoint
+from rnnclf.checkpoint import Checkpoint, ResumableHeader, header_of
 from rnnclf.config import Config
 from rnnclf.data import Splits
 from rnnclf.errors import CheckpointError
@@ -121,13 +122,13 @@ class Saver:
         if history.best is not None and not self._stands_at_best():
             tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}
         now = history.results[-1] if history.results else None
-        header = {
-            **_header(self.config, self.splits, now),
-            "training": training.state(),
-            "best_epoch": None if history.best is None else history.best.epoch,
-            "extended": history.extended,
-            "seconds": round(history.seconds + time.perf_counter() - self.started, 3),
-        }
+        resumable = ResumableHeader(
+            training.state(),
+            None if history.best is None else history.best.epoch,
+            history.extended,
+            history.seconds + time.perf_counter() - self.started,
+        )
+        header = _header(self.config, self.splits, now, resumable)
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
@@ -148,26 +149,25 @@ class Saver:
             return
         self.write_epochs()
         try:
-            there = checkpoint.load(self.folder.best).header["epoch"]
+            there = checkpoint.load(self.folder.best).epoch
         except CheckpointError:
             there = None
         if there != self.history.best.epoch:
             self.write_best()
 
 
-def history_of(saved: checkpoint.Checkpoint) -> History:
+def history_of(saved: Checkpoint) -> History:
     """What a checkpoint says of the epochs before it. Raises CheckpointError where that cannot be."""
-    header, tensors = saved.header, saved.tensors
+    tensors = saved.tensors
     try:
-        results = _from_tensor(tensors["epochs"])
-        number = header["best_epoch"]
+        header, results = saved.resumable, _from_tensor(tensors["epochs"])
+        number = header.best_epoch
         best = None if number is None else results[number - 1]
-        if len(results) != header["training"]["epoch"] or (best is not None and best.epoch != number):
+        if len(results) != header.training["epoch"] or (best is not None and best.epoch != number):
             raise ValueError("its epochs are not all there")
         prefix = "best." if any(name.startswith("best.") for name in tensors) else "model."
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        extended = [{key: int(one[key]) for key in ("at", "from", "to")} for one in header["extended"]]
-        return History(results, best, weights if best else {}, extended, float(header["seconds"]))
+        return History(results, best, weights if best else {}, header.extended, header.seconds)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
 
@@ -192,20 +192,22 @@ def _rank(result: EpochResult) -> tuple[float, float]:
     return result.validation.accuracy, -result.validation.loss
 
 
-def _header(config: Config, splits: Splits, result: EpochResult | None) -> dict[str, Any]:
-    """All that eval needs to know beside the weights; None: before the first epoch is done."""
-    return {
-        "rnnclf": __version__,
-        "config": config.to_plain(),
-        "classes": list(splits.train.classes),
-        "input_size": splits.train.input_size,
-        "steps": splits.train.steps,
-        "preparation": splits.learned.preparation.to_plain(),
-        "reading": config.dataset.reading(),
-        "fingerprint": splits.fingerprint,
-        "epoch": 0 if result is None else result.epoch,
-        "metrics": {} if result is None else {"validation": result.validation.to_dict()},
-    }
+def _header(
+    config: Config, splits: Splits, result: EpochResult | None, resumable: ResumableHeader | None = None
+) -> dict[str, Any]:
+    """The header of a checkpoint after the epoch of `result`; None: before the first epoch is done."""
+    return header_of(
+        config=config.to_plain(),
+        classes=splits.train.classes,
+        input_size=splits.train.input_size,
+        steps=splits.train.steps,
+        preparation=splits.learned.preparation.to_plain(),
+        reading=config.dataset.reading(),
+        fingerprint=splits.fingerprint,
+        epoch=0 if result is None else result.epoch,
+        metrics={} if result is None else {"validation": result.validation.to_dict()},
+        resumable=resumable,
+    )
 
 
 # The epochs as numbers of float64, a row each, which holds counts below 2^53 and losses exactly.

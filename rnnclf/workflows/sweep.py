@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnnclf.workflows.runs import RunFolder, jobs_of, write_csv
+from rnnclf.workflows.runs import RunFolder, jobs_of, sweep_table, write_csv
 
 REASONS = {
     "waiting": "not begun",
@@ -42,7 +42,7 @@ def rank_sweep(folder: Path) -> list[SweepRow]:
     rows = [_row(run) for run in jobs_of(folder)]
     rows.sort(key=_rank)
     if rows:
-        write_csv(folder / "sweep.csv", [_flat(rank, row) for rank, row in enumerate(rows, start=1)])
+        write_csv(sweep_table(folder), [_flat(rank, row) for rank, row in enumerate(rows, start=1)])
     return rows
 
 

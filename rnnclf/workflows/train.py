@@ -23,6 +23,7 @@ from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
+from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.runs import RunFolder, facts_of
 from rnnclf.workflows.saving import History, Saver, row
 
@@ -80,11 +81,6 @@ class Report:
 
 
 Conclusion = Callable[[Report], None]
-
-
-def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
-    """The classifier that `config` describes, with weights drawn from torch's random generator."""
-    return SequenceClassifier(config.cell, input_size, classes, config.stack())
 
 
 def sized(config: Config, input_size: int, classes: int) -> Config:

@@ -1,0 +1,66 @@
+"""Runs and sweeps on the screen. Torch-free until a job runs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
+from rnnclf.console.sweep import save_sweep, show_resumption, show_sweep
+from rnnclf.hydra_app.bridge import Job
+from rnnclf.workflows.jobs import JobsWatcher
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.sweep import SweepRow
+
+if TYPE_CHECKING:
+    from rnnclf.workflows.train import Report, Watcher
+
+
+@dataclass
+class JobsDisplay(JobsWatcher):
+    """Shows what jobs do. json: results go to stdout as JSON, and the text for people to stderr."""
+
+    json: bool
+
+    def preload(self) -> None:
+        from rnnclf.console import training  # noqa: F401
+
+    def run(self, job: Job) -> AbstractContextManager[Watcher]:
+        use_stderr(self.json)  # a launcher may have started another process
+        from rnnclf.console.training import training_display
+
+        return training_display(job.number, job.parallel)
+
+    def save(self, report: Report) -> None:
+        from rnnclf.console.training import save_report
+
+        save_report(report)
+
+    def run_ended(self, job: Job, report: Report) -> None:
+        from rnnclf.console.training import show_report
+
+        show_report(report, job.number, job.parallel)
+
+    def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
+        from rnnclf.console.training import show_finished
+
+        show_finished(folder, results)
+
+    def job_failed(self, job: Job, error: Exception) -> None:
+        use_stderr(self.json)
+        print_error(f"#{job.number} {error}")
+
+    def note(self, sentence: str) -> None:
+        print_note(sentence)
+
+    def sweep_resumed(self, folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
+        show_resumption(folder, pending, added)
+
+    def sweep_ended(self, folder: Path, rows: list[SweepRow]) -> None:
+        if rows:
+            save_sweep(rows, folder)
+            show_sweep(rows, folder)
+        if self.json:
+            print_json({"folder": str(folder), "jobs": [vars(row) for row in rows]})

@@ -1,0 +1,111 @@
+"""From a checkpoint to its model, its configuration, and the way its data have to be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from rnnclf import checkpoint
+from rnnclf.checkpoint import Checkpoint
+from rnnclf.config import Config, from_plain
+from rnnclf.data import Learned
+from rnnclf.data.preparation import Preparation
+from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
+from rnnclf.hydra_app.compose import overridden, parsed
+from rnnclf.model import SequenceClassifier
+from rnnclf.workflows import machine
+
+READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")
+"""Options of a dataset that decide the meaning of a step: a trained model fixes them."""
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, ready to classify data that are read by its configuration."""
+
+    checkpoint: Checkpoint
+    config: Config
+    learned: Learned
+    model: SequenceClassifier
+
+
+def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
+    """The classifier that `config` describes, with weights drawn from torch's random generator."""
+    return SequenceClassifier(config.cell, input_size, classes, config.stack())
+
+
+def load_model(file: Path, overrides: list[str]) -> Loaded:
+    """Loads a checkpoint, with some words of its configuration replaced.
+
+    Nothing in the file is run, and a damaged or oversized file is refused before memory is allocated for it.
+    Raises CheckpointError or ConfigError.
+    """
+    saved = checkpoint.load(file)
+    trained = config_of(saved)
+    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
+    learned = _learned(saved, config)
+    with torch.device("meta"):
+        model = build_model(config, learned.preparation.input_size, len(learned.classes))
+    checkpoint.fill(model, saved)
+    return Loaded(saved, config, learned, model)
+
+
+def config_of(saved: Checkpoint) -> Config:
+    """The configuration of a checkpoint, adapted to this machine. Raises CheckpointError."""
+    try:
+        config = from_plain(saved.config)
+    except (RnnclfError, KeyError, TypeError, AttributeError) as error:
+        own = " If it is your own, name its module: plugins=[my_module]." if "No cell" in str(error) else ""
+        raise CheckpointError(f"{saved.path}: {error}{own}") from error
+    root = getattr(config.dataset, "root", None)
+    if root is not None and not Path(root).is_dir():
+        # trained on another machine, which had the same files in another folder
+        config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
+    if config.device not in ("auto", *machine.devices()):
+        config.device = "auto"
+    if config.precision == "tf32" and not machine.knows_tf32(machine.devices()[0]):
+        config.precision = "float32"  # which is more exact
+    return config
+
+
+def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Config:
+    """The config with its data read as in training. Raises ConfigError where `words` ask for another way."""
+    kinds = ["series" if c.dataset.layout() is None else "pictures" for c in (trained, config)]
+    if kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"The model was trained on {kinds[0]} ({trained.dataset.title()}):"
+            f" it cannot be evaluated on {kinds[1]} ({config.dataset.title()})."
+        )
+    asked = parsed(words)
+    own = {
+        key: getattr(trained.dataset, key)
+        for key in READING
+        if hasattr(trained.dataset, key) and hasattr(config.dataset, key)
+    }
+    for key, value in own.items():
+        if f"dataset.{key}" in asked and getattr(config.dataset, key) != value:
+            raise ConfigError(
+                f"The model was trained with dataset.{key}={value}: it cannot be evaluated with"
+                f" dataset.{key}={asked[f'dataset.{key}']}."
+            )
+    return replace(config, dataset=replace(config.dataset, **own))
+
+
+def _learned(saved: Checkpoint, config: Config) -> Learned:
+    """What the model has learned about its data. Raises CheckpointError if `config` reads them otherwise."""
+    try:
+        preparation = Preparation.from_plain(saved.preparation)
+    except ConfigError as error:
+        raise CheckpointError(f"{saved.path} is damaged: {error}") from error
+    then, now = saved.reading, config.dataset.reading()
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key):
+            raise CheckpointError(
+                f"{saved.path} was trained with {key} {then.get(key)} of the data;"
+                f" these are read with {key} {now.get(key)}."
+            )
+    if saved.input_size != preparation.input_size:
+        raise CheckpointError(f"{saved.path} is damaged: its preparation does not fit its model.")
+    return Learned(preparation, saved.classes)
