@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,28 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
             _write(aside, content)
             if keep is not None and path.exists():
                 os.replace(path, keep)
+            os.replace(aside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Gives a path to write a large file to, which then replaces `path`; raises OutputError where it cannot.
+
+    What was at `path` stays whole whatever happens, as with `write_atomically`.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    try:
+        try:
+            yield aside
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(aside, path)
         except BaseException:
             with suppress(OSError):

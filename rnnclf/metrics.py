@@ -1,20 +1,31 @@
-"""Accuracy with its interval, and what the confusion counts tell.  Shapes: K classes."""
+"""The metrics of a classifier: one table, from which results, console and sweep tables are made.
+
+A new metric is one function and one entry of METRICS.  Shapes: N sequences, K classes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
+CALIBRATION_BINS = 15
+CHUNK = 2**20  # logits at a time, so that memory stays bounded
 
 
 def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95 % by default.
 
-    Unlike p ± z·√(p(1-p)/n) it stays inside [0, 1] and is right near the ends, where good
-    classifiers are.
+    Unlike p ± z·√(p(1-p)/n) it stays inside [0, 1], and it is accurate near 0 and 1, where good classifiers
+    are. Raises ValueError for counts that are not possible.
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"correct must be between 0 and total > 0, got {correct} of {total}.")
@@ -22,7 +33,7 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
     spread = z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
     centre = share + z * z / (2 * total)
     scale = 1 + z * z / total
-    # The ends are exact where every answer is right or wrong; rounding would leave them beside it.
+    # Exact where all answers are right or all are wrong; rounding would leave the bounds beside the share.
     low = 0.0 if correct == 0 else (centre - spread) / scale
     high = 1.0 if correct == total else (centre + spread) / scale
     return low, high
@@ -30,7 +41,7 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
 
 @dataclass(frozen=True)
 class Score:
-    """How many of how many sequences were classified rightly, and the mean cross-entropy (nats)."""
+    """How many of how many sequences were classified correctly, and the mean cross-entropy (nats)."""
 
     correct: int
     total: int
@@ -45,7 +56,7 @@ class Score:
         return wilson_interval(self.correct, self.total)
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which results.json holds a score."""
+        """The score as results.json holds it."""
         return {
             "accuracy": self.accuracy,
             "correct": self.correct,
@@ -56,7 +67,7 @@ class Score:
 
 
 class ClassScore(NamedTuple):
-    """One class: share of its predictions that are right, share of its members that were found."""
+    """One class: the share of its predictions that are correct, the share of its members that were found."""
 
     name: str
     precision: float
@@ -67,59 +78,232 @@ class ClassScore(NamedTuple):
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` sequences of class `true` were taken for class `predicted`."""
+    """`count` sequences of class `true` were classified as `predicted`."""
 
     true: str
     predicted: str
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Everything that is known of a model on one split.
+    """A model's predictions on a dataset, sequence by sequence, and everything that follows from them.
 
-    counts[i][j] is the number of sequences of class i that were taken for class j, (K, K).
+    y_N: int64, places in `classes`. logits_NK: float32, possibly mapped from a file.
+    ids_N: the id of each sequence, numbers or texts.
     """
 
     classes: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-    loss: float
+    y_N: Array
+    logits_NK: Array
+    ids_N: Array
 
-    @property
+    def __len__(self) -> int:
+        return len(self.y_N)
+
+    @cached_property
+    def predicted_N(self) -> Array:
+        """The class with the largest logit, int64; the first of several equal ones."""
+        import numpy as np
+
+        found: Array = np.concatenate([logits_nK.argmax(axis=1) for logits_nK in self._chunks()])
+        return found
+
+    @cached_property
     def score(self) -> Score:
-        correct = sum(self.counts[k][k] for k in range(len(self.classes)))
-        return Score(correct, sum(map(sum, self.counts)), self.loss)
+        correct = int((self.predicted_N == self.y_N).sum())
+        return Score(correct, len(self), log_loss(self))
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Each of METRICS by its key; None where it is not defined on these predictions."""
+        return {metric.key: _finite(metric.compute(self)) for metric in METRICS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation of a split as results.json holds it."""
+        return {**self.score.to_dict(), **self.metrics}
+
+    @cached_property
+    def counts(self) -> tuple[tuple[int, ...], ...]:
+        """The confusion matrix (K, K): counts[i][j] sequences of class i were classified as class j."""
+        import numpy as np
+
+        k = len(self.classes)
+        pairs = np.bincount(self.y_N * k + self.predicted_N, minlength=k * k).reshape(k, k)
+        return tuple(map(tuple, pairs.tolist()))
+
+    @cached_property
+    def totals_3K(self) -> Array:
+        """Of each class: correct predictions, predictions, members; int64 (3, K)."""
+        import numpy as np
+
+        k, right_N = len(self.classes), self.predicted_N == self.y_N
+        parts = (self.y_N[right_N], self.predicted_N, self.y_N)
+        return np.stack([np.bincount(part, minlength=k) for part in parts])
 
     def by_class(self) -> list[ClassScore]:
-        """Precision, recall, F1 and support of each class; a share of nothing is 0."""
+        """Precision, recall, F1 and support of each class; 0 where a share has no denominator."""
         rows = []
-        for k, name in enumerate(self.classes):
-            right, support = self.counts[k][k], sum(self.counts[k])
-            predicted = sum(row[k] for row in self.counts)
+        for name, (right, predicted, support) in zip(self.classes, self.totals_3K.T.tolist(), strict=True):
             f1 = _share(2 * right, support + predicted)
             rows.append(ClassScore(name, _share(right, predicted), _share(right, support), f1, support))
         return rows
 
     def confusions(self, most: int) -> list[Confusion]:
-        """The pairs of classes that were confused most often, strongest first."""
-        pairs = [
-            Confusion(true, predicted, self.counts[i][j])
-            for i, true in enumerate(self.classes)
-            for j, predicted in enumerate(self.classes)
-            if i != j and self.counts[i][j] > 0
+        """The pairs of classes that were confused most often, the most frequent first."""
+        import numpy as np
+
+        k, wrong_N = len(self.classes), self.predicted_N != self.y_N
+        pairs, counts = np.unique(self.y_N[wrong_N] * k + self.predicted_N[wrong_N], return_counts=True)
+        first = np.argsort(-counts, kind="stable")[:most]
+        return [
+            Confusion(self.classes[pair // k], self.classes[pair % k], count)
+            for pair, count in zip(pairs[first].tolist(), counts[first].tolist(), strict=True)
         ]
-        return sorted(pairs, key=lambda pair: -pair.count)[:most]
 
     def macro(self) -> tuple[float, float, float]:
-        """Unweighted means over the classes of precision, recall and F1."""
-        rows: Sequence[ClassScore] = self.by_class()
-        k = len(rows)
+        """Unweighted means of precision, recall and F1: of recall over the classes that occur, of the others
+        over those that occur or were predicted, as scikit-learn has it."""
+        import numpy as np
+
+        right_K, predicted_K, support_K = self.totals_3K
+        there_K = predicted_K + support_K > 0
+        precision_K = right_K[there_K] / np.maximum(predicted_K[there_K], 1)
         return (
-            sum(row.precision for row in rows) / k,
-            sum(row.recall for row in rows) / k,
-            sum(row.f1 for row in rows) / k,
+            float(precision_K.mean()),
+            _mean_share(right_K, support_K),
+            _mean_share(2 * right_K, predicted_K + support_K),
         )
+
+    @cached_property
+    def normaliser_N(self) -> Array:
+        """The logarithm of the sum of the exponentials of the logits, float64."""
+        import numpy as np
+
+        parts = []
+        for logits_nK in self._chunks():
+            top_n1 = logits_nK.max(axis=1, keepdims=True).astype(np.float64)
+            parts.append(np.log(np.exp(logits_nK - top_n1).sum(axis=1)) + top_n1[:, 0])
+        found: Array = np.concatenate(parts)
+        return found
+
+    def probabilities_of(self, k: int, first: int = 0, last: int | None = None) -> Array:
+        """The probability of class k for the sequences from `first` up to `last`, float64."""
+        import numpy as np
+
+        here = slice(first, last)
+        found: Array = np.exp(self.logits_NK[here, k] - self.normaliser_N[here])
+        return found
+
+    def _chunks(self) -> Iterator[Array]:
+        rows = max(CHUNK // len(self.classes), 1)
+        for first in range(0, len(self), rows):
+            yield self.logits_NK[first : first + rows]
 
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
+
+
+def _mean_share(parts_K: Array, wholes_K: Array) -> float:
+    """The mean of parts / wholes over the classes where there is a whole."""
+    there = wholes_K > 0
+    return float((parts_K[there] / wholes_K[there]).mean())
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+# The metrics
+
+
+def commonest_rate(found: Evaluation) -> float:
+    """The share of the most frequent class: the accuracy of always guessing it."""
+    return int(found.totals_3K[2].max()) / len(found)
+
+
+def balanced_accuracy(found: Evaluation) -> float:
+    """The mean recall of the classes that occur."""
+    return found.macro()[1]
+
+
+def macro_f1(found: Evaluation) -> float:
+    """The mean F1 of the classes that occur or were predicted."""
+    return found.macro()[2]
+
+
+def auroc(found: Evaluation) -> float | None:
+    """The area under the ROC curve: of two classes that of the second one's probability, of more the mean of
+    each class against the rest, over the classes that occur. None where only one class occurs."""
+    import numpy as np
+
+    classes = np.flatnonzero(found.totals_3K[2]).tolist()
+    if len(classes) < 2:
+        return None
+    if len(found.classes) == 2:
+        classes = classes[1:]
+    return float(np.mean([_area(found.probabilities_of(k), found.y_N == k) for k in classes]))
+
+
+def _area(score_N: Array, is_member_N: Array) -> float:
+    """The share of pairs of a member and another in which the member scores higher; ties count as half."""
+    import numpy as np
+
+    _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
+    rank_N = (np.cumsum(count) - (count - 1) / 2)[place_N]
+    members = int(is_member_N.sum())
+    pairs = members * (len(is_member_N) - members)
+    return float((rank_N[is_member_N].sum() - members * (members + 1) / 2) / pairs)
+
+
+def log_loss(found: Evaluation) -> float:
+    """The mean cross-entropy of labels and probabilities, in nats."""
+    import numpy as np
+
+    return float((found.normaliser_N - found.logits_NK[np.arange(len(found)), found.y_N]).mean())
+
+
+def calibration_error(found: Evaluation) -> float:
+    """The expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599): the mean distance
+    of confidence and accuracy over 15 bins of equal width."""
+    import numpy as np
+
+    logit_N = found.logits_NK[np.arange(len(found)), found.predicted_N]
+    confidence_N = np.exp(logit_N - found.normaliser_N)
+    bins_N = np.ceil(confidence_N * CALIBRATION_BINS).astype(np.int64).clip(1, CALIBRATION_BINS)
+    gap_N = confidence_N - (found.predicted_N == found.y_N)
+    return float(np.abs(np.bincount(bins_N, gap_N)).sum() / len(found))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def four_digits(value: float) -> str:
+    return f"{value:.4f}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric beside accuracy and log loss: its key in files, its title in tables, the function that
+    computes it, whose docstring defines it, and its format in tables."""
+
+    key: str
+    title: str
+    compute: Callable[[Evaluation], float | None]
+    format: Callable[[float], str]
+
+    def of(self, score: Mapping[str, Any]) -> str:
+        """The metric of a split of results.json as text; a dash where it is not there."""
+        value = score.get(self.key)
+        return self.format(value) if isinstance(value, int | float) else "–"
+
+
+METRICS = (
+    Metric("commonest_rate", "guessing", commonest_rate, percent),
+    Metric("balanced_accuracy", "balanced accuracy", balanced_accuracy, percent),
+    Metric("macro_f1", "macro F1", macro_f1, percent),
+    Metric("auroc", "AUROC", auroc, four_digits),
+    Metric("calibration_error", "calibration error", calibration_error, four_digits),
+)

@@ -349,6 +349,7 @@ def try_checkpoint(rng: random.Random, ground: Ground) -> str:
     """Eval's way up to the model being filled, that of resume up to the next batch, and inspect."""
     from rnnclf.errors import RnnclfError
     from rnnclf.workflows.inspect import inspect
+    from rnnclf.workflows.loading import load_model
 
     file = ground.folder / "received.safetensors"
     file.write_bytes(hostile_checkpoint(rng, ground))

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.screen import interval, percent, save_picture, screen, short
-from rnnclf.metrics import Evaluation
+from rnnclf.console.metrics import GUESSING, metrics_table
+from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
+from rnnclf.metrics import METRICS, Evaluation, four_digits, percent
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.runs import picture, run_of
 
 MOST_CONFUSIONS = 5
+ROOMY = 110  # columns
 WIDEST_MATRIX = 15  # classes; beyond, only the strongest confusions are shown
 
 
 def save_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
     """accuracy.txt and accuracy.svg in the evaluation's folder, with the details of every checkpoint."""
-    save_picture(_all(results, details=True), picture(folder), "rnnclf eval")
+    save_picture(_all(results, True, PICTURE_WIDTH), picture(folder), "rnnclf eval")
 
 
 def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
     """One checkpoint with all its details, or many as a table."""
     console = screen()
     details = len(results) == 1
-    console.print(_all(results, details))
+    console.print(_all(results, details, console.width))
     where = "saved in" if details else "classes and confusions of each are in"
     console.print(f"{where} {short(folder)}", soft_wrap=True, markup=False)
 
 
-def _all(results: Sequence[Evaluated], details: bool) -> RenderableType:
-    parts: list[RenderableType] = [_overview(results)]
+def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableType:
+    parts: list[RenderableType] = [_overview(results, width)]
     parts += [Text(note, style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:
@@ -43,33 +46,59 @@ def _all(results: Sequence[Evaluated], details: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _overview(results: Sequence[Evaluated]) -> RenderableType:
-    """A row a checkpoint; what they all share stands once, above."""
+def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
+    """All metrics of one checkpoint, or a row for each of several; what they share stands once, above."""
     paths = [_folder(result) for result in results]
     above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
     data = {f"{result.config.dataset.title()} {result.split}" for result in results}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    if len(results) > 1:
-        table.add_column("checkpoint", overflow="fold")
-    for column in ["model", "data"][: len(data)]:
-        table.add_column(column)
-    for column in ("accuracy", "95 % interval", "correct", "loss"):
-        table.add_column(column, justify="right", no_wrap=True)
-    highest = max(result.evaluation.score.accuracy for result in results)
-    for path, result in zip(paths, results, strict=True):
-        score = result.evaluation.score
-        names = [str(path.relative_to(above))] if len(results) > 1 else []
-        names.append(f"{result.config.cell.name} {result.config.cell.hidden_size}")
-        names += [f"{result.config.dataset.title()} {result.split}"] if len(data) > 1 else []
-        table.add_row(
-            *names,
-            Text(percent(score.accuracy), style="bold green" if score.accuracy == highest else ""),
-            interval(score.interval95),
-            f"{score.correct:,}/{score.total:,}",
-            f"{score.loss:.4f}",
-        )
     where = short(above) if len(data) > 1 else f"{short(above)} on {data.pop()}"
-    return Group(Text(where, style="bold"), table)
+    headline = Text(where, style="bold")
+    if len(results) == 1:
+        (result,) = results
+        headline.append(f"\n{_model(result)}, epoch {result.epoch}, {result.parameters:,} parameters", "dim")
+        return Group(
+            headline, metrics_table({result.split: result.evaluation.to_dict()}), Text(GUESSING, "dim")
+        )
+    names = [str(path.relative_to(above)) for path in paths]
+    halves = [ALL_COLUMNS] if width >= ROOMY else [ALL_COLUMNS[:HALF], ALL_COLUMNS[HALF:]]
+    tables = [_rows(results, names, columns) for columns in halves]
+    return Group(headline, *tables, Text(GUESSING, "dim"))
+
+
+Column = tuple[str, Callable[[dict[str, Any]], str]]
+
+ALL_COLUMNS: list[Column] = [
+    ("accuracy", lambda score: percent(score["accuracy"])),
+    ("95 % interval", lambda score: interval(score["interval95"])),
+    *((metric.title.replace(" ", "\n"), metric.of) for metric in METRICS),
+    ("log\nloss", lambda score: four_digits(score["loss"])),
+]
+HALF = 3  # columns that are printed first where not all fit beside each other
+
+
+def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[Column]) -> Table:
+    """A row for each checkpoint; the data stand in it where they are not the same for all."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("model")
+    titles = [f"{result.config.dataset.title()} {result.split}" for result in results]
+    several = len(set(titles)) > 1
+    if several:
+        table.add_column("data")
+    for title, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    highest = max(result.evaluation.score.accuracy for result in results)
+    for name, title, result in zip(names, titles, results, strict=True):
+        best = result.evaluation.score.accuracy == highest and not several
+        cells = [Text(text(result.evaluation.to_dict())) for _, text in columns]
+        if columns[0] is ALL_COLUMNS[0] and best:
+            cells[0].stylize("bold green")
+        table.add_row(name, _model(result), *([title] if several else []), *cells)
+    return table
+
+
+def _model(result: Evaluated) -> str:
+    return f"{result.config.cell.name} {result.config.cell.hidden_size}"
 
 
 def _folder(result: Evaluated) -> Path:
@@ -89,8 +118,7 @@ def _notes(result: Evaluated) -> list[str]:
 
 
 def _details(result: Evaluated) -> list[RenderableType]:
-    title = f"{short(_folder(result))}, epoch {result.epoch}, {result.parameters:,} parameters"
-    parts: list[RenderableType] = [Text(title, style="dim"), _class_table(result.evaluation)]
+    parts: list[RenderableType] = [_class_table(result.evaluation)]
     if len(result.evaluation.classes) <= WIDEST_MATRIX:
         parts.append(_matrix(result.evaluation))
     return [*parts, _confusions(result.evaluation)]

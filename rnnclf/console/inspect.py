@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnclf.checkpoint import in_bytes
-from rnnclf.console.screen import interval, percent, screen, seconds_in_words, short
+from rnnclf.console.screen import interval, screen, seconds_in_words, short
+from rnnclf.metrics import percent
 from rnnclf.workflows.inspect import CheckpointFacts, Facts, RunFacts, SweepFacts
 from rnnclf.workflows.runs import SCORE, fits
 

@@ -117,10 +117,6 @@ def _self_contained(svg: str) -> str:
     return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def interval(bounds: tuple[float, float] | list[float]) -> str:
     return f"{100 * bounds[0]:.2f} – {100 * bounds[1]:.2f}"
 

@@ -12,13 +12,13 @@ from rich.text import Text
 from rnnclf.console.screen import (
     PICTURE_WIDTH,
     interval,
-    percent,
     print_plain,
     save_picture,
     screen,
     seconds_in_words,
     short,
 )
+from rnnclf.metrics import percent
 from rnnclf.workflows.runs import RunFolder, jobs_of, picture
 from rnnclf.workflows.sweep import SweepRow
 
@@ -51,8 +51,16 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
         parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}{log}", style="red"))
     if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
         parts.append(Text(f"not begun: {waiting}", style="red"))
-    count = f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy"
-    return Group(*parts, Text(f"{count}; all with {' '.join(common)}" if common else count, style="dim"))
+    caption = [f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy{_guessing(done)}"]
+    caption += [f"all with {' '.join(common)}"] if common else []
+    return Group(*parts, Text("; ".join(caption), style="dim"))
+
+
+def _guessing(done: list[SweepRow]) -> str:
+    """The test accuracy of always predicting the most frequent class, over all data of the sweep."""
+    rates = {row.results["test"].get("commonest_rate") for row in done} - {None}
+    shares = " to ".join(percent(rate) for rate in sorted({min(rates), max(rates)})) if rates else ""
+    return f"; guessing on test: {shares}" if shares else ""
 
 
 def _figures(row: SweepRow) -> list[str]:

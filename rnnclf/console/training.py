@@ -8,23 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.diagnosis import show_diagnosis
+from rnnclf.console.metrics import GUESSING, metrics_table
 from rnnclf.console.screen import (
     interval,
-    percent,
     print_plain,
     save_picture,
     screen,
     seconds_in_words,
     short,
 )
+from rnnclf.data import SPLITS
+from rnnclf.metrics import percent
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import picture
@@ -180,26 +180,6 @@ class LiveDisplay(Watcher):
         self.progress.console.print(Text(sentence, style="yellow"))
 
 
-def accuracy_table(report: Report) -> Table:
-    """The three splits of a run, scored with its best epoch."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("split")
-    for column in ("accuracy", "95 % interval", "correct", "loss"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, score in report.scores.items():
-        style = "bold" if name == "test" else ""
-        correct = f"{score.correct:,} of {score.total:,}"
-        row = (
-            name,
-            percent(score.accuracy),
-            interval(score.interval95),
-            correct,
-            f"{score.loss:.4f}",
-        )
-        table.add_row(*row, style=style)
-    return table
-
-
 def _title(report: Report) -> str:
     r = report.results
     return f"{r['cell']} hidden={r['hidden']} on {r['dataset']}, seed {r['seed']}"
@@ -208,12 +188,13 @@ def _title(report: Report) -> str:
 def _summary(report: Report) -> RenderableType:
     r = report.results
     lines = [
+        GUESSING,
         f"best epoch {r['best_epoch']} of {r['epochs']} by validation; {r['parameters']:,} parameters;"
-        f" trained in {seconds_in_words(r['train_seconds'])}"
+        f" trained in {seconds_in_words(r['train_seconds'])}",
     ]
     if r["protocol"] == "tutorial":
         lines.append("tutorial protocol: the test split was scored after every epoch, too")
-    return Group(accuracy_table(report), Text("\n".join(lines), style="dim"))
+    return Group(metrics_table({name: r[name] for name in SPLITS}), Text("\n".join(lines), style="dim"))
 
 
 def save_report(report: Report) -> None:
@@ -226,7 +207,9 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
     """The summary of a run: a panel on a terminal, else a few lines; one line in a sweep."""
     test, folder = report.scores["test"], short(report.folder.path)
     correct = f"{test.correct:,} of {test.total:,}"
-    words = f"test accuracy {percent(test.accuracy)} ({correct}; 95 % interval {interval(test.interval95)})"
+    guessing = f"guessing {percent(report.results['test']['commonest_rate'])}"
+    bounds = f"95 % interval {interval(test.interval95)}"
+    words = f"test accuracy {percent(test.accuracy)} ({correct}; {bounds}; {guessing})"
     console = screen()
     if report.diagnosis is not None and job is None and not parallel:
         show_diagnosis(report.diagnosis)
@@ -237,7 +220,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         print_plain(f"{words}\nrun folder: {folder}\nevaluate it: rnnclf eval {folder}")
     else:
         headline = Text("test accuracy ").append(percent(test.accuracy), style="bold green")
-        headline.append(f"   95 % interval {interval(test.interval95)}")
+        headline.append(f"   {bounds}   {guessing}")
         console.print(
             Panel.fit(Group(headline, _summary(report)), title=_title(report), border_style="green")
         )

@@ -16,7 +16,7 @@ from rnnclf.data.conversion import refuse_unseen, unpack
 from rnnclf.data.delimited import shown
 from rnnclf.data.npy import COPY_LIMIT, layout_of, mapped, parsed, plain, refuse_other_than_numbers
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, silent
+from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, restarting_at, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 from rnnclf.files import absolute
@@ -363,6 +363,7 @@ def _joined(whole: Recordings, test: Recordings, test_path: Path) -> Recordings:
         given_N=np.concatenate((given_N, test_N)),
         notes=(*whole.notes, *test.notes),
         locate=lambda step: whole.place(step) if step < border else test.place(step - border),
+        ids=restarting_at(len(whole)),
     )
     refuse_unseen(joined)
     return joined

@@ -198,6 +198,7 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         classes=learned.classes,
         times_S=None if recordings.times_S is None else _tensor(recordings.times_S),
         preparation=learned.preparation,
+        ids=recordings.ids,
     )
     are_bytes = recordings.values_SC.itemsize == 1 and not learned.preparation.fills_gaps
     return data.prepared() if data.fits and not are_bytes else data

@@ -55,6 +55,12 @@ class Places:
             return f"{self.names[n]}, line {self.lines[n] + within}"
         return f"{self.names[n]}, step {within} (counted from 0)"
 
+    def ids(self, numbers_n: Array) -> Array:
+        """The names of sequences, for predictions."""
+        import numpy as np
+
+        return np.array([self.names[n] for n in numbers_n.tolist()], dtype=object)
+
 
 def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequence[str] = ()) -> Recordings:
     """The recordings of some sequences. Raises DataError where a class is tested and never trained."""
@@ -66,6 +72,9 @@ def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequen
     times = [part.times_T for part in parts if part.times_T is not None]
     groups = [part.group for part in parts if part.group is not None]
     given_N = np.array([part.given for part in parts], np.int8)
+    places = Places(
+        tuple(part.place for part in parts), tuple(part.line for part in parts), tuple(starts_N.tolist())
+    )
     recordings = Recordings(
         values_SC=np.concatenate([part.values_TC for part in parts]),
         starts_N=starts_N,
@@ -77,9 +86,8 @@ def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequen
         groups_N=encoded(groups)[0] if groups else None,
         given_N=given_N if (given_N >= 0).any() else None,
         notes=tuple(notes),
-        locate=Places(
-            tuple(part.place for part in parts), tuple(part.line for part in parts), tuple(starts_N.tolist())
-        ),
+        locate=places,
+        ids=places.ids,
     )
     refuse_unseen(recordings)
     return recordings
@@ -203,12 +211,14 @@ def _reopened(folder: Path) -> Recordings | None:
             for name in plain["arrays"]
         }
         names, lines = tuple(plain["names"]), tuple(plain["lines"])
+        places = Places(names, lines, tuple(arrays["starts_N"].tolist()))
         return Recordings(
             **arrays,
             classes=tuple(plain["classes"]),
             channels=tuple(plain["channels"]),
             notes=tuple(plain["notes"]),
-            locate=Places(names, lines, tuple(arrays["starts_N"].tolist())),
+            locate=places,
+            ids=places.ids,
             cache=folder,
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from rnnclf.data.preparation import Preparation
+from rnnclf.data.recordings import Array, Ids
 from rnnclf.data.survey import chunks
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class SequenceDataset:
     preparation: Preparation | None = None
     device: torch.device | None = None
     """Where batches are wanted; None: where the tensors are."""
+    number_N: Tensor | None = None
+    """The number of each sequence in the recordings; None: they are counted here."""
+    ids: Ids | None = None
+    """From such numbers to the ids that the data give; None: the numbers are the ids."""
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -102,10 +107,19 @@ class SequenceDataset:
         order = torch.cat(batches).to(self._place_N.device)
         return list(torch.split(order, [len(batch) for batch in batches]))
 
+    @property
+    def ids_N(self) -> Array:
+        """The id of each sequence: texts, or numbers from 0 where the data have none."""
+        import numpy as np
+
+        numbers_N = np.arange(len(self)) if self.number_N is None else self.number_N.numpy()
+        return numbers_N if self.ids is None else self.ids(numbers_N)
+
     def subset(self, indices: Tensor) -> SequenceDataset:
         """The sequences at `indices`, in that order; their steps are shared, not copied."""
         return replace(
             self,
+            number_N=indices if self.number_N is None else self.number_N[indices],
             starts_N=self.starts_N[indices],
             lengths_N=self.lengths_N[indices],
             y_N=self.y_N[indices.to(self.y_N.device)],
@@ -170,11 +184,15 @@ class SequenceDataset:
         places_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
         return parts_S[places_BT.to(parts_S.device)]
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All sequences in batches, in order or, ragged, by length: the last may be smaller."""
+    def evaluation_order(self, batch_size: int) -> list[Tensor]:
+        """The places of all sequences in batches, in order or, ragged, by length; the last may be smaller."""
         import torch
 
-        for indices_B in self.at_hand(list(torch.split(self._by_length(), batch_size))):
+        return list(torch.split(self._by_length(), batch_size))
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All sequences in batches, in the order of `evaluation_order`."""
+        for indices_B in self.at_hand(self.evaluation_order(batch_size)):
             yield self.batch(indices_B)
 
 

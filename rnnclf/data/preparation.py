@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.recordings import Array, Ids, Recordings
 from rnnclf.data.survey import Moments, chunks, moments, steps_of
 from rnnclf.errors import ConfigError, DataError
 
@@ -262,8 +262,14 @@ def _complete(recordings: Recordings) -> Recordings:
         given_N=None if recordings.given_N is None else recordings.given_N[kept_N],
         notes=(*recordings.notes, *notes),
         locate=lambda step: recordings.place(int(kept_S[step])),
+        ids=_ids_of(recordings, np.flatnonzero(kept_N)),
         cache=None,  # these are other values
     )
+
+
+def _ids_of(recordings: Recordings, kept_n: Array) -> Ids:
+    """The ids of the sequences that were kept."""
+    return lambda numbers: kept_n[numbers] if recordings.ids is None else recordings.ids(kept_n[numbers])
 
 
 def _short(text: str, most: int = 120) -> str:

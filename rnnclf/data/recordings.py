@@ -18,6 +18,24 @@ Progress: TypeAlias = Callable[[str, float], None]
 """Is told what is being done ("reading my.csv") and which share of it is done, from 0 to 1."""
 
 
+Ids: TypeAlias = Callable[["Array"], "Array"]
+"""From the numbers of sequences, int64 (n,), to their ids: texts, or numbers."""
+
+
+def restarting_at(*borders: int) -> Ids:
+    """Ids of sequences from several files, which are numbered from 0 in each; borders: the first of each file
+    but the first one."""
+
+    def ids(numbers_n: Array) -> Array:
+        import numpy as np
+
+        starts = np.array([0, *borders], np.int64)
+        found: Array = numbers_n - starts[np.searchsorted(starts, numbers_n, side="right") - 1]
+        return found
+
+    return ids
+
+
 def silent(what: str, share: float) -> None:
     """A Progress that tells nobody."""
 
@@ -51,6 +69,8 @@ class Recordings:
     """What was guessed or found while reading, as sentences for the user."""
     locate: Callable[[int], str] | None = None
     """Where a step was read, for messages: 7 → 'my.csv, line 9'."""
+    ids: Ids | None = None
+    """From the number of a sequence to its id in the data; None: they have no others than numbers from 0."""
     cache: Path | None = None
     """A folder for what is found out about these values, which nobody shares who has other values."""
 

@@ -77,10 +77,11 @@ class CompiledSteps:
         return self._step(indices_B, self.longest)
 
     @property
-    def predicted_B(self) -> Tensor:
-        """The classes that the sequences of the last batch were taken for, until the next."""
+    def logits_BK(self) -> Tensor:
+        """The logits of the last batch, where nothing is learned: otherwise they are overwritten."""
         assert self._step is not None
-        return torch.from_numpy(self._step.predicted_B)
+        assert not self.learns
+        return self._step.logits()
 
     def close(self) -> None:
         if self._step is not None:
@@ -88,22 +89,29 @@ class CompiledSteps:
             self._step = None
 
 
-def score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
-    """The classes that all sequences are taken for, (N,), and the sum of the losses of each batch of them,
-    cross-entropies.
+class CompiledScoring(CompiledSteps):
+    """The forward pass and the cross-entropy of whole batches.
 
     model, data: such that `is_eligible` holds.
     """
-    steps = CompiledSteps(model, CrossEntropy.plain(len(data.classes)), data, learns=False)
-    taken, losses = [], []
-    try:
-        for indices_B in torch.split(torch.arange(len(data)), SCORED_AT_ONCE):
-            loss, _, _ = steps(indices_B)
-            taken.append(steps.predicted_B.clone())
-            losses.append(loss * len(indices_B))
-    finally:
-        steps.close()
-    return torch.cat(taken), torch.tensor(losses, dtype=torch.float64)
+
+    def __init__(self, model: SequenceClassifier, data: SequenceDataset) -> None:
+        super().__init__(model, CrossEntropy.plain(len(data.classes)), data, learns=False)
+
+    def __enter__(self) -> CompiledScoring:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def batches(self) -> list[Tensor]:
+        """The places of all sequences, in order, in batches."""
+        return list(torch.split(torch.arange(len(self.data)), SCORED_AT_ONCE))
+
+    def __call__(self, indices_B: Tensor) -> tuple[float, int]:  # type: ignore[override]
+        """The mean loss of the sequences at these places, and the number of correct predictions."""
+        loss, _, right = super().__call__(indices_B)
+        return loss, right
 
 
 class _Weights(NamedTuple):
@@ -203,7 +211,7 @@ class _Step:
         rows = rows_of_parts(batch, work)
         layers = [_Weights.of_layer(module, n == 0) for n, module in enumerate(modules)]
         packed = _PackedWeights([*layers, _Weights.of_head(model.head)], len(rows))
-        self.chosen_B, self.predicted_B = np.zeros((2, batch), np.int64)
+        self.chosen_B = np.zeros(batch, np.int64)
         self.found_Q2 = np.zeros((len(rows), 2))
         self.packed, self.beside = packed, not learns
         self.shared = whole_step.Shared(
@@ -228,7 +236,6 @@ class _Step:
                 z_NC=empty([share.stop - share.start, len(packed.sums[number][-1][0])], packed.dtype),
                 head_sums=packed.sums[number][-1][0],
                 sums_M=packed.sums_QM[number],
-                predicted_N=self.predicted_B[share],
                 found=self.found_Q2[number],
             )
             for number, share in enumerate(rows)
@@ -236,7 +243,8 @@ class _Step:
         self.result = whole_step.Result(
             packed.sums_QM, self.found_Q2, packed.gradients_W.numpy(), np.zeros(8)
         )
-        self.first = parts[0]
+        self.first, self.z_QNC = parts[0], [part.z_NC for part in parts]
+        self.classes = len(loss.weight_K)
         self.failure: BaseException | None = None
         self.threads = [
             threading.Thread(target=self._serve, name=THREAD, args=[part], daemon=True) for part in parts[1:]
@@ -266,6 +274,10 @@ class _Step:
         for weight, gradient in zip(self.packed.weights, self.packed.gradients, strict=True):
             weight.grad = gradient
         self.beside = True
+
+    def logits(self) -> Tensor:
+        """A copy of the logits of all parts, (B, K)."""
+        return torch.cat([torch.from_numpy(z_NC[:, : self.classes]) for z_NC in self.z_QNC])
 
     def close(self) -> None:
         workers.stop_workers(self.shared.counters)

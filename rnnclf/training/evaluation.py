@@ -1,51 +1,111 @@
-"""What a classifier takes sequences for.
+"""Evaluation on a dataset: a score, or the predictions for each sequence.
 
-Shapes: N sequences, B batch, K classes.
+Shapes: N sequences, B batch, T time, I inputs, K classes.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rnnclf.data import SequenceDataset
-from rnnclf.metrics import Evaluation
+from rnnclf.metrics import Array, Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import is_eligible
 
-EVALUATION_BATCH = 1000  # sequences; large products, little memory
+EVALUATION_BATCH = 1000  # sequences: large products, little memory
+IN_MEMORY = 2**26  # bytes of logits; more of them are kept in a temporary file
+PENDING = 2**24  # bytes of logits that wait on a device, which would have to stop for each batch
+
+
+@torch.inference_mode()
+def score_model(model: SequenceClassifier, data: SequenceDataset) -> Score:
+    """Accuracy and mean cross-entropy of a model, without keeping its predictions."""
+    model.eval()
+    with model.cores(EVALUATION_BATCH, data.ragged):
+        right, losses = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
+    loss = 0.0
+    for batch_loss in losses.tolist():  # one after the other, so that every machine adds in the same order
+        loss += batch_loss
+    return Score(int(right), len(data), loss / len(data))
+
+
+def _score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
+    """The number of correct predictions and the summed loss of each batch, read when all is computed."""
+    rights, losses = [], []
+    for _, logits_BK, y_B in _batches(model, data):
+        rights.append((logits_BK.argmax(dim=-1) == y_B).sum())
+        losses.append(functional.cross_entropy(logits_BK, y_B, reduction="sum"))
+    return torch.stack(rights).sum(), torch.stack(losses)
+
+
+def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
+    """The same with one call of machine code for each batch."""
+    from rnnclf.training.compiled_step import CompiledScoring
+
+    rights, losses = 0, []
+    with CompiledScoring(model, data) as scoring:
+        for indices_B in scoring.batches():
+            loss, right = scoring(indices_B)
+            rights += right
+            losses.append(loss * len(indices_B))
+    return torch.tensor(rights), torch.tensor(losses, dtype=torch.float64)
 
 
 @torch.inference_mode()
 def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
-    """Classifies every sequence of `data` and counts what was taken for what."""
+    """The logits of every sequence of `data`, in its order, and what follows from them.
+
+    Memory stays bounded: many logits are written to a temporary file, which is gone with the result.
+    """
     model.eval()
-    k = len(data.classes)
+    logits_NK = _room(len(data), len(data.classes))
     with model.cores(EVALUATION_BATCH, data.ragged):
-        place_N, losses = _compiled(model, data) if is_eligible(model, data) else _batch_by_batch(model, data)
-    rows = torch.bincount(place_N, minlength=k * k).reshape(k, k).tolist()
-    loss_sum = 0.0
-    for loss in losses.tolist():
-        loss_sum += loss
-    return Evaluation(data.classes, tuple(map(tuple, rows)), loss_sum / len(data))
+        compiled = is_eligible(model, data)
+        for indices_n, logits_nK in _logits_compiled(model, data) if compiled else _logits(model, data):
+            logits_NK[indices_n.numpy()] = logits_nK.cpu().numpy()
+    return Evaluation(data.classes, data.y_N.cpu().numpy(), logits_NK, data.ids_N)
 
 
-def _batch_by_batch(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
-    """The place of each sequence in the table of classes and what they are taken for, row by row, in any
-    order; the sum of the losses of each batch. Looked at when all is done."""
-    k = len(data.classes)
-    places, losses = [], []
-    for x_BTI, y_B, lengths_B in data.batches(EVALUATION_BATCH):
-        logits_BK = model(x_BTI, lengths_B)
-        places.append(y_B * k + logits_BK.argmax(dim=-1))
-        losses.append(functional.cross_entropy(logits_BK, y_B, reduction="sum"))
-    return torch.cat(places), torch.stack(losses)
+def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """The logits of some sequences at a time, and their places."""
+    indices, waiting, size = [], [], 0
+    for indices_B, logits_BK, _ in _batches(model, data):
+        indices.append(indices_B)
+        waiting.append(logits_BK.float())
+        size += 4 * logits_BK.numel()
+        if size >= PENDING:
+            yield torch.cat(indices), torch.cat(waiting)
+            indices, waiting, size = [], [], 0
+    if indices:
+        yield torch.cat(indices), torch.cat(waiting)
 
 
-def _compiled(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
-    """The same with one call of machine code for each batch."""
-    from rnnclf.training.compiled_step import score
+def _logits_compiled(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    from rnnclf.training.compiled_step import CompiledScoring
 
-    predicted_N, losses = score(model, data)
-    return data.y_N * len(data.classes) + predicted_N, losses
+    with CompiledScoring(model, data) as scoring:
+        for indices_B in scoring.batches():
+            scoring(indices_B)
+            yield indices_B, scoring.logits_BK
+
+
+def _batches(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Places, logits and labels, batch by batch."""
+    order = data.evaluation_order(EVALUATION_BATCH)
+    for indices_B, at_hand_B in zip(order, data.at_hand(order), strict=True):
+        x_BTI, y_B, lengths_B = data.batch(at_hand_B)
+        yield indices_B, model(x_BTI, lengths_B), y_B
+
+
+def _room(sequences: int, classes: int) -> Array:
+    """An array (N, K) for logits, float32."""
+    if 4 * sequences * classes <= IN_MEMORY:
+        return np.empty((sequences, classes), np.float32)
+    with tempfile.TemporaryFile(prefix="rnnclf-") as file:  # a mapped file can be used after it is closed
+        return np.memmap(file, np.float32, "w+", shape=(sequences, classes))

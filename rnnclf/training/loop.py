@@ -15,7 +15,7 @@ from rnnclf.errors import DivergedError
 from rnnclf.metrics import Score
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
-from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.evaluation import score_model
 from rnnclf.training.state import BatchProgress, EpochSoFar, Rollback, Training
 
 
@@ -91,7 +91,7 @@ def _one_epoch(
 
     with training.model.cores(training.recipe.batch_size, train.ragged):
         score = _train(training, train, after_batch)
-    validated = evaluate_model(training.model, validation).score
+    validated = score_model(training.model, validation)
     if not math.isfinite(validated.loss):
         place = f"in epoch {training.epoch + 1}, after its last batch"
         raise Divergence(f"The validation loss became {validated.loss} {place}{blame(training.model)}")
@@ -113,7 +113,7 @@ def _train(training: Training, train: SequenceDataset, after_batch: Callable[[in
         epoch.close()
     so_far = training.so_far
     if training.recipe.last_batch:  # scored with the weights after its own step
-        return evaluate_model(training.model, train.subset(epoch.indices[-1])).score
+        return score_model(training.model, train.subset(epoch.indices[-1]))
     return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
 
 

@@ -31,6 +31,7 @@ from rnnclf.optim import Adam, make_step
 from rnnclf.options import Options, option
 from rnnclf.stack import Stack
 from rnnclf.training.eligibility import is_eligible
+from rnnclf.training.evaluation import score_model
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
@@ -227,9 +228,7 @@ class Candidate:
         model, data = self.model, _as_data(x_BTI, y_B)
         classify = partial(model, x_BTI)
         if isinstance(model, SequenceClassifier) and is_eligible(model, data):
-            from rnnclf.training.compiled_step import score
-
-            classify = partial(score, model, data)
+            classify = partial(score_model, model, data)
 
         @torch.inference_mode()
         def infer() -> None:

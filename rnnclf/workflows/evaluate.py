@@ -18,6 +18,7 @@ from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import load_model
+from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import checkpoints_in, run_of, write_csv
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # the rest is fixed
@@ -52,7 +53,7 @@ class Evaluated:
             "epoch": self.epoch,
             "dataset": self.config.dataset.name,
             "split": self.split,
-            **self.evaluation.score.to_dict(),
+            **self.evaluation.to_dict(),
             "macro": {"precision": precision, "recall": recall, "f1": f1},
             "classes": [row._asdict() for row in self.evaluation.by_class()],
             "confusion": [list(row) for row in self.evaluation.counts],
@@ -97,6 +98,9 @@ def evaluate(paths: list[Path], words: list[str]) -> list[Evaluated]:
 def save(results: list[Evaluated], base: Path) -> Path:
     """Writes the evaluation into a timestamped folder of its own under `base`, and returns it."""
     folder = claim_folder(base)
+    for number, result in enumerate(results):
+        name = "predictions" if len(results) == 1 else f"predictions-{number}"
+        write_predictions(folder / f"{name}.parquet", {result.split: result.evaluation})
     write_json(folder / "evaluation.json", [result.to_dict() for result in results])
     write_csv(
         folder / "classes.csv",

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,10 @@ class RunFolder:
     @property
     def results(self) -> Path:
         return self.path / "results.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
 
     @property
     def provenance(self) -> Path:
@@ -89,6 +93,12 @@ class RunFolder:
         """What results.json holds; nothing where it is missing, damaged or not what it should be."""
         found = read_json(self.results)
         return found if fits(found, RESULTS) else {}
+
+    def drop_previous(self) -> None:
+        """Removes the last checkpoint but one: a finished run needs the best one for evaluation, and the last
+        one to train longer."""
+        with suppress(OSError):
+            self.previous.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnnclf.metrics import METRICS
 from rnnclf.workflows.runs import RunFolder, jobs_of, sweep_table, write_csv
 
 REASONS = {
@@ -81,6 +82,8 @@ def _flat(rank: int, row: SweepRow) -> dict[str, Any]:
         "test_accuracy": test.get("accuracy"),
         "test_low": low,
         "test_high": high,
+        **{f"test_{metric.key}": test.get(metric.key) for metric in METRICS},
+        "test_loss": test.get("loss"),
         "parameters": done.get("parameters"),
         "best_epoch": done.get("best_epoch"),
         "seconds": done.get("total_seconds"),

@@ -11,23 +11,27 @@ from typing import Any
 import torch
 
 from rnnclf.config import Config
-from rnnclf.data import SPLITS, SequenceDataset, Splits
+from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.files import write_json
-from rnnclf.metrics import Score
+from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
-from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.loading import build_model
+from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import RunFolder, facts_of
 from rnnclf.workflows.saving import History, Saver, row
 
 log = logging.getLogger("rnnclf")
+
+SCORED: tuple[SplitName, ...] = ("validation", "test")
+"""The splits whose predictions are kept with a run."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,15 @@ class Report:
 
     folder: RunFolder
     results: dict[str, Any]
-    scores: dict[str, Score]
-    """By split, of the best epoch."""
+    evaluations: dict[str, Evaluation]
+    """Of the validation and the test split, with the weights of the best epoch."""
     diagnosis: Diagnosis | None = None
     """Of the last epoch, where it was asked for."""
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Of the validation and the test split, with the weights of the best epoch."""
+        return {name: evaluation.score for name, evaluation in self.evaluations.items()}
 
 
 Conclusion = Callable[[Report], None]
@@ -224,7 +233,7 @@ def carry_out(run: Run, watch: Watcher) -> Report:
 
         for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
             if run.config.protocol == "tutorial":
-                result = replace(result, test=evaluate_model(training.model, parts["test"]).score)
+                result = replace(result, test=score_model(training.model, parts["test"]))
             if run.config.diagnose:  # before the checkpoint, after which the epoch does not come again
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             is_best = saver.after_epoch(result)
@@ -240,16 +249,23 @@ def _concluded(run: Run, saver: Saver) -> Report:
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
     model.load_state_dict(history.best_weights)
-    scores = {}
-    for name, part in run.data.parts.items():
-        scores[name] = evaluate_model(model, part).score
+    train = run.data.parts["train"]
+    scores: dict[str, dict[str, Any]] = {
+        "train": {**score_model(model, train).to_dict(), "commonest_rate": commonest_share(train.y_N)}
+    }
+    saver.stop_if_asked()
+    evaluations: dict[str, Evaluation] = {}
+    for name in SCORED:
+        evaluations[name] = evaluate_model(model, run.data.parts[name])
+        scores[name] = evaluations[name].to_dict()
         saver.stop_if_asked()
+    write_predictions(run.folder.predictions, evaluations)
     earlier = history.seconds
     results = {
         **_description(run.config, model),
         "epochs": len(history.results),
         "best_epoch": history.best.epoch,
-        **{name: score.to_dict() for name, score in scores.items()},
+        **scores,
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
         "epoch_seconds": [round(result.seconds, 4) for result in history.results],
@@ -257,8 +273,9 @@ def _concluded(run: Run, saver: Saver) -> Report:
         "total_seconds": round(earlier + time.perf_counter() - run.started, 3),
     }
     write_json(run.folder.results, results)
+    run.folder.drop_previous()
     found = read_diagnosis(run.folder.diagnosis, run.config) if run.config.diagnose else None
-    return Report(run.folder, results, scores, found)
+    return Report(run.folder, results, evaluations, found)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
@@ -295,6 +312,11 @@ def recipe(config: Config, data: Data) -> Recipe:
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",
     )
+
+
+def commonest_share(y_N: torch.Tensor) -> float:
+    """The share of the most frequent class."""
+    return int(torch.bincount(y_N.cpu()).max()) / len(y_N)
 
 
 def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from rnnclf.data.base import Source
 from rnnclf.data.layout import PATCH, PictureLayout
 from rnnclf.data.permutations import NAMES, permutation, refuse_unknown
-from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
+from rnnclf.data.recordings import Array, Ids, Progress, Recordings, numbered, restarting_at, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
@@ -30,6 +30,16 @@ class Pictures(NamedTuple):
     x_NHWC: Array
     labels_N: Array
     given_N: Array | None = None
+
+
+def _ids_in_files(given_N: Array | None) -> Ids | None:
+    """Pictures of the test file, which come last, are counted from 0 again."""
+    import numpy as np
+
+    if given_N is None:
+        return None
+    last = np.flatnonzero(given_N != SPLITS.index("test"))
+    return restarting_at(int(last[-1]) + 1) if len(last) < len(given_N) else None
 
 
 @dataclass
@@ -93,6 +103,7 @@ class Images(Source):
             channels=numbered(features),
             given_N=pictures.given_N,
             unit=self.unit,
+            ids=_ids_in_files(pictures.given_N),
         )
 
     def layout(self) -> PictureLayout:

@@ -42,6 +42,7 @@ def write_sequences(
         classes=classes,
         channels=roles.channels,
         files=register.files_with_steps(lengths_N),
+        firsts=register.firsts,
         notes=[*notes, *found, *ranges.notes()],
     )
 

@@ -14,6 +14,7 @@ from rnnclf.data.splits import SPLITS
 from rnnclf.data.table.blocks import Block, TableFile
 from rnnclf.data.table.cells import names, short
 from rnnclf.data.table.roles import Roles
+from rnnclf.data.table.store import Texts
 from rnnclf.errors import DataError
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ class Register:
         import numpy as np
 
         order = self.order()
+        if self.roles.id is not None:
+            every = [id_ for ids in self.ids for id_ in ids]
+            texts = Texts.of(every[n] for n in order.tolist())
+            np.save(folder / "ids_bytes.npy", texts.bytes_B)
+            np.save(folder / "ids_ends.npy", texts.end_N)
         places_K, classes = encoded(self.names["label"])
         labels_N = places_K[self.numbers_N["label"]]
         np.save(folder / "labels_N.npy", labels_N[order])

@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rnnclf.data.recordings import Array, Progress, Recordings
+from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_at
 from rnnclf.errors import OutputError
 
-FORMAT = 1  # of what is kept; another is made anew
+FORMAT = 2  # of what is kept; another is made anew
 META = "meta.json"
-MAPPED = ("values_SC", "times_S", "lines")
+MAPPED = ("values_SC", "times_S", "lines", "ids_bytes", "ids_ends")
 OPTIONAL = ("times_S", "groups_N", "given_N")
 HEADER = 128  # bytes of a .npy header, enough for any number of rows
 
@@ -72,6 +72,29 @@ class Places:
             return f"{name}, {unit} {self.lines[step]}"
         n = int(np.searchsorted(self.starts_N, step, side="right")) - 1
         return f"{name}, {unit} {self.lines[n]}, step {step - int(self.starts_N[n])} (counted from 0)"
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Many texts in two arrays that can be mapped: their UTF-8 bytes one after the other, and their ends."""
+
+    bytes_B: Array
+    end_N: Array
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        import numpy as np
+
+        encoded = [text.encode() for text in texts]
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded]))
+
+    def __call__(self, numbers_n: Array) -> Array:
+        """The texts of these numbers, an array of objects."""
+        import numpy as np
+
+        begin_N = np.concatenate(([0], self.end_N[:-1]))
+        bounds = zip(begin_N[numbers_n].tolist(), self.end_N[numbers_n].tolist(), strict=True)
+        return np.array([self.bytes_B[begin:end].tobytes().decode() for begin, end in bounds], dtype=object)
 
 
 def kept(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
@@ -176,5 +199,13 @@ def _opened(folder: Path) -> Recordings | None:
         **{name: arrays[name] for name in OPTIONAL if name in arrays},
         notes=tuple(meta["notes"]),
         locate=Places(meta["files"], lines, starts_N, row_is_step),
+        ids=_ids(arrays, meta["firsts"]),
         cache=folder,
     )
+
+
+def _ids(arrays: dict[str, Any], firsts: Sequence[int]) -> Ids:
+    """The ids of the table; of one without ids the numbers of its rows, counted from 0 in each file."""
+    if "ids_ends" not in arrays:
+        return restarting_at(*firsts[1:])
+    return Texts(arrays["ids_bytes"], arrays["ids_ends"])

@@ -205,7 +205,7 @@ class Layer(NamedTuple):
 class Part(NamedTuple):
     """A part of a batch: its number, the first of its sequences, its layers, logits, which become their
     gradients; what it comes to: the gradients of the head, and those of all matrices, one behind the other;
-    the class that each sequence is taken for; the sum of its losses, and of its right answers."""
+    the sum of its losses, and of its correct predictions."""
 
     number: int
     first: int
@@ -213,7 +213,6 @@ class Part(NamedTuple):
     z_NC: Any
     head_sums: Any
     sums_M: Any
-    predicted_N: Any
     found: Any
 
 
@@ -253,9 +252,9 @@ def _prepare(x_RTI: Any, row: int, shift_I: Any, scale_I: Any, a_SBK: Any, n: in
 
 
 @inlined
-def _loss_and_gradients(data: Any, first: int, head: Any, z_NC: Any, predicted_N: Any, found: Any) -> None:
-    """Classes and cross-entropy of logits; these become their gradients. A loss too large for their type is
-    infinite."""
+def _loss_and_gradients(data: Any, first: int, head: Any, z_NC: Any, found: Any, learns: bool) -> None:
+    """Cross-entropy and correct predictions of logits, which become their gradients if the step learns.
+    A loss too large for their type is infinite."""
     classes, total = len(head.weight_C), 0.0
     for b in range(len(data.chosen_B)):
         total += head.weight_C[data.y_N[data.chosen_B[b]]]
@@ -266,7 +265,6 @@ def _loss_and_gradients(data: Any, first: int, head: Any, z_NC: Any, predicted_N
         for c in range(1, classes):
             if z_C[c] > z_C[best]:
                 best = c
-        predicted_N[n] = best
         right += best == y
         top, whole, all_wanted = np.float64(z_C[best]), 0.0, 0.0
         for c in range(classes):
@@ -275,7 +273,8 @@ def _loss_and_gradients(data: Any, first: int, head: Any, z_NC: Any, predicted_N
         for c in range(classes):
             wanted, z = _wanted(head, c, y), z_C[c] - top
             loss += wanted * (math.log(whole) - z)
-            z_C[c] = (all_wanted * math.exp(z) / whole - wanted) / total
+            if learns:
+                z_C[c] = (all_wanted * math.exp(z) / whole - wanted) / total
     found[0], found[1] = z_NC.dtype.type(loss) / total, right
 
 
@@ -305,7 +304,7 @@ def _work(shared: Any, part: Any, job: int) -> None:
         below = place
     last_BK = top.a_SBK[-1]
     product(last_BK[:, at.first - 1 : at.first + at.hidden], head.ahead, 1 + at.hidden, z_NC, 0)
-    _loss_and_gradients(data, part.first, head, z_NC, part.predicted_N, part.found)
+    _loss_and_gradients(data, part.first, head, z_NC, part.found, shared.learns)
     if shared.learns:
         fill_zeros(part.sums_M.reshape(1, -1))
         product(z_NC[:, : len(head.weight_C)], head.back, len(head.weight_C), top.dh_BP, 0)

@@ -1,0 +1,32 @@
+"""Metrics as tables. Which there are, and how each is written, stands in rnnclf/metrics.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rnnclf.console.screen import interval
+from rnnclf.metrics import METRICS, four_digits, percent
+
+GUESSING = "guessing: the accuracy of always predicting the most frequent class"
+
+
+def metrics_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A column for each split, a row for each metric; a split has them as results.json does."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("")
+    for name in scores:
+        table.add_column(name, justify="right", no_wrap=True)
+    columns = list(scores.values())
+    accuracies = [Text(percent(score["accuracy"]), style="bold green") for score in columns]
+    table.add_row("accuracy", *accuracies)
+    table.add_row("95 % interval", *(interval(score["interval95"]) for score in columns))
+    table.add_row("correct", *(f"{score['correct']:,} of {score['total']:,}" for score in columns))
+    for metric in METRICS:
+        table.add_row(metric.title, *(metric.of(score) for score in columns))
+    table.add_row("log loss", *(four_digits(score["loss"]) for score in columns))
+    return table

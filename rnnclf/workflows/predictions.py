@@ -1,0 +1,61 @@
+"""The predictions of a model as a table: a Parquet file that polars, pandas and DuckDB open as it is.
+
+A row for each sequence: split, id, label, predicted, and probability_CLASS of each class.
+Shapes: N sequences, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnclf.errors import OutputError
+from rnnclf.files import written_aside
+from rnnclf.metrics import Evaluation
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CHUNK = 2**20  # probabilities at a time, so that memory stays bounded
+
+
+def write_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """Replaces `path` by the table of some splits, which share their classes. Raises OutputError."""
+    from polars.exceptions import PolarsError
+    from polars.io.plugins import register_io_source
+
+    def chunks(*_: Any) -> Iterator[pl.DataFrame]:
+        for split, evaluation in evaluations.items():
+            yield from _frames(split, evaluation)
+
+    first = next(_frames(*next(iter(evaluations.items()))))
+    try:
+        with written_aside(path) as aside:
+            register_io_source(chunks, schema=first.schema).sink_parquet(aside)
+    except PolarsError as error:
+        raise OutputError(f"Cannot write {path}: {error}.") from error
+
+
+def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
+    """Some sequences at a time, in their order."""
+    import numpy as np
+    import polars as pl
+
+    classes = np.array(evaluation.classes, dtype=object)
+    rows = max(CHUNK // len(classes), 1)
+    for first in range(0, len(evaluation), rows):
+        here = slice(first, first + rows)
+        ids = evaluation.ids_N[here]
+        yield pl.DataFrame(
+            {
+                "split": pl.Series([split] * len(ids), dtype=pl.String),
+                "id": pl.Series(ids.tolist(), dtype=pl.String if ids.dtype == object else pl.Int64),
+                "label": pl.Series(classes[evaluation.y_N[here]].tolist(), dtype=pl.String),
+                "predicted": pl.Series(classes[evaluation.predicted_N[here]].tolist(), dtype=pl.String),
+                **{
+                    f"probability_{name}": evaluation.probabilities_of(k, first, first + rows)
+                    for k, name in enumerate(evaluation.classes)
+                },
+            }
+        )
