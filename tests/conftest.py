@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 from rnnclf.cli import app
 
+# asserts in helpers explain themselves as those in tests do
+pytest.register_assert_rewrite("tests.cells", "tests.data", "tests.training", "tests.workflows")
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # the tests beside this one need a core, too
     torch.set_num_threads(1)
@@ -78,3 +81,12 @@ def only_run(tmp_path: Path) -> Callable[[], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(params=[80, 120])
+def terminal(request, monkeypatch) -> int:
+    """Makes Rich believe in a terminal, and says how wide it is."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return int(request.param)

@@ -28,7 +28,7 @@ from rnnclf.data.synthetic import Waves, make
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
-from tests.test_data_images import MAKERS, emnist_like
+from tests.data.pictures import MAKERS, emnist_like
 
 WORDS = "dataset=digits hidden=4 epochs=1 threads=2 dropout=0.2 batch_size=30 seed=3"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -15,6 +14,7 @@ import yaml
 from rnnclf.config import GROUPS
 from rnnclf.hydra_app import load_config
 from tests.conftest import ROOT
+from tests.imports import command, modules_after
 
 PACKAGE = ROOT / "rnnclf"
 
@@ -136,18 +136,6 @@ def test_only_the_console_prints(path):
         node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
     ]
     assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
-
-
-def modules_after(code: str) -> set[str]:
-    """The modules that are loaded in a fresh process after `code`."""
-    script = f"import sys, json\n{code}\nprint('\\n' + json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-def command(words: list[str], exit_code: int) -> str:
-    lines = ["from typer.testing import CliRunner", "from rnnclf.cli import app"]
-    return "\n".join([*lines, f"assert CliRunner().invoke(app, {words}).exit_code == {exit_code}"])
 
 
 @pytest.mark.parametrize(

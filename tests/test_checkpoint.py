@@ -18,9 +18,7 @@ from rnnclf.cells import CELLS
 from rnnclf.checkpoint import FORMAT, HEADER_LIMIT, fill, load, read_header, save
 from rnnclf.errors import CheckpointError, OutputError
 from rnnclf.model import SequenceClassifier
-
-DATA = {"classes": ["a", "b"], "input_size": 2, "preparation": {}, "reading": {}, "fingerprint": "f"}
-HEADER = {"config": {"cell": "gru"}, **DATA, "epoch": 3}
+from tests.containers import HEADER, Opens, container
 
 
 def classifier(name="gru", seed=0, hidden=3):
@@ -156,23 +154,6 @@ def test_header_that_is_no_json_leaves_the_old_file_whole(path):
     with pytest.raises(ValueError, match="JSON compliant"):
         save(path, {**HEADER, "loss": math.nan}, {})
     assert path.read_bytes() == before
-
-
-# Files that are no checkpoints
-
-
-class Opens:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-def container(header_text, data=b""):
-    return struct.pack("<Q", len(header_text)) + header_text + data
 
 
 def with_metadata(text):

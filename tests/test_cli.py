@@ -8,7 +8,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,31 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hydra.core.config_store import ConfigStore
 
 from rnnclf import checkpoint
 from rnnclf.cells import CELLS
-from rnnclf.hydra_app import load_config, setup
-from rnnclf.workflows import machine
-from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.train import train
-
-SMALL = ("dataset=digits", "hidden=8", "epochs=2", "threads=1")
-
-
-@pytest.fixture(scope="session")
-def trained_once(tmp_path_factory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("trained")
-    train(load_config([*SMALL]), RunFolder(folder))
-    return folder
-
-
-@pytest.fixture
-def trained(trained_once, tmp_path) -> Path:
-    """The folder of a small run, this test's own."""
-    return Path(shutil.copytree(trained_once, tmp_path / "run"))
-
+from rnnclf.hydra_app import setup
+from tests.cli_runs import SMALL
 
 RUN_FILES = {
     ".hydra", "status.json", "train.log", "epochs.csv", "results.json", "accuracy.txt", "accuracy.svg",
@@ -319,104 +299,6 @@ def command(*words: str) -> list[str]:
 def shell(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=90, **options)
-
-
-def test_eval_prints_classes_and_confusions_and_saves_them(cli, tmp_path, trained):
-    done = cli("eval", trained, "--output", "scores")
-    assert done.exit_code == 0, done.output
-    for word in ("precision", "recall", "F1", "support", "rows: true, columns: predicted", "were taken for"):
-        assert word in done.output
-    (folder,) = (tmp_path / "scores").glob("*/*")
-    names = {"evaluation.json", "classes.csv", "confusion.csv", "accuracy.txt", "accuracy.svg"}
-    assert {path.name for path in folder.iterdir()} == names
-    (saved,) = json.loads((folder / "evaluation.json").read_text())
-    assert saved["correct"] == json.loads((trained / "results.json").read_text())["test"]["correct"]
-    with open(folder / "confusion.csv") as file:
-        assert sum(int(row["count"]) for row in csv.DictReader(file)) == 360
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_eval_of_each_split_repeats_the_record(cli, trained, split):
-    (answer,) = json.loads(cli("eval", trained, f"split={split}", "--json").stdout)
-    recorded = json.loads((trained / "results.json").read_text())[split]
-    loss = recorded.pop("loss")
-    assert {key: answer[key] for key in recorded} == recorded
-    assert answer["loss"] == pytest.approx(loss, rel=1e-6)
-
-
-@pytest.mark.long
-def test_a_checkpoint_alone_is_enough(cli, tmp_path, trained):
-    expected = json.loads((trained / "results.json").read_text())["test"]["correct"]
-    (trained / "best.safetensors").rename(tmp_path / "received.safetensors")
-    (answer,) = json.loads(cli("eval", "received.safetensors", "--json").stdout)
-    assert answer["correct"] == expected
-    assert answer["recorded_correct"] is None
-
-
-def test_a_checkpoint_of_a_machine_with_another_device_is_evaluated_here(cli, trained):
-    saved = checkpoint.load(trained / "best.safetensors")
-    header = {key: value for key, value in saved.header.items() if key != "format"}
-    absent = next(name for name in ("mps", "cuda") if name not in machine.devices())
-    header["config"] = {**header["config"], "device": absent}
-    checkpoint.save(Path("moved.safetensors"), header, saved.tensors)
-    done = cli("eval", "moved.safetensors", "--json")
-    assert done.exit_code == 0, done.output
-    refused = cli("eval", "moved.safetensors", f"device={absent}")
-    assert f"device={absent} is not available here" in refused.stderr
-
-
-@pytest.mark.long
-def test_a_job_with_its_own_threads_leaves_the_next_with_the_default(cli, only_run):
-    default = torch.get_num_threads()
-    assert cli("train", "-m", f"threads={default + 1},auto", *SMALL[:3]).exit_code == 0
-    found = [json.loads((only_run() / n / "provenance.json").read_text())["threads"] for n in "01"]
-    assert found == [default + 1, default]
-
-
-def test_eval_says_when_a_record_does_not_hold(cli, trained):
-    results = json.loads((trained / "results.json").read_text())
-    results["test"]["correct"] = 359
-    (trained / "results.json").write_text(json.dumps(results))
-    assert "its results.json says 359" in cli("eval", trained).output
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nowhere"], "nowhere does not exist"),
-        (["empty"], "empty holds no checkpoint"),
-        (["text.safetensors"], "is no checkpoint of rnnclf"),
-        (
-            ["RUN", "split=tset"],
-            "split must be train, validation, test or all, got 'tset'. Did you mean 'test'?",
-        ),
-        (["RUN", "hidden=3"], "'hidden' cannot be changed at evaluation"),
-        (["split=test"], "Give a checkpoint file"),
-        (["STRANGER"], "No cell named 'warp'. Known: basic"),
-        (["WIDE"], "is damaged: its preparation does not fit its model"),
-        (["OTHER"], "head.bias should be (2,) float32, the file has (10,) float32"),
-        (["MISFIT"], "head.weight should be (10, 8) float32, the file has missing"),
-    ],
-)
-def test_eval_refuses_in_words(cli, tmp_path, trained, words, message):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.safetensors").write_text("hello")
-    good = checkpoint.load(trained / "best.safetensors")
-    header = {key: value for key, value in good.header.items() if key != "format"}
-    changed = {
-        "STRANGER": {"config": {**header["config"], "cell": {"name": "warp"}}},
-        "WIDE": {"input_size": 9},
-        "OTHER": {"classes": ["cat", "dog"]},
-        "MISFIT": {},
-    }
-    for name, change in changed.items():
-        tensors = {k: t for k, t in good.tensors.items() if name != "MISFIT" or k != "model.head.weight"}
-        checkpoint.save(tmp_path / f"{name}.safetensors", {**header, **change}, tensors)
-    places = {"RUN": str(trained), **{name: f"{name}.safetensors" for name in changed}}
-    done = cli("eval", *(places.get(word, word) for word in words))
-    assert done.exit_code == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.long

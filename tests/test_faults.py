@@ -13,8 +13,8 @@ import torch
 
 from rnnclf import checkpoint, files
 from rnnclf.errors import CheckpointError, OutputError
+from tests.containers import HEADER
 from tests.faults import FAULTS, SHORT, faulty
-from tests.test_checkpoint import HEADER
 
 OLDER, OLD, NEW = 1, 2, 3  # epochs
 

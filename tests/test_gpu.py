@@ -16,9 +16,9 @@ from rnnclf.training.loop import fit
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import Training
 from rnnclf.workflows.bench import bench
-from tests.test_bench import small
-from tests.test_model import NOT_ROUNDED
-from tests.test_training import classifier, sequences, without_seconds
+from tests.classifiers import NOT_ROUNDED
+from tests.training.small import classifier, sequences, without_seconds
+from tests.workflows.small_bench import small
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),

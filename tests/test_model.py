@@ -10,47 +10,31 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from rnnclf.cells import CELLS, Parameters
+from rnnclf.cells import CELLS
 from rnnclf.engine.choose import choose
-from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
-from rnnclf.model import SequenceClassifier, reversed_in_time, zoneout
-from rnnclf.readout import READOUTS
+from rnnclf.model import SequenceClassifier, reversed_in_time
 from rnnclf.stack import Stack
+from tests.classifiers import (
+    BATCH,
+    CLASSES,
+    HIDDEN,
+    INPUT,
+    LENGTHS,
+    NOT_ROUNDED,
+    STEPS,
+    classifier,
+    each_direction,
+    each_readout,
+    features_of,
+    random_input,
+)
 
-BATCH, STEPS, INPUT, HIDDEN, CLASSES = 4, 6, 3, 5, 4
-LENGTHS = (1, 4, STEPS, 3)
 TORCH_LAYERS = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 # one of each kind: a loop, a state of two parts, a scan, a convolution; test_cells.py has all
 each_cell = pytest.mark.parametrize("name", ["basic", "lstm", "mingru", "s4d"])
-each_readout = pytest.mark.parametrize("readout", READOUTS.names())
-each_direction = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
 each_depth = pytest.mark.parametrize("layers", [1, 2])
-
-
-def classifier(name, **options):
-    """In float64, with biases that are not zero either."""
-    torch.manual_seed(0)
-    cell = CELLS[name](hidden_size=HIDDEN)
-    model = SequenceClassifier(cell, INPUT, CLASSES, Stack(**options)).double()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.4 * torch.randn_like(weight)
-    return model
-
-
-def random_input(steps=STEPS):
-    return torch.randn(BATCH, steps, INPUT, dtype=torch.float64)
-
-
-def features_of(model, x_BTI, lengths_B=None):
-    """What the head gets to see."""
-    seen = []
-    handle = model.head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(x_BTI, lengths_B)
-    handle.remove()
-    return seen[0]
 
 
 # Layers and directions, against torch's own
@@ -123,86 +107,6 @@ def test_parameters_are_those_of_the_cells_and_the_head(name, bidirectional, lay
     cell = CELLS[name](hidden_size=HIDDEN)
     cells = sum(eval(cell.formula, {}, {**vars(cell), "n": n, "h": HIDDEN}) for n in sizes) * directions
     assert model.parameter_count() == cells + width * CLASSES + CLASSES
-
-
-# Readouts, computed directly
-
-
-READ_WEIGHTS = Parameters(
-    weight=torch.randn(HIDDEN, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
-    bias=torch.randn(HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(2)),
-    vector=torch.randn(HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(3)),
-)
-
-
-def attention_by_hand(y_TH):
-    p = READ_WEIGHTS
-    scores = [math.exp(p.vector @ torch.tanh(p.weight @ y_H + p.bias)) for y_H in y_TH]
-    return sum(score * y_H for score, y_H in zip(scores, y_TH, strict=True)) / sum(scores)
-
-
-DIRECT = {
-    "last": lambda y_TH: y_TH[-1],
-    "mean": lambda y_TH: sum(y_TH) / len(y_TH),
-    "max": lambda y_TH: torch.stack([y_TH[:, unit].max() for unit in range(HIDDEN)]),
-    "attention": attention_by_hand,
-}
-
-
-def test_every_readout_is_computed_directly_here():
-    assert set(DIRECT) == set(READOUTS.names())
-
-
-def read(readout, y_TBH, lengths_B):
-    """What a readout makes of all outputs; one that wants the last alone gets it."""
-    y = y_TBH if READOUTS[readout].every_step else y_TBH[-1]
-    return READOUTS[readout].read(READ_WEIGHTS, y, lengths_B)
-
-
-@each_readout
-def test_readout_of_whole_sequences(readout):
-    y_TBH = torch.randn(STEPS, BATCH, HIDDEN, dtype=torch.float64)
-    result_BH = read(readout, y_TBH, None)
-    for b in range(BATCH):
-        torch.testing.assert_close(result_BH[b], DIRECT[readout](y_TBH[:, b]))
-
-
-@each_readout
-def test_readout_of_ragged_sequences_sees_the_valid_steps_only(readout):
-    y_TBH = torch.randn(STEPS, BATCH, HIDDEN, dtype=torch.float64)
-    for b, length in enumerate(LENGTHS):  # after the end, outputs repeat
-        y_TBH[length:, b] = y_TBH[length - 1, b]
-    result_BH = read(readout, y_TBH, torch.tensor(LENGTHS))
-    for b, length in enumerate(LENGTHS):
-        torch.testing.assert_close(result_BH[b], DIRECT[readout](y_TBH[:length, b]))
-
-
-@each_direction
-@each_readout
-def test_head_sees_all_layers_where_it_is_asked_to(readout, bidirectional):
-    options = {"layers": 3, "bidirectional": bidirectional, "readout": readout}
-    model = classifier("basic", readout_layers="all", **options)
-    top = classifier("basic", **options)
-    top.load_state_dict({**top.state_dict(), **_same_shapes(model, top)})
-    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
-    width = HIDDEN * (2 if bidirectional else 1)
-    assert model.head.in_features == 3 * width
-    features_BD = features_of(model, x_BTI, lengths_B)
-    if readout != "attention":  # whose weights differ from layer to layer
-        assert torch.equal(features_BD[:, 2 * width :], features_of(top, x_BTI, lengths_B))
-    one_layer = classifier("basic", **{**options, "layers": 1})
-    one_layer.load_state_dict({**one_layer.state_dict(), **_same_shapes(model, one_layer)})
-    assert torch.equal(features_BD[:, :width], features_of(one_layer, x_BTI, lengths_B))
-
-
-def _same_shapes(source, target):
-    """The weights of one model that fit into another."""
-    wanted = target.state_dict()
-    return {
-        name: weight
-        for name, weight in source.state_dict().items()
-        if name in wanted and wanted[name].shape == weight.shape
-    }
 
 
 # Padding
@@ -442,12 +346,6 @@ def test_every_cell_works_with_every_option_or_is_refused_in_words(name, options
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
 
 
-# Precision
-
-
-NOT_ROUNDED = ("lem", "lmu", "esn", "lru", "s5")  # torch has no operation for types mixed as there
-
-
 @pytest.mark.parametrize("lengths_B", [None, torch.tensor(LENGTHS)], ids=["whole", "ragged"])
 @pytest.mark.parametrize("name", CELLS.names())
 def test_bf16_is_near_float32_or_refused_in_words(name, lengths_B):
@@ -489,107 +387,3 @@ def test_zoneout_goes_with_bf16(name, training):
 @pytest.mark.parametrize("ragged", [False, True])
 def test_auto_takes_an_engine_that_knows_bf16(name, device, ragged):
     assert choose(CELLS[name](), device, ragged=ragged, bf16=True) not in ("fused", "compiled")
-
-
-# What is joined and normalised
-
-
-def layer_inputs(model, x_BTI, lengths_B=None):
-    """What each layer gets, before it normalises it."""
-    seen = []
-    for layer in model.layers:
-        layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model(x_BTI, lengths_B)
-    return seen
-
-
-@each_direction
-def test_a_residual_layer_adds_its_input_to_its_output(bidirectional):
-    model = classifier("basic", layers=3, residual=True, bidirectional=bidirectional)
-    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
-    seen = layer_inputs(model, x_BTI, lengths_B)
-    forward = model.layers[1].directions["forward_cell"]
-    y_TBH, _ = unroll(forward, seen[1], lengths_B=lengths_B)
-    for b, length in enumerate(LENGTHS):
-        expected_TH = (y_TBH + seen[1][..., :HIDDEN])[:length, b]
-        torch.testing.assert_close(seen[2][:length, b, :HIDDEN], expected_TH)
-        if bidirectional:
-            turned_TBI = seen[1][:length, b : b + 1].flip(0)
-            back_TBH, _ = unroll(model.layers[1].directions["backward_cell"], turned_TBI)
-            expected_TH = back_TBH.flip(0)[:, 0] + seen[1][:length, b, HIDDEN:]
-            torch.testing.assert_close(seen[2][:length, b, HIDDEN:], expected_TH)
-
-
-def test_batch_norm_counts_valid_steps_only():
-    model = classifier("basic", layers=2, norm="batch").train()
-    x_BTI, lengths_B = random_input(), torch.tensor(LENGTHS)
-    below_TBH, _ = unroll(model.layers[0].directions["forward_cell"], x_BTI.transpose(0, 1))
-    valid_ND = torch.cat([below_TBH[:length, b] for b, length in enumerate(LENGTHS)])
-    model(x_BTI, lengths_B)
-    norm = model.layers[1].norm.norm
-    torch.testing.assert_close(norm.running_mean, 0.1 * valid_ND.mean(dim=0))
-    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * valid_ND.var(dim=0))
-
-
-def test_batch_norm_of_a_single_sequence_uses_what_was_seen_before():
-    model = classifier("basic", norm="batch").train()
-    x_BTI = random_input()
-    model(x_BTI)
-    alone_BK = model(x_BTI[:1])
-    torch.testing.assert_close(alone_BK, model.eval()(x_BTI[:1]))
-
-
-@pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_norm_stands_before_each_further_layer_and_the_head(norm):
-    model = classifier("basic", layers=3, norm=norm).train()
-    kinds = [type(layer.norm.norm).__name__ for layer in model.layers] + [type(model.head_norm.norm).__name__]
-    name = {"layer": "LayerNorm", "batch": "BatchNorm1d"}[norm]
-    assert kinds == ["Identity", name, name, name]
-
-
-# Noise while training
-
-
-def test_variational_dropout_drops_the_same_values_at_all_steps():
-    seen = []
-    for variational in (True, False):
-        model = classifier("basic", layers=2, dropout=0.5, variational=variational).train()
-        model.layers[1]._unrolled = lambda module, x_TBI, plan: seen.append(x_TBI) or x_TBI[-1]
-        model(random_input())
-    same, fresh = ((x_TBI == 0) for x_TBI in seen)
-    assert 0 < same.sum() < same.numel()
-    assert (same == same[0]).all()
-    assert not (fresh == fresh[0]).all()
-
-
-def test_recurrent_dropout_drops_single_weights_while_training_only():
-    model = classifier("lstm", recurrent_dropout=0.5)
-    module = model.layers[0].directions["forward_cell"]
-    weight = module.recurrent_weight
-    dropped = module.train().prepared().recurrent_weight
-    kept = dropped != 0
-    assert 0.3 < kept.double().mean() < 0.7
-    torch.testing.assert_close(dropped[kept], 2 * weight[kept])
-    assert not torch.equal(module.prepared().recurrent_weight, dropped)
-    assert module.eval().prepared().recurrent_weight is weight
-    torch.testing.assert_close(module.train().prepared().bias, module.bias)
-
-
-def test_zoneout_keeps_a_share_of_the_state_and_its_mean_when_not_training():
-    old, new = torch.zeros(40, 50), torch.ones(40, 50)
-    kept = zoneout(old, new, rate=0.3, training=True) == 0
-    assert 0.25 < kept.double().mean() < 0.35
-    assert torch.equal(zoneout(old, new, rate=0.3, training=False), torch.full_like(new, 0.7))
-
-
-def test_zoneout_acts_on_both_parts_of_the_state_and_on_the_output():
-    model = classifier("lstm", zoneout=0.4).eval()
-    module = model.layers[0].directions["forward_cell"]
-    x_TBI = random_input().transpose(0, 1)
-    state, expected = module.initial_state(x_TBI[0]), []
-    for x_BI in x_TBI:
-        _, new = module(x_BI, state)
-        state = type(state)(*(0.4 * a + 0.6 * b for a, b in zip(state, new, strict=True)))
-        expected.append(state.h)
-    features_BH = features_of(model, x_TBI.transpose(0, 1))
-    torch.testing.assert_close(features_BH, expected[-1])

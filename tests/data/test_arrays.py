@@ -1,0 +1,235 @@
+"""Arrays of the user: what is read from .npz and .npy files, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnclf.data import arrays as arrays_module
+from rnnclf.data import npy
+from rnnclf.data.arrays import Arrays
+from rnnclf.data.recordings import Recordings
+from rnnclf.errors import DataError
+from tests.data.arrays import NAMES, C, N, T, X, Y, folder, npy_bytes, npz, read
+
+
+def sequence(recordings: Recordings, n: int) -> np.ndarray:
+    start = recordings.starts_N[n]
+    return recordings.values_SC[start : start + recordings.lengths_N[n]]
+
+
+@pytest.mark.parametrize("write", [npz, folder])
+def test_sequences_labels_and_names_are_those_of_the_arrays(tmp_path, write):
+    path = tmp_path / ("data.npz" if write is npz else "data")
+    channels, lengths = np.array(["ax", "ay"]), np.array([1, 2, 3, 4, 5, 5])
+    recordings = read(write(path, x=X, y=NAMES, channels=channels, lengths=lengths))
+    assert recordings.classes == ("run", "sit", "walk")
+    assert [recordings.classes[label] for label in recordings.labels_N] == NAMES.tolist()
+    assert recordings.channels == ("ax", "ay")
+    for n, length in enumerate([1, 2, 3, 4, 5, 5]):
+        np.testing.assert_array_equal(sequence(recordings, n), X[n, :length])
+
+
+def test_x_of_two_axes_has_one_channel(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", x=X[:, :, 0], y=Y))
+    assert recordings.channels == ("0",)
+    np.testing.assert_array_equal(sequence(recordings, 3), X[3, :, :1])
+
+
+def test_labels_lie_beside_x_or_where_they_are_said_to_lie(tmp_path):
+    folder(tmp_path, x=X, y=Y, other=Y[::-1])
+    assert read(tmp_path / "x.npy").labels_N.tolist() == Y.tolist()
+    recordings = read(tmp_path / "x.npy", labels=str(tmp_path / "other.npy"))
+    assert recordings.labels_N.tolist() == Y[::-1].tolist()
+
+
+def test_an_npy_file_is_mapped_not_loaded(tmp_path):
+    recordings = read(folder(tmp_path / "a", x=X, y=Y))
+    assert isinstance(recordings.values_SC, np.memmap)
+
+
+def test_axes_may_be_channels_first(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", x=X.transpose(0, 2, 1), y=Y), axes="NCT")
+    np.testing.assert_array_equal(sequence(recordings, 2), X[2])
+
+
+def test_more_channels_than_steps_are_read_as_they_are_with_a_note(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", x=X.transpose(0, 2, 1), y=Y))
+    assert recordings.channels == ("0", "1", "2", "3", "4")
+    assert "dataset.axes=NCT" in " ".join(recordings.notes)
+    assert read(npz(tmp_path / "b.npz", x=X, y=Y)).notes == ()
+
+
+def test_numbers_are_names_for_classes_in_their_order(tmp_path):
+    path = npz(tmp_path / "a.npz", x=X, y=Y, classes=np.array(["walk", "run", "sit"]))
+    recordings = read(path)
+    assert recordings.classes == ("walk", "run", "sit")
+    assert recordings.labels_N.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize(
+    "y", [Y, Y.astype(np.uint8), Y.astype(float), Y.astype(">i4"), Y.astype(str), Y.astype("S")]
+)
+def test_whole_numbers_and_names_are_the_same_labels_in_any_type(tmp_path, y):
+    recordings = read(npz(tmp_path / "a.npz", x=X, y=y))
+    assert recordings.classes == ("0", "1", "2")
+    assert recordings.labels_N.tolist() == Y.tolist()
+
+
+def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", x=X, y=np.array([10, 2, -1, 10, 2, -1])))
+    assert recordings.classes == ("-1", "2", "10")
+
+
+def test_groups_and_splits_are_taken(tmp_path):
+    split = np.array(["train", "train", "validation", "train", "test", "test"])
+    recordings = read(npz(tmp_path / "a.npz", x=X, y=Y % 2, groups=np.array(list("bbaacc")), split=split))
+    assert recordings.groups_N.tolist() == [1, 1, 0, 0, 2, 2]
+    assert recordings.given_N.tolist() == [0, 0, 1, 0, 2, 2]
+    numbered = npz(tmp_path / "b.npz", x=X, y=Y % 2, split=np.array([0, 0, 1, 0, 2, 2]))
+    assert read(numbered).given_N.tolist() == [0, 0, 1, 0, 2, 2]
+
+
+def test_missing_values_at_the_end_are_padding_where_no_lengths_are_given(tmp_path):
+    x = X.copy()
+    x[0, 3:] = x[4, 1:] = x[5] = np.nan
+    x[1, 4, 0] = x[2, 1] = np.nan
+    recordings = read(npz(tmp_path / "a.npz", x=x, y=Y))
+    assert recordings.lengths_N.tolist() == [3, 5, 5, 5, 1, 5]  # the last holds nothing: told later
+    assert "2 of 6 sequences" in " ".join(recordings.notes)
+    whole = read(npz(tmp_path / "b.npz", x=x, y=Y, lengths=np.full(N, T)))
+    assert whole.lengths_N.tolist() == [5] * 6
+    assert whole.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "becomes"),
+    [
+        ("bool", "uint8"),
+        ("int8", "int8"),
+        ("uint16", "int32"),
+        ("uint32", "int64"),
+        ("uint64", "float64"),
+        ("float16", "float16"),
+        (">f4", "float32"),
+        (">i2", "int16"),
+        ("longdouble", "float64"),
+    ],
+)
+def test_numbers_of_every_type_are_read_in_one_that_torch_takes(tmp_path, kind, becomes):
+    import torch
+
+    x = (X % 2).astype(kind)
+    recordings = read(npz(tmp_path / "a.npz", x=x, y=Y))
+    assert recordings.values_SC.dtype == becomes
+    np.testing.assert_array_equal(sequence(recordings, 3), X[3] % 2)
+    assert torch.from_numpy(recordings.values_SC.copy()).shape == (N * T, C)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_and_order_of_the_format_is_read(tmp_path, version):
+    path = folder(tmp_path / "a", y=Y)
+    (path / "x.npy").write_bytes(npy_bytes(np.asfortranarray(X), version))
+    np.testing.assert_array_equal(sequence(read(path), 4), X[4])
+
+
+def test_the_test_split_may_be_a_second_file(tmp_path):
+    whole = npz(tmp_path / "a.npz", x=X, y=NAMES, groups=Y)
+    test = npz(tmp_path / "b.npz", x=X[:2, :3].astype(np.float64) + 100, y=NAMES[:2])
+    recordings = read(whole, test_path=str(test))
+    assert recordings.given_N.tolist() == [-1] * 6 + [2] * 2
+    assert [recordings.classes[label] for label in recordings.labels_N] == [*NAMES.tolist(), "walk", "run"]
+    np.testing.assert_array_equal(sequence(recordings, 7), X[1, :3] + 100)
+    assert recordings.place(0).startswith("a.npz, sequence 0, step 0")
+    assert recordings.place(N * T + 4).startswith("b.npz, sequence 1, step 1")
+
+
+def test_places_are_told_by_sequence_and_step(tmp_path):
+    recordings = read(folder(tmp_path / "a", x=X, y=Y))
+    assert recordings.place(2 * T + 3) == "x.npy, sequence 2, step 3 (counted from 0)"
+
+
+def test_arrays_that_are_not_needed_are_ignored(tmp_path):
+    path = npz(tmp_path / "a.npz", x=X, y=Y, ids=np.array([object()] * N, dtype=object))
+    assert len(read(path)) == N
+
+
+def test_all_splits_are_made_of_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, T, C))
+    splits = Arrays(path=str(folder(tmp_path / "a", x=x, y=np.arange(60) % 3))).load()
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [39, 9, 12]
+
+
+def test_a_packed_array_too_large_for_memory_is_unpacked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=X, y=Y)
+    told: list[str] = []
+    first = Arrays(path=str(path)).read(lambda what, share: told.append(what))
+    assert isinstance(first.values_SC, np.memmap)
+    assert told
+    told.clear()
+    again = Arrays(path=str(path)).read(lambda what, share: told.append(what))
+    assert not told
+    np.testing.assert_array_equal(again.values_SC, X.reshape(-1, C))
+
+
+def test_a_damaged_packed_array_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    path = npz(tmp_path / "a.npz", x=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[content.index(X.tobytes()) + 50] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz.* a damaged one \(Bad CRC-32 for file 'x\.npy'\)"):
+        read(path)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_packed_array_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(DataError, match=r"has room for 0\.0 GiB"):
+        read(npz(tmp_path / "a.npz", x=X, y=Y))
+
+
+def test_what_is_found_out_about_large_arrays_is_remembered_until_they_change(tmp_path, monkeypatch):
+    path = folder(tmp_path / "a", x=X, y=Y)
+    assert read(path).cache is None
+    monkeypatch.setattr(arrays_module, "REMEMBERED", 100)
+    caches = [read(path).cache, read(path).cache]
+    folder(path, x=X[:, :4], y=Y)
+    caches.append(read(path).cache)
+    assert caches[0] == caches[1] != caches[2]
+
+
+@pytest.mark.parametrize(
+    ("x", "expression"),
+    [
+        (np.asfortranarray(X), "np.ascontiguousarray(x, 'float32')"),
+        (X.astype(">f8"), "np.ascontiguousarray(x, 'float64')"),
+        (X.astype("uint16"), "np.ascontiguousarray(x, 'int32')"),
+    ],
+)
+def test_what_is_too_large_to_be_copied_is_refused_with_the_way_to_save_it(
+    tmp_path, monkeypatch, x, expression
+):
+    monkeypatch.setattr(npy, "COPY_LIMIT", 100)
+    path = folder(tmp_path / "a", x=x, y=Y)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert expression in str(caught.value)
+
+
+def test_channels_first_that_are_too_large_to_be_copied_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(npy, "COPY_LIMIT", 100)
+    with pytest.raises(
+        DataError, match=r"x\.transpose\(0, 2, 1\), 'float32'\)\) and leave dataset\.axes out"
+    ):
+        read(folder(tmp_path / "a", x=X, y=Y), axes="NCT")
+
+
+def test_two_files_too_large_to_be_joined_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays_module, "COPY_LIMIT", 100)
+    path = npz(tmp_path / "a.npz", x=X, y=Y)
+    with pytest.raises(DataError, match="one x, and a split"):
+        read(path, test_path=str(npz(tmp_path / "b.npz", x=X, y=Y)))
