@@ -116,8 +116,9 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
-        """Each of METRICS by its key; None where it is not defined on these predictions."""
-        return {metric.key: _finite(metric.compute(self)) for metric in METRICS}
+        """Each of METRICS by its key; None where it is undefined, or a logit is not finite."""
+        usable = math.isfinite(self.score.loss)
+        return {metric.key: metric.compute(self) if usable else None for metric in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation of a split as results.json holds it."""
@@ -183,7 +184,9 @@ class Evaluation:
         parts = []
         for logits_nK in self._chunks():
             top_n1 = logits_nK.max(axis=1, keepdims=True).astype(np.float64)
-            parts.append(np.log(np.exp(logits_nK - top_n1).sum(axis=1)) + top_n1[:, 0])
+            with np.errstate(invalid="ignore"):  # infinite logits, which make the loss NaN
+                sum_n = np.exp(logits_nK - top_n1).sum(axis=1)
+            parts.append(np.log(sum_n) + top_n1[:, 0])
         found: Array = np.concatenate(parts)
         return found
 
@@ -209,10 +212,6 @@ def _mean_share(parts_K: Array, wholes_K: Array) -> float:
     """The mean of parts / wholes over the classes where there is a whole."""
     there = wholes_K > 0
     return float((parts_K[there] / wholes_K[there]).mean())
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 # The metrics
@@ -261,7 +260,8 @@ def log_loss(found: Evaluation) -> float:
     """The mean cross-entropy of labels and probabilities, in nats."""
     import numpy as np
 
-    return float((found.normaliser_N - found.logits_NK[np.arange(len(found)), found.y_N]).mean())
+    with np.errstate(invalid="ignore"):
+        return float((found.normaliser_N - found.logits_NK[np.arange(len(found)), found.y_N]).mean())
 
 
 def calibration_error(found: Evaluation) -> float:

@@ -28,33 +28,34 @@ def score_model(model: SequenceClassifier, data: SequenceDataset) -> Score:
     """Accuracy and mean cross-entropy of a model, without keeping its predictions."""
     model.eval()
     with model.cores(EVALUATION_BATCH, data.ragged):
-        right, losses = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
-    loss = 0.0
-    for batch_loss in losses.tolist():  # one after the other, so that every machine adds in the same order
+        rows = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
+    right, loss = 0.0, 0.0
+    for batch_right, batch_loss in rows:  # one after the other, so that every machine adds in the same order
+        right += batch_right
         loss += batch_loss
     return Score(int(right), len(data), loss / len(data))
 
 
-def _score(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
-    """The number of correct predictions and the summed loss of each batch, read when all is computed."""
-    rights, losses = [], []
+def _score(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]]:
+    """Correct predictions and summed loss of each batch, read from the device when all is computed."""
+    rows = []
     for _, logits_BK, y_B in _batches(model, data):
-        rights.append((logits_BK.argmax(dim=-1) == y_B).sum())
-        losses.append(functional.cross_entropy(logits_BK, y_B, reduction="sum"))
-    return torch.stack(rights).sum(), torch.stack(losses)
+        right = (logits_BK.argmax(dim=-1) == y_B).sum()
+        loss = functional.cross_entropy(logits_BK, y_B, reduction="sum")
+        rows.append(torch.stack((right.to(loss.dtype), loss)))
+    return torch.stack(rows).tolist()
 
 
-def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> tuple[Tensor, Tensor]:
+def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]]:
     """The same with one call of machine code for each batch."""
     from rnnclf.training.compiled_step import CompiledScoring
 
-    rights, losses = 0, []
+    rows = []
     with CompiledScoring(model, data) as scoring:
         for indices_B in scoring.batches():
             loss, right = scoring(indices_B)
-            rights += right
-            losses.append(loss * len(indices_B))
-    return torch.tensor(rights), torch.tensor(losses, dtype=torch.float64)
+            rows.append([right, loss * len(indices_B)])
+    return rows
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -92,10 +93,10 @@ def test_many_classes_are_shown_without_a_matrix(capsys, cli):
     from rnnclf.workflows.evaluate import Evaluated
 
     names = tuple(f"class{k}" for k in range(30))
-    counts = tuple(tuple(2 * int(i == j) + int(j == (i + 1) % 30) for j in range(30)) for i in range(30))
-    result = Evaluated(
-        Path("x"), load_config([]), 1, 1, "test", Evaluation(names, counts, 0.1), 0.0, None, False
-    )
+    every = np.arange(30)
+    true_N, predicted_N = np.tile(every, 3), np.concatenate((every, every, (every + 1) % 30))
+    found = Evaluation(names, true_N, np.eye(30, dtype=np.float32)[predicted_N], np.arange(90))
+    result = Evaluated(Path("x"), load_config([]), 1, 1, "test", found, 0.0, None, False)
     show_evaluation([result], Path("out"))
     shown = capsys.readouterr().out
     assert "rows: true" not in shown

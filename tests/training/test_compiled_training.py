@@ -6,6 +6,7 @@ import math
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from rnnclf.errors import DivergedError
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
 from rnnclf.training import epoch as epoch_steps
 from rnnclf.training import evaluation
-from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import fit
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import Training
@@ -118,7 +119,11 @@ def test_scores_are_those_of_the_general_way(case, layers, n, make, monkeypatch)
     assert is_eligible(model, data)
     found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
     assert found.counts == expected.counts
-    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.score.loss == pytest.approx(expected.score.loss, rel=1e-6)
+    np.testing.assert_allclose(found.logits_NK, expected.logits_NK, rtol=1e-4, atol=1e-5)
+    score = score_model(model, data)
+    assert score.correct == found.score.correct
+    assert score.loss == pytest.approx(found.score.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
@@ -127,7 +132,7 @@ def test_scores_are_the_same_with_any_number_of_cores(parts, cores, monkeypatch)
     model, data = classifier("gru"), ready(200)
     found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
     assert found.counts == expected.counts
-    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.score.loss == pytest.approx(expected.score.loss, rel=1e-6)
     assert working() == 0
 
 
@@ -162,8 +167,8 @@ def test_a_loss_that_is_no_number_is_one_as_elsewhere(wrong, monkeypatch):
     with torch.no_grad():
         model.head.weight[1] = wrong
     found, expected = evaluate_model(model, data), by_the_general_way(model, data, monkeypatch)
-    assert not math.isfinite(found.loss)
-    assert not math.isfinite(expected.loss)
+    assert not math.isfinite(found.score.loss)
+    assert not math.isfinite(expected.score.loss)
 
 
 def working():
@@ -254,4 +259,4 @@ def test_what_was_trained_is_what_is_scored():
     """The weights of torch are the only ones: nothing is to be brought back."""
     model, data = classifier(), ready()
     (result, *_) = trained(model, recipe(epochs=1), data)
-    assert evaluate_model(model, data.subset(torch.arange(10))).score == result.validation
+    assert score_model(model, data.subset(torch.arange(10))) == result.validation

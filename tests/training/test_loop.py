@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from rnnclf.cells import CELLS
 from rnnclf.optim import SGD, Adam, OneCycle
-from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.evaluation import score_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from tests.training.small import classifier, recipe, sequences, trained, without_seconds, x_of
@@ -82,7 +82,7 @@ def test_scoring_between_two_epochs_changes_nothing(last_batch):
     torch.manual_seed(1)
     watched = []
     for result in fit(other, sequences(), sequences()):
-        evaluate_model(other.model, sequences(9, seed=5))
+        score_model(other.model, sequences(9, seed=5))
         watched.append(result)
     assert without_seconds(watched) == without_seconds(results)
 
@@ -118,18 +118,18 @@ def test_every_sequence_is_seen_once_per_epoch_in_a_new_order():
 
 def test_train_score_is_that_of_the_batches_as_they_were_trained_on():
     fresh = Training(classifier(), recipe(epochs=1, batch_size=30))
-    data, before = sequences(), evaluate_model(fresh.model, sequences()).score
+    data, before = sequences(), score_model(fresh.model, sequences())
     (result,) = trained(fresh, data)
     assert result.train.correct == before.correct
     assert result.train.loss == pytest.approx(before.loss)
-    assert result.validation == evaluate_model(fresh.model, data).score
+    assert result.validation == score_model(fresh.model, data)
     assert result.validation.loss < before.loss
 
 
 def test_train_loss_weighs_each_batch_by_its_sequences():
     fresh = Training(classifier(), recipe(epochs=1, optimizer=SGD(lr=1e-30)))  # the weights stay
     (result,) = trained(fresh)
-    assert result.train.loss == pytest.approx(evaluate_model(fresh.model, sequences()).loss)
+    assert result.train.loss == pytest.approx(score_model(fresh.model, sequences()).loss)
 
 
 def test_last_batch_is_scored_with_the_weights_it_has_changed():
@@ -139,7 +139,7 @@ def test_last_batch_is_scored_with_the_weights_it_has_changed():
     (result,) = trained(fresh, data)
     places = [int((x_of(data) == x_TI).all(dim=(1, 2)).nonzero()) for x_TI in batches[-1]]
     assert len(batches) == 30 // 8
-    assert result.train == evaluate_model(fresh.model, data.subset(torch.tensor(places))).score
+    assert result.train == score_model(fresh.model, data.subset(torch.tensor(places)))
 
 
 def test_progress_counts_the_right_answers_of_the_epoch_so_far():
@@ -159,7 +159,7 @@ def test_fit_is_never_given_the_test_split():
 def test_validation_score_is_that_of_the_validation_split():
     fresh, validation = Training(classifier(), recipe(epochs=1)), sequences(9, seed=5)
     (result,) = trained(fresh, validation=validation)
-    assert result.validation == evaluate_model(fresh.model, validation).score
+    assert result.validation == score_model(fresh.model, validation)
 
 
 def test_fit_learns_nothing_from_validation():

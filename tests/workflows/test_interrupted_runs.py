@@ -11,7 +11,7 @@ import pytest
 
 from rnnclf import checkpoint
 from rnnclf.system.signals import defer_signals, exit_on_sigterm
-from rnnclf.training import loop
+from rnnclf.training import evaluation
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
@@ -85,7 +85,7 @@ def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
 
     def evaluate(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return loop.evaluate_model(*arguments)
+        return evaluation.evaluate_model(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr("rnnclf.workflows.train.evaluate_model", evaluate)

@@ -11,9 +11,10 @@ import pytest
 from rnnclf.errors import DivergedError
 from rnnclf.training import divergence, loop
 from rnnclf.training.divergence import SPIKE_BATCHES, USUAL_BATCHES, Losses
+from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.train import build_model, train
+from rnnclf.workflows.train import train
 from tests.workflows.killed_runs import Witness, assert_as_in_peace, config_of, killed
 
 # Guards
