@@ -18,7 +18,9 @@ import pytest
 from rnnclf.config import GROUPS, Config
 from rnnclf.engine.choose import choose
 from rnnclf.hydra_app import load_config
+from rnnclf.metrics import METRICS
 from rnnclf.readout import READOUTS
+from rnnclf.workflows.runs import RunFolder
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +68,25 @@ def test_every_choice_is_named_in_the_reference(name):
 @pytest.mark.parametrize("key", [option.name for option in fields(Config)])
 def test_every_key_is_named_in_the_reference(key):
     assert f"`{key}`" in REFERENCE or f"`{key}." in REFERENCE
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
+def test_every_metric_is_in_the_reference(metric):
+    assert f"| {metric.title} | `{metric.key}` |" in REFERENCE
+
+
+FILES = ("status", "epochs", "diagnosis", "results", "predictions", "provenance", "best", "last", "previous")
+
+
+@pytest.mark.parametrize("file", [*FILES, "damaged", "log"])
+def test_every_file_of_a_run_is_in_the_reference(file):
+    assert f"`{getattr(RunFolder(Path()), file).name}`" in REFERENCE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_of_the_repository_that_a_page_names_exists(page):
+    named = re.findall(r"\b(?:rnnclf|tests|benchmarks|conf)/[\w/]+\.\w+", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 @pytest.mark.long
