@@ -89,6 +89,13 @@ def test_every_file_of_the_repository_that_a_page_names_exists(page):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_page_holds_a_placeholder(page):
+    assert not re.search(
+        r"^(?:[A-Z]{3,}|TODO.*|\{\{.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "line", "shown"),
