@@ -233,8 +233,8 @@ def macro_f1(found: Evaluation) -> float:
 
 
 def auroc(found: Evaluation) -> float | None:
-    """The area under the ROC curve: of two classes that of the second one's probability, of more the mean of
-    each class against the rest, over the classes that occur. None where only one class occurs."""
+    """The area under the ROC curve of the second class; with more than two classes, the mean over those that
+    occur, each against the rest. None if only one class occurs."""
     import numpy as np
 
     classes = np.flatnonzero(found.totals_3K[2]).tolist()

@@ -100,6 +100,14 @@ def test_each_library_stays_in_its_room(path):
         assert "omegaconf" not in libraries
 
 
+def test_contributing_says_what_every_place_of_the_package_is_and_its_floor():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d) \| `(\w+)(?:\.py|/)` \| \S", page, flags=re.MULTILINE)
+    assert {place: int(floor) for floor, place in rows} == FLOORS
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders | {path.stem for path in PACKAGE.glob("*.py")} == set(FLOORS)
+
+
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 

@@ -12,6 +12,7 @@ from rnnclf.cells import Cell
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
 from rnnclf.config import GROUPS
 from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.metrics import METRICS
 from rnnclf.options import OptionFacts, described
 from rnnclf.readout import READOUTS
 from rnnclf.registry import Registry
@@ -87,6 +88,14 @@ def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
     return choices
 
 
+def _metrics() -> list[Choice]:
+    """What results hold beside accuracy and log loss; nobody chooses them."""
+    choices = []
+    for metric in METRICS:
+        choices.append(Choice("metric", metric.key, _reflowed(metric.compute.__doc__ or ""), metric.key))
+    return choices
+
+
 def _experiments() -> list[Choice]:
     choices = []
     for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
@@ -102,6 +111,7 @@ _SOURCES: dict[str, Callable[[], list[Choice]]] = {
     "experiment": _experiments,
     "readout": lambda: _functions("readout", READOUTS, "readout"),
     "input_init": lambda: _functions("input_init", INPUT_INITS, "cell.input_init"),
+    "metric": _metrics,
     "recurrent_init": lambda: _functions("recurrent_init", RECURRENT_INITS, "cell.recurrent_init"),
 }
 
