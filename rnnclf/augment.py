@@ -1,7 +1,6 @@
-"""Augmentation: training batches changed at random, anew each time they are drawn, by the names used on
-the command line.
+"""Augmentation: random changes to training batches, by their names on the command line.
 
-All draws come from torch's random generator of the batch's device, so a seed repeats a run.
+All random numbers come from torch's generator on the device of the batch, so a seed makes a run repeatable.
 Shapes: B batch, T time steps, I features, C channels (colours of a picture, or measured values of a step),
 H height, W width, K knots.
 """
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from rnnclf.data.layout import PictureLayout
 
-KNOTS = 6  # of the speed in a time warp: the ends and four between them, as Um et al. have it
+KNOTS = 6  # of the speed in a time warp: both ends and four between them, as in Um et al.
 
 
 @dataclass
@@ -29,11 +28,11 @@ class Augment(Component):
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether it changes anything at all."""
         raise NotImplementedError(f"{type(self).__name__} must define active.")
 
-    def refuse_what_does_not_fit(self, layout: PictureLayout | None) -> None:
-        """Raises ConfigError where this cannot be done with data of that layout; None: no pictures."""
+    def check_layout(self, layout: PictureLayout | None) -> None:
+        """Raises ConfigError if it does not support data of this layout; None means no pictures."""
 
     def __call__(
         self,
@@ -42,19 +41,19 @@ class Augment(Component):
         layout: PictureLayout | None = None,
         values: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """A changed copy of the batch, float32, and its lengths.
+        """An augmented copy of the batch, float32, and its lengths.
 
-        lengths_B: int64, None where all sequences are whole. What x holds behind a sequence's end has no
-            influence on what comes back before it.
-        values: C, where the features are C values, C times 1 or 0 for there or missing, and C times
-            since when, log(1 + intervals); None: all features are values.
+        lengths_B: int64, or None if all sequences have the same length. Padding in x does not affect the
+            valid steps of the result.
+        values: C, if the features are C values, C masks (1 for measured, 0 for missing), and C times since
+            the last measurement, as log(1 + intervals); None if all features are values.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__.")
 
 
 @dataclass
 class NoAugment(Augment):
-    """Batches stay as they are."""
+    """No augmentation."""
 
     name: str = "none"
 
@@ -74,32 +73,35 @@ class NoAugment(Augment):
 
 @dataclass
 class ImageAugment(Augment):
-    """Pictures moved, turned, scaled, sheared, bent and mirrored, each by its own draw.
+    """Pictures shifted, rotated, scaled, sheared, distorted and flipped at random.
 
-    Every draw is even between minus and plus the strength. A picture is sheared and scaled first, then
-    turned about its centre, then moved, and sampled once, bilinearly. What comes in from outside is 0: black,
-    unless dataset.normalise gives 0 another meaning.
+    Each picture gets its own amounts, drawn uniformly between minus and plus the options. It is sheared and
+    scaled, then rotated about its centre, then shifted, and resampled once, bilinearly. Pixels from outside
+    the picture are 0, which is black unless dataset.normalise changes that.
     """
 
     name: str = "image"
-    shift: float = option(1.0, "greatest way to each side, in pixels and parts of them", low=0, high=1000)
-    rotate: float = option(10.0, "greatest angle, in degrees", low=0, high=180)
-    scale: float = option(0.1, "greatest change of size, as a share of it", low=0, below=1)
-    shear: float = option(5.0, "greatest slant of upright lines, in degrees", low=0, high=60)
+    shift: float = option(1.0, "largest shift in each direction, in (fractional) pixels", low=0, high=1000)
+    rotate: float = option(10.0, "largest angle of rotation, in degrees", low=0, high=180)
+    scale: float = option(0.1, "largest change of size, as a fraction of it", low=0, below=1)
+    shear: float = option(5.0, "largest slant of vertical lines, in degrees", low=0, high=60)
     elastic: float = option(
-        0.0, "α of elastic distortion (Simard et al. 2003), 34 for MNIST there", low=0, high=10_000
+        0.0, "α of the elastic distortion of Simard et al. 2003, who use 34 for MNIST", low=0, high=10_000
     )
-    elastic_sigma: float = option(4.0, "pixels over which its field is smoothed", low=0.1, high=1000)
-    flip: float = option(0.0, "probability of a mirror image, left to right", low=0, high=1)
+    elastic_sigma: float = option(
+        4.0, "σ of the elastic distortion: smoothing of its field, in pixels", low=0.1, high=1000
+    )
+    flip: float = option(0.0, "probability of a horizontal flip", low=0, high=1)
 
     @property
     def active(self) -> bool:
         return any((self.shift, self.rotate, self.scale, self.shear, self.elastic, self.flip))
 
-    def refuse_what_does_not_fit(self, layout: PictureLayout | None) -> None:
+    def check_layout(self, layout: PictureLayout | None) -> None:
         if layout is None:
             raise ConfigError(
-                "augment=image changes pictures, and these data are none: choose augment=series or none."
+                "augment=image needs pictures, and these data are not pictures:"
+                " choose augment=series or none."
             )
 
     def __call__(
@@ -113,15 +115,15 @@ class ImageAugment(Augment):
 
         assert layout is not None
         x_BCHW = layout.pictures(x_BTI[..., :values])
-        grid_BHW2 = _grid(self._drawn_maps(x_BCHW), *x_BCHW.shape[2:])
+        grid_BHW2 = _grid(self._draw_maps(x_BCHW), *x_BCHW.shape[2:])
         if self.elastic:
-            grid_BHW2 = grid_BHW2 + self._drawn_field(x_BCHW)
+            grid_BHW2 = grid_BHW2 + self._draw_field(x_BCHW)
         changed_BTI = layout.sequences(_sampled(x_BCHW, grid_BHW2))
         if values is not None:
             changed_BTI = torch.cat((changed_BTI, x_BTI[..., values:]), dim=-1)
         return changed_BTI, lengths_B
 
-    def _drawn_maps(self, x_BCHW: Tensor) -> Tensor:
+    def _draw_maps(self, x_BCHW: Tensor) -> Tensor:
         import torch
 
         turn_B, slant_B, size_B, *shift_2B = x_BCHW.new_empty(5, len(x_BCHW)).uniform_(-1, 1)
@@ -134,7 +136,7 @@ class ImageAugment(Augment):
             shift_B2=self.shift * torch.stack(shift_2B, dim=-1),
         )
 
-    def _drawn_field(self, x_BCHW: Tensor) -> Tensor:
+    def _draw_field(self, x_BCHW: Tensor) -> Tensor:
         """The displacements of elastic distortion (B, H, W, 2), in the units of a grid."""
         b, _, height, width = x_BCHW.shape
         noise_B2HW = x_BCHW.new_empty(b, 2, height, width).uniform_(-1, 1)
@@ -145,10 +147,10 @@ class ImageAugment(Augment):
 def _backward_maps(
     angle_B: Tensor, slant_B: Tensor, size_B: Tensor, mirrored_B: Tensor, shift_B2: Tensor
 ) -> Tensor:
-    """Affine maps (B, 2, 3) from a pixel of the changed picture to where it is sampled in the old one.
+    """Affine maps (B, 2, 3) from a pixel of the augmented picture to its position in the original.
 
-    Both are (x to the right, y down) from the centre of the picture, in pixels. angle_B (radians) turns
-    anticlockwise; slant_B (radians) leans what is below to the right; shift_B2 is (right, down).
+    Positions are (x to the right, y down) from the centre of the picture, in pixels. angle_B (radians)
+    rotates anticlockwise; slant_B (radians) shears the lower part to the right; shift_B2 is (right, down).
     """
     import torch
 
@@ -160,7 +162,7 @@ def _backward_maps(
 
 
 def _grid(maps_B23: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel is sampled (B, H, W, 2), as shares from -1 to 1 of the picture."""
+    """The sampling position of each pixel (B, H, W, 2), from -1 to 1 across the picture."""
     from torch.nn import functional
 
     units_23 = maps_B23.new_tensor(((1, height / width, 2 / width), (width / height, 1, 2 / height)))
@@ -174,12 +176,12 @@ def _sampled(x_BCHW: Tensor, grid_BHW2: Tensor) -> Tensor:
 
 
 def _smoothed(x_BCHW: Tensor, sigma: float) -> Tensor:
-    """Each pixel's mean over its surroundings, weighted by a Gaussian of `sigma` pixels."""
+    """Smooths with a Gaussian of `sigma` pixels."""
     import torch
 
     def weights(size: int) -> Tensor:
-        place = torch.arange(size, dtype=x_BCHW.dtype, device=x_BCHW.device)
-        return (-((place - place.unsqueeze(-1)) ** 2) / (2 * sigma**2)).softmax(dim=-1)
+        position = torch.arange(size, dtype=x_BCHW.dtype, device=x_BCHW.device)
+        return (-((position - position.unsqueeze(-1)) ** 2) / (2 * sigma**2)).softmax(dim=-1)
 
     height, width = x_BCHW.shape[2:]
     return weights(height) @ x_BCHW @ weights(width).T
@@ -187,25 +189,31 @@ def _smoothed(x_BCHW: Tensor, sigma: float) -> Tensor:
 
 @dataclass
 class SeriesAugment(Augment):
-    """Series cut, warped in time, scaled, made noisy, with channels and steps hidden, each by its own draw.
+    """Time series cropped, time-warped, scaled, jittered and masked at random, each by its own amounts.
 
-    The warp is Um et al. 2017, https://arxiv.org/abs/1706.00527, with a speed that is always positive;
-    the hidden block is the time mask of Park et al. 2019, https://arxiv.org/abs/1904.08779.
+    The time warp follows Um et al. 2017, https://arxiv.org/abs/1706.00527, with a speed that is always
+    positive; the time mask follows Park et al. 2019, https://arxiv.org/abs/1904.08779.
 
-    Where dataset.missing=mask adds features, scale, jitter and dropped channels change measured values
-    alone, and what is missing stays 0. A warp interpolates between two values that are both there; else
-    values, and always the added features, are those of the nearest step. A hidden step is a missing one:
-    its time since a value was seen is counted in steps of the mean interval.
+    With the features that dataset.missing=mask adds, scale, jitter and channel_drop change only measured
+    values, and missing ones stay 0. The time warp interpolates between two measured values; otherwise values,
+    and the added features in any case, are taken from the nearest step. A masked step counts as missing: the
+    time since the last measurement is then counted in steps of the mean interval.
     """
 
     name: str = "series"
-    jitter: float = option(0.05, "deviation of the noise on each value, in units of the data", low=0)
-    scale: float = option(0.1, "deviation of the logarithm of each channel's factor", low=0, high=3)
-    time_warp: float = option(0.2, "deviation of the logarithm of the speed along time", low=0, high=1)
-    crop: float = option(1.0, "least share of the steps that is kept, a window; 1: all", above=0, high=1)
-    time_mask: float = option(0.0, "greatest share of the steps set to 0, a block", low=0, below=1)
+    jitter: float = option(
+        0.05, "standard deviation of the noise added to each value, in units of the data", low=0
+    )
+    scale: float = option(0.1, "standard deviation of the logarithm of each channel's factor", low=0, high=3)
+    time_warp: float = option(
+        0.2, "standard deviation of the logarithm of the speed along time", low=0, high=1
+    )
+    crop: float = option(
+        1.0, "smallest share of the steps kept by a random window; 1 keeps all", above=0, high=1
+    )
+    time_mask: float = option(0.0, "largest share of the steps in a block that is set to 0", low=0, below=1)
     channel_drop: float = option(
-        0.0, "probability for each channel of values to be 0; one always stays", low=0, high=1
+        0.0, "probability of setting a channel to 0; at least one always stays", low=0, high=1
     )
 
     @property
@@ -226,25 +234,26 @@ class SeriesAugment(Augment):
         assert values is None or size == 3 * values
         ends_B = torch.full((b,), steps, device=x_BTI.device) if lengths_B is None else lengths_B
         if self.crop < 1 or self.time_warp:
-            first_B, kept_B = self._drawn_windows(x_BTI, ends_B)
-            x_BTI = _resampled(x_BTI, self._drawn_positions(x_BTI, first_B, kept_B), values)
+            first_B, kept_B = self._draw_windows(x_BTI, ends_B)
+            x_BTI = _resampled(x_BTI, self._draw_positions(x_BTI, first_B, kept_B), values)
             ends_B = kept_B
-        x_BTI = self._revalued(x_BTI, values)
+        x_BTI = self._with_changed_values(x_BTI, values)
         if self.time_mask:
-            x_BTI = _hidden(x_BTI, self._drawn_block(x_BTI, ends_B), values)
+            x_BTI = _masked(x_BTI, self._draw_block(x_BTI, ends_B), values)
         return x_BTI, ends_B if self.crop < 1 else lengths_B
 
-    def _drawn_windows(self, x_BTI: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The first step (B,) and the number of steps (B,) that are kept of each sequence."""
+    def _draw_windows(self, x_BTI: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws a window of each sequence: its first step (B,) and number of steps (B,)."""
         if self.crop == 1:
             return lengths_B.new_zeros(lengths_B.shape), lengths_B
         cut_2B = x_BTI.new_empty(2, len(x_BTI)).uniform_()
         least_B = (self.crop * lengths_B).ceil().long().clamp(min=1)
-        lost_B = _whole(cut_2B[0], lengths_B - least_B)
-        return _whole(cut_2B[1], lost_B), lengths_B - lost_B
+        lost_B = _random_integers(cut_2B[0], lengths_B - least_B)
+        return _random_integers(cut_2B[1], lost_B), lengths_B - lost_B
 
-    def _drawn_positions(self, x_BTI: Tensor, first_B: Tensor, kept_B: Tensor) -> Tensor:
-        """Where in its sequence each step is taken from (B, T), T the most steps kept."""
+    def _draw_positions(self, x_BTI: Tensor, first_B: Tensor, kept_B: Tensor) -> Tensor:
+        """The position in the original sequence of each step (B, T); T is the largest number of steps
+        kept."""
         import torch
 
         first_B1, last_B1 = first_B.unsqueeze(-1), kept_B.unsqueeze(-1) - 1
@@ -254,9 +263,9 @@ class SeriesAugment(Augment):
             return (first_B1 + t_T.minimum(last_B1)).to(x_BTI.dtype)
         speeds_BK = (self.time_warp * x_BTI.new_empty(len(x_BTI), KNOTS).normal_()).exp()
         left_BT = ((last_B1 - t_T) / last_B1.clamp(min=1)).clamp(min=0)
-        return first_B1 + last_B1 * _travelled(speeds_BK, 1 - left_BT)
+        return first_B1 + last_B1 * _distances(speeds_BK, 1 - left_BT)
 
-    def _revalued(self, x_BTI: Tensor, values: int | None) -> Tensor:
+    def _with_changed_values(self, x_BTI: Tensor, values: int | None) -> Tensor:
         import torch
 
         x_BTC = x_BTI[..., :values]
@@ -267,47 +276,47 @@ class SeriesAugment(Augment):
             noise_BTC = self.jitter * torch.randn_like(x_BTC)
             x_BTC = x_BTC + (noise_BTC if values is None else noise_BTC * x_BTI[..., values : 2 * values])
         if self.channel_drop:
-            luck_B1C = x_BTC.new_empty(b, 1, channels).uniform_()
-            x_BTC = x_BTC.where(_staying(luck_B1C, self.channel_drop), 0)
+            random_B1C = x_BTC.new_empty(b, 1, channels).uniform_()
+            x_BTC = x_BTC.where(_kept_channels(random_B1C, self.channel_drop), 0)
         return x_BTC if values is None else torch.cat((x_BTC, x_BTI[..., values:]), dim=-1)
 
-    def _drawn_block(self, x_BTI: Tensor, lengths_B: Tensor) -> Tensor:
-        """Which steps are hidden, bool (B, T)."""
+    def _draw_block(self, x_BTI: Tensor, lengths_B: Tensor) -> Tensor:
+        """Draws the masked steps, bool (B, T)."""
         import torch
 
         draws_2B1 = x_BTI.new_empty(2, len(x_BTI), 1).uniform_()
         lengths_B1 = lengths_B.unsqueeze(-1)
-        width_B1 = _whole(draws_2B1[0], (self.time_mask * lengths_B1).long())
-        first_B1 = _whole(draws_2B1[1], lengths_B1 - width_B1)
+        width_B1 = _random_integers(draws_2B1[0], (self.time_mask * lengths_B1).long())
+        first_B1 = _random_integers(draws_2B1[1], lengths_B1 - width_B1)
         t_T = torch.arange(x_BTI.shape[1], device=x_BTI.device)
         return (first_B1 <= t_T) & (t_T < first_B1 + width_B1)
 
 
-def _whole(share_B: Tensor, most_B: Tensor) -> Tensor:
-    """Whole numbers from 0 to `most_B`, all equally probable where shares are drawn evenly from 0 to 1."""
+def _random_integers(share_B: Tensor, most_B: Tensor) -> Tensor:
+    """Integers from 0 to `most_B`, equally probable if share_B is drawn uniformly from [0, 1)."""
     return (share_B * (most_B + 1)).long().minimum(most_B)
 
 
-def _travelled(speeds_BK: Tensor, share_BT: Tensor) -> Tensor:
-    """Which share of the way is behind one at each share of the time; the last of `share_BT` must be 1.
+def _distances(speeds_BK: Tensor, share_BT: Tensor) -> Tensor:
+    """The share of the distance covered at each share of the time; the last of `share_BT` must be 1.
 
-    Speeds hold at knots spread evenly over the time, and change linearly between them.
+    Speeds are given at knots spread evenly over the time, and change linearly between them.
     """
     from torch.nn import functional
 
     last = speeds_BK.shape[1] - 1
-    way_BK = functional.pad((speeds_BK[:, :-1] + speeds_BK[:, 1:]).cumsum(dim=1) / 2, (1, 0))
+    distance_BK = functional.pad((speeds_BK[:, :-1] + speeds_BK[:, 1:]).cumsum(dim=1) / 2, (1, 0))
     time_BT = share_BT * last
     knot_BT = time_BT.long().clamp(max=last - 1)
-    passed_BT = time_BT - knot_BT
+    since_BT = time_BT - knot_BT
     speed_BT = speeds_BK.gather(1, knot_BT)
-    mean_BT = speed_BT + passed_BT * (speeds_BK.gather(1, knot_BT + 1) - speed_BT) / 2
-    way_BT = way_BK.gather(1, knot_BT) + passed_BT * mean_BT
-    return (way_BT / way_BT[:, -1:]).clamp(max=1)  # rounding may go a little too far
+    mean_BT = speed_BT + since_BT * (speeds_BK.gather(1, knot_BT + 1) - speed_BT) / 2
+    distance_BT = distance_BK.gather(1, knot_BT) + since_BT * mean_BT
+    return (distance_BT / distance_BT[:, -1:]).clamp(max=1)  # rounding may exceed 1
 
 
 def _resampled(x_BTI: Tensor, positions_BT: Tensor, values: int | None = None) -> Tensor:
-    """The sequences at `positions_BT`, between two steps linearly; see SeriesAugment for `values`."""
+    """The sequences at `positions_BT`, linearly interpolated; see SeriesAugment for `values`."""
     import torch
 
     b, steps, size = x_BTI.shape
@@ -328,25 +337,25 @@ def _resampled(x_BTI: Tensor, positions_BT: Tensor, values: int | None = None) -
     return torch.cat((values_BTC, nearest_BTI[..., values:]), dim=-1)
 
 
-def _staying(luck_B1C: Tensor, drop: float) -> Tensor:
-    """The channels whose luck, drawn evenly from [0, 1), is at least `drop`; where none is so, the best."""
-    return luck_B1C >= luck_B1C.amax(dim=-1, keepdim=True).clamp(max=drop)
+def _kept_channels(random_B1C: Tensor, drop: float) -> Tensor:
+    """The channels with a random number of at least `drop`; if there are none, the one with the largest."""
+    return random_B1C >= random_B1C.amax(dim=-1, keepdim=True).clamp(max=drop)
 
 
-def _hidden(x_BTI: Tensor, hidden_BT: Tensor, values: int | None = None) -> Tensor:
-    """The sequences with some steps set to 0; see SeriesAugment for `values`."""
+def _masked(x_BTI: Tensor, masked_BT: Tensor, values: int | None = None) -> Tensor:
+    """The sequences with masked steps set to 0; see SeriesAugment for `values`."""
     import torch
 
-    hidden_BT1 = hidden_BT.unsqueeze(-1)
+    masked_BT1 = masked_BT.unsqueeze(-1)
     if values is None:
-        return x_BTI.masked_fill(hidden_BT1, 0)
-    x_BTC, seen_BTC, since_BTC = x_BTI.chunk(3, dim=-1)
-    left_BTC = seen_BTC.masked_fill(hidden_BT1, 0)
+        return x_BTI.masked_fill(masked_BT1, 0)
+    x_BTC, measured_BTC, since_BTC = x_BTI.chunk(3, dim=-1)
+    left_BTC = measured_BTC.masked_fill(masked_BT1, 0)
     t_T1 = torch.arange(x_BTI.shape[1], device=x_BTI.device).unsqueeze(-1)
-    last_BTC, last_left_BTC = (t_T1.where(s > 0, -1).cummax(dim=1).values for s in (seen_BTC, left_BTC))
+    last_BTC, last_left_BTC = (t_T1.where(s > 0, -1).cummax(dim=1).values for s in (measured_BTC, left_BTC))
     steps_BTC = (t_T1 - last_left_BTC.clamp(min=0)).to(x_BTI.dtype)
     since_BTC = since_BTC.where(last_BTC == last_left_BTC, steps_BTC.log1p())
-    return torch.cat((x_BTC.masked_fill(hidden_BT1, 0), left_BTC, since_BTC), dim=-1)
+    return torch.cat((x_BTC.masked_fill(masked_BT1, 0), left_BTC, since_BTC), dim=-1)
 
 
 AUGMENTS: Registry[type[Augment]] = Registry(

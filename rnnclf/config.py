@@ -125,9 +125,9 @@ class Config(Stack):
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
         if isinstance(self.cell, Cell):  # not so while the schema is made
-            self.refuse_what_does_not_fit(self.cell)
+            self.check_cell(self.cell)
             if self.match_parameters is None:
-                self.cell.refuse_size()
+                self.cell.check_size()
 
     def stack(self) -> Stack:
         """What is built around the cell."""

@@ -21,14 +21,14 @@ from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
 
 SMALLEST_SHARED = 6 * WORTH
-"""FLOPs of a step in time from which on several threads are faster at each operation than one; measured."""
+"""FLOPs per time step from which sharing each operation among threads is faster than one thread. Measured."""
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of a cell, run forward in time or, bidirectional, forward and backward.
+    """One layer of a cell, run forward in time or, if bidirectional, forward and backward.
 
-    The first layer takes the sequences as they are; the others take them normalised and with values
-    dropped, and with `residual` add them, as they were before that, to their outputs.
+    Layers above the first apply normalisation and dropout to their inputs; with `residual` they add their
+    inputs, as they were before that, to their outputs.
     """
 
     def __init__(self, cell: Cell, input_size: int, stack: Stack, first: bool) -> None:
@@ -42,17 +42,17 @@ class RecurrentLayer(nn.Module):
         self.stack, self.first = stack, first
 
     def forward(self, x_TBI: Tensor, lengths_B: Tensor | None, every_step: bool) -> list[Tensor]:
-        """Each direction's outputs (T, B, H), in the order in which that direction sees time; without
-        `every_step` only the last valid ones, (B, H)."""
+        """The outputs of each direction (T, B, H), in the order in which that direction runs through time;
+        without `every_step`, only the last valid ones (B, H)."""
         plan = Plan(lengths_B, every_step, final_state=False)
-        seen_TBI = x_TBI if self.first else self._dropped(self.norm(x_TBI, lengths_B))
+        inputs_TBI = x_TBI if self.first else self._dropped(self.norm(x_TBI, lengths_B))
         outputs = []
         for part, (name, module) in enumerate(self.directions.items()):
             assert isinstance(module, CellModule)
-            turn = partial(reversed_in_time, lengths_B=lengths_B) if name == "backward_cell" else _as_it_is
-            y = self._unrolled(module, turn(seen_TBI), plan)
+            orient = partial(reversed_in_time, lengths_B=lengths_B) if name == "backward_cell" else _unchanged
+            y = self._unrolled(module, orient(inputs_TBI), plan)
             if self.stack.residual and not self.first:
-                own_TBH = turn(x_TBI.chunk(len(self.directions), dim=-1)[part])
+                own_TBH = orient(x_TBI.chunk(len(self.directions), dim=-1)[part])
                 y = y + (plan.held(own_TBH) if every_step else plan.last_of(own_TBH))
             outputs.append(y)
         return outputs
@@ -78,12 +78,13 @@ class RecurrentLayer(nn.Module):
         return functional.dropout(x_TBI, rate)
 
 
-def _as_it_is(x_TBI: Tensor) -> Tensor:
+def _unchanged(x_TBI: Tensor) -> Tensor:
     return x_TBI
 
 
 def zoneout(old_state: Any, new_state: Any, *, rate: float, training: bool) -> Any:
-    """Each number of the state keeps its old value with probability `rate`; outside training, the mean.
+    """Zoneout: each element of the state keeps its previous value with probability `rate`; outside training,
+    the expected value of that.
 
     Krueger et al. 2017, https://arxiv.org/abs/1606.01305
     """
@@ -95,14 +96,14 @@ def zoneout(old_state: Any, new_state: Any, *, rate: float, training: bool) -> A
 
 
 class Norm(nn.Module):
-    """Layer or batch normalisation of the last dimension; padding has no part in the statistics."""
+    """Layer or batch normalisation of the last dimension; padding does not enter the statistics."""
 
     def __init__(self, kind: str, width: int) -> None:
         super().__init__()
         self.norm = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}[kind](width)
 
     def forward(self, x: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """x (T, B, D), of sequences with `lengths_B` valid steps, or (B, D)."""
+        """Normalises x: (T, B, D), with `lengths_B` valid steps per sequence, or (B, D)."""
         if not isinstance(self.norm, nn.BatchNorm1d):
             normalised: Tensor = self.norm(x)
             return normalised
@@ -114,7 +115,7 @@ class Norm(nn.Module):
 
 
 def _batch_norm(norm: nn.BatchNorm1d, rows_ND: Tensor) -> Tensor:
-    """A single row has no variance of its own: it is normalised by what was seen before."""
+    """Batch normalisation. A single row has no variance, so it is normalised with the running statistics."""
     if norm.training and len(rows_ND) > 1:
         normalised: Tensor = norm(rows_ND)
         return normalised
@@ -130,13 +131,13 @@ class SequenceClassifier(nn.Module):
         cell: the cell of every layer.
         input_size: features of one step.
         classes: number of classes.
-        stack: what is built around the cell. Raises ConfigError where the two do not go together.
+        stack: the architecture around the cell. Raises ConfigError if the cell does not support it.
     """
 
     def __init__(self, cell: Cell, input_size: int, classes: int, stack: Stack | None = None) -> None:
         super().__init__()
         stack = stack or Stack()
-        stack.refuse_what_does_not_fit(cell)
+        stack.check_cell(cell)
         self.stack = stack
         self.input_size = input_size
         self.readout = READOUTS[stack.readout]
@@ -156,13 +157,13 @@ class SequenceClassifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x_BTI: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Logits (B, K) of whole sequences, or of those with `lengths_B` valid steps each."""
+        """Logits (B, K) of sequences of equal length, or with `lengths_B` valid steps each."""
         if x_BTI.ndim != 3 or x_BTI.shape[2] != self.input_size:
             expected = f"(batch, time, {self.input_size})"
             raise ValueError(f"x must have shape {expected}, got {tuple(x_BTI.shape)}.")
         x_TBI = x_BTI.transpose(0, 1)
         if lengths_B is not None:
-            # a NaN in the padding would survive every mask: its gradient is 0 · NaN
+            # multiplying by a mask would not remove a NaN in the padding from the gradient: 0 · NaN is NaN
             x_TBI = x_TBI.masked_fill(~valid_steps(x_TBI, lengths_B), 0)
         features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
         logits_BK: Tensor = self.head(
@@ -171,22 +172,22 @@ class SequenceClassifier(nn.Module):
         return logits_BK
 
     def _features(self, x_TBI: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
-        """What is read, (B, H) of each direction of each layer that the head sees."""
+        """The results of the readouts, (B, H) for each direction of each layer that the head sees."""
         features: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             top = index == len(self.layers) - 1
             every_step = not top or self.readout.every_step
             outputs = layer(x_TBI, lengths_B, every_step)
             if top or self.stack.readout_layers == "all":
-                whole = every_step and not self.readout.every_step
-                seen = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if whole else outputs
-                features += self._read(seen, lengths_B, len(features))
+                needs_last = every_step and not self.readout.every_step
+                read = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if needs_last else outputs
+                features += self._read(read, lengths_B, len(features))
             if not top:
-                x_TBI = side_by_side(outputs, lengths_B)
+                x_TBI = concatenated(outputs, lengths_B)
         return features
 
     def _read(self, outputs: list[Tensor], lengths_B: Tensor | None, first: int) -> list[Tensor]:
-        """What the readouts from the number `first` on make of the outputs of one layer's directions."""
+        """Applies the readouts, from index `first` on, to the outputs of the directions of one layer."""
         features = []
         for module, y in zip(self.readouts[first:], outputs, strict=False):
             assert isinstance(module, Weights)
@@ -197,11 +198,11 @@ class SequenceClassifier(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def cores(self, batch: int, ragged: bool = False) -> AbstractContextManager[None]:
-        """Within it, the cores of a CPU are used as suits the engine: in the fused and the compiled one each
-        takes a part of the batch through all steps, in the others all take a part of each operation, or one
-        does it all where it is too small to be shared.
+        """Context in which the cores of a CPU are used as suits the engine. With the fused and the compiled
+        engine, each core computes all steps of a part of the batch. With the others, the cores share each
+        operation; a single core does all work if operations are too small to be shared.
 
-        batch: how many sequences come at once. ragged: whether they are of several lengths.
+        batch: the number of sequences in a batch. ragged: whether they differ in length.
         """
         device = self.head.weight.device.type
         if device != "cpu":
@@ -219,7 +220,7 @@ class SequenceClassifier(nn.Module):
 
 
 def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:
-    """Each sequence's valid steps back to front; its padding stays behind them."""
+    """Reverses the valid steps of each sequence; its padding stays at the end."""
     if lengths_B is None:
         return x_TBI.flip(0)
     t_T1 = torch.arange(x_TBI.shape[0], device=x_TBI.device).unsqueeze(-1)
@@ -227,8 +228,8 @@ def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:
     return x_TBI.gather(0, source_TB.unsqueeze(-1).expand_as(x_TBI))
 
 
-def side_by_side(outputs: list[Tensor], lengths_B: Tensor | None) -> Tensor:
-    """The outputs (T, B, D) of all directions, joined where they belong to the same step."""
+def concatenated(outputs: list[Tensor], lengths_B: Tensor | None) -> Tensor:
+    """The outputs (T, B, D) of all directions, concatenated step by step in forward time."""
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat((outputs[0], reversed_in_time(outputs[1], lengths_B)), dim=-1)

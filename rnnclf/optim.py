@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, by the names used on the command line."""
+"""Optimizers and learning-rate schedules, by their names on the command line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 @cache
-def _of_torch(name: str) -> Callable[..., TorchOptimizer]:
-    """A class of torch.optim, without what its methods do for torch's compiler: at their first call they
-    import it, which takes a second of every start, and here nothing is compiled by it."""
+def _torch_class(name: str) -> Callable[..., TorchOptimizer]:
+    """A class of torch.optim without the decorators for torch's compiler: these import the compiler at their
+    first call, which takes a second at every start and is of no use here."""
     import torch
 
     kind = getattr(torch.optim, name)
@@ -31,8 +31,8 @@ def _of_torch(name: str) -> Callable[..., TorchOptimizer]:
 
 
 def make_step(optimizer: TorchOptimizer) -> None:
-    """optimizer.step(). Where that is one operation of torch on a CPU, Adam's, without what torch looks for
-    around it each time, which takes as long as the operation itself, and longer with cold caches."""
+    """Does the same as optimizer.step(). For Adam and AdamW on a CPU, it calls torch's fused operation
+    directly: the checks around it take as long as the operation itself, and longer with cold caches."""
     import torch
 
     operation = {"Adam": torch._fused_adam_, "AdamW": torch._fused_adamw_}.get(type(optimizer).__name__)
@@ -69,7 +69,7 @@ def make_step(optimizer: TorchOptimizer) -> None:
 
 @cache
 def _one() -> Tensor:
-    """A tensor: a number would become one each time."""
+    """1 as a tensor, since a number would be converted to a tensor each time."""
     import torch
 
     return torch.ones(())
@@ -79,16 +79,16 @@ def _one() -> Tensor:
 class Optimizer(Component):
     """Base of every optimizer."""
 
-    lr: float = option(0.002, "learning rate; a schedule scales it from step to step", above=0)
-    weight_decay: float = option(0.0, "pull of the weight matrices towards zero", low=0)
+    lr: float = option(0.002, "learning rate, scaled by the schedule at each step", above=0)
+    weight_decay: float = option(0.0, "weight decay of weight matrices", low=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        """The torch optimizer over all weights of `model`; biases and gains are never decayed."""
+        """The torch optimizer for all weights of `model`; biases and gains are never decayed."""
         raise NotImplementedError(f"{type(self).__name__} must define build(model).")
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
         weights = [w for w in model.parameters() if w.requires_grad]
-        if not self.weight_decay:  # each group costs as much as all weights together
+        if not self.weight_decay:  # each group takes as long as all weights in one
             return [{"params": weights, "weight_decay": 0.0}]
         return [
             {"params": [w for w in weights if w.ndim > 1], "weight_decay": self.weight_decay},
@@ -98,15 +98,15 @@ class Optimizer(Component):
 
 @dataclass
 class Adam(Optimizer):
-    """Adaptive moments; weight decay enters the gradient."""
+    """Adam: adaptive moments; weight decay is added to the gradient."""
 
     name: str = "adam"
-    beta1: float = option(0.9, "memory of the mean of the gradients", low=0, below=1)
-    beta2: float = option(0.999, "memory of the mean of their squares", low=0, below=1)
-    eps: float = option(1e-8, "least divisor", above=0)
+    beta1: float = option(0.9, "decay rate of the mean of the gradients", low=0, below=1)
+    beta2: float = option(0.999, "decay rate of the mean of the squared gradients", low=0, below=1)
+    eps: float = option(1e-8, "added to the divisor, against division by zero", above=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        return _of_torch("Adam")(self._groups(model), **self._settings())
+        return _torch_class("Adam")(self._groups(model), **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         # fused: one pass over all weights instead of one per operation and weight
@@ -115,13 +115,13 @@ class Adam(Optimizer):
 
 @dataclass
 class AdamW(Adam):
-    """Adam with weight decay apart from the gradient (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
 
     name: str = "adamw"
-    weight_decay: float = option(0.01, "pull of the weight matrices towards zero", low=0)
+    weight_decay: float = option(0.01, "weight decay of weight matrices", low=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        return _of_torch("AdamW")(self._groups(model), **self._settings())
+        return _torch_class("AdamW")(self._groups(model), **self._settings())
 
 
 @dataclass
@@ -129,9 +129,9 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum."""
 
     name: str = "sgd"
-    lr: float = option(0.1, "learning rate; a schedule scales it from step to step", above=0)
-    momentum: float = option(0.9, "memory of the earlier steps; 0 for none", low=0, below=1)
-    nesterov: bool = option(False, "look ahead along the momentum before each step")
+    lr: float = option(0.1, "learning rate, scaled by the schedule at each step", above=0)
+    momentum: float = option(0.9, "momentum; 0 for none", low=0, below=1)
+    nesterov: bool = option(False, "use Nesterov momentum")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +139,7 @@ class SGD(Optimizer):
             raise ConfigError("optimizer.nesterov needs a momentum above 0, got 0.")
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        return _of_torch("SGD")(
+        return _torch_class("SGD")(
             self._groups(model),
             lr=self.lr,
             momentum=self.momentum,
@@ -150,32 +150,32 @@ class SGD(Optimizer):
 
 @dataclass
 class RMSprop(Optimizer):
-    """Steps divided by the running root mean square of the gradient."""
+    """RMSprop: steps divided by the running root mean square of the gradient."""
 
     name: str = "rmsprop"
-    lr: float = option(0.001, "learning rate; a schedule scales it from step to step", above=0)
-    alpha: float = option(0.99, "memory of the mean of the squared gradients", low=0, below=1)
-    momentum: float = option(0.0, "memory of the earlier steps; 0 for none", low=0, below=1)
-    eps: float = option(1e-8, "least divisor", above=0)
+    lr: float = option(0.001, "learning rate, scaled by the schedule at each step", above=0)
+    alpha: float = option(0.99, "decay rate of the mean of the squared gradients", low=0, below=1)
+    momentum: float = option(0.0, "momentum; 0 for none", low=0, below=1)
+    eps: float = option(1e-8, "added to the divisor, against division by zero", above=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
-        return _of_torch("RMSprop")(
+        return _torch_class("RMSprop")(
             self._groups(model), lr=self.lr, alpha=self.alpha, momentum=self.momentum, eps=self.eps
         )
 
 
 @dataclass
 class Schedule(Component):
-    """Base of every schedule: what the learning rate is multiplied by at each step."""
+    """Base of every schedule, which gives the factor on the learning rate at each step."""
 
     def factor(self, step: int, total: int) -> float:
-        """The factor at `step`, counted from 0, of `total` steps."""
+        """The factor on the learning rate at `step` (counted from 0) of `total` steps."""
         raise NotImplementedError(f"{type(self).__name__} must define factor(step, total).")
 
 
 @dataclass
 class Constant(Schedule):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     name: str = "constant"
 
@@ -185,10 +185,10 @@ class Constant(Schedule):
 
 @dataclass
 class Cosine(Schedule):
-    """After a linear warm-up, half a cosine wave from 1 down to `final`."""
+    """A linear warm-up, then half a cosine wave from 1 down to `final`."""
 
     name: str = "cosine"
-    warmup: float = option(0.0, "share of all steps in which the rate rises from 0 to 1", low=0, below=1)
+    warmup: float = option(0.0, "share of all steps in which the factor rises from 0 to 1", low=0, below=1)
     final: float = option(0.0, "factor after the last step", low=0, high=1)
 
     def factor(self, step: int, total: int) -> float:
@@ -200,13 +200,13 @@ class Cosine(Schedule):
 
 @dataclass
 class OneCycle(Schedule):
-    """Up from `start` to 1 and down to `final`, each along half a cosine wave.
+    """One cycle: from `start` up to 1, then down to `final`, each along half a cosine wave.
 
-    Smith & Topin 2018, https://arxiv.org/abs/1708.07120, in two phases, as torch's OneCycleLR.
+    Smith & Topin 2018, https://arxiv.org/abs/1708.07120, in two phases, like torch's OneCycleLR.
     """
 
     name: str = "onecycle"
-    warmup: float = option(0.3, "share of all steps in which the rate rises", above=0, below=1)
+    warmup: float = option(0.3, "share of all steps in which the factor rises", above=0, below=1)
     start: float = option(0.04, "factor at the first step", above=0, high=1)
     final: float = option(4e-6, "factor at the last step", low=0, high=1)
 

@@ -1,7 +1,7 @@
-"""From the outputs of all steps to one vector per sequence.  Shapes: T time, B batch, H hidden.
+"""Readouts: reduce the outputs of all steps to one vector per sequence.  Shapes: T time, B batch, H hidden.
 
-A readout gets the outputs (T, B, H) of one direction of one layer, where the outputs after a sequence's
-end repeat its last valid one, and the lengths (None where all sequences are whole). It returns (B, H).
+The input of a readout is the outputs (T, B, H) of one direction of one layer, in which the last valid output
+is repeated after the end of a sequence, and the lengths (None if all are equal). The result is (B, H).
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 class Readout:
-    """One way to read a sequence. Its weights, where it has any, come as the argument `p`."""
+    """Base of every readout. Its weights, if it has any, are passed as the argument `p`."""
 
     every_step: ClassVar[bool] = True
-    """Whether it looks at all steps; if not, it gets the last valid outputs (B, H) alone."""
+    """Whether it needs all steps; otherwise it gets only the last valid outputs (B, H)."""
 
     def parameters(self, hidden: int) -> dict[str, ParameterSpec]:
-        """The parameters for outputs of `hidden` numbers, by name."""
+        """The parameters for outputs of width `hidden`, by name."""
         return {}
 
     def read(self, p: Parameters, y: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """(T, B, H), or (B, H) without `every_step` → (B, H)."""
         raise NotImplementedError
 
 
@@ -49,20 +50,21 @@ class Mean(Readout):
 
 
 class Max(Readout):
-    """The greatest value of each unit over the valid steps."""
+    """The maximum of each unit over the valid steps."""
 
     def read(self, p: Parameters, y: Tensor, lengths_B: Tensor | None) -> Tensor:
-        return y.amax(dim=0)  # the repeats after the end of a sequence change nothing
+        return y.amax(dim=0)  # repeated outputs after the end do not change the maximum
 
 
 class Attention(Readout):
-    """A mean over the valid steps, weighted by a learned score of each output.
+    """A mean over the valid steps, weighted by learned attention scores.
 
     e_t = v tanh(W y_t + b)
     w_t = exp(e_t) / Σ_s exp(e_s)
     result = Σ_t w_t y_t
 
-    The pooling of Yang et al. 2016, https://aclanthology.org/N16-1174; each direction has its own.
+    The attention pooling of Yang et al. 2016, https://aclanthology.org/N16-1174. Each direction has its own
+    weights.
     """
 
     def parameters(self, hidden: int) -> dict[str, ParameterSpec]:
@@ -83,7 +85,7 @@ class Attention(Readout):
 
 
 def valid_steps(y_TBH: Tensor, lengths_B: Tensor) -> Tensor:
-    """True (T, B, 1) at the valid steps of each sequence."""
+    """A mask (T, B, 1) that is true at the valid steps of each sequence."""
     import torch
 
     t_T1 = torch.arange(len(y_TBH), device=y_TBH.device).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""How many hidden units make a model of a given size, so that cells are compared fairly."""
+"""Choice of hidden_size for a given number of parameters, for fair comparisons between cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUFFIXES = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
 def parse_count(word: int | float | str) -> int:
-    """A number of parameters: 30000, 30k or 1.5M. Raises ConfigError."""
+    """Parses a number of parameters: 30000, 30k or 1.5M. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", str(word))
     count = round(float(match[1]) * _SUFFIXES[match[2].replace("K", "k").replace("m", "M")]) if match else 0
     if count < 1:
@@ -21,25 +21,25 @@ def parse_count(word: int | float | str) -> int:
 
 
 def hidden_for(target: int, count: Callable[[int], int], multiple: int = 1) -> int:
-    """The hidden size whose number of parameters is nearest to `target`.
+    """The hidden size whose number of parameters is closest to `target`.
 
     Args:
-        target: the number of parameters that is wanted.
-        count: the number of parameters of a model with that many hidden units; must grow with them.
-        multiple: hidden must be a multiple of this.
+        target: the desired number of parameters.
+        count: gives the number of parameters for a hidden size; must be increasing.
+        multiple: the result is a multiple of this.
 
-    Raises ConfigError where even the smallest model is larger, or the largest smaller.
+    Raises ConfigError if even the smallest model is larger than `target`, or the largest smaller.
     """
     least, most = 1, LARGEST // multiple  # in multiples
     if (smallest := count(multiple)) > target:
         raise ConfigError(
-            f"match_parameters={target} is out of reach: with hidden={multiple}, the smallest that this cell"
-            f" can have, the model has {smallest:,} parameters."
+            f"match_parameters={target} is too small: with hidden={multiple}, the minimum for this cell, the"
+            f" model has {smallest:,} parameters."
         )
     if (largest := count(most * multiple)) < target:
         raise ConfigError(
-            f"match_parameters={target} is out of reach: with hidden={most * multiple} the model has only"
-            f" {largest:,} parameters."
+            f"match_parameters={target} is too large: with hidden={most * multiple}, the maximum, the model"
+            f" has only {largest:,} parameters."
         )
     while most - least > 1:
         middle = (least + most) // 2

@@ -1,4 +1,4 @@
-"""What is built around a cell: its layers, how they are joined, and what is dropped. Torch-free."""
+"""The architecture around a cell: layers, readout, normalisation and dropout. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from rnnclf.readout import READOUTS
 class Stack(Options):
     """The options of a SequenceClassifier that do not depend on its cell."""
 
-    layers: int = option(1, "recurrent layers on top of each other", low=1, high=1000)
-    bidirectional: bool = option(False, "run each layer backward in time as well")
-    residual: bool = option(False, "from the second layer on, add a layer's input to its output")
+    layers: int = option(1, "number of stacked recurrent layers", low=1, high=1000)
+    bidirectional: bool = option(False, "also run each layer backward in time")
+    residual: bool = option(False, "add the input of each layer but the first to its output")
     norm: str = option(
         "none",
-        "what normalises the input of each further layer and of the head",
+        "normalisation of the inputs of the head and of each layer but the first",
         choices=("none", "layer", "batch"),
     )
-    readout: str = option("last", "how the outputs of all steps become one vector", choices=READOUTS)
+    readout: str = option("last", "how the outputs of all steps are reduced to one vector", choices=READOUTS)
     readout_layers: str = option(
-        "top", "whether the head sees the top layer or all layers side by side", choices=("top", "all")
+        "top", "layers that the head reads: the top one, or all concatenated", choices=("top", "all")
     )
     dropout: float = option(0.0, "share of values dropped between layers and before the head", low=0, below=1)
-    variational: bool = option(False, "drop the same values between layers at all steps of a sequence")
+    variational: bool = option(False, "drop the same values at all steps of a sequence (variational dropout)")
     recurrent_dropout: float = option(
-        0.0, "share of the weights between state and state dropped in each batch", low=0, below=1
+        0.0, "share of the recurrent weights dropped in each batch (DropConnect)", low=0, below=1
     )
     zoneout: float = option(
-        0.0, "share of the numbers of the state that keep their old value at a step", low=0, below=1
+        0.0, "probability that an element of the state keeps its value at a step", low=0, below=1
     )
     engine: str = option(
         "auto",
-        "what runs the cell along time",
+        "implementation that runs the cell along time",
         choices=("auto", *ENGINES),
     )
     precision: str = option(
         "float32",
-        "of the products: tf32 rounds their factors to 10 bits, bf16 (in the recurrent layers) to 7",
+        "of matrix products: tf32 rounds their factors to 10 bits, bf16 (recurrent layers only) to 7",
         choices=("float32", "tf32", "bf16"),
     )
 
-    def refuse_what_does_not_fit(self, cell: Cell) -> None:
-        """Raises ConfigError for an option that the cell cannot follow."""
+    def check_cell(self, cell: Cell) -> None:
+        """Raises ConfigError for an option that the cell does not support."""
         chosen = f"cell={cell.name}"
         if self.engine != "auto" and not (engine := ENGINES[self.engine]).installed:
             raise ConfigError(
@@ -65,13 +65,13 @@ class Stack(Options):
             )
         if self.recurrent_dropout and not cell.recurrent_weights:
             raise ConfigError(
-                f"recurrent_dropout drops single weights between state and state; {chosen} has none"
-                " that could be missing. Use dropout."
+                f"recurrent_dropout drops single recurrent weights; {chosen} has none that could be dropped."
+                " Use dropout."
             )
         if self.zoneout and not cell.zoneout:
             raise ConfigError(
-                f"zoneout lets single numbers of the state keep their old value; {chosen} does not"
-                " allow that. Use dropout."
+                f"zoneout lets single elements of the state keep their old value; {chosen} does not"
+                " support that. Use dropout."
             )
         if self.zoneout and self.engine not in ("auto", "loop"):
             raise ConfigError(f"zoneout needs engine=loop or engine=auto, got engine={self.engine}.")

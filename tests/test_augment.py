@@ -148,11 +148,13 @@ def test_each_can_be_chosen_by_name(name):
 
 
 def test_image_needs_pictures_and_the_others_do_not():
-    with pytest.raises(ConfigError, match="augment=image changes pictures, and these data are none: choose"):
-        ImageAugment().refuse_what_does_not_fit(None)
-    ImageAugment().refuse_what_does_not_fit(Rows())
-    SeriesAugment().refuse_what_does_not_fit(None)
-    NoAugment().refuse_what_does_not_fit(None)
+    with pytest.raises(
+        ConfigError, match="augment=image needs pictures, and these data are not pictures: choose"
+    ):
+        ImageAugment().check_layout(None)
+    ImageAugment().check_layout(Rows())
+    SeriesAugment().check_layout(None)
+    NoAugment().check_layout(None)
 
 
 # Series: ragged

@@ -107,7 +107,7 @@ def test_elastic_samples_each_pixel_beside_its_place():
     x_BCHW = pictures()
     bent = ImageAugment(**STILL, elastic=20, elastic_sigma=2)
     torch.manual_seed(0)
-    field_BHW2 = bent._drawn_field(x_BCHW)
+    field_BHW2 = bent._draw_field(x_BCHW)
     torch.manual_seed(0)
     noise_B2HW = torch.empty(len(x_BCHW), 2, 6, 9).uniform_(-1, 1)
     pixels_B2HW = 20 * augment._smoothed(noise_B2HW, 2).numpy().astype(np.float64)
@@ -124,7 +124,7 @@ def test_elastic_samples_each_pixel_beside_its_place():
 
 def maps_drawn(**strengths):
     torch.manual_seed(0)
-    maps_B23 = ImageAugment(**{**STILL, **strengths})._drawn_maps(torch.empty(20_000, 1, 6, 9))
+    maps_B23 = ImageAugment(**{**STILL, **strengths})._draw_maps(torch.empty(20_000, 1, 6, 9))
     return maps_B23.double().numpy()
 
 

@@ -19,7 +19,7 @@ from tests.augmented import QUIET, changed, parts_of, series, with_gaps
 
 def test_even_speed_is_no_warp():
     share_BT = torch.linspace(0, 1, 50).expand(3, 50)
-    travelled = augment._travelled(torch.full((3, 6), 0.7), share_BT)
+    travelled = augment._distances(torch.full((3, 6), 0.7), share_BT)
     torch.testing.assert_close(travelled, share_BT, rtol=0, atol=1e-6)
 
 
@@ -27,7 +27,7 @@ def test_the_way_is_the_integral_of_the_speed():
     speeds_BK = torch.rand(4, 6, generator=torch.Generator().manual_seed(5)) + 0.1
     share_BT = torch.linspace(0, 1, 23).expand(4, 23)
     fine = np.linspace(0, 1, 22 * 1000 + 1)
-    for speeds_K, way_T in zip(speeds_BK.numpy(), augment._travelled(speeds_BK, share_BT), strict=True):
+    for speeds_K, way_T in zip(speeds_BK.numpy(), augment._distances(speeds_BK, share_BT), strict=True):
         speed = np.interp(fine, np.linspace(0, 1, 6), speeds_K)
         way = np.concatenate(([0], np.cumsum((speed[1:] + speed[:-1]) / 2)))
         np.testing.assert_allclose(way_T, (way / way[-1])[::1000], rtol=0, atol=1e-6)
@@ -37,7 +37,7 @@ def test_the_way_never_leads_beyond_its_end():
     speeds_BK = torch.tensor(
         [[1.41, 0.187, 661483.8, 4.2, 2e-6, 2e-12], [1e6, 1e-3, 1e-5, 2e-2, 5e-7, 5e-13]]
     )
-    travelled = augment._travelled(speeds_BK, torch.linspace(0, 1, 2000).expand(2, 2000))
+    travelled = augment._distances(speeds_BK, torch.linspace(0, 1, 2000).expand(2, 2000))
     assert ((travelled >= 0) & (travelled <= 1)).all()
 
 
@@ -54,10 +54,10 @@ def test_positions_rise_from_the_first_to_the_last_step_of_a_window(lengths, pad
     x_BTI = torch.empty(len(lengths), max(lengths) + padding, 1)
     along = SeriesAugment(**{**QUIET, "time_warp": warp}, crop=crop)
     torch.manual_seed(seed)
-    first_B, kept_B = along._drawn_windows(x_BTI, lengths_B)
+    first_B, kept_B = along._draw_windows(x_BTI, lengths_B)
     assert ((kept_B >= 1) & (kept_B >= (crop * lengths_B).floor())).all()
     assert ((first_B >= 0) & (first_B + kept_B <= lengths_B)).all()
-    positions_BT = along._drawn_positions(x_BTI, first_B, kept_B)
+    positions_BT = along._draw_positions(x_BTI, first_B, kept_B)
     assert positions_BT.shape[1] == (kept_B.max() if crop < 1 else x_BTI.shape[1])
     for positions_T, first, kept in zip(positions_BT, first_B, kept_B, strict=True):
         assert positions_T[0] == first or kept == 1
@@ -69,8 +69,8 @@ def test_a_warped_series_is_that_of_np_interp():
     x_BTI, lengths_B = series(), torch.tensor([12, 3, 1, 5, 6, 7, 2])
     warp = SeriesAugment(**{**QUIET, "time_warp": 0.5}, crop=0.5)
     torch.manual_seed(0)
-    windows = warp._drawn_windows(x_BTI, lengths_B)
-    positions_BT = warp._drawn_positions(x_BTI, *windows)
+    windows = warp._draw_windows(x_BTI, lengths_B)
+    positions_BT = warp._draw_positions(x_BTI, *windows)
     after, kept_B = changed(warp, x_BTI, lengths_B)
     assert torch.equal(kept_B, windows[1])
     for x_TI, positions_T, after_TI in zip(x_BTI, positions_BT, after, strict=True):
@@ -82,7 +82,7 @@ def test_the_speed_of_a_warp_is_about_as_strong_as_asked():
     along = SeriesAugment(**{**QUIET, "time_warp": 0.2})
     torch.manual_seed(0)
     x_BTI, lengths_B = torch.empty(5000, 501, 1), torch.full((5000,), 501)
-    positions_BT = along._drawn_positions(x_BTI, torch.zeros_like(lengths_B), lengths_B)
+    positions_BT = along._draw_positions(x_BTI, torch.zeros_like(lengths_B), lengths_B)
     speed_B = positions_BT[:, 1].double()  # at the first knot, as a share of the mean over all
     knots = np.exp(0.2 * np.random.default_rng(0).normal(size=(200_000, 6)))
     expected = np.log(knots[:, 0] / ((knots[:, 1:] + knots[:, :-1]).mean(axis=1) / 2))
@@ -109,7 +109,9 @@ def test_lengths_stay_as_they_are_where_nothing_is_cropped(lengths_B):
 
 
 def test_a_share_rounded_up_to_one_draws_the_most_there_is():
-    assert augment._whole(torch.tensor([0.0, 0.999, 1.0, 1.0]), torch.tensor([5, 5, 5, 0])).tolist() == [
+    assert augment._random_integers(
+        torch.tensor([0.0, 0.999, 1.0, 1.0]), torch.tensor([5, 5, 5, 0])
+    ).tolist() == [
         0,
         5,
         5,
@@ -126,7 +128,7 @@ def test_a_cropped_batch_is_as_long_as_its_longest():
 def test_hidden_steps_are_one_block_as_wide_as_drawn():
     lengths_B = torch.tensor([10, 4, 1] * 2000)
     torch.manual_seed(0)
-    hidden_BT = SeriesAugment(time_mask=0.55)._drawn_block(torch.empty(6000, 12, 1), lengths_B)
+    hidden_BT = SeriesAugment(time_mask=0.55)._draw_block(torch.empty(6000, 12, 1), lengths_B)
     assert not (hidden_BT & (torch.arange(12) >= lengths_B[:, None])).any()
     assert (hidden_BT.int().diff(dim=1).abs().sum(dim=1) <= 2).all()  # one block at most
     widths_B = hidden_BT.sum(dim=1)
@@ -143,7 +145,7 @@ def test_hidden_steps_are_one_block_as_wide_as_drawn():
 def test_hidden_steps_are_zero_and_the_others_as_they_were():
     x_BTI = series()
     torch.manual_seed(0)
-    hidden_BT = SeriesAugment(time_mask=0.6)._drawn_block(x_BTI, torch.full((7,), 12))
+    hidden_BT = SeriesAugment(time_mask=0.6)._draw_block(x_BTI, torch.full((7,), 12))
     after, _ = changed(SeriesAugment(**QUIET, time_mask=0.6), x_BTI)
     assert hidden_BT.any()
     np.testing.assert_array_equal(after, np.where(hidden_BT[..., None], 0, x_BTI))
@@ -215,7 +217,7 @@ def test_a_warp_takes_masks_of_the_nearest_step_and_joins_only_values_that_are_t
 def test_hidden_steps_are_missing_ones_with_the_time_since_a_value_was_seen():
     x_BTI = with_gaps()
     torch.manual_seed(0)
-    hidden_BT = SeriesAugment(time_mask=0.6)._drawn_block(x_BTI, torch.full((7,), 12))
+    hidden_BT = SeriesAugment(time_mask=0.6)._draw_block(x_BTI, torch.full((7,), 12))
     after, _ = changed(SeriesAugment(**QUIET, time_mask=0.6), x_BTI, values=3)
     x_BTC, seen_BTC, since_BTC = parts_of(after)
     left_BTC = (x_BTI[..., 3:6] == 1) & ~hidden_BT[..., None]
@@ -230,7 +232,7 @@ def test_time_since_seen_stays_as_it_was_where_nothing_is_hidden_before():
     x_BTI = with_gaps()
     x_BTI[..., 6:] *= 1.7  # of uneven steps
     hidden_BT = (torch.arange(12) == 7).expand(7, 12)
-    since_BTC = parts_of(augment._hidden(x_BTI, hidden_BT, 3))[2]
+    since_BTC = parts_of(augment._masked(x_BTI, hidden_BT, 3))[2]
     assert torch.equal(since_BTC[:, :7], x_BTI[:, :7, 6:])
     seen_again_BTC = (x_BTI[:, 8:, 3:6] == 1).cummax(dim=1).values
     assert torch.equal(since_BTC[:, 8:][seen_again_BTC], x_BTI[:, 8:, 6:][seen_again_BTC])

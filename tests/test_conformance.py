@@ -7,7 +7,8 @@ import torch
 
 from rnnclf.cells import CELLS, Cell, GatedCell, ParameterSpec
 from rnnclf.cells.linear import LinearCell
-from rnnclf.conformance import CLAIMS, verdict, words
+from rnnclf.conformance.claims import CLAIMS
+from rnnclf.conformance.verdict import verdict, words
 from rnnclf.options import option
 
 
@@ -239,7 +240,7 @@ def test_the_command_keeps_a_right_cell_and_names_the_claim_that_a_wrong_one_bre
     assert "right keeps all" in right.stdout
     wrong = cli("test-cell", "own_cells.py:Wrong")
     assert wrong.exit_code == 1
-    assert "A sequence gives the same alone as in a batch" in wrong.stdout
+    assert "A sequence gives the same outputs alone as in a batch" in wrong.stdout
     assert "broken: the output of sequence 0 differs by" in wrong.stdout
 
 

@@ -154,7 +154,7 @@ def test_recorded_steps_train_as_plain_ones(name, optimizer):
 
 @pytest.mark.parametrize("name", HALTING)
 def test_a_cell_that_asks_the_host_cannot_be_recorded(name):
-    with pytest.raises(ConfigError, match="This step cannot be recorded: use graph=false"):
+    with pytest.raises(ConfigError, match="cannot be captured as a CUDA graph: use graph=false"):
         outcome(recipe(graph=True), name)
 
 
@@ -175,10 +175,10 @@ def test_no_step_waits_for_the_device(name, graph, monkeypatch):
     next(epochs)  # with what is done once
     step, made = epoch_steps.Epoch._step, []
 
-    def watched(epoch, number, judged):
+    def watched(epoch, number, checked):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            step(epoch, number, judged)
+            step(epoch, number, checked)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         made.append(number)

@@ -302,8 +302,8 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
             "engine=scan cannot run cell=lstm, only compiled or native or fused or loop can",
         ),
         ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
-        ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single weights"),
-        ("mingru", {"zoneout": 0.1}, "zoneout lets single numbers of the state"),
+        ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single recurrent weights"),
+        ("mingru", {"zoneout": 0.1}, "zoneout lets single elements of the state"),
         ("slstm", {"zoneout": 0.1}, "cell=slstm does not allow that"),
         (
             "gru",
@@ -354,7 +354,7 @@ def test_bf16_is_near_float32_or_refused_in_words(name, lengths_B):
     ]
     x_BTI, y_B = random_input().float(), torch.arange(BATCH) % CLASSES
     if name in NOT_ROUNDED:
-        with pytest.raises(ConfigError, match=f"precision=bf16 does not go with cell={name} here"):
+        with pytest.raises(ConfigError, match=f"precision=bf16 does not work with cell={name} here"):
             models[1](x_BTI, lengths_B)
         return
     for model in models:

@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 class AntisymmetricRNN(AffineCell):
     """Euler steps of an ODE that neither damps nor amplifies its state.
 
-    S   = strictly upper triangular H × H matrix, its rows one after the other in skew_weight
+    S   = strictly upper triangular H × H matrix, stored row by row in skew_weight
     A   = S - S' - gamma I                                      S' is S transposed
     h_t = h_{t-1} + epsilon tanh(A h_{t-1} + V_h x_t + b_h)
 
-    and with gated=true, where the gate shares A:
+    and with gated=true, where the gate uses the same A:
 
     g_t = sigmoid(A h_{t-1} + V_g x_t + b_g)
     h_t = h_{t-1} + epsilon g_t * tanh(A h_{t-1} + V_h x_t + b_h)
 
-    The output is h_t. V_h and V_g are the blocks of input_weight, b_h and b_g those of bias, in this order.
-    The eigenvalues of S - S' are imaginary: the flow keeps what it holds. gamma shifts them to the left
-    to make up for the growth that Euler steps bring along. Hundreds of steps want a smaller epsilon,
-    such as 0.01.
+    The output is h_t. V_h and V_g are the blocks of input_weight, b_h and b_g the blocks of bias, in this
+    order. The eigenvalues of S - S' are imaginary, so the continuous flow preserves its state; gamma shifts
+    them to the left to compensate for the growth that Euler steps introduce. For hundreds of steps, use a
+    smaller epsilon, such as 0.01.
 
-    Differs from the paper: of its full matrix W only W - W' is used; that difference is what is stored
-    here, at the same variance at the start (of W: 1/H).
+    Differs from the paper: the paper has a full matrix W, of which only W - W' is used. Here that difference
+    is the parameter, initialised with the same variance (that of W is 1/H).
     """
 
     name: str = "antisym"
-    gated: bool = option(False, "whether a gate scales each unit's step")
+    gated: bool = option(False, "scale each unit's step by a gate")
     epsilon: float = option(0.1, "size of an Euler step", above=0, high=10)
-    gamma: float = option(0.01, "diffusion: damping that keeps Euler steps stable", low=0, high=100)
+    gamma: float = option(0.01, "diffusion: damping that keeps the Euler steps stable", low=0, high=100)
 
     paper: ClassVar = Paper(
         "AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks",

@@ -1,12 +1,12 @@
 """The contract of every recurrent cell.  Shapes: B batch, T time steps, I inputs, H hidden, G gates.
 
-A cell is a dataclass of its options that knows three things: which parameters it has, its initial
-state, and one step in time. It holds no weights: they come as the argument `p`, so that a step is a
-pure function and an engine is free to run it along time as it likes. `build` joins options and
-weights into a torch module. What every cell has to keep is claimed in rnnclf/conformance.py.
+A cell is a dataclass of its options that defines three things: its parameters, its initial state, and
+one step in time. It holds no weights: they are passed as the argument `p`, so a step is a pure function
+that an engine can apply along time in any way it likes. `build` combines options and weights into a torch
+module. The claims that every cell has to satisfy are in rnnclf/conformance/claims.py.
 
-Cells import torch where they need it, never at the top of the file: the command line and TAB read
-the options of all of them without it.
+Cells import torch inside their methods, never at the top of the file, so that the command line and tab
+completion can read the options of all cells without it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from rnnclf.engine.fused_steps import FusedSteps, OverTime
 
 FAMILIES = ("simple", "gated", "dynamical systems", "structured", "linear gates", "state space", "own")
-"""The headings of the catalog, in its order."""
+"""The headings of `rnnclf list cells`, in order."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a cell comes from."""
+    """The paper that introduced a cell."""
 
     title: str
     authors: str
@@ -47,7 +47,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Published:
-    """An accuracy that someone reported for a cell: the share in per cent, and where it stands."""
+    """A published accuracy of a cell, in per cent, and its source."""
 
     task: str
     accuracy: float
@@ -59,8 +59,8 @@ class Published:
 class Cell(Component):
     """A recurrent cell: its options, its parameters, its equations.
 
-    Own cells derive from here, from GatedCell, or where the step is linear in the state from
-    LinearCell (rnnclf/cells/linear.py). Here `parameters` and `step` are needed.
+    A cell of your own derives from this class, from GatedCell, or, if its step is linear in the state, from
+    LinearCell (rnnclf/cells/linear.py). It must define `parameters` and `step`.
     """
 
     hidden_size: int = option(150, "units of the output", low=1, high=1_000_000)
@@ -70,17 +70,17 @@ class Cell(Component):
     family: ClassVar[str] = "own"
     """The heading under which the cell is listed, one of FAMILIES."""
     gates: ClassVar[tuple[str, ...]] = ()
-    """Names of the H-row blocks of the weights, in their order."""
+    """Names of the blocks of H rows in the weights, in order."""
     recurrent_weights: ClassVar[tuple[str, ...]] = ()
-    """The weights between state and state, on which recurrent dropout acts; none: it is refused."""
+    """The state-to-state weights that recurrent dropout applies to; empty if it is not supported."""
     zoneout: ClassVar[bool] = True
-    """Whether each number of the state may keep its old value by itself, as zoneout has it."""
+    """Whether single elements of the state may keep their old value, as in zoneout."""
     capturable: ClassVar[bool] = True
-    """Whether a GPU can do its work without asking the host in between, so that a CUDA graph can hold it."""
+    """Whether a CUDA graph can capture the cell: on a GPU, it never waits for the host."""
 
     @property
     def formula(self) -> str:
-        """Number of trained parameters, as a Python expression in n (inputs), h (hidden) and options."""
+        """The number of trained parameters: a Python expression in n (inputs), h (hidden) and options."""
         return ""
 
     @property
@@ -93,9 +93,9 @@ class Cell(Component):
         """hidden_size must be a multiple of this number."""
         return 1
 
-    def refuse_size(self) -> None:
-        """Raises ConfigError where the cell cannot have so many units. Not when it is made: where
-        `match_parameters` is to choose the number, there is none yet."""
+    def check_size(self) -> None:
+        """Raises ConfigError if the cell cannot have this hidden_size. Not checked on construction: with
+        `match_parameters` the size is chosen later."""
         if self.hidden_size % self.multiple:
             raise ConfigError(
                 f"hidden must be a multiple of {self.multiple} for this cell={self.name},"
@@ -103,44 +103,44 @@ class Cell(Component):
             )
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
-        """The parameters of this cell on `input_size` features, by name."""
+        """The parameters of this cell for `input_size` features, by name."""
         raise NotImplementedError(f"{type(self).__name__} must define parameters(input_size).")
 
     def prepare(self, p: Parameters) -> Parameters:
-        """The weights as `inputs` and `step` want them: what is derived from parameters, such as an
-        orthogonal matrix, is computed here, once per sequence. Returns a new Parameters, or `p` as it is.
+        """The weights as `inputs` and `step` expect them. Anything derived from parameters, such as an
+        orthogonal matrix, is computed here, once per sequence. Returns a new Parameters, or `p` unchanged.
         """
         return p
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        """The part of a step that needs no state: (…, I) → (…, anything).
+        """The part of a step that does not depend on the state: (…, I) → (…, any width).
 
-        An engine calls it once for all steps, which makes one large product of many small ones.
+        An engine calls it once for all steps, which turns many small matrix products into one large one.
         """
         return x
 
     def initial_state(self, x_BI: Tensor) -> State:
-        """The state before the first step: zeros, on the device and in the type of `x_BI`."""
+        """The state before the first step: zeros, with the device and dtype of `x_BI`."""
         return x_BI.new_zeros(x_BI.shape[0], self.hidden_size)
 
     def step(self, p: Parameters, z: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: what `inputs` made of x_t, and the state before → (output (B, H), state after)."""
+        """One step: (`inputs` of x_t, previous state) → (output (B, H), new state)."""
         raise NotImplementedError(f"{type(self).__name__} must define step(p, z, state).")
 
     def build(self, input_size: int) -> CellModule:
-        """This cell with freshly drawn weights, as a torch module.
+        """This cell with newly initialised weights, as a torch module.
 
-        Raises ConfigError for a size it cannot have.
+        Raises ConfigError if the cell cannot have its hidden_size.
         """
         from rnnclf.cells.module import CellModule
 
-        self.refuse_size()
+        self.check_size()
         return CellModule(self, input_size)
 
 
 @dataclass
 class AffineCell(Cell):
-    """A cell that the inputs enter as `input_weight` x_t + `bias`."""
+    """A cell whose inputs enter as `input_weight` x_t + `bias`."""
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         import torch
@@ -150,16 +150,18 @@ class AffineCell(Cell):
 
 @dataclass
 class GatedCell(AffineCell):
-    """A cell whose gates are affine in x_t and h_{t-1}: every gate has its H rows of the same weights.
+    """A cell whose gates are affine in x_t and h_{t-1}.
 
-    input_weight (G·H, I), recurrent_weight (G·H, H), bias (G·H). Each gate's block is initialised by
-    itself: G orthogonal H × H matrices, not one of G·H rows.
+    Each gate has a block of H rows in input_weight (G·H, I), recurrent_weight (G·H, H) and bias (G·H), which
+    is initialised separately: G orthogonal H × H matrices, not one matrix of G·H rows.
     """
 
     recurrent_weights: ClassVar[tuple[str, ...]] = ("recurrent_weight",)
 
-    input_init: str = option("glorot", "how the input weights start", choices=INPUT_INITS)
-    recurrent_init: str = option("orthogonal", "how the recurrent weights start", choices=RECURRENT_INITS)
+    input_init: str = option("glorot", "initialisation of the input weights", choices=INPUT_INITS)
+    recurrent_init: str = option(
+        "orthogonal", "initialisation of the recurrent weights", choices=RECURRENT_INITS
+    )
 
     @property
     def formula(self) -> str:
@@ -186,21 +188,21 @@ class GatedCell(AffineCell):
         return engines_of_gated(self)
 
     def declares(self, method: str) -> bool:
-        """Whether the cell has this method and it fits its step: a class that redefines the step without the
-        method means something else."""
-        kind: Any = type(self)  # a class can be hashed, whatever its instances are
+        """Whether the cell defines this method for its current step: a subclass that redefines the step but
+        not the method no longer matches it."""
+        kind: Any = type(self)  # the class is hashable, its instances are not
         return _declares(kind, method)
 
     def fused_steps(self) -> type[FusedSteps]:
-        """The numberwise part of a step, forward and backward, for the fused engine."""
+        """The elementwise part of a step, forward and backward, for the fused engine."""
         raise NotImplementedError(f"{type(self).__name__} declares no fused_steps().")
 
     def compiled_steps(self) -> type[OverTime]:
-        """All steps in compiled loops, for the compiled engine."""
+        """All steps as compiled loops, for the compiled engine."""
         raise NotImplementedError(f"{type(self).__name__} declares no compiled_steps().")
 
     def native_layer(self) -> str:
-        """The name of torch's function for this cell, for the native engine."""
+        """The name of torch's function for a layer of this cell, for the native engine."""
         raise NotImplementedError(f"{type(self).__name__} declares no native_layer().")
 
     def fill_bias(self, bias: Tensor) -> None:
@@ -210,11 +212,11 @@ class GatedCell(AffineCell):
 @cache
 def _declares(kind: type[GatedCell], method: str) -> bool:
     kinds = kind.__mro__
-    places = [
-        next(place for place, base in enumerate(kinds) if name in vars(base))
+    positions = [
+        next(position for position, base in enumerate(kinds) if name in vars(base))
         for name in (method, "step", "inputs", "prepare")
     ]
-    return kinds[places[0]] is not GatedCell and places[0] == min(places)
+    return kinds[positions[0]] is not GatedCell and positions[0] == min(positions)
 
 
 def _each_gate(weight: Tensor, fan: Fan, fill: Callable[[Tensor, Fan], None]) -> None:

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Basic(GatedCell):
-    """Elman network: the new state is a squashed sum of input and old state.
+    """Elman network: a nonlinearity of a weighted sum of input and previous state.
 
     h_t = f(W x_t + U h_{t-1} + b)          f = tanh or relu
 
-    The output is h_t. As torch.nn.RNNCell, with one bias instead of two that are only ever added.
+    The output is h_t. W is input_weight, U is recurrent_weight, b is bias. As torch.nn.RNNCell, but with one
+    bias instead of two that are only ever added.
     """
 
     name: str = "basic"
-    nonlinearity: str = option("tanh", "f in the equation", choices=("tanh", "relu"))
+    nonlinearity: str = option("tanh", "f in the equation: the nonlinearity", choices=("tanh", "relu"))
 
     paper: ClassVar = Paper(
         "Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1"

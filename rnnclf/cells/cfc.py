@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass
 class CfC(AffineCell):
-    """Closed-form continuous-time network: solves its ODE without a solver.
+    """Closed-form continuous-time network: approximates an ODE without a solver.
 
     k_1 = s(W x_t + U h_{t-1} + b)                      s(a) = 1.7159 tanh(2 a / 3)
     k_i = s(W_i k_{i-1} + b_i)                          i = 2 … backbone_layers
     f, g, v, w = P k + d                                k is the last k_i; four blocks of H rows
-    q_t = sigmoid(v t + w)                              t is the time since the last step: 1
+    q_t = sigmoid(v t + w)                              t is the time since the previous step: 1
     h_t = (1 - q_t) * tanh(f) + q_t * tanh(g)           mode=default
     h_t = tanh(f) + q_t * tanh(g)                       mode=no_gate
-    h_t = A - A * exp(-(|r| + |f|) t) * f               mode=pure, where P and d have the rows of f only
+    h_t = A - A * exp(-(|r| + |f|) t) * f               mode=pure, where P and d have only the rows of f
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias; W_i and b_i are
     backbone<i>_weight and backbone<i>_bias; P and d are head_weight and head_bias; A and r are level and
-    rate. All steps are taken to be one unit of time apart.
+    rate. Steps are assumed to be one unit of time apart.
 
-    The modes are those of the authors' code; pure is its form of the solution itself. Differs from the
-    code: there s has 0.666 for 2/3, and r starts at 0, where |r| has no gradient; here it starts at 0.1.
+    The modes are those of the authors' code; pure is its version of the closed-form solution itself.
+    Differs from that code: it uses 0.666 for 2/3 in s, and starts r at 0, where |r| has no gradient; here r
+    starts at 0.1.
     """
 
     name: str = "cfc"
-    mode: str = option("default", "how the heads make the new state", choices=("default", "no_gate", "pure"))
+    mode: str = option(
+        "default", "how the heads are combined into the new state", choices=("default", "no_gate", "pure")
+    )
     backbone_size: int = option(128, "units of each backbone layer", low=1, high=1_000_000)
-    backbone_layers: int = option(1, "layers between input and heads", low=1, high=100)
+    backbone_layers: int = option(1, "hidden layers between the inputs and the heads", low=1, high=100)
 
     paper: ClassVar = Paper(
         "Closed-form continuous-time neural networks",
@@ -82,7 +85,7 @@ class CfC(AffineCell):
     def prepare(self, p: Parameters) -> Parameters:
         if self.mode == "pure":
             return p
-        # as long as t is 1, v t + w is one product and not two
+        # as t is always 1, v t + w needs one product instead of two
         weight, bias = self._with_time(p.head_weight), self._with_time(p.head_bias)
         return Parameters(**{**vars(p), "head_weight": weight, "head_bias": bias})
 
@@ -112,7 +115,7 @@ class CfC(AffineCell):
 
 
 def _glorot(columns: int, rows: int) -> Callable[[Tensor], Tensor]:
-    """Uniform, with the variance 2 / (columns + rows) of a matrix of which the weight may be a part."""
+    """Glorot-uniform for a (rows, columns) matrix, of which the weight may be only a part."""
     limit = math.sqrt(6 / (columns + rows))
     return lambda weight: weight.uniform_(-limit, limit)
 

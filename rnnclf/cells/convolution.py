@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def convolved(weight_KW: Tensor, bias_W: Tensor, x: Tensor, past: tuple[Tensor, ...]) -> Tensor:
-    """bias + Σ_k weight_k * x_{t-k}, each channel by itself: (…, W).
+    """bias + Σ_k weight_k * x_{t-k}, channel by channel: (…, W).
 
-    `past` holds x_{t-1}, x_{t-2}, … as a linear cell's `signals` gets them.
+    `past` holds x_{t-1}, x_{t-2}, …, as passed to a linear cell's `signals`.
     """
     y = bias_W
     for weight, earlier in zip(weight_KW, (x, *past), strict=True):

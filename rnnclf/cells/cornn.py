@@ -23,23 +23,23 @@ class CoRNNState(NamedTuple):
 
 @dataclass
 class CoRNN(AffineCell):
-    """Coupled oscillators, forced by the input and damped.
+    """Coupled, damped oscillators driven by the input.
 
     f_t = tanh(W y_{t-1} + Z z_{t-1} + V x_t + b)
     z_t = z_{t-1} + dt (f_t - gamma y_{t-1} - epsilon z_{t-1})
     y_t = y_{t-1} + dt z_t
 
-    The output is y_t. W is recurrent_weight, Z is velocity_weight, V is input_weight, b is bias. An
-    implicit-explicit step of driven oscillators: y moves with the new z, the damping is taken at t-1, as
-    in the authors' code.
+    The output is y_t. W is recurrent_weight, Z is velocity_weight, V is input_weight, b is bias. This is an
+    implicit-explicit time step: y is updated with the new z, while the damping uses z at t-1, as in the
+    authors' code.
 
-    dt, gamma and epsilon want tuning to the task: the authors have 0.042, 2.7 and 4.7 for sMNIST, 0.076,
-    0.4 and 8 for psMNIST. The defaults here are for tens of steps, in which such a dt hardly moves y.
+    Tune dt, gamma and epsilon to the task: the authors use 0.042, 2.7 and 4.7 for sMNIST, and 0.076, 0.4 and
+    8 for psMNIST. The defaults here are for tens of steps, over which such a small dt would hardly change y.
     """
 
     name: str = "cornn"
-    dt: float = option(0.5, "time between two steps", above=0, high=10)
-    gamma: float = option(0.4, "stiffness: squared frequency of each oscillator by itself", low=0, high=1000)
+    dt: float = option(0.5, "time step", above=0, high=10)
+    gamma: float = option(0.4, "stiffness: squared frequency of each uncoupled oscillator", low=0, high=1000)
     epsilon: float = option(1.0, "damping of the velocities", low=0, high=1000)
 
     paper: ClassVar = Paper(

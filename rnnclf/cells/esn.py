@@ -16,28 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class ESN(AffineCell):
-    """A fixed random reservoir: only what reads it is trained.
+    """Echo state network: a fixed random reservoir; only the readout is trained.
 
     c_t = tanh(W x_t + U h_{t-1} + b)
     h_t = (1 - leak) * h_{t-1} + leak * c_t
 
-    The output is h_t. No weight of the cell is trained: W is input_weight, U is recurrent_weight, b is
-    bias. W and b are drawn from U(-input_scale, input_scale). Each unit sees density · h of the units,
-    rounded up, drawn at random, with weights from U(-1, 1); then U is scaled to spectral_radius, the
-    modulus of its largest eigenvalue. Below 1 the reservoir usually forgets where it started, which is
-    the echo state property; near 1 it remembers longest.
+    The output is h_t. W is input_weight, U is recurrent_weight, b is bias; none of them is trained. W and b
+    are drawn uniformly from ±input_scale. Each unit is connected to density · h randomly chosen units,
+    rounded up, with weights drawn uniformly from ±1; then U is scaled so that its largest eigenvalue has
+    modulus spectral_radius. Below 1 the reservoir usually forgets its initial state (the echo state
+    property); close to 1 it remembers longest.
 
-    The leak and the bias are of Lukoševičius 2012, https://doi.org/10.1007/978-3-642-35289-8_36.
+    The leak and the bias follow Lukoševičius 2012, https://doi.org/10.1007/978-3-642-35289-8_36.
 
-    Differs from the paper: the linear head is trained by gradient descent as on top of every other cell,
-    not solved for by regression.
+    Differs from the paper: the linear head is trained by gradient descent, as for every other cell, not
+    solved for by regression.
     """
 
     name: str = "esn"
-    spectral_radius: float = option(0.99, "largest modulus of U's eigenvalues", above=0, high=100)
-    leak: float = option(0.2, "share of the state that is new at each step", above=0, high=1)
-    input_scale: float = option(1.0, "largest weight of an input", above=0, high=1000)
-    density: float = option(0.2, "share of the units that a unit sees", above=0, high=1)
+    spectral_radius: float = option(0.99, "largest modulus of the eigenvalues of U", above=0, high=100)
+    leak: float = option(0.2, "share of the state that is replaced at each step", above=0, high=1)
+    input_scale: float = option(
+        1.0, "range of W and b: uniform between minus and plus this", above=0, high=1000
+    )
+    density: float = option(0.2, "share of the units that each unit is connected to", above=0, high=1)
 
     paper: ClassVar = Paper(
         'The "Echo State" Approach to Analysing and Training Recurrent Neural Networks',
@@ -64,13 +66,13 @@ class ESN(AffineCell):
         weight.uniform_(-self.input_scale, self.input_scale)
 
     def fill_reservoir(self, weight: Tensor) -> None:
-        """Random weights at the same number of random places of each row. With at least one in each there
-        is a cycle, so that the spectral radius is not zero and can be scaled."""
+        """Random weights at random positions, equally many in each row. At least one per row guarantees a
+        cycle, so the spectral radius is not zero and can be scaled."""
         import torch
 
-        seen = math.ceil(round(self.density * self.hidden_size, 6))  # 0.07 · 100 is a little more than 7
-        order = torch.rand_like(weight).argsort(dim=1)  # of each row, a random permutation
-        weight.uniform_(-1, 1).masked_fill_(order >= seen, 0)
+        per_row = math.ceil(round(self.density * self.hidden_size, 6))  # 0.07 · 100 is slightly above 7
+        order = torch.rand_like(weight).argsort(dim=1)  # a random permutation per row
+        weight.uniform_(-1, 1).masked_fill_(order >= per_row, 0)
         radius = torch.linalg.eigvals(weight.double()).abs().max()
         weight.mul_(self.spectral_radius / radius)
 

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class ExpRNN(Cell):
-    """Orthogonal recurrent matrix, the exponential of a skew one.
+    """Orthogonal recurrent matrix, as the exponential of a skew-symmetric matrix.
 
     h_t = modrelu(W x_t + Q h_{t-1})
     modrelu(v) = sign(v) * relu(|v| + b)        one b per unit
-    Q = exp(A),  A = K - K^T                    Q is orthogonal: it keeps the length of the state
+    Q = exp(A),  A = K - K^T                    Q is orthogonal: it preserves the norm of the state
 
-    The output is h_t. W is input_weight and b is bias, the only one. K has the numbers of skew above its
-    diagonal, row by row, and is zero elsewhere; Q is computed once per sequence.
+    The output is h_t. W is input_weight and b is bias. K holds the elements of skew above its diagonal, row
+    by row, and is zero elsewhere; Q is computed once per sequence.
 
-    W starts normal with variance 2/n, b uniform in ±0.01. A starts with 2 × 2 blocks [[0, s], [-s, 0]] along
-    its diagonal, each a rotation by s, and, where the number of units is odd, one 0. With init=henaff (Henaff
-    et al. 2016) s is drawn from U(-π, π), with init=cayley (Helfrich et al. 2018) it is -tan(a / 2), a drawn
-    from U(0, π / 2): slower rotations.
+    W is drawn from a normal distribution with variance 2/n, b uniformly from ±0.01. A starts with 2 × 2
+    blocks [[0, s], [-s, 0]] along its diagonal, each a rotation by s, plus a single 0 if the number of units
+    is odd. With init=henaff (Henaff et al. 2016), s is drawn from U(-π, π). With init=cayley (Helfrich et al.
+    2018), s is -tan(a / 2) with a drawn from U(0, π / 2): slower rotations.
 
-    Differs from the paper: A learns at the rate of all other weights; there, at a tenth of it.
+    Differs from the paper: A has the same learning rate as all other weights, not a tenth of it.
     """
 
     name: str = "exprnn"
-    init: str = option("cayley", "how the angles of the rotations start", choices=("cayley", "henaff"))
+    init: str = option("cayley", "initialisation of the rotation angles", choices=("cayley", "henaff"))
 
     paper: ClassVar = Paper(
         "Cheap Orthogonal Constraints in Neural Networks: A Simple Parametrization of the Orthogonal and"
@@ -49,7 +49,7 @@ class ExpRNN(Cell):
         Published("psMNIST", 96.6, "https://arxiv.org/abs/1901.08428", "hidden 512"),
     )
     family: ClassVar = "structured"
-    capturable: ClassVar = False  # the host chooses how torch's matrix_exp goes
+    capturable: ClassVar = False  # torch's matrix_exp picks its algorithm on the host
 
     @property
     def formula(self) -> str:
@@ -64,7 +64,7 @@ class ExpRNN(Cell):
         }
 
     def fill_skew(self, skew: Tensor) -> None:
-        """Puts the angles at (0, 1), (2, 3), … of the matrix."""
+        """Writes the angles to (0, 1), (2, 3), … of the matrix, and zeros elsewhere."""
         import torch
 
         row = torch.arange(0, self.hidden_size - 1, 2, device=skew.device)
@@ -82,7 +82,7 @@ class ExpRNN(Cell):
         hidden = self.hidden_size
         above = torch.triu_indices(hidden, hidden, 1, device=p.skew.device).unbind()
         upper_HH = p.skew.new_zeros(hidden, hidden).index_put(above, p.skew)
-        # exp(A) = exp(A + 1) / e: for small A alone torch 2.14 is off by 10⁻¹² in float64
+        # exp(A) = exp(A + 1) / e: for a small A, torch 2.14's matrix_exp has errors of 10⁻¹² in float64
         shifted_HH = upper_HH - upper_HH.t() + torch.eye(hidden, dtype=p.skew.dtype, device=p.skew.device)
         return Parameters(**vars(p), recurrent_weight=torch.matrix_exp(shifted_HH) / math.e)
 

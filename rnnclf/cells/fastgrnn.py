@@ -1,4 +1,4 @@
-"""A gated cell whose gate shares all its matrices.  Shapes: B batch, I inputs, H hidden, R rank."""
+"""A gated cell with matrices shared by all gates.  Shapes: B batch, I inputs, H hidden, R rank."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class FastGRNN(Cell):
-    """Gate and candidate share their matrices, of low rank if you like.
+    """Gated cell whose gate and candidate share matrices, optionally low-rank.
 
     a_t = W x_t + U h_{t-1}
     z_t = sigmoid(a_t + b_z)                    gate
@@ -24,11 +24,10 @@ class FastGRNN(Cell):
     h_t = (sigmoid(zeta) * (1 - z_t) + sigmoid(nu)) * c_t + z_t * h_{t-1}
 
     The output is h_t. W is input_weight, U is recurrent_weight, b_z is gate_bias and b_c is
-    candidate_bias; zeta and nu are one number each.
+    candidate_bias; zeta and nu are scalars.
 
-    With input_rank and recurrent_rank there are products in their place, of matrices (h, rank) and
-    (rank, n) or (rank, h). That saves numbers where input_rank is below h n / (h + n), and
-    recurrent_rank below h / 2.
+    With input_rank or recurrent_rank, W or U is a product of matrices (h, rank) and (rank, n) or (rank, h).
+    That saves parameters if input_rank is below h n / (h + n), and recurrent_rank below h / 2.
 
     W = input_expansion input_weight
     U = recurrent_expansion recurrent_weight
@@ -37,8 +36,8 @@ class FastGRNN(Cell):
     """
 
     name: str = "fastgrnn"
-    input_rank: int | None = option(None, "rank of W; none: full", low=1, high=1_000_000)
-    recurrent_rank: int | None = option(None, "rank of U; none: full", low=1, high=1_000_000)
+    input_rank: int | None = option(None, "rank of W; none for a full matrix", low=1, high=1_000_000)
+    recurrent_rank: int | None = option(None, "rank of U; none for a full matrix", low=1, high=1_000_000)
 
     paper: ClassVar = Paper(
         "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated Recurrent Neural Network",
@@ -87,7 +86,7 @@ class FastGRNN(Cell):
 
 
 def _matrix(name: str, rows: int, columns: int, rank: int | None) -> dict[str, ParameterSpec]:
-    """The parameters of a matrix, as it is or as a product of two."""
+    """The parameters of a matrix, full or as a product of two."""
     if rank is None:
         return {f"{name}_weight": ParameterSpec((rows, columns), _small_normal)}
     return {

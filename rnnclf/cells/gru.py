@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class GRU(GatedCell):
-    """Gated recurrent unit: one gate keeps the state, one lets the candidate see it.
+    """Gated recurrent unit: an update gate and a reset gate.
 
     r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)          reset gate
     z_t = sigmoid(W_z x_t + U_z h_{t-1} + b_z)          update gate
@@ -27,12 +27,14 @@ class GRU(GatedCell):
     h_t = (1 - z_t) * n_t + z_t * h_{t-1}
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
-    r, z, n. Reset "before" is the paper's; in "after", as in torch.nn.GRUCell and cuDNN, r_t acts on the
-    product with U_n, which needs the bias c of its own, candidate_bias.
+    r, z, n. Reset "before" is the paper's version. With "after", as in torch.nn.GRUCell and cuDNN, r_t
+    multiplies the product with U_n, which then has its own bias c, candidate_bias.
     """
 
     name: str = "gru"
-    reset: str = option("after", "r_t acts after or before the product with U_n", choices=("after", "before"))
+    reset: str = option(
+        "after", "apply r_t after or before the product with U_n", choices=("after", "before")
+    )
 
     paper: ClassVar = Paper(
         "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation",
@@ -41,7 +43,7 @@ class GRU(GatedCell):
         "https://arxiv.org/abs/1406.1078",
     )
     published: ClassVar[tuple[Published, ...]] = (
-        Published("psMNIST", 94.1, "https://arxiv.org/abs/2610.10690", "200,000 parameters; quoted there"),
+        Published("psMNIST", 94.1, "https://arxiv.org/abs/2610.10690", "200,000 parameters; as quoted there"),
     )
     family: ClassVar = "gated"
     gates: ClassVar[tuple[str, ...]] = ("r", "z", "n")

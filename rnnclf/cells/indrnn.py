@@ -17,27 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass
 class IndRNN(AffineCell):
-    """Independently recurrent network: each unit sees only its own past.
+    """Independently recurrent network: each unit sees only its own past state.
 
     r   = 2^(1/max_steps)
     u   = min(max(recurrent_weight, -r), r)
     h_t = f(W x_t + u * h_{t-1} + b)                f = relu or tanh
 
     The output is h_t. W is input_weight, b is bias. Over max_steps steps a unit multiplies its state by
-    at most 2, which keeps gradients bounded: set max_steps to the length of the sequences, or above.
+    at most 2, which keeps gradients bounded: set max_steps to the length of the sequences, or more.
 
-    recurrent_weight starts uniformly in [1/r, r] with recurrent_init=long, in [0, r] with mixed. The
-    authors' code takes the first for the last layer of a classifier, the second for those below it.
+    recurrent_weight is drawn uniformly from [1/r, r] with recurrent_init=long, from [0, r] with mixed. The
+    authors' code uses the first for the last layer of a classifier, the second for the layers below it.
 
-    Units meet only in the next layer, so it takes two layers or more: the paper's results have six, with
-    batch normalisation. Differs from the paper: a weight beyond ±r acts as ±r and gets no gradient; there
-    it is moved back after each update.
+    Units interact only in the next layer, so use two layers or more: the paper's results have six, with
+    batch normalisation. Differs from the paper: a weight beyond ±r acts as ±r and gets no gradient; the
+    paper clips it after each update.
     """
 
     name: str = "indrnn"
-    nonlinearity: str = option("relu", "f in the equation", choices=("relu", "tanh"))
-    recurrent_init: str = option("long", "u starts near 1, or from 0 to r", choices=("long", "mixed"))
-    max_steps: int = option(784, "longest sequence; r is 2^(1/max_steps)", low=1, high=10_000_000)
+    nonlinearity: str = option("relu", "f in the equation: the nonlinearity", choices=("relu", "tanh"))
+    recurrent_init: str = option(
+        "long", "initialise u near 1 (long), or between 0 and r (mixed)", choices=("long", "mixed")
+    )
+    max_steps: int = option(
+        784, "length of the longest sequence; r is 2^(1/max_steps)", low=1, high=10_000_000
+    )
 
     paper: ClassVar = Paper(
         "Independently Recurrent Neural Network (IndRNN): Building A Longer and Deeper RNN",

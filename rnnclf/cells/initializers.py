@@ -1,9 +1,9 @@
-"""How weights start.  Each initialiser fills one gate's block: (H, I) of the input weights, or (H, H)
-of the recurrent ones.
+"""Weight initialisation.  Each initialiser fills the block of one gate: (H, I) of the input weights, or
+(H, H) of the recurrent weights.
 
-torch's own default draws everything from U(-1/√H, 1/√H): a tanh cell of 150 units then starts with a
-spectral radius of about 0.6, so that hardly a gradient reaches the first steps. Orthogonal recurrent
-weights keep the length of the state (Saxe et al. 2014, https://arxiv.org/abs/1312.6120).
+torch's default draws everything from U(-1/√H, 1/√H): a tanh cell of 150 units then starts with a spectral
+radius of about 0.6, so that hardly any gradient reaches the first steps. Orthogonal recurrent weights
+preserve the norm of the state (Saxe et al. 2014, https://arxiv.org/abs/1312.6120).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fan:
-    """The sizes of the cell that a block of weights belongs to."""
+    """The sizes of the cell to which a block of weights belongs."""
 
     inputs: int
     hidden: int
@@ -32,17 +32,17 @@ Initializer: TypeAlias = "Callable[[Tensor, Fan], None]"
 
 
 def zeros(parameter: Tensor) -> None:
-    """All zero, as biases start."""
+    """Fills with zeros, for biases."""
     parameter.zero_()
 
 
 def ones(parameter: Tensor) -> None:
-    """All one, as gains start."""
+    """Fills with ones, for gains."""
     parameter.fill_(1)
 
 
 def log_uniform(low: float, high: float) -> Callable[[Tensor], None]:
-    """Fills with the logarithms of numbers between low and high, spread evenly over the magnitudes."""
+    """Fills with the logarithms of numbers drawn log-uniformly between low and high."""
 
     def fill(parameter: Tensor) -> None:
         parameter.uniform_(math.log(low), math.log(high))
@@ -51,7 +51,7 @@ def log_uniform(low: float, high: float) -> Callable[[Tensor], None]:
 
 
 def normal(variance: float) -> Callable[[Tensor], None]:
-    """Fills from the normal distribution of that variance around 0."""
+    """Fills from a normal distribution with mean 0 and this variance."""
 
     def fill(parameter: Tensor) -> None:
         parameter.normal_(std=math.sqrt(variance))
@@ -69,20 +69,20 @@ def uniform(fan: int) -> Callable[[Tensor], None]:
 
 
 def glorot(block: Tensor, fan: Fan) -> None:
-    """Uniform, with the variance 2 / (rows + columns) of this gate's block."""
+    """Glorot-uniform: variance 2 / (rows + columns) of this gate's block."""
     limit = math.sqrt(6 / (block.shape[0] + block.shape[1]))
     block.uniform_(-limit, limit)
 
 
 def orthogonal(block: Tensor, fan: Fan) -> None:
-    """Random, with orthogonal rows or columns: singular values 1."""
+    """A random matrix with orthonormal rows or columns: all singular values are 1."""
     from torch.nn import init
 
     init.orthogonal_(block)
 
 
 def identity(block: Tensor, fan: Fan) -> None:
-    """The identity matrix, as in IRNN: the state is kept as it is.
+    """The identity matrix, as in IRNN: the cell starts by keeping its state.
 
     Le et al. 2015, https://arxiv.org/abs/1504.00941
     """
@@ -92,8 +92,8 @@ def identity(block: Tensor, fan: Fan) -> None:
 
 
 def gaussian(block: Tensor, fan: Fan) -> None:
-    """Normal with standard deviation 0.001, as the input weights of IRNN: the state starts by keeping
-    what it has.
+    """Normal with standard deviation 0.001, as for the input weights of IRNN: at first the inputs hardly
+    change the state.
 
     Le et al. 2015, https://arxiv.org/abs/1504.00941
     """
@@ -101,13 +101,13 @@ def gaussian(block: Tensor, fan: Fan) -> None:
 
 
 def torch_default(block: Tensor, fan: Fan) -> None:
-    """Uniform in ±1/√H, as torch.nn.RNN, LSTM and GRU start."""
+    """Uniform in ±1/√H, the default of torch.nn.RNN, LSTM and GRU."""
     limit = 1 / math.sqrt(fan.hidden)
     block.uniform_(-limit, limit)
 
 
 def tensorflow1(block: Tensor, fan: Fan) -> None:
-    """Glorot-uniform over TensorFlow 1's one kernel for input and state, (I + H, G·H)."""
+    """Glorot-uniform over one kernel for input and state, (I + H, G·H), as in TensorFlow 1."""
     limit = math.sqrt(6 / (fan.inputs + fan.hidden + fan.gates * fan.hidden))
     block.uniform_(-limit, limit)
 

@@ -1,4 +1,4 @@
-"""The basic cell started as the identity.  Shapes: B batch, I inputs, H hidden."""
+"""The basic cell with recurrent weights initialised to the identity.  Shapes: B batch, I inputs, H hidden."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from rnnclf.options import option
 
 @dataclass
 class IRNN(Basic):
-    """Elman network that starts by keeping its state: relu and identity.
+    """Elman network with relu and recurrent weights initialised to the identity.
 
-    h_t = relu(W x_t + U h_{t-1} + b)       U starts as the identity matrix
+    h_t = relu(W x_t + U h_{t-1} + b)       U is initialised to the identity matrix
 
-    The output is h_t. The cell `basic` with other defaults: W starts normal with standard deviation
-    0.001, b at zero. input_weight is W, recurrent_weight is U, bias is b.
+    The output is h_t. This is the cell `basic` with other defaults: W is drawn from a normal distribution
+    with standard deviation 0.001, b starts at 0. W is input_weight, U is recurrent_weight, b is bias.
     """
 
     name: str = "irnn"
-    nonlinearity: str = option("relu", "f in the equation", choices=("tanh", "relu"))
-    input_init: str = option("gaussian", "how the input weights start", choices=INPUT_INITS)
-    recurrent_init: str = option("identity", "how the recurrent weights start", choices=RECURRENT_INITS)
+    nonlinearity: str = option("relu", "f in the equation: the nonlinearity", choices=("tanh", "relu"))
+    input_init: str = option("gaussian", "initialisation of the input weights", choices=INPUT_INITS)
+    recurrent_init: str = option(
+        "identity", "initialisation of the recurrent weights", choices=RECURRENT_INITS
+    )
 
     paper: ClassVar = Paper(
         "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units",

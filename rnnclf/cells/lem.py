@@ -23,20 +23,20 @@ class LEMState(NamedTuple):
 
 @dataclass
 class LEM(AffineCell):
-    """Long expressive memory: two states that move at learned time scales.
+    """Long expressive memory: two states with learned, input-dependent time steps.
 
     p_t = dt sigmoid(V_p x_t + W_p y_{t-1} + b_p)           time step of z
     q_t = dt sigmoid(V_q x_t + W_q y_{t-1} + b_q)           time step of y
     z_t = (1 - p_t) * z_{t-1} + p_t * tanh(V_z x_t + W_z y_{t-1} + b_z)
     y_t = (1 - q_t) * y_{t-1} + q_t * tanh(V_y x_t + W_y z_t + b_y)
 
-    The output is y_t. V and b of p, q, z, y, in this order, are the blocks of input_weight and bias;
-    W of p, q, z those of recurrent_weight, and W_y, which sees the new z_t, is memory_weight. The smaller
-    dt, the slower the states: the authors have 0.21 for sMNIST.
+    The output is y_t. V and b are input_weight and bias, in blocks of H rows: p, q, z, y. W_p, W_q and W_z
+    are the blocks of recurrent_weight; W_y, which multiplies the new z_t, is memory_weight. The smaller dt,
+    the slower the states change: the authors use 0.21 for sMNIST.
     """
 
     name: str = "lem"
-    dt: float = option(1.0, "longest time step; 1 lets a state be replaced at once", above=0, high=2)
+    dt: float = option(1.0, "largest time step; at 1 one step can replace the whole state", above=0, high=2)
 
     paper: ClassVar = Paper(
         "Long Expressive Memory for Sequence Modeling",

@@ -2,9 +2,9 @@
 
     h_t = a_t h_{t-1} + b_t          a_t and b_t depend on the inputs alone
 
-Such a recurrence need not be walked step by step: an engine may compute all states at once, by a
-parallel scan, and where a_t is the same at all steps as a convolution. A cell of this kind states its
-coefficients and what it reads from the state; its step follows from them.
+Such a recurrence need not be computed step by step: an engine can compute all states at once by a
+parallel scan, or, if a_t is the same at all steps, by a convolution. A cell of this kind defines its
+coefficients and its output; its step follows from them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class LinearState(NamedTuple):
-    """The state of a linear cell that also looks at earlier inputs.
+    """The state of a linear cell that also depends on earlier inputs.
 
-    h: (B, *state_shape). past_BKW: what the cell keeps of its last K inputs, oldest first.
+    h: (B, *state_shape). past_BKW: the values that `keep` returned for the last K inputs, oldest first.
     """
 
     h: Tensor
@@ -31,16 +31,16 @@ class LinearState(NamedTuple):
 
 @dataclass
 class LinearCell(Cell):
-    """A cell with h_t = a_t h_{t-1} + b_t, element by element or (`pairs`) by 2 × 2 matrices.
+    """A cell with h_t = a_t h_{t-1} + b_t, elementwise or (`pairs`) with 2 × 2 matrices.
 
-    Needs `parameters`, `recurrence` and `read`. All of its methods must work for one step (B, …) and
-    for all steps at once (T, B, …) alike: they see the last dimensions only.
+    A subclass must define `parameters`, `recurrence` and `read`. Its methods must work both for one step
+    (B, …) and for all steps at once (T, B, …), so they may only refer to the last dimensions.
     """
 
     zoneout: ClassVar[bool] = False
     complex_state: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
-    """Whether the state comes in pairs (…, 2), which a, (…, 2, 2), multiplies as a matrix."""
+    """Whether the state consists of pairs (…, 2), which are multiplied by 2 × 2 matrices a (…, 2, 2)."""
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -53,27 +53,27 @@ class LinearCell(Cell):
 
     @property
     def past(self) -> tuple[int, int]:
-        """(K, W): how many earlier inputs a step needs, and how wide what it keeps of each is."""
+        """(K, W): the number of earlier inputs that a step needs, and the width of `keep`'s result."""
         return (0, 0)
 
     def keep(self, z: Tensor) -> Tensor:
-        """What a later step needs of this one's input: (…, W) of what `inputs` made of it."""
+        """The part of `z`, the result of `inputs`, that later steps need: (…, W)."""
         return z
 
     def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> Any:
-        """All that the recurrence and the output need of the inputs: a tensor or NamedTuple of tensors.
+        """Everything that `recurrence` and `read` need from the inputs: a tensor or a NamedTuple of tensors.
 
-        `past` holds what `keep` made of the K inputs before, the nearest first.
+        `past` holds the results of `keep` for the K previous inputs, most recent first.
         """
         return z
 
     def recurrence(self, p: Parameters, s: Any) -> tuple[Tensor, Tensor]:
-        """The coefficients (a, b) of h_t = a h_{t-1} + b, from the signals. b has the shape of the
-        state; a too, or that of the state of one sequence where it is the same at all steps."""
+        """The coefficients (a, b) of h_t = a h_{t-1} + b, from the signals. b has the shape of the state. So
+        has a, unless it is the same at all steps: then it has the shape of the state of one sequence."""
         raise NotImplementedError(f"{type(self).__name__} must define recurrence(p, s).")
 
     def read(self, p: Parameters, s: Any, h: Tensor) -> Tensor:
-        """The output (…, H) of the signals and the state after the step."""
+        """The output (…, H), from the signals and the state after the step."""
         raise NotImplementedError(f"{type(self).__name__} must define read(p, s, h).")
 
     def initial_state(self, x_BI: Tensor) -> Any:
@@ -102,8 +102,8 @@ class LinearCell(Cell):
 class TimeInvariantCell(LinearCell):
     """A linear cell whose a is the same at all steps: h_t = Σ_k a^k b_{t-k}, a convolution.
 
-    `prepare` must add `log_a`, of state_shape, with a = exp(log_a). What is convolved is b and what comes
-    out is h; a cell that can shorten that (one kernel for many modes) overrides the last four methods.
+    `prepare` must add `log_a`, of state_shape, with a = exp(log_a). By default b is convolved to give h; a
+    cell that can do with less work (one kernel for many modes) overrides the last four methods.
     """
 
     @property
@@ -111,22 +111,22 @@ class TimeInvariantCell(LinearCell):
         return ("fft", "scan", "loop")
 
     def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
-        """a to each of the exponents (T,): (T, *state_shape)."""
+        """a raised to each of the exponents (T,): (T, *state_shape)."""
         powers: Tensor = (exponents.reshape(-1, *[1] * p.log_a.ndim) * p.log_a).exp()
         return powers
 
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """How much an input still counts t steps later: (T, S)."""
+        """The convolution kernel, the weight of an input t steps later: (T, S)."""
         return self.powers(p, t_T)
 
     def source(self, p: Parameters, s: Any) -> Tensor:
-        """What is convolved with the kernel: (T, B, S)."""
+        """The signals that are convolved with the kernel: (T, B, S)."""
         return self.recurrence(p, s)[1]
 
     def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
-        """What the state h (B, *state_shape) from before the first step adds at step t: (T, B, S)."""
+        """The contribution of the initial state h (B, *state_shape) to the result of each step: (T, B, S)."""
         return self.powers(p, t_T + 1).unsqueeze(1) * h
 
     def read_convolved(self, p: Parameters, s: Any, v: Tensor) -> Tensor:
-        """The output (T, B, H) of the signals and the convolution's result (T, B, S)."""
+        """The output (T, B, H), from the signals and the result of the convolution (T, B, S)."""
         return self.read(p, s, v)

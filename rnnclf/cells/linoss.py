@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LinOSS(LinearCell):
-    """Forced harmonic oscillators, read through a gated linear unit.
+    """LinOSS: forced harmonic oscillators, read out through a gated linear unit.
 
     z_t = z_{t-1} + dt * (B x_t - A * y_s)      velocity; s = t - 1 (imex) or t (implicit)
     y_t = y_{t-1} + dt * z_t                    position
@@ -27,22 +27,24 @@ class LinOSS(LinearCell):
     dt = sigmoid(timestep)                      one number per oscillator
 
     The output is h_t; the state is (z, y) of each oscillator. B is input_weight, C is output_weight and
-    D is skip_weight. glu_weight has the rows of V, then those of G, and glu_bias b, then c. gelu is the
-    exact one, v times the normal distribution function at v. The implicit y_t is solved for:
+    D is skip_weight. glu_weight holds the rows of V, then those of G; glu_bias holds b, then c. gelu is the
+    exact one, v times the normal distribution function at v. Solving the implicit step for z_t gives
 
     z_t = (z_{t-1} + dt * (B x_t - A * y_{t-1})) / (1 + dt * dt * A)
 
-    With imex no oscillation fades, and none grows as long as dt * dt * A < 4; with implicit it fades, the
-    faster the larger dt * dt * A is, which is how the cell forgets.
+    With imex, oscillations do not decay, and do not grow as long as dt * dt * A < 4. With implicit they
+    decay, faster for larger dt * dt * A, which lets the cell forget.
 
-    Differs from the paper: no normalisation, dropout and residual connection: these belong to the
-    model around a cell. B and C are real, as in its equations; in its code they are complex, which is two
-    oscillators for each A and dt. D is a matrix, since the inputs are not yet as wide as the output.
+    Differs from the paper: normalisation, dropout and the residual connection are left to the model around
+    the cell. B and C are real, as in the paper's equations; in its code they are complex, which amounts to
+    two oscillators for each A and dt. D is a full matrix, since inputs and outputs may differ in width.
     """
 
     name: str = "linoss"
-    discretization: str = option("imex", "how time is discretised", choices=("imex", "implicit"))
-    state_size: int | None = option(None, "oscillators; none: hidden_size", low=1, high=1_000_000)
+    discretization: str = option("imex", "time discretisation", choices=("imex", "implicit"))
+    state_size: int | None = option(
+        None, "number of oscillators; none for hidden_size", low=1, high=1_000_000
+    )
 
     paper: ClassVar = Paper(
         "Oscillatory State-Space Models", "Rusch & Rus", 2025, "https://arxiv.org/abs/2410.03943"
@@ -81,7 +83,7 @@ class LinOSS(LinearCell):
 
         a, dt = p.stiffness.relu(), p.timestep.sigmoid()
         shrink = 1 / (1 + dt * dt * a) if self.discretization == "implicit" else torch.ones_like(a)
-        zz, zy = shrink, -shrink * dt * a  # what z_t has of z_{t-1} and of y_{t-1}
+        zz, zy = shrink, -shrink * dt * a  # ∂z_t/∂z_{t-1} and ∂z_t/∂y_{t-1}
         transition = torch.stack((zz, zy, dt * zz, 1 + dt * zy), dim=-1)
         return Parameters(
             **vars(p),

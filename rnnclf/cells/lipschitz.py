@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class LipschitzRNN(AffineCell):
-    """Euler steps of a linear ODE plus a Lipschitz nonlinearity.
+    """Euler steps of an ODE: a linear part plus a Lipschitz nonlinearity.
 
     A   = (1 - beta) (M + M') + beta (M - M') - gamma_a I       M = linear_weight
     W   = (1 - beta) (N + N') + beta (N - N') - gamma_w I       N = recurrent_weight
     h_t = h_{t-1} + epsilon (A h_{t-1} + tanh(W h_{t-1} + U x_t + b))
 
-    The output is h_t. M' is M transposed, U is input_weight, b is bias. beta moves A and W from symmetric
-    (0) to skew-symmetric (1), whose eigenvalues are imaginary; gamma_a and gamma_w shift the eigenvalues
-    to the left. The defaults are the authors' for MNIST pixel by pixel.
+    The output is h_t. M' is M transposed, U is input_weight, b is bias. beta interpolates A and W between
+    symmetric (0) and skew-symmetric (1), which has imaginary eigenvalues; gamma_a and gamma_w shift the
+    eigenvalues to the left. The defaults are the authors' for MNIST pixel by pixel.
     """
 
     name: str = "lipschitz"

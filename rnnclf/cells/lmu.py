@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LMUState(NamedTuple):
-    """The hidden state (B, H), and the memory (B, D): Legendre coefficients of the window."""
+    """The hidden state (B, H) and the memory (B, D), the Legendre coefficients of the window."""
 
     h: Tensor
     m: Tensor
@@ -24,14 +24,14 @@ class LMUState(NamedTuple):
 
 @dataclass
 class LMU(Cell):
-    """A window of the past as Legendre coefficients, beside a tanh state.
+    """Legendre memory unit: a sliding window of the past, plus a tanh state.
 
-    u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}               one number
-    m_t = P m_{t-1} + q u_t                                 the last theta steps of u
+    u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}               a scalar
+    m_t = P m_{t-1} + q u_t                                 represents the last theta steps of u
     h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)
 
-    The output is h_t. P is memory_decay and q is memory_input, both fixed. They solve the equation of
-    the window's Legendre coefficients, with u held over each step (zero-order hold):
+    The output is h_t. P is memory_decay and q is memory_input, both fixed: they solve the differential
+    equation of the window's Legendre coefficients m, with u constant over each step (zero-order hold):
 
     theta dm/dt = A m + B u
     A_ij = -(2i + 1) where i < j, else (2i + 1) (-1)^(i - j + 1)        i, j = 0, …, memory_size - 1
@@ -42,14 +42,16 @@ class LMU(Cell):
     The vectors e_x, e_h, e_m are input_encoder, hidden_encoder, memory_encoder; the matrices W_x, W_h,
     W_m are input_weight, recurrent_weight, memory_weight. There are no biases.
 
-    theta must go with the length of your sequences: what is longer ago than theta steps leaves the
-    memory, and a theta far above the length wastes most coefficients on steps that never come. The
-    paper has theta=784 and memory_size=256 on 784 steps.
+    Set theta to about the length of your sequences: inputs more than theta steps ago are forgotten, and a
+    theta far above the length wastes most coefficients on steps that never occur. The paper uses theta=784
+    and memory_size=256 for 784 steps.
     """
 
     name: str = "lmu"
-    memory_size: int = option(32, "Legendre coefficients of the window", low=1, high=10_000)
-    theta: float = option(28.0, "length of the window in steps; as long as the sequences", above=0, high=1e9)
+    memory_size: int = option(32, "number of Legendre coefficients of the window", low=1, high=10_000)
+    theta: float = option(
+        28.0, "length of the window in steps; about that of the sequences", above=0, high=1e9
+    )
 
     paper: ClassVar = Paper(
         "Legendre Memory Units: Continuous-Time Representation in Recurrent Neural Networks",
@@ -86,7 +88,7 @@ class LMU(Cell):
         }
 
     def held(self) -> Tensor:
-        """P and, as one more column, q: both at once from the exponential of [[A, B], [0, 0]] / theta."""
+        """[P, q] (memory, memory + 1), from the matrix exponential of [[A, B], [0, 0]] / theta."""
         import torch
 
         memory = self.memory_size
@@ -117,7 +119,7 @@ class LMU(Cell):
         return LMUState(x_BI.new_zeros(batch, self.hidden_size), x_BI.new_zeros(batch, self.memory_size))
 
     def step(self, p: Parameters, z: Tensor, state: LMUState) -> tuple[Tensor, LMUState]:
-        u_B = z[:, -1].addmv(state.h, p.hidden_encoder)  # without e_m m: that is in memory_to_memory
+        u_B = z[:, -1].addmv(state.h, p.hidden_encoder)  # without e_m m, which is part of memory_to_memory
         m_BD = (u_B.unsqueeze(-1) * p.memory_input).addmm(state.m, p.memory_to_memory.t())
         a_BH = z[:, :-1].addmm(state.h, p.recurrent_weight.t())
         h_BH = a_BH.addmm(m_BD, p.memory_weight.t()).tanh()

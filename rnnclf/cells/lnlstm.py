@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class LayerNormLSTM(LSTM):
-    """LSTM with layer normalisation of its sums and of its memory.
+    """LSTM with layer normalisation of its preactivations and its memory.
 
     a_t = k_x * N(W x_t + v) + k_h * N(U h_{t-1}) + b
-    i_t, f_t, g_t, o_t = the four blocks of H numbers in a_t
+    i_t, f_t, g_t, o_t = the four blocks of H elements in a_t
     c_t = sigmoid(f_t) * c_{t-1} + sigmoid(i_t) * tanh(g_t)
     h_t = sigmoid(o_t) * tanh(k_c * N(c_t) + b_c)
-    N(s) = (s - mean(s)) / sqrt(mean((s - mean(s))^2) + 1e-5)     over all numbers of s: 4·H, 4·H and H
+    N(s) = (s - mean(s)) / sqrt(mean((s - mean(s))^2) + 1e-5)     over all elements of s: 4·H, 4·H and H
 
     The output is h_t. W and v are input_weight and input_bias, U is recurrent_weight and b is bias, all
     in blocks of H rows: i, f, g, o. The gains k_x, k_h and k_c are input_gain, recurrent_gain and
-    cell_gain, which start at 1; b_c is cell_bias. b starts as that of the cell `lstm`, the others at 0.
+    cell_gain, which start at 1; b_c is cell_bias. b starts as in the cell `lstm`, v and b_c at 0.
 
-    The four blocks are normalised together, as in the paper. Differs from its equations: v, because
-    without it N leaves no more than the sign of a single feature (the authors' code has one, tied to b);
-    and one bias b instead of three that are only ever added. N needs more than one number: with hidden_size 1
-    the output is tanh(b_c), gated.
+    The four blocks are normalised together, as in the paper. Differs from its equations: there is a bias v,
+    because without it N would reduce a single input feature to its sign (the authors' code has one, tied to
+    b), and one bias b instead of three that are only ever added. N needs more than one element: with
+    hidden_size 1 the output is the gated constant tanh(b_c).
     """
 
     name: str = "lnlstm"

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class LRU(DiagonalCell):
-    """Linear recurrent unit: fading complex modes, read through a GLU.
+    """Linear recurrent unit: decaying complex modes, read out through a GLU.
 
     lambda = exp(-exp(log_decay) + i exp(log_phase))      one for each of the N = state_size modes
-    h_t = lambda * h_{t-1} + exp(log_gain) * (B x_t)      h complex
+    h_t = lambda * h_{t-1} + exp(log_gain) * (B x_t)      complex
     y_t = Re(C h_t) + D x_t
     g_t = gelu(y_t)                                       gelu(y) = y (1 + erf(y / sqrt(2))) / 2
     o_t = (W_1 g_t + c_1) * sigmoid(W_2 g_t + c_2)
@@ -31,20 +31,22 @@ class LRU(DiagonalCell):
     D = skip_weight                                       (h, n)
     [W_1; W_2] = glu_weight, [c_1; c_2] = glu_bias        (2h, h), (2h)
 
-    The output is o_t. The lambda start with uniform density on the ring r_min <= |lambda| <= r_max of the
-    complex plane, at angles up to max_phase; exp(log_gain) starts at sqrt(1 - |lambda|^2), with which white
-    noise leaves the state as large as it is itself.
+    The output is o_t. The lambda are initialised uniformly on the ring r_min <= |lambda| <= r_max of the
+    complex plane, at angles up to max_phase; exp(log_gain) starts at sqrt(1 - |lambda|^2), which gives the
+    state the variance of its input if that is white noise.
 
-    Differs from the paper: D is a full matrix, as the inputs need not be as many as the outputs; the ring is
-    the one that the paper takes for long sequences, not the whole unit disc (r_min 0, r_max 1); the residual
-    connection and the normalisation around the layer are not part of the cell.
+    Differs from the paper: D is a full matrix, since inputs and outputs may differ in width; the ring is the
+    paper's choice for long sequences, not the whole unit disc (r_min 0, r_max 1); the residual connection
+    and the normalisation around the layer are not part of the cell.
     """
 
     name: str = "lru"
-    state_size: int | None = option(None, "complex modes; as many as hidden if None", low=1, high=1_000_000)
-    r_min: float = option(0.9, "inner radius of the ring of eigenvalues at the start", low=0, below=1)
-    r_max: float = option(0.999, "outer radius of the ring", above=0, high=1)
-    max_phase: float = option(2 * math.pi, "largest angle on the ring, in radians", above=0, high=2 * math.pi)
+    state_size: int | None = option(
+        None, "number of complex modes; none for hidden_size", low=1, high=1_000_000
+    )
+    r_min: float = option(0.9, "inner radius of the ring of initial eigenvalues", low=0, below=1)
+    r_max: float = option(0.999, "outer radius of the ring of initial eigenvalues", above=0, high=1)
+    max_phase: float = option(2 * math.pi, "largest initial angle, in radians", above=0, high=2 * math.pi)
 
     paper: ClassVar = Paper(
         "Resurrecting Recurrent Neural Networks for Long Sequences",
@@ -89,7 +91,7 @@ class LRU(DiagonalCell):
 
 
 class _Ring:
-    """Draws eigenvalues on a ring, and the gains that go with them: those are filled last."""
+    """Draws eigenvalues on a ring and the matching gains. The gains must be filled last."""
 
     def __init__(self, r_min: float, r_max: float, max_phase: float) -> None:
         self.r_min, self.r_max, self.max_phase = r_min, r_max, max_phase
@@ -97,7 +99,7 @@ class _Ring:
     def fill_log_decay(self, log_decay: Tensor) -> None:
         import torch
 
-        # 0 and 1 themselves, which a draw may hit, have no finite log_decay
+        # exactly 0 or 1 may be drawn, but has no finite log_decay
         kind = torch.finfo(log_decay.dtype)
         squares = log_decay.uniform_(self.r_min**2, self.r_max**2).clamp_(kind.tiny, 1 - kind.eps)
         squares.log_().div_(-2).log_()

@@ -24,7 +24,7 @@ class LSTMState(NamedTuple):
 
 @dataclass
 class LSTM(GatedCell):
-    """Long short-term memory: written, kept and read through gates.
+    """Long short-term memory: a memory written, kept and read through gates.
 
     i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)      input gate
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)      forget gate
@@ -34,19 +34,19 @@ class LSTM(GatedCell):
     h_t = o_t * tanh(c_t)
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
-    i, f, g, o. With the forget gate of Gers et al. 2000; as torch.nn.LSTMCell, with one bias instead of
-    two that are only ever added.
+    i, f, g, o. With the forget gate of Gers et al. 2000; as torch.nn.LSTMCell, but with one bias instead
+    of two that are only ever added.
 
-    b_f starts at forget_bias (Jozefowicz et al. 2015), which keeps the memory open at the start. With
-    chrono it starts at the logarithm of numbers drawn uniformly between 1 and chrono - 1, and b_i at
-    -b_f: units that remember for up to about chrono steps (Tallec & Ollivier 2018,
+    b_f starts at forget_bias (Jozefowicz et al. 2015), so that the forget gates are open at first. With
+    chrono, b_f starts at the logarithm of numbers drawn uniformly between 1 and chrono - 1, and b_i at
+    -b_f, so that units remember for up to about chrono steps (Tallec & Ollivier 2018,
     https://arxiv.org/abs/1804.11188).
     """
 
     name: str = "lstm"
-    forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
+    forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
     chrono: int | None = option(
-        None, "longest time to remember, in steps: chrono initialisation, without forget_bias", low=3
+        None, "chrono initialisation for memories of up to this many steps; replaces forget_bias", low=3
     )
 
     paper: ClassVar = Paper(
@@ -57,13 +57,13 @@ class LSTM(GatedCell):
     )
     published: ClassVar[tuple[Published, ...]] = (
         Published("MNIST rows", 98.9, "https://github.com/roatienza/Deep-Learning-Experiments", "hidden 256"),
-        Published("sMNIST", 98.9, "https://arxiv.org/abs/2111.00396", "quoted there"),
+        Published("sMNIST", 98.9, "https://arxiv.org/abs/2111.00396", "as quoted there"),
         Published("sMNIST", 98.2, "https://arxiv.org/abs/1511.06464"),
         Published("sMNIST", 87.2, "https://arxiv.org/abs/1803.01271", "70,000 parameters"),
-        Published("psMNIST", 95.1, "https://arxiv.org/abs/2111.00396", "quoted there"),
-        Published("psMNIST", 92.9, "https://arxiv.org/abs/2610.10690", "270,000 parameters; quoted there"),
+        Published("psMNIST", 95.1, "https://arxiv.org/abs/2111.00396", "as quoted there"),
+        Published("psMNIST", 92.9, "https://arxiv.org/abs/2610.10690", "270,000 parameters; as quoted there"),
         Published("psMNIST", 88.0, "https://arxiv.org/abs/1511.06464"),
-        Published("sCIFAR", 63.0, "https://arxiv.org/abs/2111.00396", "quoted there"),
+        Published("sCIFAR", 63.0, "https://arxiv.org/abs/2111.00396", "as quoted there"),
     )
     family: ClassVar = "gated"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")

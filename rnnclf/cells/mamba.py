@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEP_MIN, STEP_MAX = 0.001, 0.1
-"""Between these the step sizes start, uniform in their logarithm."""
+"""Range of the initial step sizes, which are log-uniform."""
 
 
 class MambaSignals(NamedTuple):
-    """u, step size and gate (…, E); what the input writes (B of the equations) and reads (C) (…, N)."""
+    """u, step size and gate, each (…, E); B (write) and C (read) of the equations, each (…, N)."""
 
     u: Tensor
     step: Tensor
@@ -32,32 +32,33 @@ class MambaSignals(NamedTuple):
 
 @dataclass
 class Mamba(LinearCell):
-    """Mamba block: a state space whose step size, input and output are gated.
+    """Mamba block: a state space with input-dependent step size, B and C.
 
     v_t, g_t = W_in x_t + b_in                  E = expand · h channels each
-    u_t = silu(sum_k w_k * v_{t-k} + b_w)       k = 0 … conv_width - 1, v before the start is 0
+    u_t = silu(sum_k w_k * v_{t-k} + b_w)       k = 0 … conv_width - 1; v before the first step is 0
     q_t, B_t, C_t = W_sel u_t                   of size R = ceil(h / 16), N = state_size and N
     d_t = softplus(W_d q_t + b_d)               step size of each channel
     S_t = exp(d_t A) * S_{t-1} + (d_t * u_t) B_t^T          S_t is (E, N), A = -exp(log_rate)
     y_t = S_t C_t + D * u_t
     o_t = W_out (y_t * silu(g_t))               silu(s) = s sigmoid(s)
 
-    In S_t each number of d_t multiplies one row of A. The output is o_t. The weights: W_in and b_in are
-    input_weight and input_bias (rows v, g), w_k are the rows of conv_weight, b_w is conv_bias, W_sel is
-    select_weight (rows q, B, C), W_d and b_d are step_weight and step_bias, log_rate is (E, N), D is skip,
-    W_out is output_weight.
+    The output is o_t. In S_t each element of d_t multiplies one row of A. W_in and b_in are input_weight and
+    input_bias (rows v, g), w_k are the rows of conv_weight, b_w is conv_bias, W_sel is select_weight (rows
+    q, B, C), W_d and b_d are step_weight and step_bias, log_rate is (E, N), D is skip, W_out is
+    output_weight.
 
-    They start as in the authors' code: A at -1, -2, … -N in each channel, D at 1, softplus(b_d) log-uniform
-    between 0.001 and 0.1. Differs from the paper: d_t B_t stands for the integral of the zero-order hold, as
-    in the authors' code; there is b_in, as without it the gate shuts wherever the input is 0, such as at the
-    blank last row of an image; and expand is 1 by default instead of 2, which halves the time of a step. The
-    block stands alone: no norm and no residual path around it.
+    Weights are initialised as in the authors' code: A to -1, -2, … -N in each channel, D to 1, softplus(b_d)
+    log-uniformly between 0.001 and 0.1. Differs from the paper: d_t B_t approximates the integral of the
+    zero-order hold, as in the authors' code; b_in is added, since without it the gate is closed wherever the
+    input is 0, such as in the blank last row of an image; expand is 1 by default instead of 2, which halves
+    the time of a step. The normalisation and the residual connection around the block are not part of the
+    cell.
     """
 
     name: str = "mamba"
-    state_size: int = option(16, "numbers of state in each channel (N)", low=1, high=10_000)
-    expand: int = option(1, "channels for each unit of the output", low=1, high=100)
-    conv_width: int = option(4, "inputs that the convolution sees", low=1, high=100)
+    state_size: int = option(16, "size of the state of each channel (N)", low=1, high=10_000)
+    expand: int = option(1, "channels per hidden unit", low=1, high=100)
+    conv_width: int = option(4, "width of the convolution, in steps", low=1, high=100)
 
     paper: ClassVar = Paper(
         "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",
@@ -77,7 +78,7 @@ class Mamba(LinearCell):
 
     @property
     def rank(self) -> int:
-        """The step sizes of all channels are a map of this many numbers."""
+        """The size of q_t, from which the step sizes of all channels are computed."""
         return math.ceil(self.hidden_size / 16)
 
     @property
@@ -91,20 +92,20 @@ class Mamba(LinearCell):
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         inner, rank, states = self.inner, self.rank, self.state_size
 
-        def seeing(inputs: int, *shape: int) -> ParameterSpec:
-            return ParameterSpec(shape, uniform(inputs))
+        def spec(fan_in: int, *shape: int) -> ParameterSpec:
+            return ParameterSpec(shape, uniform(fan_in))
 
         return {
-            "input_weight": seeing(input_size, 2 * inner, input_size),
-            "input_bias": seeing(input_size, 2 * inner),
-            "conv_weight": seeing(self.conv_width, self.conv_width, inner),
-            "conv_bias": seeing(self.conv_width, inner),
-            "select_weight": seeing(inner, rank + 2 * states, inner),
-            "step_weight": seeing(rank, inner, rank),
+            "input_weight": spec(input_size, 2 * inner, input_size),
+            "input_bias": spec(input_size, 2 * inner),
+            "conv_weight": spec(self.conv_width, self.conv_width, inner),
+            "conv_bias": spec(self.conv_width, inner),
+            "select_weight": spec(inner, rank + 2 * states, inner),
+            "step_weight": spec(rank, inner, rank),
             "step_bias": ParameterSpec((inner,), _fill_step_bias),
             "log_rate": ParameterSpec((inner, states), _fill_log_rate),
             "skip": ParameterSpec((inner,), ones),
-            "output_weight": seeing(inner, self.hidden_size, inner),
+            "output_weight": spec(inner, self.hidden_size, inner),
         }
 
     def prepare(self, p: Parameters) -> Parameters:
@@ -141,7 +142,7 @@ class Mamba(LinearCell):
 
 
 def _fill_step_bias(bias: Tensor) -> None:
-    """b_d, so that its softplus is log-uniform between STEP_MIN and STEP_MAX."""
+    """Fills b_d so that softplus(b_d) is log-uniform between STEP_MIN and STEP_MAX."""
     step = bias.uniform_(math.log(STEP_MIN), math.log(STEP_MAX)).exp()
     bias.copy_(step + (-(-step).expm1()).log())
 

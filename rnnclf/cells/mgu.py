@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MGU(GatedCell):
-    """Minimal gated unit: a GRU whose one gate is both reset and update.
+    """Minimal gated unit: a GRU with one gate for both reset and update.
 
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)          forget gate
     n_t = tanh(W_n x_t + U_n (f_t * h_{t-1}) + b_n)     candidate

@@ -1,4 +1,4 @@
-"""The minimal GRU and LSTM, whose gates see the input alone.  Shapes: I inputs, H hidden, G gates."""
+"""The minimal GRU and LSTM, whose gates depend on the input alone.  Shapes: I inputs, H hidden, G gates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class MinimalCell(AffineCell, LinearCell):
-    """What both cells share: input_weight (G·H, I) and bias (G·H), candidate last; the state as output."""
+    """Base of both cells: input_weight (G·H, I), bias (G·H), candidate last; the output is the state."""
 
     candidate: str = option(
-        "linear", "g in the equations: none, or one above 0", choices=("linear", "positive")
+        "linear",
+        "g in the equations: linear, or a function with positive values",
+        choices=("linear", "positive"),
     )
 
     paper: ClassVar = Paper(
@@ -58,7 +60,7 @@ class MinimalCell(AffineCell, LinearCell):
 
 @dataclass
 class MinGRU(MinimalCell):
-    """Minimal GRU: one gate, which sees the input alone.
+    """Minimal GRU: one gate, which depends on the input alone.
 
     z_t = sigmoid(W_z x_t + b_z)            update gate
     n_t = g(W_n x_t + b_n)                  candidate
@@ -67,16 +69,17 @@ class MinGRU(MinimalCell):
     g(v) = v                                                candidate=linear
     g(v) = v + 0.5 where v >= 0, sigmoid(v) where v < 0     candidate=positive
 
-    The output is h_t. input_weight holds the rows W_z, W_n, and bias likewise. The linear candidate is that
-    of the paper's plain version; the positive one that of its version in logarithms, which are not needed
-    here. As the gate does not see the state, one layer hardly relates a step to another: two or more do.
+    The output is h_t. input_weight holds the rows W_z, W_n; bias holds b_z, b_n. The linear candidate is
+    from the paper's plain version, the positive one from its log-space version (logarithms are not needed
+    here). As the gate does not depend on the state, a single layer can hardly relate one step to
+    another: use two or more.
 
-    Weights start by Glorot. Differs from the paper: b_z starts at update_bias, which keeps the memory open
-    at the start; and h_0 is 0 with the positive candidate, too, not g(0).
+    Weights are Glorot-uniform. Differs from the paper: b_z starts at update_bias, so that the cell remembers
+    at first; and h_0 is 0 with the positive candidate as well, not g(0).
     """
 
     name: str = "mingru"
-    update_bias: float = option(-1.0, "start of b_z; -1 keeps the memory open", low=-100, high=100)
+    update_bias: float = option(-1.0, "initial b_z; -1 starts with a long memory", low=-100, high=100)
 
     gates: ClassVar[tuple[str, ...]] = ("z", "n")
 
@@ -86,12 +89,12 @@ class MinGRU(MinimalCell):
 
     def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
         z, n = s.chunk(2, dim=-1)
-        return (-z).sigmoid(), z.sigmoid() * self.candidate_of(n)  # 1 - sigmoid(z) would lose its digits
+        return (-z).sigmoid(), z.sigmoid() * self.candidate_of(n)  # 1 - sigmoid(z) would lose precision
 
 
 @dataclass
 class MinLSTM(MinimalCell):
-    """Minimal LSTM: forget and input gate see the input alone and add up to 1.
+    """Minimal LSTM: forget and input gate depend on the input and add up to 1.
 
     f_t = sigmoid(W_f x_t + b_f)            forget gate
     i_t = sigmoid(W_i x_t + b_i)            input gate
@@ -101,17 +104,17 @@ class MinLSTM(MinimalCell):
     g(v) = v                                                candidate=linear
     g(v) = v + 0.5 where v >= 0, sigmoid(v) where v < 0     candidate=positive
 
-    The output is h_t. input_weight holds the rows W_f, W_i, W_n, and bias likewise. The linear candidate is
-    that of the paper's plain version; the positive one that of its version in logarithms, which are not
-    needed here. As the gates do not see the state, one layer hardly relates a step to another: two or more
-    do.
+    The output is h_t. input_weight holds the rows W_f, W_i, W_n; bias holds b_f, b_i, b_n. The linear
+    candidate is from the paper's plain version, the positive one from its log-space version
+    (logarithms are not needed here). As the gates do not depend on the state, a single layer can hardly
+    relate one step to another: use two or more.
 
-    Weights start by Glorot. Differs from the paper: b_f starts at forget_bias, which keeps the memory open
-    at the start; and h_0 is 0 with the positive candidate, too, not g(0).
+    Weights are Glorot-uniform. Differs from the paper: b_f starts at forget_bias, so that the cell remembers
+    at first; and h_0 is 0 with the positive candidate as well, not g(0).
     """
 
     name: str = "minlstm"
-    forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
+    forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
 
     gates: ClassVar[tuple[str, ...]] = ("f", "i", "n")
 
@@ -123,5 +126,5 @@ class MinLSTM(MinimalCell):
         from torch.nn.functional import logsigmoid
 
         f, i, n = s.chunk(3, dim=-1)
-        odds = logsigmoid(f) - logsigmoid(i)  # log(f_t / i_t): no quotient of two vanishing gates
+        odds = logsigmoid(f) - logsigmoid(i)  # log(f_t / i_t), without dividing two vanishing gates
         return odds.sigmoid(), (-odds).sigmoid() * self.candidate_of(n)

@@ -1,4 +1,4 @@
-"""Weights by their specification, and a cell together with its weights, as torch modules."""
+"""Weights made from their specifications, and a cell with its weights, as torch modules."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Weights(nn.Module):
-    """Freshly drawn weights by name. On torch's meta device nothing is drawn and nothing allocated:
-    such a module knows the shapes its weights must have."""
+    """Newly initialised weights, by name. On torch's meta device only the shapes exist: nothing is allocated
+    and no random numbers are drawn."""
 
     def __init__(self, specs: Mapping[str, ParameterSpec]) -> None:
         super().__init__()
@@ -32,16 +32,16 @@ class Weights(nn.Module):
                 self.register_buffer(name, weight)
 
     def weights(self) -> Parameters:
-        """The weights as one argument."""
+        """All weights and buffers as one argument."""
         return Parameters(**dict(self.named_parameters()), **dict(self.named_buffers()))
 
 
 class CellModule(Weights):
-    """A cell on `input_size` features with freshly drawn weights.
+    """A cell for `input_size` features with newly initialised weights.
 
-    Called with one step (x_BI, state) it returns (output_BH, state). `recurrent_dropout` is the share of
-    the recurrent weights that is dropped while training, the same ones at all steps of a batch
-    (DropConnect: Merity et al. 2017, https://arxiv.org/abs/1708.02182).
+    Calling it computes one step: (x_BI, state) → (output_BH, new state). `recurrent_dropout` is the fraction
+    of the recurrent weights dropped during training, the same ones at all steps of a batch (DropConnect:
+    Merity et al. 2017, https://arxiv.org/abs/1708.02182).
     """
 
     def __init__(self, cell: Cell, input_size: int) -> None:
@@ -63,7 +63,7 @@ class CellModule(Weights):
         return self.cell.initial_state(x_BI)
 
     def forward(self, x_BI: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One step in time; without a state, the first one."""
+        """One step in time; without a state, from the initial state."""
         if x_BI.ndim != 2 or x_BI.shape[1] != self.input_size:
             raise ValueError(f"x must have shape (batch, {self.input_size}), got {tuple(x_BI.shape)}.")
         p = self.prepared()

@@ -1,4 +1,4 @@
-"""The weights and the state of a cell, as types. Torch-free."""
+"""Types for the weights and the state of a cell. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State: TypeAlias = Any
-"""A tensor, or a NamedTuple of tensors, each with the batch first."""
+"""A tensor, or a NamedTuple of tensors, each with the batch as its first dimension."""
 
 
 class Parameters(SimpleNamespace):
@@ -24,10 +24,10 @@ class Parameters(SimpleNamespace):
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: its shape, and the function that fills it in place at the start.
+    """One parameter: its shape, and the function that initialises it in place.
 
-    A parameter that is not `trained` keeps its first values: it is saved with the model, but not
-    counted among its parameters.
+    A parameter that is not `trained` keeps its initial values: it is saved with the model, but not counted
+    among its parameters.
     """
 
     shape: tuple[int, ...]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Peephole(LSTM):
-    """LSTM whose gates also see the memory that they guard.
+    """LSTM with peepholes: the gates also see the memory that they control.
 
     i_t = sigmoid(W_i x_t + U_i h_{t-1} + p_i * c_{t-1} + b_i)      input gate
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + p_f * c_{t-1} + b_f)      forget gate
@@ -26,10 +26,10 @@ class Peephole(LSTM):
     h_t = o_t * tanh(c_t)
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
-    i, f, g, o. p is peephole_weight, in blocks of H numbers: i, f, o; it starts at zero, which is a plain
-    LSTM. b starts as that of the cell `lstm`.
+    i, f, g, o. p is peephole_weight, in blocks of H elements: i, f, o; it starts at 0, which makes the cell a
+    plain LSTM. b starts as in the cell `lstm`.
 
-    Differs from the paper: both squashing functions are tanh and the gradient is not cut off, as in
+    Differs from the paper: both squashing functions are tanh and gradients are not truncated, as in
     Graves 2013 (https://arxiv.org/abs/1308.0850).
     """
 

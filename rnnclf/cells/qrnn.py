@@ -19,25 +19,25 @@ GATES = {"f": ("z", "f"), "fo": ("z", "f", "o"), "ifo": ("z", "f", "o", "i")}
 
 @dataclass
 class QRNN(LinearCell):
-    """Quasi-recurrent network: gates from a few inputs, pooled along time.
+    """Quasi-recurrent network: gates from a convolution, then gated pooling.
 
-    z_t = tanh(sum_k W_z,k x_{t-k} + b_z)           candidate; k = 0 … window - 1, x before the start is 0
+    z_t = tanh(sum_k W_z,k x_{t-k} + b_z)           candidate; k = 0 … window - 1; x before step 1 is 0
     f_t = sigmoid(sum_k W_f,k x_{t-k} + b_f)        forget gate
-    o_t = sigmoid(sum_k W_o,k x_{t-k} + b_o)        output gate, o_t = 1 with pooling=f
-    i_t = sigmoid(sum_k W_i,k x_{t-k} + b_i)        input gate, i_t = 1 - f_t but with pooling=ifo
+    o_t = sigmoid(sum_k W_o,k x_{t-k} + b_o)        output gate; o_t = 1 with pooling=f
+    i_t = sigmoid(sum_k W_i,k x_{t-k} + b_i)        input gate; i_t = 1 - f_t unless pooling=ifo
     c_t = f_t * c_{t-1} + i_t * z_t
     h_t = o_t * c_t
 
-    The output is h_t. input_weight (window, G·H, I) holds at k the rows W_z,k, W_f,k, W_o,k, W_i,k of those
-    gates that the pooling has; bias holds b_z, b_f, b_o, b_i likewise. Of each earlier input the state keeps
-    what it adds to later gates. Differs from the paper: there are biases; b_f starts at forget_bias, which
-    keeps the memory open at the start.
+    The output is h_t. input_weight (window, G·H, I) holds, for each k, the rows W_z,k, W_f,k, W_o,k, W_i,k
+    of the gates that the pooling uses; bias holds b_z, b_f, b_o, b_i likewise. For earlier inputs, the state
+    stores their contributions to later gates. Differs from the paper: there are biases, and b_f starts at
+    forget_bias, so that the forget gates are open at first.
     """
 
     name: str = "qrnn"
-    window: int = option(2, "inputs that the gates of a step see", low=1, high=100)
-    forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
-    pooling: str = option("fo", "the gates: forget, output, input", choices=tuple(GATES))
+    window: int = option(2, "width of the convolution: inputs that each step sees", low=1, high=100)
+    forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
+    pooling: str = option("fo", "which gates it has: f forget, o output, i input", choices=tuple(GATES))
 
     paper: ClassVar = Paper(
         "Quasi-Recurrent Neural Networks", "Bradbury et al.", 2017, "https://arxiv.org/abs/1611.01576"
@@ -58,7 +58,7 @@ class QRNN(LinearCell):
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         def fill_weight(weight: Tensor) -> None:
-            # Glorot's limit for one gate's block, H rows that see window·I inputs
+            # Glorot's limit for the block of one gate, H rows of window·I inputs
             limit = math.sqrt(6 / (self.hidden_size + self.window * input_size))
             weight.uniform_(-limit, limit)
 
@@ -72,7 +72,7 @@ class QRNN(LinearCell):
         self._gates(bias)["f"].fill_(self.forget_bias)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        """What x_t adds to the gates of this step, of the next one, …: (…, K·G·H)."""
+        """The contributions of x_t to the gates of this step, the next one, …: (…, K·G·H)."""
         from torch.nn import functional
 
         bias = functional.pad(p.bias, (0, (self.window - 1) * self._rows))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class UniformRefineCell(GatedCell):
-    """What both cells share: how the forget gate f and the refine gate r start and act together."""
+    """Base of both cells: initialisation of the forget gate f and the refine gate r."""
 
     paper: ClassVar = Paper(
         "Improving the Gating Mechanism of Recurrent Neural Networks",
@@ -28,19 +28,19 @@ class UniformRefineCell(GatedCell):
     def fill_bias(self, bias: Tensor) -> None:
         super().fill_bias(bias)
         blocks = dict(zip(self.gates, bias.chunk(len(self.gates)), strict=True))
-        edge = 1 / max(2, self.hidden_size)  # keeps u away from 0 and 1, where the bias is infinite
+        edge = 1 / max(2, self.hidden_size)  # keeps the gate away from 0 and 1, where its bias is infinite
         blocks["f"].uniform_(edge, 1 - edge).logit_()
         blocks["r"].copy_(-blocks["f"])
 
 
 def _refined(f: Tensor, r: Tensor) -> Tensor:
-    """The gate f moved by the refine gate r: to f² where r is 0, to 1 - (1 - f)² where r is 1."""
+    """The gate f adjusted by the refine gate r: from f² at r = 0 to 1 - (1 - f)² at r = 1."""
     return f + f * (1 - f) * (2 * r - 1)
 
 
 @dataclass
 class URLSTM(UniformRefineCell):
-    """LSTM whose forget gate starts at all time scales and is refined.
+    """LSTM with a refined forget gate, initialised over all time scales.
 
     f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)          forget gate
     r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)          refine gate
@@ -51,11 +51,11 @@ class URLSTM(UniformRefineCell):
     h_t = o_t * tanh(c_t)
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
-    f, r, u, o. b_f starts so that sigmoid(b_f) is uniform between 1/H and 1 - 1/H (1/2 for H up to 2), b_r
-    starts at -b_f.
+    f, r, u, o. b_f is initialised so that sigmoid(b_f) is uniform between 1/H and 1 - 1/H (1/2 for H up to
+    2), and b_r to -b_f.
 
-    Differs from the paper: there one trained b_f is added in f_t and taken away in r_t; here the two
-    gates go on from the same start with a bias each.
+    Differs from the paper: there a single trained b_f is added in f_t and subtracted in r_t; here each gate
+    has its own bias, and only their initial values are tied.
     """
 
     name: str = "urlstm"
@@ -81,9 +81,9 @@ class URLSTM(UniformRefineCell):
 
 @dataclass
 class URGRU(UniformRefineCell):
-    """GRU whose forget gate starts at all time scales and is refined.
+    """GRU with a refined forget gate, initialised over all time scales.
 
-    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)          forget gate: what the cell `gru` calls z_t
+    f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)          forget gate, called z_t in the cell `gru`
     r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)          refine gate
     s_t = sigmoid(W_s x_t + U_s h_{t-1} + b_s)          reset gate
     g_t = 2 r_t * f_t + (1 - 2 r_t) * f_t * f_t         refined forget gate
@@ -91,7 +91,7 @@ class URGRU(UniformRefineCell):
     h_t = g_t * h_{t-1} + (1 - g_t) * u_t
 
     The output is h_t. W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows:
-    f, r, s, u. b_f and b_r start as in the cell `urlstm`, and differ from the paper as they do there.
+    f, r, s, u. b_f and b_r are initialised as in the cell `urlstm`, with the same difference from the paper.
     """
 
     name: str = "urgru"

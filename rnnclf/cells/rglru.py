@@ -20,7 +20,7 @@ SHARPNESS = 8.0
 
 
 class RGLRUSignals(NamedTuple):
-    """The convolved input, the gates before their squashing, and the other branch: each (…, H)."""
+    """The convolved input, the preactivations of the gates, and the other branch: each (…, H)."""
 
     u: Tensor
     r: Tensor
@@ -30,32 +30,32 @@ class RGLRUSignals(NamedTuple):
 
 @dataclass
 class RGLRU(LinearCell):
-    """Real-gated linear recurrent unit, in the recurrent block of Griffin.
+    """RG-LRU: the real-gated linear recurrent unit in the block of Griffin.
 
     v_t = W_v x_t + b_v                         the recurrent branch
-    y_t = gelu(W_y x_t + b_y)                   the other branch; gelu(s) = s Phi(s), Phi the normal cdf
-    u_t = sum_k w_k * v_{t-k} + b_w             k = 0 … conv_width - 1, v before the start is 0
+    y_t = gelu(W_y x_t + b_y)                   the gating branch; gelu(s) = s Phi(s), Phi the normal CDF
+    u_t = sum_k w_k * v_{t-k} + b_w             k = 0 … conv_width - 1; v before the first step is 0
     r_t = sigmoid(W_r u_t + b_r)                recurrence gate
     i_t = sigmoid(W_i u_t + b_i)                input gate
     a_t = sigmoid(lambda)^(8 r_t)
     h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * u_t)
     o_t = W_o (h_t * y_t) + b_o
 
-    The output is o_t. input_weight holds the rows W_v, W_y, and input_bias likewise; conv_weight holds the
+    The output is o_t. input_weight holds the rows W_v, W_y, and input_bias b_v, b_y; conv_weight holds the
     rows w_k, conv_bias is b_w; decay is lambda; output_weight and output_bias are W_o and b_o. W_r and W_i
-    are block-diagonal with blocks of D by D, D being h / gate_blocks: gate_weight (gate_blocks, 2·D, D)
-    holds for each block the D rows of W_r, then those of W_i, and gate_bias (gate_blocks, 2·D) likewise.
-    One block is a full matrix.
+    are block-diagonal with D by D blocks, D = h / gate_blocks: gate_weight (gate_blocks, 2·D, D) holds, for
+    each block, the D rows of W_r, then those of W_i, and gate_bias (gate_blocks, 2·D) likewise. A single
+    block is a full matrix.
 
-    The weights start normal with variance 1 / (numbers that they see), and lambda so that sigmoid(lambda)^8
-    is uniform between 0.9 and 0.999. Differs from the paper: b_y starts at 1, so that its branch is open
-    where the input is 0. The block stands alone: no norm and no residual path around it.
+    Weights are normal with variance 1 / fan-in; lambda is initialised so that sigmoid(lambda)^8 is uniform
+    between 0.9 and 0.999. Differs from the paper: b_y starts at 1, so that the gating branch is open where
+    the input is 0. The normalisation and the residual connection around the block are not part of the cell.
     """
 
     name: str = "rglru"
-    conv_width: int = option(4, "inputs that the convolution sees", low=1, high=100)
+    conv_width: int = option(4, "width of the convolution, in steps", low=1, high=100)
     gate_blocks: int = option(
-        1, "diagonal blocks of the gates' weights; must divide hidden", low=1, high=1000
+        1, "diagonal blocks in the weights of the gates; must divide hidden", low=1, high=1000
     )
 
     paper: ClassVar = Paper(
@@ -82,18 +82,18 @@ class RGLRU(LinearCell):
         hidden, blocks = self.hidden_size, self.gate_blocks
         size = hidden // blocks
 
-        def seeing(inputs: int, *shape: int) -> ParameterSpec:
-            return ParameterSpec(shape, normal(1 / inputs))
+        def spec(fan_in: int, *shape: int) -> ParameterSpec:
+            return ParameterSpec(shape, normal(1 / fan_in))
 
         return {
-            "input_weight": seeing(input_size, 2 * hidden, input_size),
+            "input_weight": spec(input_size, 2 * hidden, input_size),
             "input_bias": ParameterSpec((2 * hidden,), _fill_input_bias),
-            "conv_weight": seeing(self.conv_width, self.conv_width, hidden),
+            "conv_weight": spec(self.conv_width, self.conv_width, hidden),
             "conv_bias": ParameterSpec((hidden,), zeros),
-            "gate_weight": seeing(size, blocks, 2 * size, size),
+            "gate_weight": spec(size, blocks, 2 * size, size),
             "gate_bias": ParameterSpec((blocks, 2 * size), zeros),
             "decay": ParameterSpec((hidden,), _fill_decay),
-            "output_weight": seeing(hidden, hidden, hidden),
+            "output_weight": spec(hidden, hidden, hidden),
             "output_bias": ParameterSpec((hidden,), zeros),
         }
 
@@ -124,7 +124,7 @@ class RGLRU(LinearCell):
         import torch
 
         log_a = s.r.sigmoid() * p.log_decay
-        # 1 - a² without its cancellation; kept above 0, where the root has no gradient
+        # 1 - a² without cancellation; clamped, since the gradient of the square root is infinite at 0
         rest = (-(2 * log_a).expm1()).clamp(min=torch.finfo(log_a.dtype).tiny)
         return log_a.exp(), rest.sqrt() * s.i.sigmoid() * s.u
 
@@ -141,6 +141,6 @@ def _fill_input_bias(bias: Tensor) -> None:
 
 
 def _fill_decay(decay: Tensor) -> None:
-    """lambda, so that sigmoid(lambda)^c is uniform between 0.9 and 0.999."""
+    """Fills lambda so that sigmoid(lambda)^c is uniform between 0.9 and 0.999."""
     log_a = decay.uniform_(0.9, 0.999).log() / SHARPNESS
     decay.copy_(log_a - (-log_a.expm1()).log())

@@ -1,4 +1,4 @@
-"""Diagonal S4.  Shapes: T time, B batch, I inputs, H hidden, M complex modes of each hidden unit."""
+"""Diagonal S4.  Shapes: T time, B batch, I inputs, H hidden, M complex modes per hidden unit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class S4D(TimeInvariantCell):
-    """Diagonal S4: every unit filters its own signal, a GLU mixes them.
+    """Diagonal S4: each unit filters its own signal, and a GLU mixes the units.
 
     u_t = input_weight x_t + input_bias                   (h)
     lambda = -exp(log_decay) + i frequency                (h, M), M = state_size / 2
@@ -41,26 +41,29 @@ class S4D(TimeInvariantCell):
     zoh:      a = exp(dt lambda)                          g = (a - 1) / lambda
     bilinear: a = (1 + dt lambda/2) / (1 - dt lambda/2)   g = dt / (1 - dt lambda/2)
 
-    The output is o_t. As u_t is real, the conjugates of the M modes need not be kept: 2 Re adds them.
-    Every lambda starts with the real part -1/2; with N = state_size, the frequencies of m = 0 … M - 1 as
+    The output is o_t. As u_t is real, the conjugates of the M modes need not be stored: 2 Re accounts for
+    them. Every lambda starts with real part -1/2. The initial frequencies, with m = 0 … M - 1 and
+    N = state_size, are
 
     lin:      pi m
     inv:      (N / pi) (N / (2m + 1) - 1)
-    legs:     the positive imaginary parts of the eigenvalues of HiPPO-LegS (N, N) made normal, ascending:
-              of the skew-symmetric matrix K with K_jk = sqrt((2j + 1) (2k + 1)) / 2 = -K_kj for j < k
+    legs:     the positive imaginary parts of the eigenvalues of the normal part of HiPPO-LegS (N, N),
+              ascending: of the skew-symmetric K with K_jk = sqrt((2j + 1) (2k + 1)) / 2 = -K_kj for j < k
 
-    A unit remembers about 1/dt steps; dt starts log-uniform between dt_min and dt_max.
+    A unit remembers about 1/dt steps; dt is initialised log-uniformly between dt_min and dt_max.
 
-    Differs from the paper: the inputs are projected to one signal for each unit here, not once below all
-    layers; B of the paper stays at its start of 1, as only its product with C counts.
+    Differs from the paper: each layer projects its inputs to one signal per unit, instead of one projection
+    below all layers; the paper's B is fixed at 1, as only its product with C matters.
     """
 
     name: str = "s4d"
-    state_size: int = option(64, "state of each unit: half as many complex modes; even", low=2, high=65_536)
-    init: str = option("lin", "frequencies at the start", choices=("lin", "inv", "legs"))
-    dt_min: float = option(0.001, "smallest step of time at the start", above=0, high=1000)
-    dt_max: float = option(0.1, "largest step of time at the start", above=0, high=1000)
-    discretization: str = option("zoh", "from continuous time to steps", choices=DISCRETIZATIONS)
+    state_size: int = option(
+        64, "state size of each unit, even: half as many complex modes", low=2, high=65_536
+    )
+    init: str = option("lin", "initial frequencies", choices=("lin", "inv", "legs"))
+    dt_min: float = option(0.001, "smallest initial time step", above=0, high=1000)
+    dt_max: float = option(0.1, "largest initial time step", above=0, high=1000)
+    discretization: str = option("zoh", "time discretisation", choices=DISCRETIZATIONS)
 
     paper: ClassVar = Paper(
         "On the Parameterization and Initialization of Diagonal State Space Models",
@@ -139,11 +142,11 @@ class S4D(TimeInvariantCell):
     def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
         return self.read_convolved(p, s, (h * p.to_output).sum(-1).real)
 
-    # What is convolved is u, with one real kernel for each unit, instead of every mode by itself.
+    # u is convolved with one real kernel per unit, instead of each mode separately.
 
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
         """2 Re(sum over modes of C * g * a^t), (T, H), for consecutive steps t."""
-        # a^(k j + i) = a^(k j) a^i: 2 sqrt(T) powers make them all, within one product of matrices
+        # a^(k j + i) = a^(k j) a^i: one matrix product gives all powers from 2 sqrt(T) of them
         length = math.isqrt(len(t_T) - 1) + 1
         starts_KHM = self.powers(p, t_T[::length]) * p.gain * p.to_output
         within_JHM = self.powers(p, t_T[:length] - t_T[0])

@@ -1,4 +1,4 @@
-"""Simplified state space layer.  Shapes: T time, B batch, I inputs, H hidden, M complex modes."""
+"""Simplified state space layer (S5).  Shapes: T time, B batch, I inputs, H hidden, M complex modes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class S5(DiagonalCell):
-    """S5: one state space of many inputs and outputs, read through a gate.
+    """S5: one state space with many inputs and outputs, and a gated output.
 
     lambda = -exp(log_decay) + i frequency                (M), M = state_size / 2
     dt = exp(log_dt)                                      (M)
@@ -42,32 +42,32 @@ class S5(DiagonalCell):
     C = output_weight_re + i output_weight_im             (h, M)
     D = skip_weight                                       (h, n)
 
-    The output is o_t. As the outputs are real, of each pair of conjugate modes only one is kept: 2 Re adds
-    the other. The lambda start as eigenvalues of HiPPO-LegS made normal: real part -1/2, and as frequencies,
-    with R = state_size / init_blocks, init_blocks times over
+    The output is o_t. As the outputs are real, only one of each pair of conjugate modes is stored: 2 Re
+    accounts for the other. The lambda start as eigenvalues of the normal part of HiPPO-LegS: with real part
+    -1/2, and with these frequencies, repeated init_blocks times:
 
     the positive imaginary parts of the eigenvalues of K (R, R), ascending, where K is skew-symmetric
-    with K_jk = sqrt((2j + 1) (2k + 1)) / 2 = -K_kj for j < k
+    with K_jk = sqrt((2j + 1) (2k + 1)) / 2 = -K_kj for j < k, and R = state_size / init_blocks
 
-    A mode remembers about 1/dt steps; dt starts log-uniform between dt_min and dt_max.
+    A mode remembers about 1/dt steps; dt is initialised log-uniformly between dt_min and dt_max.
 
     Differs from the paper: the real part of lambda cannot become positive, so that no state grows without
-    bound; D is a full matrix and the scale of B follows n, as the inputs need not be as many as the outputs;
-    the residual connection and the normalisation around the layer are not part of the cell.
+    bound; D is a full matrix and B is scaled by n, since inputs and outputs may differ in width; the
+    residual connection and the normalisation around the layer are not part of the cell.
     """
 
     name: str = "s5"
     state_size: int | None = option(
         None,
-        "size of the state: half as many complex modes; a multiple of 2*init_blocks,"
-        " if None the next one from hidden on",
+        "state size, a multiple of 2*init_blocks: half as many complex modes;"
+        " none for hidden, rounded up to such a multiple",
         low=2,
         high=1_000_000,
     )
-    init_blocks: int = option(1, "smaller HiPPO matrices that the state starts with", low=1, high=500_000)
-    dt_min: float = option(0.001, "smallest step of time at the start", above=0, high=1000)
-    dt_max: float = option(0.1, "largest step of time at the start", above=0, high=1000)
-    discretization: str = option("zoh", "from continuous time to steps", choices=DISCRETIZATIONS)
+    init_blocks: int = option(1, "number of HiPPO blocks that initialise the state", low=1, high=500_000)
+    dt_min: float = option(0.001, "smallest initial time step", above=0, high=1000)
+    dt_max: float = option(0.1, "largest initial time step", above=0, high=1000)
+    discretization: str = option("zoh", "time discretisation", choices=DISCRETIZATIONS)
 
     paper: ClassVar = Paper(
         "Simplified State Space Layers for Sequence Modeling",
@@ -102,8 +102,8 @@ class S5(DiagonalCell):
 
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         shape, hidden = (self.modes,), self.hidden_size
-        # The paper draws real B and complex C and turns both by the eigenvectors, a unitary matrix. It leaves
-        # normal numbers as independent and as large as they were: they can be drawn as if turned.
+        # The paper draws a real B and a complex C and multiplies both by the unitary matrix of eigenvectors.
+        # That leaves the distribution of normal numbers unchanged, so the products are drawn directly.
         weights = self.weights(input_size, output_variance=1 / (2 * self.modes))
         return {
             "log_decay": ParameterSpec(shape, half),

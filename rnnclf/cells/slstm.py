@@ -1,4 +1,4 @@
-"""The sLSTM cell of xLSTM.  Shapes: B batch, I inputs, H hidden, J heads, D units of a head."""
+"""The sLSTM cell of xLSTM.  Shapes: B batch, I inputs, H hidden, J heads, D units per head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SLSTMState(NamedTuple):
-    """The hidden state, the memory, its normaliser, and the logarithm of the scale of both, each (B, H)."""
+    """Hidden state h, memory c, normaliser n, and the logarithm m of the scale of c and n, each (B, H)."""
 
     h: Tensor
     c: Tensor
@@ -26,34 +26,35 @@ class SLSTMState(NamedTuple):
 
 @dataclass
 class SLSTM(GatedCell):
-    """LSTM with an exponential input gate and a normalised memory.
+    """sLSTM: LSTM with an exponential input gate and a normalised memory.
 
-    i_t = W_i x_t + U_i h_{t-1} + b_i                       input gate, its logarithm
-    f_t = logsigmoid(W_f x_t + U_f h_{t-1} + b_f)           forget gate, its logarithm
+    i_t = W_i x_t + U_i h_{t-1} + b_i                       logarithm of the input gate
+    f_t = logsigmoid(W_f x_t + U_f h_{t-1} + b_f)           logarithm of the forget gate
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)                 candidate
     o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)              output gate
-    m_t = max(f_t + m_{t-1}, i_t)                           scale: nothing overflows
+    m_t = max(f_t + m_{t-1}, i_t)                           log of the scale, prevents overflow
     c_t = exp(f_t + m_{t-1} - m_t) * c_{t-1} + exp(i_t - m_t) * g_t
     n_t = exp(f_t + m_{t-1} - m_t) * n_{t-1} + exp(i_t - m_t)
     h_t = o_t * c_t / n_t
-    h_0 = c_0 = n_0 = 0,  m_0 = -infinity                   hence n_t is at least 1
+    h_0 = c_0 = n_0 = 0,  m_0 = -infinity                   so n_t is at least 1
 
-    The output is h_t. With forget_gate=exp, f_t is the sum without logsigmoid.
+    The output is h_t. With forget_gate=exp, f_t is the sum itself, without logsigmoid.
 
-    W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows: i, f, g, o. With heads,
-    the units are cut into as many equal parts, and each row of recurrent_weight has h / heads columns,
-    for the units of its own head: each gate's U is block-diagonal.
+    W, U and b are input_weight, recurrent_weight and bias, in blocks of H rows: i, f, g, o. heads divides
+    the units into that many equal groups; each row of recurrent_weight then has h / heads columns, for the
+    units of its own head, so that the U of each gate is block-diagonal.
 
-    b_f starts at 5 - 12 (k / (D - 1))^1.6 for unit k, from 0, of a head of D: some keep their memory, some
-    are quick to drop it. With forget_gate=exp it starts at the logsigmoid of that, the same gate.
+    b_f starts at 5 - 12 (k / (D - 1))^1.6 for unit k = 0 … D - 1 of a head: some units keep their memory,
+    others forget quickly. With forget_gate=exp it starts at the logsigmoid of that, which is the same gate.
 
-    Differs from the paper: the cell alone, without the convolution, group norm and projections of its
-    block. b_f starts as in the last block of the paper's code, but U as recurrent_init has it, not at zero.
+    Differs from the paper: only the cell, without the convolution, group norm and projections of its block.
+    b_f starts as in the last block of the paper's code, but U follows recurrent_init and does not start at
+    zero.
     """
 
     name: str = "slstm"
-    forget_gate: str = option("sigmoid", "the forget gate's function", choices=("sigmoid", "exp"))
-    heads: int = option(1, "parts of the state that do not see each other", low=1, high=1_000_000)
+    forget_gate: str = option("sigmoid", "function of the forget gate", choices=("sigmoid", "exp"))
+    heads: int = option(1, "groups of units without recurrent weights between them", low=1, high=1_000_000)
 
     paper: ClassVar = Paper(
         "xLSTM: Extended Long Short-Term Memory",
@@ -110,7 +111,7 @@ class SLSTM(GatedCell):
         return h_BH, SLSTMState(h_BH, c_BH, n_BH, m_BH)
 
     def _mixed(self, p: Parameters, z: Tensor, h_BH: Tensor) -> Tensor:
-        """z plus what each gate sees of the state: (B, 4·H)."""
+        """z plus the recurrent contribution to each gate: (B, 4·H)."""
         import torch
 
         if self.heads == 1:

@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 @dataclass
 class SRU(LinearCell):
-    """Simple recurrent unit: gates without products of the state, and a highway.
+    """Simple recurrent unit: no matrix product with the state, and a highway.
 
     f_t = sigmoid(W_f x_t + v_f * c_{t-1} + b_f)        forget gate
     r_t = sigmoid(W_r x_t + v_r * c_{t-1} + b_r)        reset gate
     c_t = f_t * c_{t-1} + (1 - f_t) * (W x_t)
     h_t = r_t * g(c_t) + (1 - r_t) * s_t                g = identity or tanh
 
-    s_t = alpha x_t                     where the input is as wide as the output (n = h)
-    s_t = W_s x_t                       where it is not
+    s_t = alpha x_t                     if the input is as wide as the output (n = h)
+    s_t = W_s x_t                       otherwise
     alpha = sqrt(1 + 2 exp(highway_bias))
 
-    The output is h_t. input_weight holds the rows W, W_f, W_r and, where n is not h, W_s; bias holds b_f,
-    b_r; peephole_weight holds v_f, v_r. Without peepholes v_f and v_r are 0 and there is no such weight.
+    The output is h_t. input_weight holds the rows W, W_f, W_r and, unless n = h, W_s; bias holds b_f, b_r;
+    peephole_weight holds v_f, v_r. Without peepholes, v_f and v_r are 0 and this weight does not exist.
 
-    The weights start as in the authors' code: with variance 1/n (those of gates with peepholes: 1/(2n), v:
-    1/2), W_s with alpha^2/n; b_r starts at highway_bias. Differs from the paper: b_f starts at forget_bias
-    instead of 0, which keeps the memory open at the start, and by default there are no peepholes, as in its
-    first version of 2017. With them the state is no longer linear in the one before, and the cell must walk
-    through time.
+    Weights are initialised as in the authors' code: with variance 1/n (with peepholes, 1/(2n) for W_f and
+    W_r, and 1/2 for v), W_s with alpha^2/n; b_r starts at highway_bias. Differs from the paper: b_f starts
+    at forget_bias instead of 0, so that the forget gates are open at first, and by default there are no
+    peepholes, as in the paper's first version of 2017. With peepholes the state is no longer linear in the
+    previous one, so the cell has to be run step by step.
     """
 
     name: str = "sru"
-    peephole: bool = option(False, "whether the gates also see the state, through v_f and v_r")
+    peephole: bool = option(False, "let the gates also see the state, through v_f and v_r")
     nonlinearity: str = option("identity", "g in the equations", choices=("identity", "tanh"))
-    forget_bias: float = option(1.0, "start of b_f; 1 keeps the memory open", low=-100, high=100)
-    highway_bias: float = option(0.0, "start of b_r; below 0 lets more of the input pass", low=-20, high=20)
+    forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
+    highway_bias: float = option(0.0, "initial b_r; below 0 passes more of the input on", low=-20, high=20)
 
     paper: ClassVar = Paper(
         "Simple Recurrent Units for Highly Parallelizable Recurrence",
@@ -67,12 +67,12 @@ class SRU(LinearCell):
     def parameters(self, input_size: int) -> dict[str, ParameterSpec]:
         hidden = self.hidden_size
         blocks = 3 if input_size == hidden else 4
-        limit = math.sqrt(3)  # a uniform number within ±√3 has variance 1
-        seen_twice = math.sqrt(1 / 2) if self.peephole else 1.0
+        limit = math.sqrt(3)  # numbers drawn uniformly from ±√3 have variance 1
+        gate_scale = math.sqrt(1 / 2) if self.peephole else 1.0
 
         def fill_weight(weight: Tensor) -> None:
             weight.uniform_(-limit, limit).div_(math.sqrt(input_size))
-            weight[hidden : 3 * hidden].mul_(seen_twice)
+            weight[hidden : 3 * hidden].mul_(gate_scale)
             weight[3 * hidden :].mul_(self._alpha)
 
         def fill_bias(bias: Tensor) -> None:
@@ -80,7 +80,7 @@ class SRU(LinearCell):
             bias[hidden:].fill_(self.highway_bias)
 
         def fill_peephole(weight: Tensor) -> None:
-            weight.uniform_(-limit, limit).mul_(seen_twice)
+            weight.uniform_(-limit, limit).mul_(gate_scale)
 
         specs = {
             "input_weight": ParameterSpec((blocks * hidden, input_size), fill_weight),
@@ -91,7 +91,7 @@ class SRU(LinearCell):
         return specs
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        """W x_t, the two gates without their peepholes, s_t: (…, 4·H)."""
+        """W x_t, the preactivations of both gates without peepholes, and s_t: (…, 4·H)."""
         import torch
         from torch.nn import functional
 

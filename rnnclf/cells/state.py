@@ -1,4 +1,4 @@
-"""States: a tensor, or a NamedTuple of states. What engines do to each tensor of one."""
+"""Operations on states: a state is a tensor, or a NamedTuple of states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def leaves(state: Any) -> list[Tensor]:
 
 
 def map_states(change: Callable[..., Tensor], *states: Any) -> Any:
-    """A state of the same kind whose tensors are `change` of the tensors in the same place of `states`."""
+    """Applies `change` to corresponding tensors of `states`; returns a state of the same structure."""
     if isinstance(states[0], tuple):
         return type(states[0])(*(map_states(change, *parts) for parts in zip(*states, strict=True)))
     return change(*states)

@@ -1,4 +1,4 @@
-"""What the diagonal state space cells share.  Shapes: B batch, I inputs, H hidden, M complex modes."""
+"""Common parts of the diagonal state space cells.  Shapes: B batch, I inputs, H hidden, M complex modes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 DISCRETIZATIONS = ("zoh", "bilinear")
 
 
-class Entered(NamedTuple):
-    """What the inputs bring: b to the state, (…, M), and D x past it, (…, H)."""
+class DiagonalSignals(NamedTuple):
+    """The contributions of the inputs: b to the state, (…, M), and D x directly to the output, (…, H)."""
 
     b: Tensor
     skip: Tensor
@@ -26,18 +26,18 @@ class Entered(NamedTuple):
 
 @dataclass
 class DiagonalCell(TimeInvariantCell):
-    """Complex modes that all inputs enter and all outputs see.
+    """Complex modes, each driven by all inputs and read by all outputs.
 
     h_t = a * h_{t-1} + g * (B x_t)         B = input_weight_re + i input_weight_im
     y_t = c Re(C h_t) + D x_t               C = output_weight_re + i output_weight_im, D = skip_weight
 
-    Needs `modes`, `dynamics` and `output`.
+    A subclass must define `modes`, `dynamics` and `output`.
     """
 
     family: ClassVar[str] = "state space"
     complex_state: ClassVar[bool] = True
     copies: ClassVar[int] = 1
-    """c: 2 where each mode stands for a pair of conjugate ones."""
+    """c in the equations: 2 if each mode stands for a pair of conjugates."""
 
     @property
     def modes(self) -> int:
@@ -52,14 +52,14 @@ class DiagonalCell(TimeInvariantCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("scan", "fft", "loop")  # as many signals to transform as states to walk through
+        return ("scan", "fft", "loop")  # fft transforms as many signals as scan has states
 
     @property
     def state_shape(self) -> tuple[int, ...]:
         return (self.modes,)
 
     def weights(self, input_size: int, output_variance: float) -> dict[str, ParameterSpec]:
-        """The parameters of B, C and D."""
+        """The parameters that make up B, C and D."""
         into, out = normal(1 / (2 * input_size)), normal(output_variance)
         return {
             "input_weight_re": ParameterSpec((self.modes, input_size), into),
@@ -79,34 +79,34 @@ class DiagonalCell(TimeInvariantCell):
         return Parameters(**vars(p), log_a=log_a, a=log_a.exp(), from_input=from_input, to_output=to_output)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
-        """What enters the state, real and imaginary parts, and what passes it by: (…, 2M + H)."""
+        """Contributions to the state (real, then imaginary parts) and D x: (…, 2M + H)."""
         from torch.nn import functional
 
         return functional.linear(x, p.from_input)
 
-    def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> Entered:
+    def signals(self, p: Parameters, z: Tensor, past: tuple[Tensor, ...]) -> DiagonalSignals:
         import torch
 
         re, im, skip = torch.split(z, [self.modes, self.modes, self.hidden_size], dim=-1)
-        return Entered(torch.complex(re, im), skip)
+        return DiagonalSignals(torch.complex(re, im), skip)
 
-    def recurrence(self, p: Parameters, s: Entered) -> tuple[Tensor, Tensor]:
+    def recurrence(self, p: Parameters, s: DiagonalSignals) -> tuple[Tensor, Tensor]:
         return p.a, s.b
 
-    def read(self, p: Parameters, s: Entered, h: Tensor) -> Tensor:
+    def read(self, p: Parameters, s: DiagonalSignals, h: Tensor) -> Tensor:
         from torch.nn import functional
 
         return self.output(p, functional.linear(re_im(h), p.to_output) + s.skip)
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raises ConfigError where a range of two options is empty."""
+    """Raises ConfigError if the range given by two options is empty."""
     if low > high:
         raise ConfigError(f"cell.{low_name} must be at most cell.{high_name}, got {low} and {high}.")
 
 
 def discretized(method: str, rate: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """(log a, g) with which h_t = a h_{t-1} + g u_t samples dh/dt = rate h + u once in a `step` of time.
+    """(log a, g) such that h_t = a h_{t-1} + g u_t discretises dh/dt = rate h + u with time step `step`.
 
     `rate` has a negative real part, so that |a| < 1.
     """
@@ -119,16 +119,16 @@ def discretized(method: str, rate: Tensor, step: Tensor) -> tuple[Tensor, Tensor
 
 
 def wrapped(angle: Tensor) -> Tensor:
-    """The same angle within ±π: many turns, times a late step, would leave float32 no digits for the rest."""
+    """The same angle within ±π: in float32, multiples of large angles would lose their fractional turns."""
     turns = (angle / (2 * math.pi)).round()
     return angle - 2 * math.pi * turns
 
 
 def legs_frequencies(size: int) -> Tensor:
-    """The size/2 positive imaginary parts of the eigenvalues of HiPPO-LegS without its part of rank one.
+    """The size/2 positive imaginary parts of the eigenvalues of HiPPO-LegS without its rank-one part.
 
-    What is left of that (size, size) matrix is -1/2 on the diagonal plus a skew-symmetric one of entries
-    ±sqrt((2j + 1) (2k + 1)) / 2, so that all real parts are -1/2.
+    The remaining (size, size) matrix, its normal part, is -1/2 on the diagonal plus a skew-symmetric matrix
+    with entries ±sqrt((2j + 1) (2k + 1)) / 2, so all real parts are -1/2.
     """
     import torch
 
@@ -144,8 +144,8 @@ def half(log_parameter: Tensor) -> None:
 
 
 def re_im(z: Tensor) -> Tensor:
-    """Real and imaginary parts side by side, (…, M) → (…, 2M), so that Re(c z) = re_im(conj(c)) · re_im(z):
-    where only the real part of a product is wanted, real numbers get there with half the work."""
+    """Real and imaginary parts as adjacent elements, (…, M) → (…, 2M), so that Re(c z) =
+    re_im(conj(c)) · re_im(z): if only the real part is needed, real arithmetic takes half the work."""
     import torch
 
     return torch.view_as_real(z.resolve_conj()).flatten(-2)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class UGRNN(GatedCell):
-    """Elman network with one gate: it keeps the old state or takes the new.
+    """Elman network with one update gate between previous state and candidate.
 
     g_t = sigmoid(W_g x_t + U_g h_{t-1} + b_g)          update gate
     n_t = tanh(W_n x_t + U_n h_{t-1} + b_n)             candidate
@@ -26,7 +26,7 @@ class UGRNN(GatedCell):
     """
 
     name: str = "ugrnn"
-    forget_bias: float = option(1.0, "start of b_g; 1 keeps the state at the start", low=-100, high=100)
+    forget_bias: float = option(1.0, "initial b_g; 1 starts by keeping most of the state", low=-100, high=100)
 
     paper: ClassVar = Paper(
         "Capacity and Trainability in Recurrent Neural Networks",

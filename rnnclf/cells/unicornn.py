@@ -24,23 +24,23 @@ class UnICORNNState(NamedTuple):
 
 @dataclass
 class UnICORNN(AffineCell):
-    """Undamped oscillators, each by itself, with learned time steps.
+    """Undamped, uncoupled oscillators with learned time steps.
 
     s   = dt sigmoid(c)                                     sigmoid(c) = 0.5 + 0.5 tanh(c / 2)
     z_t = z_{t-1} - s * (tanh(u * y_{t-1} + V x_t + b) + alpha y_{t-1})
     y_t = y_{t-1} + s * z_t
 
-    The output is y_t. V is input_weight, u is recurrent_weight (H), c is step_weight (H), b is bias. A
-    symplectic Euler step of a Hamiltonian system: nothing is lost, and the step can be undone. As in
-    IndRNN, units meet only in the next layer: the paper stacks three.
+    The output is y_t. V is input_weight, u is recurrent_weight (H), c is step_weight (H), b is bias. This is
+    a symplectic Euler step of a Hamiltonian system: it preserves information and can be inverted. As in
+    IndRNN, units interact only in the next layer; the paper stacks three.
 
-    dt and alpha want tuning to the task: the authors have 0.19 and 30.65 for psMNIST. The defaults here
-    are for tens of steps. Without input and with alpha above 0, oscillations stay bounded while
-    s² (alpha + |u|) is below 4; an input in resonance makes them grow.
+    Tune dt and alpha to the task: the authors use 0.19 and 30.65 for psMNIST. The defaults here are for tens
+    of steps. Without input and with alpha above 0, oscillations stay bounded while s² (alpha + |u|) is below
+    4; input at a resonant frequency makes them grow.
     """
 
     name: str = "unicornn"
-    dt: float = option(1.0, "longest time between two steps", above=0, high=10)
+    dt: float = option(1.0, "largest time step", above=0, high=10)
     alpha: float = option(1.0, "stiffness: squared frequency of each oscillator", low=0, high=1000)
 
     paper: ClassVar = Paper(

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.conformance import Verdict
+from rnnclf.conformance.verdict import Verdict
 from rnnclf.console.screen import screen
 
 MARKS = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not tested": ("–", "dim")}

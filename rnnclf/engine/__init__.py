@@ -1,1 +1,1 @@
-"""Engines run a cell along time. Import the modules, not this package: only some of them need torch."""
+"""Engines, which run a cell along time. Import its modules: some of them do not need torch."""

@@ -1,4 +1,4 @@
-"""Which engine runs a cell: the facts of all engines, and the one place that chooses. Torch-free."""
+"""The engines, their properties, and the choice of an engine for a cell. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ if TYPE_CHECKING:
     from rnnclf.cells.base import Cell, GatedCell
 
 Run = Callable[..., tuple[Any, Any]]
-"""(module, x_TBI, state, plan) → (outputs, state): see `unroll`."""
+"""(module, x_TBI, state, plan) → (outputs, state), see `unroll`."""
 
 
 @dataclass(frozen=True)
 class Engine:
     """One way to run a cell along time.
 
-    place: the function that does it, as module:function below rnnclf.engine; imported when it is used.
-    method: the method by which a gated cell says that the engine can run it. Other cells list their engines.
-    needs: a package that has to be installed, and the extra that installs it.
+    target: the function to call, as module:function below rnnclf.engine; imported on first use.
+    method: the method that a gated cell must define for this engine. Other cells list their engines.
+    needs: a package that has to be installed; extra: the extra of rnnclf that installs it.
     cpu_only: whether it runs on a CPU only.
-    float32_only: whether it has no other precision of products than that of its tensors.
-    by_parts: whether each core takes a part of the batch through all steps, instead of a part of each
-        operation.
+    float32_only: whether it cannot compute its matrix products in a lower precision (bf16).
+    by_parts: whether each core computes all steps of a part of the batch, instead of sharing each operation.
     """
 
-    place: str
+    target: str
     method: str = ""
     needs: str = ""
     extra: str = ""
@@ -40,9 +39,9 @@ class Engine:
 
     @property
     def run(self) -> Run:
-        module, _, function = self.place.partition(":")
-        found: Run = getattr(import_module(f"rnnclf.engine.{module}"), function)
-        return found
+        module, _, function = self.target.partition(":")
+        run: Run = getattr(import_module(f"rnnclf.engine.{module}"), function)
+        return run
 
     @property
     def installed(self) -> bool:
@@ -69,15 +68,15 @@ ENGINES: Registry[Engine] = Registry(
     },
 )
 
-# Recurrent weights of a layer, beyond which they and their gradients no longer fit into the caches through
-# which they pass at each step in time: torch's own layer is then the fastest. oneDNN has an LSTM of its own,
-# and of no other cell. Measured: docs/speed.md.
-LARGEST = {"lstm": 2**20}
-LARGEST_OF_OTHERS = 3 * 2**19
+# The number of recurrent weights up to which they and their gradients fit into the caches, through which they
+# pass at every time step. Above it, torch's own layer is the fastest. Of these cells, oneDNN implements only
+# the LSTM. Measured: docs/speed.md.
+MOST_CACHED_WEIGHTS = {"lstm": 2**20}
+MOST_CACHED_WEIGHTS_OTHERS = 3 * 2**19
 
 
 def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
-    """The engines that can run a gated cell on a CPU, the fastest first."""
+    """The engines that can run a gated cell on a CPU, fastest first."""
     able = [
         name
         for name, engine in ENGINES.items()
@@ -86,15 +85,19 @@ def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
     if "native" in able:
         layer = cell.native_layer()
         weights = len(cell.gates) * cell.hidden_size**2
-        order = ["compiled", "native", "fused"] if layer in LARGEST else ["compiled", "fused", "native"]
-        if weights > LARGEST.get(layer, LARGEST_OF_OTHERS):
+        order = (
+            ["compiled", "native", "fused"]
+            if layer in MOST_CACHED_WEIGHTS
+            else ["compiled", "fused", "native"]
+        )
+        if weights > MOST_CACHED_WEIGHTS.get(layer, MOST_CACHED_WEIGHTS_OTHERS):
             order.sort(key=lambda name: name != "native")
         able.sort(key=order.index)
     return (*able, "loop")
 
 
 def engines_on(device: str, cell: Cell) -> tuple[str, ...]:
-    """A cell's engines that run on a device."""
+    """The engines of a cell that run on a device."""
     return tuple(name for name in cell.engines if device == "cpu" or not ENGINES[name].cpu_only)
 
 
@@ -107,16 +110,17 @@ def choose(
     zoneout: bool = False,
     asked: str = "auto",
 ) -> str:
-    """The engine for a cell: the one that was asked for or, with auto, the fastest.
+    """The engine for a cell: the requested one or, with auto, the fastest.
 
-    A cell lists its engines in the order of their speed on a CPU when the outputs of all steps are wanted, of
-    sequences of one length. Beyond that: a convolution of which only the last output is wanted is a weighted
-    sum, which nothing beats; on a GPU a few transforms beat many small steps, and so does cuDNN; for ragged
-    sequences torch leaves oneDNN for a loop of its own; few processors have oneDNN's LSTM in bfloat16.
-    Zoneout blends the states of each step, which only the loop can do. The figures are in docs/cells.md and
-    docs/speed.md.
+    A cell lists its engines by speed on a CPU, for the outputs of all steps of sequences of equal length.
+    Other cases: if only the last output of a convolution is needed, it is a weighted sum, which is always
+    fastest; on a GPU, a few Fourier transforms are faster than many small steps, and so is cuDNN; for ragged
+    sequences, torch uses a loop of its own instead of oneDNN; few processors support oneDNN's LSTM in
+    bfloat16. Zoneout blends the states of each step, which only the loop engine supports. For figures see
+    docs/cells.md and docs/speed.md.
 
-    every_step: whether the outputs of all steps are wanted. ragged: whether sequences differ in length.
+    every_step: whether the outputs of all steps are needed. ragged: whether sequences differ in length.
+    asked: the value of the option `engine`.
     """
     if zoneout:
         return "loop"
@@ -133,5 +137,6 @@ def choose(
 
 
 def engines_for_layers(cell: Cell, device: str, layers: int, **situation: Any) -> set[str]:
-    """What `choose` takes for so many layers of which only the last output of the top one is wanted."""
+    """The engines that `choose` returns for a stack of layers of which only the last output of the top one is
+    needed."""
     return {choose(cell, device, every_step, **situation) for every_step in {False, layers > 1}}

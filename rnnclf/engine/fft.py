@@ -1,7 +1,7 @@
 """The fft engine: cells whose recurrence is a convolution.  Shapes: T time, B batch, S convolved signals.
 
-Where a is the same at all steps, h_t = Σ_k a^k b_{t-k}: a convolution with the kernel a^k, which the fast
-Fourier transform computes in O(T log T), and of which one output alone is a weighted sum in O(T).
+If a is the same at all steps, h_t = Σ_k a^k b_{t-k}: a convolution with the kernel a^k. The fast Fourier
+transform computes it in O(T log T); a single output is a weighted sum, computed in O(T).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rnnclf.engine.scan import signals
 
 
 def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """All outputs at once; see `unroll` for what comes back. Without `final_state` the state is None."""
+    """Computes all outputs at once. Returns what `unroll` does, with None as state unless `final_state`."""
     cell, p = module.cell, module.prepared()
     assert isinstance(cell, TimeInvariantCell)
     fresh = state is None
@@ -45,7 +45,7 @@ def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tens
 
 
 def convolve(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
-    """v_t = Σ_k kernel_k source_{t-k}: (T, B, S). Zeros up to twice the length keep its end off its start."""
+    """v_t = Σ_k kernel_k source_{t-k}: (T, B, S). Padded to twice the length against wrap-around."""
     steps = len(source_TBS)
     size = fast_length(2 * steps - 1)
     # time last and contiguous: one transform per row
@@ -61,12 +61,12 @@ def convolve(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
 
 
 def weighted_sum(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
-    """The convolution's last value alone: Σ_k kernel_k source_{T-1-k}, (B, S)."""
+    """Only the last value of the convolution: Σ_k kernel_k source_{T-1-k}, (B, S)."""
     return (kernel_TS.flip(0).unsqueeze(1) * source_TBS).sum(0)
 
 
 def fast_length(at_least: int) -> int:
-    """The least number of the form 2^a 3^b 5^c that is large enough: such transforms are fast."""
+    """The smallest number of the form 2^a 3^b 5^c that is at least `at_least`: such transforms are fast."""
     from scipy.fft import next_fast_len
 
     return int(next_fast_len(at_least, real=True))

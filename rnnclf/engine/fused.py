@@ -1,12 +1,13 @@
 """The fused engine: gated cells with a hand-written backward pass through time.
 
-One product for the inputs of all steps; at each step one product with the previous state, added in place to
-what is ready, and the cell's elementwise part (rnnclf/engine/fused_steps.py). The backward pass is the same
-in reverse; the gradients of the weights are one product over all steps each, and nothing is computed that
-nobody needs. Autograd sees one operation instead of dozens a step.
+The forward pass computes one matrix product for the inputs of all steps; then, at each step, it adds the
+product with the previous state in place and applies the cell's elementwise part
+(rnnclf/engine/fused_steps.py). The backward pass does the same in reverse. The gradient of each weight is one
+product over all steps, and gradients that are not needed are not computed. Autograd sees one operation
+instead of dozens per step.
 
-Ragged sequences are sorted, the longest first, and a step works on those that are still running: padding
-costs nothing. Within `parts_of_batches` each core takes a part of the batch through all steps.
+Ragged sequences are sorted by decreasing length, and each step computes only those that are still running, so
+padding costs nothing. Within `parts_of_batches` each core computes all steps of a part of the batch.
 
 Shapes: T time, B batch, I inputs, H hidden, G gates × H; R rows, one for each step of each sequence.
 """
@@ -26,19 +27,19 @@ from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
-from rnnclf.engine.parts import rows_of_parts, side_by_side
+from rnnclf.engine.parts import rows_of_parts, run_parts
 from rnnclf.engine.plan import Plan
 from rnnclf.errors import ConfigError
 
 
 def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """Products and numberwise steps; see `unroll` for what comes back."""
+    """Runs a cell with torch's operations. Returns what `unroll` does."""
     assert isinstance(module.cell, GatedCell)
     return _over_time(module.cell.fused_steps(), module, x_TBI, state, plan)
 
 
 def compiled(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """The same in machine code; see `unroll` for what comes back. Raises ConfigError off the CPU."""
+    """Runs a cell in machine code. Returns what `unroll` does. Raises ConfigError unless on a CPU."""
     if x_TBI.device.type != "cpu":
         raise ConfigError("engine=compiled runs on a CPU only: use engine=auto.")
     assert isinstance(module.cell, GatedCell)
@@ -60,18 +61,18 @@ def _over_time(
     run = _Run(cell, kind, share, plan.every_step, state is not None)
     output, *last = _Fused.apply(run, x_TBI, *weights, *states)
     if share.order_B is not None:
-        back_B = share.order_B.argsort()
-        output = output[:, back_B] if plan.every_step else output[back_B]
-        last = [part[back_B] for part in last]
+        restore_B = share.order_B.argsort()
+        output = output[:, restore_B] if plan.every_step else output[restore_B]
+        last = [part[restore_B] for part in last]
     return output, type(start)(*last) if isinstance(start, tuple) else last[0]
 
 
 class _Share:
-    """Which sequences each part of a batch takes, and how many of them run at each step.
+    """How a batch is divided into parts, and how many sequences of each part run at each step.
 
-    order_B: the order in which the sequences are taken, None for the one in which they come.
-    rows: the places of each part in that order. running: of each part, for each step; None where all run
-    all the time.
+    order_B: the order in which the sequences are processed; None for their original order.
+    rows: the slice of each part in that order. running: for each part, the number of running sequences at
+    each step; None if all of them run until the end.
     """
 
     def __init__(
@@ -84,35 +85,37 @@ class _Share:
         if lengths_B is None or bool((lengths_B >= steps).all()):
             return
         longest_first_B = lengths_B.argsort(descending=True, stable=True)
-        self.order_B = torch.cat([longest_first_B[part::number] for part in range(number)])  # equal work
+        self.order_B = torch.cat(
+            [longest_first_B[part::number] for part in range(number)]
+        )  # equal work for all parts
         t_T1 = torch.arange(steps, device=device).unsqueeze(-1)
         self.running = [(lengths_B[self.order_B[rows]] > t_T1).sum(dim=1).tolist() for rows in self.rows]
 
 
 class _Run:
-    """What one call of the engine is about, and between its two ways what it has computed."""
+    """One call of the engine: its arguments, and what the forward pass keeps for the backward pass."""
 
     def __init__(
         self, cell: Cell, kind: type[OverTime], share: _Share, every_step: bool, started: bool
     ) -> None:
         self.cell, self.kind, self.share, self.every_step = cell, kind, share, every_step
         self.started = started
-        """Whether there is a state to start from other than zeros."""
-        self.learns = torch.is_grad_enabled()
+        """Whether the initial state is other than zeros."""
+        self.needs_gradients = torch.is_grad_enabled()
         self.parts: list[OverTime] | None = None
 
 
 class _Fused(torch.autograd.Function):
-    """(outputs, last states) of inputs, weights and first states."""
+    """(inputs, weights, initial states) → (outputs, final states)."""
 
     @staticmethod
     def forward(ctx: Any, run: _Run, x_TBI: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         names = (*SHARED, *run.kind.own_parameters)
         p = run.kind.prepared(run.cell, Parameters(**dict(zip(names, rest, strict=False))))
-        walk = partial(_walk, run, x_TBI, p, rest[len(names) :])
-        parts = side_by_side(walk, len(run.share.rows))
+        forward = partial(_forward, run, x_TBI, p, rest[len(names) :])
+        parts = run_parts(forward, len(run.share.rows))
         ctx.set_materialize_grads(False)
-        if run.learns and any(ctx.needs_input_grad):
+        if run.needs_gradients and any(ctx.needs_input_grad):
             run.parts, ctx.run = parts, run
             ctx.save_for_backward(*rest)
         states = zip(*(part.states_SBH for part in parts), strict=True)
@@ -126,11 +129,11 @@ class _Fused(torch.autograd.Function):
         run: _Run = ctx.run
         parts, run.parts = run.parts, None
         if parts is None:
-            raise RuntimeError("This engine goes back through time once: use engine=loop to do it again.")
-        _ = ctx.saved_tensors  # refuses weights that were changed since
+            raise RuntimeError("This engine supports one backward pass: use engine=loop for a second one.")
+        _ = ctx.saved_tensors  # raises if weights were changed since the forward pass
         inputs = ctx.needs_input_grad[1]
-        back = partial(_walk_back, run, parts, inputs, dy, dlast)
-        dstates, gradients = zip(*side_by_side(back, len(parts)), strict=True)
+        backward = partial(_backward, run, parts, inputs, dy, dlast)
+        dstates, gradients = zip(*run_parts(backward, len(parts)), strict=True)
         dx_TBI = _joined([part.x_TBI for part in gradients], 1) if inputs else None
         with torch.no_grad():
             summed = run.kind.summed(run.cell, parts[0].p, [part.weights for part in gradients])
@@ -142,17 +145,17 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def _walk(run: _Run, x_TBI: Tensor, p: Parameters, start: Sequence[Tensor], part: int) -> OverTime:
-    """One part forward through all steps."""
+def _forward(run: _Run, x_TBI: Tensor, p: Parameters, start: Sequence[Tensor], part: int) -> OverTime:
+    """The forward pass of one part, through all steps."""
     rows, running = run.share.rows[part], run.share.running[part]
     state = tuple(state[rows] for state in start)
-    steps = run.kind(run.cell, p, x_TBI[:, rows], state, running, run.started, run.learns)
+    steps = run.kind(run.cell, p, x_TBI[:, rows], state, running, run.started, run.needs_gradients)
     steps.run()
     return steps
 
 
 @torch.no_grad()
-def _walk_back(
+def _backward(
     run: _Run,
     parts: Sequence[OverTime],
     inputs: bool,
@@ -160,7 +163,7 @@ def _walk_back(
     dlast: Sequence[Tensor | None],
     part: int,
 ) -> tuple[list[Tensor], Gradients]:
-    """One part backward through all steps: the gradients of the first states, and all others."""
+    """The backward pass of one part: the gradients of the initial states, and all others."""
     steps, rows = parts[part], run.share.rows[part]
     dstates = [
         torch.zeros_like(states_SBH[0]) if d is None else d[rows].clone()
@@ -169,4 +172,4 @@ def _walk_back(
     dy_TBH = dy[:, rows] if dy is not None and run.every_step else None
     if dy is not None and dy_TBH is None:
         dstates[0] += dy[rows]
-    return dstates, steps.run_back(dy_TBH, dstates, inputs)
+    return dstates, steps.run_backward(dy_TBH, dstates, inputs)

@@ -1,12 +1,12 @@
-"""What gated cells do to the numbers of a step, forward and backward, between their products.
+"""The elementwise operations of basic, lstm and gru, forward and backward, between their matrix products.
 
-A cell is run as products and numberwise steps: U h_{t-1} is added to what is ready of step t, then the cell
-makes the new state of it; on the way back the cell turns the gradient of the state into that of the sums, in
-place, and products carry it to the step before. Here are the steps of the workhorses. All of it is done
-with few passes over contiguous memory, which decides how fast it is.
+A step alternates between products and elementwise operations. Forward, U h_{t-1} is added to the
+preactivations of step t, from which the cell computes the new state. Backward, the cell replaces the
+preactivations by their gradients in place, and products propagate these to the previous step. Speed depends
+on the number of passes over memory, so there are few of them, and they are contiguous.
 
-Shapes: T time, B batch, N sequences still running (the first of B), H hidden, G gates; S = T + 1 states, the
-one to start from before the others.
+Shapes: T time, B batch, N sequences still running (the first of B), H hidden, G gates × H; S = T + 1 states,
+the first of which is the initial one.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _MINUS_ONE = torch.tensor(-1.0)
 
 
 SHARED = ("input_weight", "recurrent_weight", "bias")
-"""The parameters of every gated cell."""
+"""Names of the parameters of every gated cell."""
 
 
 class Gradients(NamedTuple):
-    """What comes of a way back of a part of a batch: the gradients of the weights in the form in which
-    `summed` takes them, and of the inputs (T, B, I), where they were asked for."""
+    """Results of the backward pass of a part of a batch: the gradients of the weights, in the form that
+    `summed` expects, and those of the inputs (T, B, I), if they were requested."""
 
     weights: Any
     x_TBI: Tensor | None
 
 
 class OverTime:
-    """One run of a cell over the sequences of a batch, there and back; holds what the way back needs.
+    """The forward and backward pass of a cell over a part of a batch; stores what the backward pass needs.
 
-    p: the weights as `prepared` gave them. x_TBI: the inputs. state: where to start, tensors (B, H), the
-    output first. running: the number of sequences that run at each step, None: all. started: whether the
-    first state is another than zeros. learns: whether there will be a way back.
+    p: the weights as returned by `prepared`. x_TBI: the inputs. state: the initial state, tensors (B, H), the
+    output first. running: the number of sequences that run at each step; None for all. started: whether the
+    initial state is other than zeros. needs_gradients: whether a backward pass will follow.
     """
 
     own_parameters: ClassVar[tuple[str, ...]] = ()
-    """Names of further parameters beside those of every gated cell."""
+    """Names of further parameters, beside those of every gated cell."""
 
     def __init__(
         self,
@@ -59,84 +59,93 @@ class OverTime:
         state: tuple[Tensor, ...],
         running: list[int] | None,
         started: bool,
-        learns: bool = True,
+        needs_gradients: bool = True,
     ) -> None:
-        self.cell, self.p, self.running, self.started, self.learns = cell, p, running, started, learns
+        self.cell, self.p, self.running, self.started = cell, p, running, started
+        self.needs_gradients = needs_gradients
         self.states_SBH: tuple[Tensor, ...] = ()
-        """The states, number t + 1 those after step t; one array of each part of the state. Set by `run`."""
+        """One tensor per part of the state; index t + 1 holds the state after step t. Set by `run`."""
 
     @classmethod
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """What the parts of a batch need of the weights, made once for all."""
+        """The weights in the form that `run` uses, computed once for all parts of a batch."""
         return p
 
     @classmethod
     def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
-        """The gradients of SHARED and `own_parameters`, in that order, from those of all parts of a batch."""
+        """The gradients of SHARED and `own_parameters`, in that order, summed over all parts of a batch."""
         raise NotImplementedError(f"{cls.__name__} must define summed(cell, p, parts).")
 
     def run(self) -> None:
-        """Computes all states."""
+        """The forward pass: computes all states."""
         raise NotImplementedError(f"{type(self).__name__} must define run().")
 
-    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        """From the gradients of all outputs, or none, and of the last states (B, H) to those of everything
-        else; `dstates` become in place those of the first states. inputs: whether theirs are wanted."""
-        raise NotImplementedError(f"{type(self).__name__} must define run_back.")
+    def run_backward(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        """The backward pass.
+
+        dy_TBH: the gradients of all outputs, or None. dstates: the gradients of the final states (B, H); they
+        are replaced in place by those of the initial states. inputs: whether to compute the gradients of the
+        inputs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define run_backward.")
 
 
 def with_ones(x_TBI: Tensor) -> Tensor:
-    """The inputs with one more that is always one: its weight is the bias."""
+    """The inputs with an additional feature that is always 1, whose weight is the bias."""
     return functional.pad(x_TBI, (0, 1), value=1.0)
 
 
-class Sums(NamedTuple):
-    """Sums (T, B, R) of all steps that a product is added to, and its rows of the weight, in their order."""
+class RecurrentProduct(NamedTuple):
+    """Preactivations (T, B, R) to which a product with the state is added, and its rows of the weight."""
 
     sums_TBR: Tensor
     rows: slice
     scaled: bool = True
-    """Whether these sums are multiplied by `tanh_scale` where z is."""
+    """Whether tanh gates among these preactivations are multiplied by `tanh_scale`."""
 
 
 class FusedSteps(OverTime):
-    """One run in torch's operations. A cell derives its own from here, defines `forward` and `backward`, and
-    returns the class from its method `fused_steps`.
+    """Steps in torch's operations. A cell derives a class from this one that defines `forward` and
+    `backward`, and returns it from its method `fused_steps`.
 
-    z_TBG: W x + b of all steps, which is changed in place: at last it holds the gradients of these sums.
+    z_TBG: W x + b of all steps. It is changed in place: the forward pass turns it into the gates, the
+    backward pass into the gradients of the preactivations.
     """
 
     carries: ClassVar[bool] = False
-    """Whether the output of a step depends on the one before beside the products, as a gate lets it."""
+    """Whether a step's output also depends on the previous output directly, as through a gate."""
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.x_TBJ = with_ones(x_TBI)
         self.z_TBG = (self.x_TBJ.flatten(0, 1) @ p.weight_JG).view(*x_TBI.shape[:2], -1)
         self.gates = [gate.unbind(0) for gate in torch.split(self.z_TBG, cell.hidden_size, dim=-1)]
-        self.states_SBH = tuple(_beginning_with(part, len(x_TBI)) for part in state)
+        self.states_SBH = tuple(_states_from(part, len(x_TBI)) for part in state)
         self.states = [states_SBH.unbind(0) for states_SBH in self.states_SBH]
         self.scale, self.tanh = tanh_scale(x_TBI.dtype), tanh_for(x_TBI.dtype)
 
     @classmethod
     def tanh_gates(cls, cell: Any) -> tuple[int, ...]:
-        """The gates that are squashed by tanh: their sums come multiplied by `tanh_scale`."""
+        """The indices of gates with a tanh: their preactivations are multiplied by `tanh_scale`."""
         return ()
 
     def forward(self, t: int, n: int | None) -> None:
-        """Computes the states after step t, number t + 1, of the first n sequences (None: of all) from its
-        sums."""
+        """Computes the states after step t, at index t + 1, from the preactivations of the step, for the
+        first n sequences (None for all)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(t, n).")
 
     def backward(self, t: int, n: int | None, *gradients: Tensor) -> None:
-        """Turns the sums of step t into their gradients (those of tanh gates before the scale), and the
-        gradients of the states after it, (N, H) each, into those of the states before it, but for what
-        flows through the products: of an output that is not carried nothing is left, whatever it holds."""
+        """Replaces, in place, the gates of step t by the gradients of their preactivations (for tanh gates,
+        before scaling), and the gradients of the states after the step, (N, H) each, by those of the states
+        before it. The contributions of the products are added later; without `carries` they overwrite the
+        gradient of the output."""
         raise NotImplementedError(f"{type(self).__name__} must define backward(t, n, *gradients).")
 
     @classmethod
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """Also the weights with which sums are made: rows of tanh gates are multiplied by `tanh_scale`."""
+        """Adds the weights for the preactivations: rows of tanh gates are multiplied by `tanh_scale`."""
         scale_G1 = torch.ones_like(p.bias).view(-1, cell.hidden_size)
         for gate in cls.tanh_gates(cell):
             scale_G1[gate] = tanh_scale(p.bias.dtype)
@@ -149,12 +158,12 @@ class FusedSteps(OverTime):
     def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
         return [_total(of_one) for of_one in zip(*parts, strict=True)]
 
-    def products(self) -> list[Sums]:
-        """What U h_{t-1} is added to at each step; after `run_back` the gradients of that."""
-        return [Sums(self.z_TBG, slice(None))]
+    def products(self) -> list[RecurrentProduct]:
+        """The preactivations to which U h_{t-1} is added; after `run_backward`, their gradients."""
+        return [RecurrentProduct(self.z_TBG, slice(None))]
 
     def own_gradients(self) -> list[Tensor]:
-        """The gradients of `own_parameters`, after the way back."""
+        """The gradients of `own_parameters`, after the backward pass."""
         return []
 
     def run(self) -> None:
@@ -178,7 +187,7 @@ class FusedSteps(OverTime):
                 for states in self.states:
                     states[t + 1][n:] = states[t][n:]
 
-    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+    def run_backward(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
         dh = dstates[0]
         dy_T = None if dy_TBH is None else dy_TBH.unbind(0)
         products = [(sums.unbind(0), self.p.recurrent_weight[rows]) for sums, rows, _ in self.products()]
@@ -195,8 +204,8 @@ class FusedSteps(OverTime):
         return self._gradients(inputs)
 
     def _gradients(self, inputs: bool) -> Gradients:
-        """One product over all steps each; matrices are transposed, as such products are faster."""
-        begin = 0 if self.started else 1  # a state of zeros adds nothing
+        """One product over all steps for each weight; transposed, as such products are faster."""
+        begin = 0 if self.started else 1  # a state of zeros contributes nothing
         dz_RG = self.z_TBG.flatten(0, 1)
         dweight_JG = self.x_TBJ.flatten(0, 1).t() @ dz_RG
         before_HR = self.states_SBH[0][begin:-1].flatten(0, 1).t()
@@ -207,7 +216,7 @@ class FusedSteps(OverTime):
     def _through_products(
         self, products: list[tuple[tuple[Tensor, ...], Tensor]], t: int, dh_NH: Tensor, n: int | None
     ) -> None:
-        """The gradient of the output of step t - 1, from those of the sums of step t."""
+        """Adds the contributions of step t's preactivations to the gradient of the output of step t - 1."""
         carries = self.carries
         for sums, weight_RH in products:
             if carries:
@@ -218,46 +227,50 @@ class FusedSteps(OverTime):
 
 
 def _total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum, laid out as weights are."""
+    """The sum, transposed back to the layout of the weights."""
     total = parts[0]
     for part in parts[1:]:
         total += part
     return total.t().contiguous() if total.ndim == 2 else total
 
 
-def _beginning_with(start_BH: Tensor, steps: int) -> Tensor:
+def _states_from(start_BH: Tensor, steps: int) -> Tensor:
+    """Allocates the states (S, B, H), of which the first is `start_BH`."""
     states_SBH = start_BH.new_empty(steps + 1, *start_BH.shape)
     states_SBH[0] = start_BH
     return states_SBH
 
 
 def first(x_BH: Tensor, n: int | None) -> Tensor:
-    """The first n rows, or all: a view costs as much as the arithmetic of a small step."""
+    """The first n rows, or all: without n no view is made, which costs as much as a small step's
+    arithmetic."""
     return x_BH if n is None else x_BH[:n]
 
 
 def tanh_scale(dtype: torch.dtype) -> float:
-    """By what a number is multiplied before it is given to `tanh_`."""
+    """The factor by which arguments of `tanh_for` have to be multiplied."""
     return 2.0 if dtype == torch.float32 else 1.0
 
 
 def fast_tanh(a: Tensor, out: Tensor) -> Tensor:
-    """tanh of numbers that come multiplied by 2, as 2 sigmoid(2 a) - 1: in float32 that takes a fifth of the
-    time of torch's tanh, and is off by no more than 2 · 10⁻⁷. `out` may be `a`."""
+    """tanh(a / 2), as 2 sigmoid(a) - 1. In float32 this takes a fifth of the time of torch's tanh, with an
+    error of at most 2 · 10⁻⁷. `out` may be `a`."""
     torch.sigmoid(a, out=out)
     return torch.add(_MINUS_ONE, out, alpha=2, out=out)
 
 
 def tanh_for(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """tanh(a, out=…) of numbers that come multiplied by `tanh_scale`."""
+    """The function that computes tanh from arguments multiplied by `tanh_scale`, called as tanh(a, out=…)."""
     return fast_tanh if dtype == torch.float32 else torch.tanh
 
 
 class FusedBasic(FusedSteps):
     """h = f(a)."""
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.relu = cell.nonlinearity == "relu"
 
     @classmethod
@@ -279,8 +292,10 @@ class FusedBasic(FusedSteps):
 class FusedLSTM(FusedSteps):
     """c = f c₋ + i g, h = o tanh(c); gates in the order i, f, g, o."""
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.tanh_c = state[0].new_empty(len(x_TBI), *state[0].shape).unbind(0)
         self.sums = self.z_TBG.unbind(0)
         self.spare = [torch.empty_like(state[0]) for _ in range(3)]
@@ -320,16 +335,18 @@ class FusedLSTM(FusedSteps):
 
 
 class FusedGRU(FusedSteps):
-    """n = tanh(W x + r (U h₋ + c)), h = (1 - u) n + u h₋; gates in the order r, u, n, reset after.
+    """n = tanh(W x + r (U h₋ + c)), h = (1 - u) n + u h₋; gates in the order r, u, n, with reset=after.
 
-    The product of the candidate has sums of its own, `own`, which become U h₋ + c, then their gradient.
+    The product of the candidate has a buffer of its own, `own`: first c, then U h₋ + c, finally its gradient.
     """
 
     carries = True
     own_parameters = ("candidate_bias",)
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.own_TBH = p.candidate_bias.expand(len(x_TBI), *state[0].shape).contiguous()
         self.own = self.own_TBH.unbind(0)
         self.both_gates = self.z_TBG[..., : 2 * cell.hidden_size].unbind(0)
@@ -339,11 +356,11 @@ class FusedGRU(FusedSteps):
     def tanh_gates(cls, cell: Any) -> tuple[int, ...]:
         return (2,)
 
-    def products(self) -> list[Sums]:
+    def products(self) -> list[RecurrentProduct]:
         border = 2 * self.cell.hidden_size
         return [
-            Sums(self.z_TBG[..., :border], slice(border)),
-            Sums(self.own_TBH, slice(border, None), scaled=False),
+            RecurrentProduct(self.z_TBG[..., :border], slice(border)),
+            RecurrentProduct(self.own_TBH, slice(border, None), scaled=False),
         ]
 
     def forward(self, t: int, n: int | None) -> None:

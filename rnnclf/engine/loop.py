@@ -1,4 +1,4 @@
-"""The loop engine: any cell, one step after the other.  Shapes: T time, B batch, I inputs, H hidden."""
+"""The loop engine: any cell, step by step.  Shapes: T time, B batch, I inputs, H hidden."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine.plan import Plan
 
 Blend = Callable[[Any, Any], Any]
-"""(state before, state after) → the state to go on with: zoneout."""
+"""(previous state, new state) → the state for the next step: zoneout."""
 
 
 def loop(
     module: CellModule, x_TBI: Tensor, state: Any, plan: Plan, blend: Blend | None = None
 ) -> tuple[Tensor, Any]:
-    """Walks through time; see `unroll` for what comes back."""
+    """Runs a cell step by step. Returns what `unroll` does."""
     cell, p = module.cell, module.prepared()
     if state is None:
         state = cell.initial_state(x_TBI[0])
     outputs: list[Tensor] = []
-    # One product for the inputs of all steps; unbind, not indexing: its backward is one stack.
+    # One product for the inputs of all steps. unbind instead of indexing: its backward is a single stack.
     for t, z in enumerate(cell.inputs(p, x_TBI).unbind(0)):
         output, new_state = cell.step(p, z, state)
         if blend is not None:
@@ -43,7 +43,7 @@ def _where(condition_B: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 
 def _blended(blend: Blend, state: Any, output: Tensor, new_state: Any) -> tuple[Tensor, Any]:
-    """The blended state; an output that is part of the state is blended with it."""
+    """Blends the state, and the output if it is part of the state."""
     blended = blend(state, new_state)
     for new, leaf in zip(leaves(new_state), leaves(blended), strict=True):
         if new is output:

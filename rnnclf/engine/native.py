@@ -1,4 +1,4 @@
-"""The native engine: torch's own recurrent layers, which are oneDNN's LSTM on a CPU and cuDNN's on a GPU.
+"""The native engine: torch's own recurrent layers, which use oneDNN for LSTMs on a CPU, and cuDNN on a GPU.
 
 Shapes: T time, B batch, I inputs, H hidden.
 """
@@ -19,7 +19,7 @@ from rnnclf.engine.plan import Plan
 
 
 def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """One call of torch's; see `unroll` for what comes back."""
+    """One call of a torch layer. Returns what `unroll` does."""
     cell, p = module.cell, module.prepared()
     assert isinstance(cell, GatedCell)
     start = cell.initial_state(x_TBI[0]) if state is None else state
@@ -32,7 +32,7 @@ def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[T
     if plan.lengths_B is None:
         y_TBH, *last = layer(x_TBI, hx if len(hx) > 1 else hx[0], *settings, False)
     else:
-        y_TBH, *last = _of_ragged(layer, x_TBI, hx, settings, plan.lengths_B)
+        y_TBH, *last = _run_ragged(layer, x_TBI, hx, settings, plan.lengths_B)
         y_TBH = plan.held(y_TBH)
     last = [leaf.squeeze(0) for leaf in last]
     output = y_TBH if plan.every_step else last[0]
@@ -40,7 +40,7 @@ def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[T
 
 
 def _recurrent_bias(p: Parameters) -> Tensor:
-    """torch adds a second bias to the product with the state; a GRU's candidate needs it, nothing else."""
+    """torch adds a second bias to the product with the state; only the candidate of a GRU needs it."""
     bias_G = torch.zeros_like(p.bias)
     if not hasattr(p, "candidate_bias"):
         return bias_G
@@ -48,15 +48,17 @@ def _recurrent_bias(p: Parameters) -> Tensor:
 
 
 def _in_one_block(weights: list[Tensor]) -> list[Tensor]:
-    """The weights one behind the other in memory, as cuDNN wants them: otherwise it lays them out itself, and
-    torch warns."""
+    """The weights in one contiguous block of memory, as cuDNN expects them: otherwise torch copies them and
+    warns."""
     block = torch.cat([weight.flatten() for weight in weights])
     parts = torch.split(block, [weight.numel() for weight in weights])
     return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
-def _of_ragged(layer: Any, x_TBI: Tensor, hx: list[Tensor], settings: Any, lengths_B: Tensor) -> list[Tensor]:
-    """Outputs (T, B, H), zeros after the ends, and the states (1, B, H) at the ends."""
+def _run_ragged(
+    layer: Any, x_TBI: Tensor, hx: list[Tensor], settings: Any, lengths_B: Tensor
+) -> list[Tensor]:
+    """The outputs (T, B, H), zero after the end of each sequence, and the states (1, B, H) at their ends."""
     packed = pack_padded_sequence(x_TBI, lengths_B.cpu(), enforce_sorted=False)
     hx = [leaf[:, packed.sorted_indices] for leaf in hx]
     data, *last = layer(packed.data, packed.batch_sizes, hx if len(hx) > 1 else hx[0], *settings)

@@ -1,6 +1,6 @@
-"""Batches divided among the cores of a CPU: each takes its part through all steps.
+"""Division of a batch among the cores of a CPU: each core computes all steps of its part.
 
-So cores wait for each other twice a batch instead of twice a step.
+Cores then wait for each other twice per batch instead of twice per step.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TypeVar
 
 import torch
 
-LEAST = 16  # sequences of a part; with fewer, the products of a step are no longer fast
-WORTH = 500_000  # FLOPs of a step in time, below which waiting for another core costs more than it does
+LEAST = 16  # sequences per part; with fewer, the products of a step become inefficient
+WORTH = 500_000  # FLOPs per time step and part; with fewer, synchronisation costs more than it saves
 
 
 Result = TypeVar("Result")
 
 
 class _Parts(threading.local):
-    """How many parts this thread makes of a batch."""
+    """The number of parts into which this thread divides a batch."""
 
     number = 1
 
@@ -32,14 +32,14 @@ _parts = _Parts()
 
 @contextmanager
 def parts_of_batches() -> Iterator[None]:
-    """Within it, the engines that work by parts give each of torch's threads a part of the batch; everything
-    else runs on one thread.
+    """Context in which engines with `by_parts` give each of torch's threads a part of the batch, while
+    everything else runs on one thread.
 
-    The parts, and so the last digits of sums over them, depend on the number of threads and on sizes alone.
+    The parts, and so the rounding of sums over them, depend only on the number of threads and on sizes.
     """
     threads = torch.get_num_threads()
     _parts.number = threads
-    torch.set_num_threads(1)  # threads of the library's own would wait busily for work, on the same cores
+    torch.set_num_threads(1)  # torch's own threads would busy-wait on the same cores
     try:
         yield
     finally:
@@ -48,15 +48,15 @@ def parts_of_batches() -> Iterator[None]:
 
 
 def rows_of_parts(batch: int, work: int) -> list[slice]:
-    """Which sequences each part of a batch takes. work: FLOPs of a step in time."""
+    """The sequences of each part of a batch. work: FLOPs per time step."""
     number = max(min(_parts.number, batch // LEAST, work // WORTH), 1)
     sizes = [batch // number + (part < batch % number) for part in range(number)]
     ends = [sum(sizes[: part + 1]) for part in range(number)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def side_by_side(work: Callable[[int], Result], parts: int) -> list[Result]:
-    """The work of all parts, each on a core: the first on this thread, the others on threads of their own."""
+def run_parts(work: Callable[[int], Result], parts: int) -> list[Result]:
+    """Runs `work` on all parts in parallel: the first on this thread, the others on worker threads."""
     others = [_threads(parts - 1).submit(work, part) for part in range(1, parts)] if parts > 1 else []
     own = work(0)
     return [own, *(other.result() for other in others)]
@@ -66,6 +66,6 @@ def side_by_side(work: Callable[[int], Result], parts: int) -> list[Result]:
 def _threads(number: int) -> ThreadPoolExecutor:
     def prepare() -> None:
         torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # of this thread alone
+        torch.set_flush_denormal(True)  # a setting of each thread
 
     return ThreadPoolExecutor(number, "rnnclf-fused", initializer=prepare)

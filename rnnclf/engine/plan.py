@@ -1,4 +1,4 @@
-"""What an engine is asked for.  Shapes: T time, B batch."""
+"""The results that are requested from an engine.  Shapes: T time, B batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rnnclf.cells.state import map_states
 
 @dataclass(frozen=True)
 class Plan:
-    """Which part of the work is wanted.
+    """Which results are requested, and the lengths of the sequences.
 
-    lengths_B: the number of valid steps of each sequence; all of them if None.
-    every_step: the outputs of all steps, not only the last valid one.
-    final_state: the state after the last valid step, too.
+    lengths_B: the number of valid steps of each sequence; None if all steps are valid.
+    every_step: the outputs of all steps, not only of the last valid one.
+    final_state: also the state after the last valid step.
     """
 
     lengths_B: Tensor | None = None
@@ -25,7 +25,7 @@ class Plan:
     final_state: bool = True
 
     def last_of(self, parts: Any) -> Any:
-        """The last valid step of each of the tensors (T, B, …) in `parts`: (B, …)."""
+        """Each of the tensors (T, B, …) in `parts` at the last valid step: (B, …)."""
         if self.lengths_B is None:
             return map_states(lambda part: part[-1], parts)
         last_B = self.lengths_B - 1
@@ -33,7 +33,7 @@ class Plan:
         return map_states(lambda part: part[last_B, rows_B], parts)
 
     def held(self, y_TBH: Tensor) -> Tensor:
-        """The outputs with the last valid one repeated after the end of each sequence."""
+        """The outputs, with the last valid one repeated after the end of each sequence."""
         if self.lengths_B is None:
             return y_TBH
         t_T1 = torch.arange(len(y_TBH), device=y_TBH.device).unsqueeze(-1)
@@ -41,7 +41,7 @@ class Plan:
         return y_TBH.gather(0, source_TB1.expand_as(y_TBH))
 
     def right_aligned(self, parts_TB: Tensor) -> Tensor:
-        """Each sequence moved to the end of time, with zeros before it."""
+        """Each sequence shifted to end at the last step, with zeros before it."""
         if self.lengths_B is None:
             return parts_TB
         steps = len(parts_TB)

@@ -1,4 +1,4 @@
-"""One cell over whole sequences, by the engine of choice.  Shapes: T time, B batch, I inputs, H hidden."""
+"""Runs a cell over whole sequences with a chosen engine.  Shapes: T time, B batch, I inputs, H hidden."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def unroll(
     Args:
         module: the cell with its weights.
         x_TBI: the sequences, time first.
-        state: where to start; the cell's initial state if None.
-        lengths_B: the number of valid steps of each sequence, at least 1; all of them if None.
-        engine: a name of ENGINES that the cell has among its `engines`, or auto.
-        every_step: whether the outputs of all steps are wanted, or the last valid one only.
-        final_state: whether the state after the last valid step is wanted; without it, it may be None.
-        blend: what becomes of the old and the new state at each step (zoneout); needs the loop.
-        bf16: whether factors of products are rounded to bfloat16; what comes back is float32 all the same.
+        state: the state to start from; the cell's initial state if None.
+        lengths_B: the number of valid steps of each sequence, at least 1; None if all steps are valid.
+        engine: one of the cell's `engines`, or auto.
+        every_step: whether to return the outputs of all steps, or only the last valid one.
+        final_state: whether the state after the last valid step is needed; otherwise it may be None.
+        blend: combines previous and new state at each step (zoneout); needs the loop engine.
+        bf16: whether to round the factors of matrix products to bfloat16. Results are float32 all the same.
 
     Returns:
         (outputs, state): outputs (T, B, H), or (B, H) without `every_step`. After the end of a sequence
-        its output and state stay what they were at its last valid step, whatever the padding holds.
+        its output and state keep their values of its last valid step, whatever the padding contains.
 
-    Raises ConfigError where the cell's step cannot be done with bf16 by the engine.
+    Raises ConfigError if the engine cannot run the cell in bf16.
     """
     plan = Plan(lengths_B, every_step, final_state)
     ragged = lengths_B is not None
@@ -55,20 +55,20 @@ def unroll(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."
         )
     run = partial(loop, blend=blend) if blend is not None else ENGINES[name].run
-    return _rounded(run, module, x_TBI, state, plan) if bf16 else run(module, x_TBI, state, plan)
+    return _in_bf16(run, module, x_TBI, state, plan) if bf16 else run(module, x_TBI, state, plan)
 
 
-def _rounded(run: Run, module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """The outputs in the type of the inputs: whatever else is done with them is done as without."""
+def _in_bf16(run: Run, module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
+    """Runs with bfloat16 products. The outputs have the dtype of the inputs, so nothing else changes."""
     try:
         with torch.autocast(x_TBI.device.type, torch.bfloat16):
             output, last = run(module, x_TBI, state, plan)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # torch has no such operation, for these types or on this machine
+    except RuntimeError as error:  # torch lacks the operation for these types or on this machine
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"precision=bf16 does not go with cell={module.cell.name} here: use precision=float32, or another"
-            f" engine. ({reason})"
+            f"precision=bf16 does not work with cell={module.cell.name} here: use precision=float32, or"
+            f" another engine. ({reason})"
         ) from error
     return output.to(x_TBI.dtype), last

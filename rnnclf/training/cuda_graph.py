@@ -1,8 +1,8 @@
-"""A training step recorded as a CUDA graph and replayed: one call of the host instead of hundreds.
+"""Capture of a training step as a CUDA graph: replaying it takes one call by the host instead of hundreds.
 
-A graph is a list of work on certain memory. So a batch is copied to where the recorded one lay, the learning
-rate is a number on the device, and what the step has come to is read from where it was written. As torch has
-it: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+A graph repeats the same operations on the same memory. So each batch is copied into the memory of the
+captured one, the learning rate is a number on the device, and results are read from a fixed address. See
+https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
 
 Shapes: B batch, T time, I inputs.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,43 +19,44 @@ from torch import Tensor
 from rnnclf.data.dataset import Batch
 from rnnclf.errors import ConfigError
 
-WARM_UP = 3  # steps before the one that is recorded: libraries and the optimizer take the memory they need
+WARM_UP = 3  # steps before the captured one, in which libraries and the optimizer allocate memory
 
 Step = Callable[[Batch], Tensor]
-"""From a batch to new weights, and what there is to know of the way."""
+"""Updates the weights from a batch, and returns the results of the step."""
 
 
 def make_capturable(optimizer: torch.optim.Optimizer) -> None:
-    """Has an optimizer, before its first step, keep its rate and the count of its steps on the device."""
+    """Makes an optimizer keep its learning rate and step count on the device. Call before its first step."""
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
         if "capturable" in group:
             group["capturable"] = True
-    optimizer._warned_capturable_if_run_uncaptured = True  # as an epoch's last, smaller batch is
+    optimizer._warned_capturable_if_run_uncaptured = (
+        True  # the smaller last batch of an epoch is run uncaptured
+    )
 
 
 class CapturedStep:
-    """A step on batches that are like the one it was recorded with.
+    """A captured step, for batches of the same shape as the one it was captured with.
 
     Args:
-        batch: of whole sequences.
-        unchanged: within it steps may be made; afterwards all is as it was, and in the same memory.
+        batch: sequences of equal length.
+        unchanged: a context for the warm-up steps, which restores the state afterwards, in the same memory.
 
-    Raises ConfigError where there is something in the step that cannot be recorded.
+    Raises ConfigError if the step contains an operation that cannot be captured.
     """
 
     def __init__(self, step: Step, batch: Batch, unchanged: AbstractContextManager[None]) -> None:
         self.batch = Batch(batch.x_BTI.clone(), batch.y_B.clone(), None)
         with unchanged:
-            _warm_up(self._made_by(step))
+            _warm_up(partial(step, self.batch))
         try:
-            self.replay, self.row = _record(self._made_by(step))
+            self.replay, self.row = _capture(partial(step, self.batch))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"This step cannot be recorded: use graph=false. ({reason})") from error
-
-    def _made_by(self, step: Step) -> Callable[[], Tensor]:
-        return lambda: step(self.batch)
+            raise ConfigError(
+                f"This training step cannot be captured as a CUDA graph: use graph=false. ({reason})"
+            ) from error
 
     def fits(self, batch: Batch) -> bool:
         return batch.x_BTI.shape == self.batch.x_BTI.shape
@@ -75,8 +77,8 @@ def _warm_up(step: Callable[[], object]) -> None:
     torch.cuda.current_stream().wait_stream(stream)
 
 
-def _record(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """What makes the step again, and where its result lies."""
+def _capture(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """A function that replays the step, and the tensor that then holds its result."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = step()

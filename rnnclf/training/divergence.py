@@ -1,4 +1,4 @@
-"""What tells that training is lost, and which weight is behind it.
+"""Detection of divergence, and of the sequence or weight that caused it.
 
 Shapes: B batch, T time, I inputs.
 """
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from rnnclf.readout import valid_steps
 
-# A spike: this many batches in a row with a loss of this many times what is usual, which is the median of so
-# many batches before, and of the loss of who knows nothing. A batch of hard sequences is none.
+# A spike: SPIKE_BATCHES consecutive losses above SPIKE_FACTOR times both the median of the last USUAL_BATCHES
+# losses and the chance level. A single batch of hard sequences is not a spike.
 SPIKE_BATCHES, SPIKE_FACTOR, USUAL_BATCHES = 10, 5.0, 100
 
 
-class Divergence(Exception):  # noqa: N818 - a state of things; who catches it decides whether it is an error
-    """Training cannot go on from here."""
+class Divergence(Exception):  # noqa: N818 - not an error if training can be rolled back
+    """Training has diverged. `in_data`: whether the data contain a value that is not finite."""
 
     def __init__(self, what: str, in_data: bool = False) -> None:
         super().__init__(what)
@@ -29,47 +29,49 @@ class Divergence(Exception):  # noqa: N818 - a state of things; who catches it d
 
 
 class Losses:
-    """The losses of the last batches, and how many of them in a row stand out."""
+    """The losses of the last batches, and the number of consecutive high ones."""
 
     def __init__(self, recent: Iterable[float] = (), high: int = 0) -> None:
         self.recent = deque(recent, USUAL_BATCHES)
         self.high = high
 
-    def spiked(self, loss: float, ignorance: float) -> bool:
-        """Takes in the loss of a batch; whether it was the last of a spike.
+    def spiked(self, loss: float, chance_loss: float) -> bool:
+        """Adds the loss of a batch; returns whether it completes a spike.
 
-        ignorance: the loss of a model that takes all classes for equally probable.
+        chance_loss: the loss of a model that predicts equal probabilities for all classes.
         """
-        out = loss > SPIKE_FACTOR * ignorance  # first, since it is hardly ever so
-        out = out and len(self.recent) == USUAL_BATCHES and loss > SPIKE_FACTOR * median(self.recent)
-        self.high = self.high + 1 if out else 0
+        is_high = loss > SPIKE_FACTOR * chance_loss  # first, as it is rarely true and saves the median
+        is_high = is_high and len(self.recent) == USUAL_BATCHES and loss > SPIKE_FACTOR * median(self.recent)
+        self.high = self.high + 1 if is_high else 0
         self.recent.append(loss)
         return self.high == SPIKE_BATCHES
 
 
 def not_finite_in(x_BTI: Tensor, lengths_B: Tensor | None, indices_B: Tensor) -> str:
-    """Which of the sequences of a batch holds a value that is NaN or infinite; '' where none does."""
+    """Names the first sequence of a batch with a NaN or infinite value, for a message; '' if there is
+    none."""
     if lengths_B is not None:
         x_BTI = x_BTI.masked_fill(~valid_steps(x_BTI.transpose(0, 1), lengths_B).transpose(0, 1), 0)
     broken_B = ~x_BTI.isfinite().all(dim=-1).all(dim=-1)
     if not broken_B.any():
         return ""
-    place = int(indices_B[int(broken_B.int().argmax())])
-    return f": sequence {place} of the training split (counted from 0) holds a value that is not finite"
+    index = int(indices_B[int(broken_B.int().argmax())])
+    return f": sequence {index} of the training split (counted from 0) contains a value that is not finite"
 
 
 @torch.no_grad()
 def blame(model: nn.Module) -> str:
-    """The weight that is to blame: broken itself, or else the one with the largest gradient."""
+    """Names the weight that caused a divergence, for a message: the first one that is not finite or has a
+    gradient that is not finite, otherwise the one with the largest gradient."""
     norms = {}
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
-            return f": {name} is not finite since the step before"
+            return f": {name} has not been finite since the previous step"
         if weight.grad is not None:
             norms[name] = weight.grad.abs().double().norm().item()
             if not math.isfinite(norms[name]):
-                return f": first the gradient of {name}"
+                return f": the first gradient that is not finite is that of {name}"
     if not norms:
         return ""
     largest = max(norms, key=lambda name: norms[name])
-    return f": the largest gradient was that of {largest}, of norm {norms[largest]:.3g}"
+    return f": the largest gradient was that of {largest}, with norm {norms[largest]:.3g}"

@@ -1,7 +1,4 @@
-"""Which classifiers are plain: those whose training steps machine code makes as a whole.
-
-Shapes: C classes.
-"""
+"""Eligibility of a classifier and its data for compiled training steps. Does not import Numba."""
 
 from __future__ import annotations
 
@@ -15,21 +12,24 @@ from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 
 MOST_LAYERS = 4
-"""For each number of layers machine code is made anew, and it takes longer with each of them."""
-READ = (torch.uint8, torch.float32)
-"""Types of sequences that are taken as they were read."""
+"""The code is compiled for each number of layers, and each layer adds to the compilation time."""
+RAW_TYPES = (torch.uint8, torch.float32)
+"""Types of raw sequences that the compiled code reads."""
 
 
 def is_eligible(model: SequenceClassifier, train: SequenceDataset) -> bool:
-    """Whether machine code makes the steps of this classifier on these sequences: a few layers of a cell that
-    the compiled engine runs, in one direction, of which the top one is read at its last step, nothing dropped
-    or normalised; whole sequences, of which no gaps are to be filled."""
-    return _is_plain(model) and _are_plain(train)
+    """Whether training steps of this classifier on these data can run as compiled code.
+
+    The model must have a few layers of a cell that the compiled engine supports, in one direction, with a
+    head on the last output of the top layer, and without dropout and normalisation. The sequences must be of
+    equal length, without gaps to fill.
+    """
+    return _is_eligible_model(model) and _are_eligible_data(train)
 
 
-def _is_plain(model: SequenceClassifier) -> bool:
+def _is_eligible_model(model: SequenceClassifier) -> bool:
     stack, cell = model.stack, cell_modules(model)[0].cell
-    residual = stack.residual and stack.layers == 1  # to which it is nothing
+    residual = stack.residual and stack.layers == 1  # where it has no effect
     bare = Stack(engine=stack.engine, layers=stack.layers, residual=residual, variational=stack.variational)
     if stack != bare or stack.layers > MOST_LAYERS:
         return False
@@ -43,18 +43,23 @@ def _is_plain(model: SequenceClassifier) -> bool:
     from rnnclf.engine.compiled.layout import Compiled
 
     kind = cell.compiled_steps()
-    return issubclass(kind, Compiled) and kind.place is not Compiled.place
+    return issubclass(kind, Compiled) and kind.buffers is not Compiled.buffers
 
 
-def _are_plain(train: SequenceDataset) -> bool:
+def _are_eligible_data(train: SequenceDataset) -> bool:
     x_NTI, preparation = train.whole_NTI, train.preparation
-    if x_NTI is None or x_NTI.dtype not in READ or not x_NTI.is_contiguous() or x_NTI.device.type != "cpu":
+    if (
+        x_NTI is None
+        or x_NTI.dtype not in RAW_TYPES
+        or not x_NTI.is_contiguous()
+        or x_NTI.device.type != "cpu"
+    ):
         return False
     return preparation is None or not preparation.fills_gaps
 
 
 def cell_modules(model: SequenceClassifier) -> list[CellModule]:
-    """The cell of each layer, the lowest first, in the first direction."""
+    """The forward cell of each layer, lowest first."""
     modules = []
     for layer in model.layers:
         assert isinstance(layer, RecurrentLayer)

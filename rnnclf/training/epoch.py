@@ -1,4 +1,4 @@
-"""The steps of an epoch: each judged at once, or many of them looked at together, and how one is made."""
+"""The training steps of an epoch, and checks of their results: after each step, or of many steps at once."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ from rnnclf.training.state import Snapshot, Training
 if TYPE_CHECKING:
     from rnnclf.training.compiled_step import CompiledSteps
 
-LOOK_EVERY = 50  # batches, on a device that works on while the host prepares what comes next
+READ_EVERY = 50  # batches, on a device that computes asynchronously
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Looks at the loss of a batch and at its gradients. Raises Divergence where there is no going on."""
+class _DivergenceCheck:
+    """Checks the loss and the gradients of a batch. Raises Divergence."""
 
     training: Training
     number: int
     of: int
     indices_B: Tensor
     batch: Callable[[], Batch]
-    ignorance: float
+    chance_loss: float
 
-    def see_loss(self, loss: float) -> None:
+    def check_loss(self, loss: float) -> None:
         model = self.training.model
         if not math.isfinite(loss):
             batch = self.batch()
             in_data = not_finite_in(batch.x_BTI, batch.lengths_B, self.indices_B)
             raise self._divergence(f"The loss became {loss}", in_data or blame(model), bool(in_data))
-        if self.training.losses.spiked(loss, self.ignorance):
+        if self.training.losses.spiked(loss, self.chance_loss):
             raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", blame(model))
 
-    def see_norm(self, norm: float) -> None:
+    def check_norm(self, norm: float) -> None:
         if not math.isfinite(norm):
-            why = blame(self.training.model)
-            raise self._divergence(f"The norm of the gradients became {norm}", why)
+            cause = blame(self.training.model)
+            raise self._divergence(f"The norm of the gradients became {norm}", cause)
 
-    def _divergence(self, what: str, why: str, in_data: bool = False) -> Divergence:
+    def _divergence(self, what: str, cause: str, in_data: bool = False) -> Divergence:
         place = f"in epoch {self.training.epoch + 1}, at batch {self.number + 1} of {self.of}"
-        return Divergence(f"{what} {place}{why}", in_data)
+        return Divergence(f"{what} {place}{cause}", in_data)
 
 
 class Epoch:
-    """The batches of the epoch that is on, and what its steps have come to since the host last looked.
+    """The batches of the current epoch, and the results of its steps.
 
-    A CPU has each loss judged before the weights follow it. Another device works on by itself: each step
-    leaves its loss, norm of the gradients and number of right answers there, in a row of `rows`, and the host
-    looks at many rows at once, or where somebody wants to know. If one of them cannot be, training goes back
-    to the look before and makes the same steps again, each of them judged: it ends where it would have ended
-    on a CPU, and says the same.
+    On a CPU, the loss and the gradients of each batch are checked before the weights are updated. Another
+    device computes asynchronously: each step stores its loss, gradient norm and number of correct predictions
+    on the device, in a row of `rows`, and the host reads many rows at once, or when results are
+    requested. If one of them has diverged, training returns to the state after the last read and repeats the
+    steps since then with a check after each: so it ends at the same batch as on a CPU, with the same message.
     """
 
     def __init__(self, training: Training, train: SequenceDataset) -> None:
@@ -73,12 +73,12 @@ class Epoch:
         self.indices = training.draw_batches(train)
         self.at_hand = train.at_hand(self.indices)
         self.total = sum(map(len, self.indices))
-        self.ignorance = math.log(len(train.classes))
+        self.chance_loss = math.log(len(train.classes))
         self.steps = recipe.epochs * len(self.indices)
-        self.every = _between_looks(weight.device)
+        self.every = _read_interval(weight.device)
         self.rows = torch.zeros(self.every, 3, dtype=weight.dtype, device=weight.device)
-        self.unseen = 0
-        self.before: Snapshot | None = None
+        self.unread = 0
+        self.last_read: Snapshot | None = None
         self.compiled = compiled_steps(training.model, recipe, train) if self.every == 1 else None
 
     def close(self) -> None:
@@ -86,11 +86,11 @@ class Epoch:
             self.compiled.close()
 
     def run(self, after_batch: Callable[[int], None]) -> None:
-        """Makes the steps that are left. Raises Divergence."""
-        self._remember()
+        """Runs the remaining steps. Raises Divergence."""
+        self._take_snapshot()
         for number in range(self.training.so_far.batches, len(self.indices)):
-            self._step(number, judged=self.every == 1)
-            if self.unseen == self.every or number + 1 == len(self.indices):
+            self._step(number, checked=self.every == 1)
+            if self.unread == self.every or number + 1 == len(self.indices):
                 self.read_results()
             after_batch(self.total)
 
@@ -98,90 +98,92 @@ class Epoch:
         recipe, batch = self.training.recipe, self.train.batch(self.at_hand[number])
         if not recipe.augment.active:
             return batch
-        changed = recipe.augment(batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values)
-        return Batch(changed[0], batch.y_B, changed[1])
+        augmented = recipe.augment(batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values)
+        return Batch(augmented[0], batch.y_B, augmented[1])
 
-    def judge(self, number: int, batch: Callable[[], Batch]) -> _Judge:
-        return _Judge(self.training, number, len(self.indices), self.indices[number], batch, self.ignorance)
+    def divergence_check(self, number: int, batch: Callable[[], Batch]) -> _DivergenceCheck:
+        total, indices_B = len(self.indices), self.indices[number]
+        return _DivergenceCheck(self.training, number, total, indices_B, batch, self.chance_loss)
 
-    def _step(self, number: int, judged: bool) -> None:
+    def _step(self, number: int, checked: bool) -> None:
         training, so_far = self.training, self.training.so_far
         step = training.epoch * len(self.indices) + number
         so_far.learning_rate = _set_rate(training, step, self.steps)
-        if judged:
-            self._account(self.indices[number], self._judged(number))
+        if checked:
+            self._add_results(self.indices[number], self._checked_step(number))
         else:
             batch = self.batch(number)
-            self.rows[self.unseen] = self._way_of(batch)(batch)
-            self.unseen += 1
+            self.rows[self.unread] = self._step_function(batch)(batch)
+            self.unread += 1
         so_far.batches += 1
 
-    def _judged(self, number: int) -> list[float]:
-        """Makes the step of a batch, if its numbers let it; what they are."""
+    def _checked_step(self, number: int) -> list[float]:
+        """Runs a step, but updates the weights only if it has not diverged. Returns its results."""
         if self.compiled is None:
             batch = self.batch(number)
-            found = _stepped(self.training, batch, self.judge(number, lambda: batch))
-            return [one.item() for one in found]
-        judge = self.judge(number, partial(self.batch, number))
-        loss, norm, right = self.compiled(self.indices[number])
-        judge.see_loss(loss)
-        judge.see_norm(norm)
+            results = _step_on(self.training, batch, self.divergence_check(number, lambda: batch))
+            return [result.item() for result in results]
+        check = self.divergence_check(number, partial(self.batch, number))
+        loss, norm, correct = self.compiled(self.indices[number])
+        check.check_loss(loss)
+        check.check_norm(norm)
         make_step(self.training.torch_optimizer)
-        return [loss, norm, right]
+        return [loss, norm, correct]
 
-    def _way_of(self, batch: Batch) -> Callable[[Batch], Tensor]:
-        """How to make the step of a batch: recorded, where it is wanted and all like it are of one size."""
+    def _step_function(self, batch: Batch) -> Callable[[Batch], Tensor]:
+        """The function that runs the step of a batch: with graph=true and batches of equal shape, a CUDA
+        graph."""
         training = self.training
-        make = partial(_row_of_step, training)
-        alike = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
-        if not (training.recipe.graph and alike):
-            return make
+        step = partial(_unchecked_step, training)
+        full = batch.lengths_B is None and len(batch.y_B) == training.recipe.batch_size
+        if not (training.recipe.graph and full):
+            return step
         if training.captured is None:
-            training.captured = CapturedStep(make, batch, training.unchanged())
-        return training.captured if training.captured.fits(batch) else make
+            training.captured = CapturedStep(step, batch, training.unchanged())
+        return training.captured if training.captured.fits(batch) else step
 
     def read_results(self) -> None:
-        """Takes the rows that nobody has seen into the account. Raises Divergence."""
-        if not self.unseen:
+        """Reads the results that are still on the device. Raises Divergence."""
+        if not self.unread:
             return
         so_far = self.training.so_far
-        rows = self.rows[: self.unseen].tolist()
+        rows = self.rows[: self.unread].tolist()
         if self.every > 1 and any(map(self._is_divergent, rows)):
-            self._once_more()
+            self._repeat_checked()
             return
-        seen = self.indices[so_far.batches - self.unseen : so_far.batches]
-        for indices_B, row in zip(seen, rows, strict=True):
-            self._account(indices_B, row)
-        self.unseen = 0
-        self._remember()
+        indices = self.indices[so_far.batches - self.unread : so_far.batches]
+        for indices_B, row in zip(indices, rows, strict=True):
+            self._add_results(indices_B, row)
+        self.unread = 0
+        self._take_snapshot()
 
-    def _account(self, indices_B: Tensor, row: list[float]) -> None:
-        so_far, (loss, _, right) = self.training.so_far, row
+    def _add_results(self, indices_B: Tensor, row: list[float]) -> None:
+        so_far, (loss, _, correct) = self.training.so_far, row
         so_far.seen += len(indices_B)
-        so_far.correct += int(right)
+        so_far.correct += int(correct)
         so_far.loss_sum += loss * len(indices_B)
 
     def _is_divergent(self, row: list[float]) -> bool:
         loss, norm, _ = row
-        return not math.isfinite(loss + norm) or self.training.losses.spiked(loss, self.ignorance)
+        return not math.isfinite(loss + norm) or self.training.losses.spiked(loss, self.chance_loss)
 
-    def _remember(self) -> None:
+    def _take_snapshot(self) -> None:
         if self.every > 1:
-            self.before = self.training.snapshot()
+            self.last_read = self.training.snapshot()
 
-    def _once_more(self) -> None:
-        """The steps since the last look, each of them judged."""
-        assert self.before is not None
-        end, every, self.unseen, self.every = self.training.so_far.batches, self.every, 0, 1
-        self.training.restore_within_epoch(self.before)
+    def _repeat_checked(self) -> None:
+        """Repeats the steps since the last read, with a check after each."""
+        assert self.last_read is not None
+        end, every, self.unread, self.every = self.training.so_far.batches, self.every, 0, 1
+        self.training.restore_within_epoch(self.last_read)
         for number in range(self.training.so_far.batches, end):
-            self._step(number, judged=True)
+            self._step(number, checked=True)
         self.every = every
-        self._remember()
+        self._take_snapshot()
 
 
 def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> CompiledSteps | None:
-    """What makes the steps of a plain classifier on a CPU in machine code; None: it is not plain."""
+    """The compiled training steps of a classifier, or None if it is not eligible for them."""
     loss = recipe.cross_entropy(len(train.classes))
     if loss is None or recipe.augment.active or not is_eligible(model, train):
         return None
@@ -190,51 +192,51 @@ def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDat
     return CompiledSteps(model, loss, train, recipe.clip)
 
 
-Found = tuple[Tensor, Tensor, Tensor]
-"""Scalars: the loss of a batch, the norm of its gradients, the number of right answers."""
+Results = tuple[Tensor, Tensor, Tensor]
+"""Scalars: the loss of a batch, the norm of its gradients, the number of correct predictions."""
 
 
-def _between_looks(device: torch.device) -> int:
-    """Batches. A CPU has nothing to do meanwhile."""
-    return 1 if device.type == "cpu" else LOOK_EVERY
+def _read_interval(device: torch.device) -> int:
+    """The number of batches after which results are read. A CPU computes synchronously: each batch."""
+    return 1 if device.type == "cpu" else READ_EVERY
 
 
-def differentiate(training: Training, batch: Batch, judge: _Judge | None = None) -> Found:
-    """What a batch has come to: its loss, the norm of its gradients, the number of right answers.
+def differentiate(training: Training, batch: Batch, check: _DivergenceCheck | None = None) -> Results:
+    """Computes the loss and the gradients of a batch, and clips the gradients for the optimizer.
 
-    Leaves the gradients, clipped, for the optimizer. With a judge it waits for the numbers, and raises
-    Divergence where there is no going on from them.
+    With a check it waits for the results, and raises Divergence if they have diverged.
     """
     recipe = training.recipe
     logits_BK = training.model(batch.x_BTI, batch.lengths_B)
     loss = recipe.loss(logits_BK, batch.y_B)
-    if judge is not None:
-        judge.see_loss(loss.item())
+    if check is not None:
+        check.check_loss(loss.item())
     for weight in training.weights:
         weight.grad = None
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [weight.grad for weight in training.weights if weight.grad is not None]
-    # as nn.utils.get_total_norm and clip_grads_with_norm_, which sort them by device and type each time
+    # like nn.utils.get_total_norm and clip_grads_with_norm_, but these group tensors by device and dtype each
+    # time
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if judge is not None:
-        judge.see_norm(norm.item())
+    if check is not None:
+        check.check_norm(norm.item())
     if recipe.clip is not None:
         torch._foreach_mul_(gradients, (recipe.clip / (norm + 1e-6)).clamp(max=1.0))
-    right = (logits_BK.detach().argmax(dim=-1) == batch.y_B).sum()
-    return loss.detach(), norm, right
+    correct = (logits_BK.detach().argmax(dim=-1) == batch.y_B).sum()
+    return loss.detach(), norm, correct
 
 
-def _stepped(training: Training, batch: Batch, judge: _Judge | None = None) -> Found:
-    """A step; returns what `differentiate` does."""
-    found = differentiate(training, batch, judge)
+def _step_on(training: Training, batch: Batch, check: _DivergenceCheck | None = None) -> Results:
+    """Updates the weights with a batch; returns what `differentiate` does."""
+    results = differentiate(training, batch, check)
     make_step(training.torch_optimizer)
-    return found
+    return results
 
 
-def _row_of_step(training: Training, batch: Batch) -> Tensor:
-    """A step without looking; what it found, (3,)."""
-    loss, norm, right = _stepped(training, batch)
-    return torch.stack((loss, norm, right.to(norm.dtype)))
+def _unchecked_step(training: Training, batch: Batch) -> Tensor:
+    """Updates the weights with a batch, without waiting for the device; returns its results (3,)."""
+    loss, norm, correct = _step_on(training, batch)
+    return torch.stack((loss, norm, correct.to(norm.dtype)))
 
 
 def _set_rate(training: Training, step: int, total: int) -> float:

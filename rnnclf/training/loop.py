@@ -71,7 +71,7 @@ def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
     with training.model.cores(training.recipe.batch_size, train.ragged):
         epoch = Epoch(training, train)
         batch = epoch.batch(0)
-        differentiate(training, batch, epoch.judge(0, lambda: batch))
+        differentiate(training, batch, epoch.divergence_check(0, lambda: batch))
     training.restore_within_epoch(before)
 
 

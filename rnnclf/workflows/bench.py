@@ -129,7 +129,7 @@ def bench(words: Sequence[str], settings: Bench, watch: Watch = lambda what: Non
     """
     cells = [cell_named(word)(hidden_size=settings.hidden) for word in dict.fromkeys(words)]
     for cell in cells:
-        cell.refuse_size()
+        cell.check_size()
     device = prepare(Config(threads=settings.threads, device=settings.device))
     keep_freed_memory()
     with _memory_errors_in_words():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rnnclf.cells import CELLS, Cell
-from rnnclf.conformance import CLAIMS, Verdict, verdict, words
+from rnnclf.conformance.claims import CLAIMS
+from rnnclf.conformance.verdict import Verdict, verdict, words
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app.setup import own_module
 from rnnclf.registry import did_you_mean

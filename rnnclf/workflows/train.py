@@ -154,7 +154,7 @@ class Data:
     def of(cls, config: Config, watch: Watcher) -> Data:
         """Reads the data. Raises DataError or ConfigError."""
         device = machine.prepare(config)
-        config.augment.refuse_what_does_not_fit(config.dataset.layout())
+        config.augment.check_layout(config.dataset.layout())
         splits = config.dataset.load(progress=watch.reading)
         for sentence in (*splits.notes, *splits.warnings):
             log.info("%s", sentence)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.stats import kstest
 
-from rnnclf.conformance import sequences
+from rnnclf.conformance.cells import sequences
 
 INPUT, HIDDEN = 3, 6
 

@@ -13,17 +13,9 @@ from rnnclf.cells import CELLS, GatedCell
 from rnnclf.cells.base import FAMILIES
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
 from rnnclf.cells.state import leaves
-from rnnclf.conformance import (
-    CLAIMS,
-    BrokenError,
-    UntestableError,
-    drawn,
-    made,
-    reached_state,
-    sequences,
-    variants,
-    words,
-)
+from rnnclf.conformance.cells import drawn, made, reached_state, sequences, variants
+from rnnclf.conformance.claims import CLAIMS
+from rnnclf.conformance.verdict import BrokenError, UntestableError, words
 from rnnclf.errors import ConfigError
 from tests.equations import EQUATIONS
 

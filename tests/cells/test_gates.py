@@ -8,7 +8,7 @@ from rnnclf.cells.qrnn import QRNN
 from rnnclf.cells.rglru import RGLRU
 from rnnclf.cells.sru import SRU
 from rnnclf.cells.state import leaves
-from rnnclf.conformance import made, sequences, variants
+from rnnclf.conformance.cells import made, sequences, variants
 from rnnclf.engine.unrolling import unroll
 from tests.cells.gated_cells import BATCH, HIDDEN, INPUT, write
 from tests.equations import gates

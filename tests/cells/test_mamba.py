@@ -8,7 +8,7 @@ import torch
 
 from rnnclf.cells.linear import LinearState
 from rnnclf.cells.mamba import Mamba
-from rnnclf.conformance import drawn, made, reached_state, sequences
+from rnnclf.conformance.cells import drawn, made, reached_state, sequences
 from tests.cells.state_spaces import expect_uniform, started, weights_of, wild
 from tests.equations import statespace
 from tests.equations.common import softplus

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rnnclf.cells.minimal import MinGRU, MinLSTM
-from rnnclf.conformance import sequences
+from rnnclf.conformance.cells import sequences
 from tests.cells.gated_cells import (
     BATCH,
     HIDDEN,

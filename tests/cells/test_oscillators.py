@@ -11,7 +11,7 @@ from torch.autograd.functional import jacobian
 from rnnclf.cells.cornn import CoRNN, CoRNNState
 from rnnclf.cells.lem import LEM, LEMState
 from rnnclf.cells.unicornn import UnICORNN, UnICORNNState
-from rnnclf.conformance import drawn, reached_state, sequences
+from rnnclf.conformance.cells import drawn, reached_state, sequences
 from rnnclf.engine.unrolling import unroll
 from tests.cells.structured_cells import HIDDEN, INPUT, built, noise, weights_of
 

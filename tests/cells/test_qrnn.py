@@ -8,7 +8,7 @@ import torch
 
 from rnnclf.cells.qrnn import QRNN
 from rnnclf.cells.state import leaves
-from rnnclf.conformance import sequences
+from rnnclf.conformance.cells import sequences
 from rnnclf.engine.unrolling import unroll
 from tests.cells.gated_cells import (
     BATCH,

@@ -8,7 +8,7 @@ import torch
 
 from rnnclf.cells.linear import LinearState
 from rnnclf.cells.rglru import RGLRU
-from rnnclf.conformance import sequences
+from rnnclf.conformance.cells import sequences
 from tests.cells.gated_cells import (
     BATCH,
     HIDDEN,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnclf.cells.sru import SRU
-from rnnclf.conformance import sequences
+from rnnclf.conformance.cells import sequences
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack

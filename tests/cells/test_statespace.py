@@ -12,7 +12,7 @@ from rnnclf.cells.lru import LRU
 from rnnclf.cells.s4d import S4D
 from rnnclf.cells.s5 import S5
 from rnnclf.cells.state import leaves
-from rnnclf.conformance import drawn, made, reached_state, sequences
+from rnnclf.conformance.cells import drawn, made, reached_state, sequences
 from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from tests.cells.state_spaces import expect_uniform, started, weights_of, wild

@@ -16,7 +16,7 @@ from rnnclf.cells.exprnn import ExpRNN
 from rnnclf.cells.indrnn import IndRNN
 from rnnclf.cells.lipschitz import LipschitzRNN
 from rnnclf.cells.unicornn import UnICORNN, UnICORNNState
-from rnnclf.conformance import drawn, reached_state, sequences
+from rnnclf.conformance.cells import drawn, reached_state, sequences
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from tests.cells.structured_cells import HIDDEN, INPUT, built, expect_uniform, learn, put, weights_of

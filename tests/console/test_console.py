@@ -36,7 +36,7 @@ def test_a_run_on_a_terminal_shows_a_table_a_bar_and_a_panel(cli, terminal, word
 
 @pytest.mark.long
 def test_the_bar_waits_for_the_first_look(cli, terminal, monkeypatch):
-    monkeypatch.setattr("rnnclf.training.epoch._between_looks", lambda device: 4)
+    monkeypatch.setattr("rnnclf.training.epoch._read_interval", lambda device: 4)
     done = cli("train", "dataset=digits", "hidden=4", "epochs=1", "threads=1")
     assert done.exit_code == 0, done.output
 

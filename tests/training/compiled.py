@@ -57,9 +57,9 @@ def as_read(n=40, steps=6, inputs=4):
     )
 
 
-def one_step(model, loss, data, indices_B, longest=None):
+def one_step(model, loss, data, indices_B, max_norm=None):
     with parts_of_batches():
-        steps = CompiledSteps(model, loss, data, longest)
+        steps = CompiledSteps(model, loss, data, max_norm)
         found = steps(indices_B)
         steps.close()
     return found, {name: weight.grad.clone() for name, weight in model.named_parameters()}

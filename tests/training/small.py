@@ -59,7 +59,7 @@ def without_seconds(results):
 
 def looking(every, monkeypatch):
     """Has the host look at the rows of so many steps at once, as it does where training is on a GPU."""
-    monkeypatch.setattr(epoch_steps, "_between_looks", lambda device: every)
+    monkeypatch.setattr(epoch_steps, "_read_interval", lambda device: every)
 
 
 def outcome(plan, data, classifier_options=None, **options):

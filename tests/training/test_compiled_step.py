@@ -129,14 +129,14 @@ def test_sequences_are_prepared_as_batches_are():
 def test_gradients_are_shortened_as_by_torch():
     model, loss = classifier(), CrossEntropy.plain(CLASSES)
     (_, norm, _), whole = one_step(model, loss, ready(), torch.arange(20))
-    (_, again, _), short = one_step(model, loss, ready(), torch.arange(20), longest=norm / 3)
+    (_, again, _), short = one_step(model, loss, ready(), torch.arange(20), max_norm=norm / 3)
     assert again == norm
     for weight, name in zip(model.parameters(), whole, strict=True):
         weight.grad = whole[name].clone()
     nn.utils.clip_grad_norm_(model.parameters(), norm / 3)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(short[name], weight.grad)
-    (_, _, _), long = one_step(model, loss, ready(), torch.arange(20), longest=norm * 3)
+    (_, _, _), long = one_step(model, loss, ready(), torch.arange(20), max_norm=norm * 3)
     assert all(torch.equal(long[name], whole[name]) for name in whole)
 
 

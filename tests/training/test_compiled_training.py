@@ -198,10 +198,10 @@ def test_nobody_is_left_waiting_after_an_error(cores):
 def test_who_cannot_work_says_why_and_keeps_nobody_waiting(cores, monkeypatch):
     real = whole_step.work_on_part
 
-    def fail(crew, part, result, longest, leads):
-        if not leads:
+    def fail(shared, part, result, max_norm, is_leader):
+        if not is_leader:
             raise MemoryError("no room")
-        return real(crew, part, result, longest, leads)
+        return real(shared, part, result, max_norm, is_leader)
 
     cores(2)
     monkeypatch.setattr(whole_step, "work_on_part", fail)

@@ -124,6 +124,6 @@ def test_a_model_is_evaluated_in_the_precision_it_was_trained_in_unless_another_
 
 
 def test_a_cell_that_bf16_does_not_go_with_is_said_before_the_first_step(tmp_path):
-    with pytest.raises(ConfigError, match="precision=bf16 does not go with cell=lem here"):
+    with pytest.raises(ConfigError, match="precision=bf16 does not work with cell=lem here"):
         train(load_config([*SMALL, "cell=lem", "precision=bf16"]), RunFolder(tmp_path))
     assert not (tmp_path / "last.safetensors").exists()

@@ -22,17 +22,17 @@ from tests.workflows.killed_runs import Witness, assert_as_in_peace, config_of, 
 
 @pytest.mark.parametrize("level", [0.01, 0.7, 5.0])
 def test_a_spike_is_many_high_losses_in_a_row(level):
-    ignorance, losses = math.log(10), Losses()
-    high = 5.1 * max(level, ignorance)
-    assert not any(losses.spiked(level, ignorance) for _ in range(USUAL_BATCHES))
+    chance_loss, losses = math.log(10), Losses()
+    high = 5.1 * max(level, chance_loss)
+    assert not any(losses.spiked(level, chance_loss) for _ in range(USUAL_BATCHES))
     for _ in range(3):  # hard batches between others are none
-        assert not any(losses.spiked(high, ignorance) for _ in range(SPIKE_BATCHES - 1))
-        assert not losses.spiked(level, ignorance)
-    spikes = [losses.spiked(high, ignorance) for _ in range(SPIKE_BATCHES)]
+        assert not any(losses.spiked(high, chance_loss) for _ in range(SPIKE_BATCHES - 1))
+        assert not losses.spiked(level, chance_loss)
+    spikes = [losses.spiked(high, chance_loss) for _ in range(SPIKE_BATCHES)]
     assert spikes == [False] * (SPIKE_BATCHES - 1) + [True]
 
 
-def test_losses_that_are_high_from_the_start_or_well_below_ignorance_are_no_spike():
+def test_losses_high_from_the_start_or_well_below_chance_level_are_no_spike():
     losses = Losses()
     assert not any(losses.spiked(100.0, math.log(10)) for _ in range(300))
     losses = Losses([1e-6] * USUAL_BATCHES)
@@ -46,7 +46,7 @@ WILD = "hidden=20 cell.nonlinearity=relu optimizer=sgd clip=null optimizer.lr=10
 def gradient_of_one() -> str:
     """A pattern of what names a weight by its gradient; which of them is the largest differs by machine."""
     names = [name for name, _ in build_model(config_of(WILD), 8, 10).named_parameters()]
-    return rf"gradient.* of ({'|'.join(map(re.escape, names))})(, of norm \S+)?"
+    return rf"gradient.* of ({'|'.join(map(re.escape, names))})(, with norm \S+)?"
 
 
 @pytest.mark.long

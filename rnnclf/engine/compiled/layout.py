@@ -1,7 +1,7 @@
-"""The compiled engine's side of Python: weights laid out for kernels.py, its results as tensors.
+"""The Python side of the compiled engine: packs weights for kernels.py, and wraps its results as tensors.
 
-Shapes: T time, B batch, I inputs, H hidden, P hidden in whole vectors, G gates × P, K columns of operands,
-which are inputs, a one, a state; S = T + 1 states.
+Shapes: T time, B batch, I inputs, H hidden, P H padded to whole vectors, G gates × P, K columns of operands
+(inputs, a one, a state), S = T + 1 states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NUMBERS: Mapping[torch.dtype, Any] = {
 
 
 def empty(shape: Sequence[int], dtype: Any) -> Any:
-    """An array that begins where a line of the caches does: a vector across two of them costs two reads."""
+    """An uninitialised array aligned to cache lines: a vector across two lines would take two reads."""
     line, length = 64, int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(length + line, np.uint8)
     start = -memory.ctypes.data % line
@@ -35,13 +35,15 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
 
 
 def zeros(shape: Sequence[int], dtype: Any) -> Any:
+    """An array of zeros, aligned as in `empty`."""
     array = empty(shape, dtype)
     array.fill(0)
     return array
 
 
 class Sizes(NamedTuple):
-    """Of a cell: its inputs, its hidden units, these in whole vectors, and the bytes of a number."""
+    """The sizes of a cell: inputs, hidden units, hidden units padded to whole vectors, and bytes per
+    number."""
 
     inputs: int
     hidden: int
@@ -56,22 +58,23 @@ class Sizes(NamedTuple):
 
     @property
     def at(self) -> recurrence.Row:
-        """Where in a row of operands what lies."""
+        """The layout of an operand row."""
         first = kernels.whole(self.inputs + 1, self.itemsize)
         return recurrence.Row(self.inputs, first, self.hidden, self.wide)
 
     @property
     def operands(self) -> int:
+        """The length of an operand row."""
         return self.at.first + self.wide
 
     @property
     def begin(self) -> int:
-        """Where the inputs begin in a row of operands."""
+        """The column of an operand row at which the inputs begin."""
         return self.at.first - self.inputs - 1
 
 
 class Block(NamedTuple):
-    """Where in a matrix the rows of one gate of one parameter lie: transposed, or `upright`, as they are."""
+    """The position in a matrix of one gate's rows of a parameter: transposed, or as they are if `upright`."""
 
     row: int
     column: int
@@ -81,8 +84,8 @@ class Block(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A matrix (rows, columns) of blocks with zeros between them; what is multiplied with it begins at
-    `first` in a row of operands."""
+    """A matrix (rows, columns) of blocks, with zeros between them; its left factor begins at column `first`
+    of an operand row."""
 
     rows: int
     columns: int
@@ -90,25 +93,25 @@ class Matrix(NamedTuple):
     first: int = 0
 
 
-def ahead(sizes: Sizes, gates: Sequence[int]) -> Matrix:
-    """From operands to the sums of these gates, beside each other."""
+def forward_matrix(sizes: Sizes, gates: Sequence[int]) -> Matrix:
+    """Maps operands to the preactivations of these gates, one gate after the other."""
     blocks = []
-    for place, gate in enumerate(gates):
+    for position, gate in enumerate(gates):
         rows = {"input_weight": 0, "bias": sizes.inputs, "recurrent_weight": sizes.inputs + 1}
-        blocks += [Block(row, place * sizes.wide, name, gate) for name, row in rows.items()]
-    rows_in_all = sizes.inputs + 1 + sizes.hidden
-    return Matrix(rows_in_all, len(gates) * sizes.wide, blocks, sizes.begin)
+        blocks += [Block(row, position * sizes.wide, name, gate) for name, row in rows.items()]
+    total_rows = sizes.inputs + 1 + sizes.hidden
+    return Matrix(total_rows, len(gates) * sizes.wide, blocks, sizes.begin)
 
 
-def back(sizes: Sizes, parameter: str, columns: int, gates: Sequence[int]) -> Matrix:
-    """From gradients of the sums of these gates, beside each other, to those of what a parameter was
-    multiplied with."""
-    blocks = [Block(place * sizes.wide, 0, parameter, gate, True) for place, gate in enumerate(gates)]
+def backward_matrix(sizes: Sizes, parameter: str, columns: int, gates: Sequence[int]) -> Matrix:
+    """Maps gradients of the preactivations of these gates, one gate after the other, to those of the factor
+    that was multiplied by the parameter."""
+    blocks = [Block(position * sizes.wide, 0, parameter, gate, True) for position, gate in enumerate(gates)]
     return Matrix((len(gates) - 1) * sizes.wide + sizes.hidden, columns, blocks)
 
 
 class Layout:
-    """Where parameters lie in matrices, by name, and the ways there and back."""
+    """The positions of parameters in matrices; packs parameters, and unpacks the matrices' gradients."""
 
     def __init__(self, sizes: Sizes, matrices: Mapping[str, Matrix], parameters: Sequence[str]) -> None:
         self.matrices, self.parameters = matrices, parameters
@@ -131,79 +134,82 @@ class Layout:
                 rows.append([parameter, begin, *steps, *counts, number, block.row, block.column])
         self.pack_N9 = np.array(rows)
         self.unpack_N9 = self.pack_N9.copy()
-        """The same for sums over operands, which begin where a vector does."""
+        """The same for gradients of the matrices, whose columns start at a vector boundary."""
         self.unpack_N9[:, 7] += np.array(shifts)[self.pack_N9[:, 6]]
 
     def packed(self, p: Parameters) -> dict[str, Any]:
-        """The matrices as compiled products want them."""
+        """The matrices, by name, packed for compiled products."""
         weights = [getattr(p, name).detach().contiguous() for name in self.parameters]
         dtype = NUMBERS[weights[0].dtype]
-        made = self.places(dtype)
+        matrices = self.allocate(dtype)
         kernels.pack(
-            self.pack_N9, addresses(weights), self.matrices_at(made), dtype.itemsize, dtype.type(0), 0, 1
+            self.pack_N9, addresses(weights), self.described(matrices), dtype.itemsize, dtype.type(0), 0, 1
         )
-        return dict(zip(self.matrices, made, strict=True))
+        return dict(zip(self.matrices, matrices, strict=True))
 
-    def places(self, dtype: Any) -> list[Any]:
-        """Place for the matrices."""
+    def allocate(self, dtype: Any) -> list[Any]:
+        """Allocates the packed matrices."""
         return [zeros([rows * columns], dtype) for rows, columns in self.sizes]
 
-    def matrices_at(self, places: Sequence[Any]) -> Any:
-        """Of each its address, rows, columns."""
-        return np.array([(m.ctypes.data, *size) for m, size in zip(places, self.sizes, strict=True)])
+    def described(self, matrices: Sequence[Any]) -> Any:
+        """The address, rows and columns of each packed matrix, as `pack` expects them."""
+        return np.array([(m.ctypes.data, *size) for m, size in zip(matrices, self.sizes, strict=True)])
 
     def gradients(self, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
-        """Of the parameters, from those of the matrices, transposed (G, K), of all parts of a batch: the
-        first of these become the sums over all."""
-        found = [torch.empty(getattr(p, name).shape, dtype=p.bias.dtype) for name in self.parameters]
+        """The gradients of the parameters, from those of the matrices, transposed (G, K), of all parts of a
+        batch. These are added up in place in the first part."""
+        gradients = [torch.empty(getattr(p, name).shape, dtype=p.bias.dtype) for name in self.parameters]
         for sums_GK, *others in zip(*parts, strict=True):
             for other_GK in others:
                 kernels.add(sums_GK, other_GK)
         dtype = NUMBERS[p.bias.dtype]
-        kernels.unpack(self.unpack_N9, addresses(found), rows_at(parts[0]), dtype.itemsize, dtype.type(0))
-        return found
+        kernels.unpack(self.unpack_N9, addresses(gradients), strided(parts[0]), dtype.itemsize, dtype.type(0))
+        return gradients
 
     @property
     def shapes_of_sums(self) -> list[tuple[int, int]]:
-        """Of the gradients of the matrices, transposed."""
+        """The shapes of the gradients of the matrices, transposed."""
         return [
             (matrix.columns, row) for matrix, row in zip(self.matrices.values(), self.widths, strict=True)
         ]
 
 
 def addresses(tensors: Sequence[Tensor]) -> Any:
+    """The addresses of tensors in memory."""
     return np.array([tensor.data_ptr() for tensor in tensors])
 
 
-def rows_at(arrays: Sequence[Any]) -> Any:
-    """Of each its address and its step from row to row."""
+def strided(arrays: Sequence[Any]) -> Any:
+    """The address and the row stride, in bytes, of each array."""
     return np.array([(array.ctypes.data, array.strides[0]) for array in arrays])
 
 
-class Needs(NamedTuple):
-    """Of what a layer has to give the gradients."""
+class NeededGradients(NamedTuple):
+    """Which gradients a layer has to compute."""
 
     weights: bool
     inputs: bool
 
 
 class Compiled(OverTime):
-    """One run in compiled loops."""
+    """Steps as compiled loops."""
 
     gates: ClassVar[tuple[int, ...]]
-    """The gates in the order in which their sums lie beside each other, by their places in the weights."""
+    """The order of the gates' preactivations, as indices of the gates in the weights."""
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.steps, self.batch, _ = x_TBI.shape
         self.running_T = np.full(self.steps, self.batch) if self.running is None else np.array(self.running)
         self.sizes, self.dtype = Sizes.of(p), NUMBERS[x_TBI.dtype]
-        self.kept = self.steps if self.learns else 1
-        """The steps whose gates are needed after them."""
-        self.a_SBK = self.of_steps(self.steps + 1, self.sizes.operands)
-        """The operands of all steps, which hold the states."""
+        self.kept = self.steps if self.needs_gradients else 1
+        """The number of steps whose gates are stored."""
+        self.a_SBK = self.allocate(self.steps + 1, self.sizes.operands)
+        """The operands of all steps, which contain the states."""
         x_steps = tuple(step * self.sizes.itemsize for step in x_TBI.stride())
-        self.given: Any = (
+        self.arguments: Any = (
             self.a_SBK,
             self.sizes.at,
             x_TBI.data_ptr(),
@@ -213,77 +219,82 @@ class Compiled(OverTime):
 
     @classmethod
     def matrices(cls, sizes: Sizes) -> dict[str, Matrix]:
-        """What operands are multiplied with on the way forward."""
-        return {"forward": ahead(sizes, cls.gates)}
+        """The matrices by which operands are multiplied in the forward pass."""
+        return {"forward": forward_matrix(sizes, cls.gates)}
 
     @classmethod
     @cache
     def layouts(cls, sizes: Sizes) -> tuple[Layout, Layout]:
-        """Of `matrices`, and of these and `back`, between state and state, together."""
+        """The layout of `matrices`, and of these together with `backward`, the recurrent weights."""
         matrices, parameters = cls.matrices(sizes), (*SHARED, *cls.own_parameters)
-        through = back(sizes, "recurrent_weight", sizes.hidden, sorted(cls.gates))
-        return Layout(sizes, matrices, parameters), Layout(sizes, matrices | {"back": through}, parameters)
+        recurrent = backward_matrix(sizes, "recurrent_weight", sizes.hidden, sorted(cls.gates))
+        both = matrices | {"backward": recurrent}
+        return Layout(sizes, matrices, parameters), Layout(sizes, both, parameters)
 
     @classmethod
     @cache
     def layout_of_layer(cls, sizes: Sizes, lowest: bool) -> Layout:
-        """Of `matrices`, `back`, and what leads to the gradients of the inputs, which is empty where nobody
-        needs them."""
-        there = cls.layouts(sizes)[1]
-        inward = Matrix(0, 0, ()) if lowest else _inward(sizes, cls.gates).matrices["input_weight"]
-        return Layout(sizes, {**there.matrices, "inward": inward}, there.parameters)
+        """The layout of `matrices`, `backward`, and `to_inputs`, which yields the gradients of the inputs:
+        empty in the lowest layer, which does not need them."""
+        layout = cls.layouts(sizes)[1]
+        to_inputs = Matrix(0, 0, ()) if lowest else _input_layout(sizes, cls.gates).matrices["input_weight"]
+        return Layout(sizes, {**layout.matrices, "to_inputs": to_inputs}, layout.parameters)
 
     @classmethod
     def prepared(cls, cell: Any, p: Parameters) -> Parameters:
-        """Also `matrices` and `back`, laid out for compiled products."""
+        """Adds `matrices` and `backward`, packed for compiled products."""
         return type(p)(**vars(p), **cls.layouts(Sizes.of(p))[1].packed(p))
 
     @classmethod
     def summed(cls, cell: Any, p: Parameters, parts: Sequence[Any]) -> list[Tensor]:
-        """parts: of each the gradients of `matrices`, in their order."""
+        """parts: for each, the gradients of `matrices`, in order."""
         return cls.layouts(Sizes.of(p))[0].gradients(p, parts)
 
-    def of_steps(self, steps: int, width: int) -> Any:
-        """Place for so many numbers and more of each sequence at each step."""
-        return _of_steps(steps, self.batch, width, self.dtype)
+    def allocate(self, steps: int, width: int) -> Any:
+        """Allocates (steps, batch, at least `width`)."""
+        return _allocated(steps, self.batch, width, self.dtype)
 
-    def widened(self, d_BH: Tensor) -> Any:
-        """(B, P): zeros behind."""
+    def padded(self, d_BH: Tensor) -> Any:
+        """Pads (B, H) to (B, P) with zeros."""
         d_BP = zeros([self.batch, self.sizes.wide], self.dtype)
         d_BP[:, : self.sizes.hidden] = d_BH.numpy()
         return d_BP
 
     def states_in(self, *arrays: Any) -> tuple[Tensor, ...]:
-        """The states that stand at the beginning of rows."""
+        """Tensors of the states at the beginning of the rows of arrays."""
         return tuple(torch.from_numpy(array)[..., : self.sizes.hidden] for array in arrays)
 
     def states_in_operands(self) -> Tensor:
+        """The states in the operands, a view."""
         return self.states_in(self.a_SBK[..., self.sizes.at.first :])[0]
 
-    def give(self, dstates: Sequence[Tensor], *found: Any) -> None:
-        """Puts what came back to the first states where it is wanted."""
-        for d_BH, found_BH in zip(dstates, self.states_in(*found), strict=True):
-            d_BH.copy_(found_BH)
+    def copy_to(self, dstates: Sequence[Tensor], *arrays: Any) -> None:
+        """Copies gradients of the initial states from arrays into `dstates`."""
+        for d_BH, array_BH in zip(dstates, self.states_in(*arrays), strict=True):
+            d_BH.copy_(array_BH)
 
     def sums(self) -> list[Any]:
-        """Zeros to add the gradients of `matrices` to, transposed."""
+        """Zeros, to which the gradients of `matrices`, transposed, are added."""
         return [zeros(shape, self.dtype) for shape in self.layouts(self.sizes)[0].shapes_of_sums]
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        """Where whole_step.py computes so many sequences again and again, all of them from zeros."""
-        how = "cell, sizes, steps, batch, dtype, needs"
-        raise NotImplementedError(f"{cls.__name__} must define place({how}).")
+    def buffers(
+        cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needed: NeededGradients
+    ) -> Any:
+        """Allocates the memory in which whole_step.py computes a layer, for sequences that start from
+        zeros."""
+        arguments = "cell, sizes, steps, batch, dtype, needed"
+        raise NotImplementedError(f"{cls.__name__} must define buffers({arguments}).")
 
     @classmethod
     def columns_to_inputs(cls, sizes: Sizes) -> int:
-        """How many of the columns of the gradients of all sums lead to the inputs: the first."""
+        """The number of leading columns of the preactivations that depend on the inputs."""
         return (len(cls.gates) - 1) * sizes.wide + sizes.hidden
 
-    def of_inputs(self, dz_TBG: Any) -> Tensor:
-        """The gradients of the inputs, from those of the sums."""
+    def input_gradients(self, dz_TBG: Any) -> Tensor:
+        """The gradients of the inputs, from those of the preactivations."""
         sizes, name = self.sizes, "input_weight"
-        weights = _inward(sizes, self.gates).packed(self.p)[name]
+        weights = _input_layout(sizes, self.gates).packed(self.p)[name]
         dz_RG = dz_TBG.reshape(-1, dz_TBG.shape[-1])[:, : self.columns_to_inputs(sizes)]
         columns = kernels.whole(sizes.inputs, sizes.itemsize)
         dx_RI = np.empty((len(dz_RG), columns), dz_RG.dtype)
@@ -291,56 +302,61 @@ class Compiled(OverTime):
         return torch.from_numpy(dx_RI)[:, : sizes.inputs].view(self.steps, self.batch, sizes.inputs)
 
 
-def _of_steps(steps: int, batch: int, width: int, dtype: Any) -> Any:
+def _allocated(steps: int, batch: int, width: int, dtype: Any) -> Any:
     return empty([steps, batch, kernels.row_of(width, dtype.itemsize)], dtype)
 
 
 def _operands(sizes: Sizes, steps: int, batch: int, dtype: Any) -> Any:
-    """With the first states, zeros, and ones beside all of them, the last ones, too, for the head."""
-    a_SBK = _of_steps(steps + 1, batch, sizes.operands, dtype)
+    """Allocates operands, with initial states of zeros and a one in front of each state (of the last, too,
+    for the head)."""
+    a_SBK = _allocated(steps + 1, batch, sizes.operands, dtype)
     a_SBK[0] = 0
     a_SBK[..., sizes.at.first - 1] = 1
     return a_SBK
 
 
 @cache
-def _inward(sizes: Sizes, gates: tuple[int, ...]) -> Layout:
+def _input_layout(sizes: Sizes, gates: tuple[int, ...]) -> Layout:
     name = "input_weight"
-    return Layout(sizes, {name: back(sizes, name, sizes.inputs, gates)}, (name,))
+    return Layout(sizes, {name: backward_matrix(sizes, name, sizes.inputs, gates)}, (name,))
 
 
 def _array(dy_TBH: Tensor | None, like_BP: Any) -> Any:
-    """The gradients of all outputs, or none."""
+    """The gradients of all outputs as an array, empty if there are none."""
     return like_BP[None][:0] if dy_TBH is None else dy_TBH.contiguous().numpy()
 
 
 class CompiledBasic(Compiled):
     gates = (0,)
 
-    def __init__(self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *how: Any) -> None:
-        super().__init__(cell, p, x_TBI, state, *how)
+    def __init__(
+        self, cell: Any, p: Parameters, x_TBI: Tensor, state: tuple[Tensor, ...], *arguments: Any
+    ) -> None:
+        super().__init__(cell, p, x_TBI, state, *arguments)
         self.relu = cell.nonlinearity == "relu"
 
     def run(self) -> None:
         sums_BP = empty([self.batch, self.sizes.wide], self.dtype)
-        how = *self.given, sums_BP, self.p.forward, self.running_T, self.started, self.relu
-        recurrence.basic(*how)
+        arguments = *self.arguments, sums_BP, self.p.forward, self.running_T, self.started, self.relu
+        recurrence.basic(*arguments)
         self.states_SBH = (self.states_in_operands(),)
 
-    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        dh_BP, sums = self.widened(dstates[0]), self.sums()
-        da_TBP = self.of_steps(self.steps if inputs else 1, self.sizes.wide)
-        how = self.p.back, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
-        recurrence.basic_back(self.a_SBK, self.sizes.at, da_TBP, *how, dh_BP, *sums)
-        self.give(dstates, dh_BP)
-        return Gradients(sums, self.of_inputs(da_TBP) if inputs else None)
+    def run_backward(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        dh_BP, sums = self.padded(dstates[0]), self.sums()
+        da_TBP = self.allocate(self.steps if inputs else 1, self.sizes.wide)
+        arguments = self.p.backward, self.running_T, self.started, self.relu, _array(dy_TBH, dh_BP)
+        recurrence.basic_backward(self.a_SBK, self.sizes.at, da_TBP, *arguments, dh_BP, *sums)
+        self.copy_to(dstates, dh_BP)
+        return Gradients(sums, self.input_gradients(da_TBP) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return whole_step.BasicPlace(
+    def buffers(
+        cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needed: NeededGradients
+    ) -> Any:
+        return whole_step.BasicBuffers(
             _operands(sizes, steps, batch, dtype),
             empty([batch, sizes.wide], dtype),
-            _of_steps(steps if needs.inputs else 1, batch, sizes.wide, dtype),
+            _allocated(steps if needed.inputs else 1, batch, sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,
@@ -353,24 +369,28 @@ class CompiledLSTM(Compiled):
 
     def run(self) -> None:
         self.c_SBP = empty([self.steps + 1, self.batch, self.sizes.wide], self.dtype)
-        self.gates_TBG = self.of_steps(self.kept, 4 * self.sizes.wide)
-        how = *self.given, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
-        recurrence.lstm(*how)
+        self.gates_TBG = self.allocate(self.kept, 4 * self.sizes.wide)
+        arguments = *self.arguments, self.c_SBP, self.gates_TBG, self.p.forward, self.running_T, self.started
+        recurrence.lstm(*arguments)
         self.states_SBH = (self.states_in_operands(), *self.states_in(self.c_SBP))
 
-    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        (dh_BP, dc_BP), sums = map(self.widened, dstates), self.sums()
-        how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        recurrence.lstm_back(self.a_SBK, self.sizes.at, self.c_SBP, self.gates_TBG, *how, dh_BP, dc_BP, *sums)
-        self.give(dstates, dh_BP, dc_BP)
-        return Gradients(sums, self.of_inputs(self.gates_TBG) if inputs else None)
+    def run_backward(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        (dh_BP, dc_BP), sums = map(self.padded, dstates), self.sums()
+        arguments = self.p.backward, self.running_T, self.started, _array(dy_TBH, dh_BP)
+        recurrence.lstm_backward(
+            self.a_SBK, self.sizes.at, self.c_SBP, self.gates_TBG, *arguments, dh_BP, dc_BP, *sums
+        )
+        self.copy_to(dstates, dh_BP, dc_BP)
+        return Gradients(sums, self.input_gradients(self.gates_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return whole_step.LSTMPlace(
+    def buffers(
+        cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needed: NeededGradients
+    ) -> Any:
+        return whole_step.LSTMBuffers(
             _operands(sizes, steps, batch, dtype),
             zeros([steps + 1, batch, sizes.wide], dtype),
-            _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
+            _allocated(steps if needed.weights else 1, batch, 4 * sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
@@ -379,7 +399,7 @@ class CompiledLSTM(Compiled):
 
 
 class CompiledGRU(Compiled):
-    """Gates r, u, n; the sums of the candidate n come first, W x + b and U h + c apart."""
+    """Gates r, u, n. The preactivations are W x + b of the candidate n, then r and u, then U h + c of n."""
 
     own_parameters = ("candidate_bias",)
     gates = (2, 0, 1)
@@ -390,30 +410,32 @@ class CompiledGRU(Compiled):
         of_input = [Block(0, 0, "input_weight", 2), Block(inputs, 0, "bias", 2)]
         of_state = [Block(0, 0, "candidate_bias", 0), Block(1, 0, "recurrent_weight", 2)]
         return {
-            "of_gates": ahead(sizes, (0, 1)),
+            "of_gates": forward_matrix(sizes, (0, 1)),
             "of_input": Matrix(inputs + 1, wide, of_input, sizes.begin),
             "of_state": Matrix(1 + sizes.hidden, wide, of_state, sizes.at.first - 1),
         }
 
     def run(self) -> None:
-        self.z_TBG, p = self.of_steps(self.kept, 4 * self.sizes.wide), self.p
+        self.z_TBG, p = self.allocate(self.kept, 4 * self.sizes.wide), self.p
         weights = p.of_gates, p.of_input, p.of_state
-        how = *self.given, self.z_TBG, *weights, self.running_T, self.started
-        recurrence.gru(*how)
+        arguments = *self.arguments, self.z_TBG, *weights, self.running_T, self.started
+        recurrence.gru(*arguments)
         self.states_SBH = (self.states_in_operands(),)
 
-    def run_back(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
-        dh_BP, sums = self.widened(dstates[0]), self.sums()
-        how = self.p.back, self.running_T, self.started, _array(dy_TBH, dh_BP)
-        recurrence.gru_back(self.a_SBK, self.sizes.at, self.z_TBG, *how, dh_BP, *sums)
-        self.give(dstates, dh_BP)
-        return Gradients(sums, self.of_inputs(self.z_TBG) if inputs else None)
+    def run_backward(self, dy_TBH: Tensor | None, dstates: Sequence[Tensor], inputs: bool) -> Gradients:
+        dh_BP, sums = self.padded(dstates[0]), self.sums()
+        arguments = self.p.backward, self.running_T, self.started, _array(dy_TBH, dh_BP)
+        recurrence.gru_backward(self.a_SBK, self.sizes.at, self.z_TBG, *arguments, dh_BP, *sums)
+        self.copy_to(dstates, dh_BP)
+        return Gradients(sums, self.input_gradients(self.z_TBG) if inputs else None)
 
     @classmethod
-    def place(cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needs: Needs) -> Any:
-        return whole_step.GRUPlace(
+    def buffers(
+        cls, cell: Any, sizes: Sizes, steps: int, batch: int, dtype: Any, needed: NeededGradients
+    ) -> Any:
+        return whole_step.GRUBuffers(
             _operands(sizes, steps, batch, dtype),
-            _of_steps(steps if needs.weights else 1, batch, 4 * sizes.wide, dtype),
+            _allocated(steps if needed.weights else 1, batch, 4 * sizes.wide, dtype),
             empty([batch, sizes.wide], dtype),
             np.full(steps, batch),
             sizes.at,

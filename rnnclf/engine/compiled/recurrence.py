@@ -1,6 +1,6 @@
-"""The steps of basic, lstm and gru through time, forward and backward, in machine code.
+"""The recurrences of basic, lstm and gru, forward and backward through time, in machine code.
 
-The mathematics is that of rnnclf/engine/fused_steps.py.
+The equations are those of rnnclf/engine/fused_steps.py.
 
 Shapes: T time, B batch, N sequences still running (the first of B), I inputs, H hidden; S = T + 1 states.
 P: H padded to whole vectors, so that each gate and state starts at a vector boundary; the padding is zero
@@ -26,8 +26,8 @@ from rnnclf.engine.compiled.kernels import (
 
 
 class Row(NamedTuple):
-    """What lies where in a row of operands: inputs, a one, and from `first` on, where a vector begins, the
-    state, hidden numbers and what is missing to whole vectors. What is before the inputs means nothing."""
+    """The layout of an operand row: arbitrary padding, the inputs, a one, and from the index `first` on,
+    which is at a vector boundary, the state: `hidden` numbers, padded to `wide`."""
 
     inputs: int
     first: int
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 @inner
 def _start(states_BP: Any, start_BH: Any) -> None:
-    """The first states, with zeros behind."""
+    """Writes the initial states, padded with zeros."""
     hidden = start_BH.shape[1]
     for row in range(len(start_BH)):
         for k in range(hidden):
@@ -48,21 +48,21 @@ def _start(states_BP: Any, start_BH: Any) -> None:
 
 @inner
 def _begin(a_SBK: Any, at: Any, start_BH: Any, x: int, x_steps: Any) -> None:
-    """Fills in the first states, and of all steps the ones and the inputs: x is the address of these, the
-    steps are those from time to time, sequence to sequence and feature to feature, in bytes."""
+    """Writes the initial states, and the ones and inputs of all steps. x: address of the inputs. x_steps:
+    their strides over time, sequences and features, in bytes."""
     zero, one = a_SBK.dtype.type(0), a_SBK.dtype.type(1)
     _start(a_SBK[0, :, at.first : at.first + at.wide], start_BH)
     for t in range(len(a_SBK) - 1):
         for row in range(a_SBK.shape[1]):
-            a_K, there = a_SBK[t, row, at.first - at.inputs - 1 :], x + t * x_steps[0] + row * x_steps[1]
+            a_K, source = a_SBK[t, row, at.first - at.inputs - 1 :], x + t * x_steps[0] + row * x_steps[1]
             a_K[at.inputs] = one
             for i in range(at.inputs):
-                a_K[i] = load_number(there + i * x_steps[2], zero)
+                a_K[i] = load_number(source + i * x_steps[2], zero)
 
 
 @inlined
 def _operands(a_SBK: Any, t: int, n: int, at: Any, stateful: bool) -> Any:
-    """Inputs, a one and, if it is not but zeros, the state."""
+    """The inputs, a one and, unless it is all zeros, the state."""
     return a_SBK[t, :n, at.first - at.inputs - 1 : at.first + (at.hidden if stateful else 0)]
 
 
@@ -71,8 +71,9 @@ def _add_sums(
     z_TBG: Any, begin: int, at: Any, gates: int, a_SBK: Any, first: int, t: int, n: int, stateful: bool,
     sums_GK: Any,
 ) -> None:  # fmt: skip
-    """Adds the sums over n sequences at step t: of the gradients of some gates, the first of which begins
-    there, times operands from `first` on, where a vector begins, up to the state or to its end."""
+    """Adds the weight gradients of step t: products, summed over n sequences, of the gradients of some gates
+    (from column `begin` on) with the operands (from column `first` on, a vector boundary; the state only if
+    `stateful`)."""
     z_NG, a_NK = z_TBG[t % len(z_TBG), :n], a_SBK[t, :n]
     columns = sums_GK.shape[1] if stateful else at.first - first
     for gate in range(0, gates * at.wide, at.wide):
@@ -85,7 +86,7 @@ def _add_sums(
 
 @inner
 def _hold(states_SBP: Any, t: int, n: int, first: int, wide: int) -> None:
-    """After step t, the states of the sequences that have ended are those before it."""
+    """Copies the states of sequences that have ended past step t."""
     for row in range(n, states_SBP.shape[1]):
         for k in range(first, first + wide):
             states_SBP[t + 1, row, k] = states_SBP[t, row, k]
@@ -93,7 +94,7 @@ def _hold(states_SBP: Any, t: int, n: int, first: int, wide: int) -> None:
 
 @inner
 def _clear(z_TBG: Any, t: int, n: int) -> None:
-    """Sums of sequences that have ended have no gradients."""
+    """Zeroes the gradients of sequences that have ended by step t."""
     for row in range(n, z_TBG.shape[1]):
         for k in range(z_TBG.shape[2]):
             z_TBG[t, row, k] = 0
@@ -101,7 +102,7 @@ def _clear(z_TBG: Any, t: int, n: int) -> None:
 
 @inner
 def _add(dy_TBH: Any, t: int, dh_BP: Any) -> None:
-    """Adds the gradients of the outputs of step t, where there are any."""
+    """Adds the gradients of the outputs of step t, if there are any."""
     if len(dy_TBH):
         for row in range(dy_TBH.shape[1]):
             for k in range(dy_TBH.shape[2]):
@@ -124,7 +125,7 @@ def basic(
     started: bool,
     relu: bool,
 ) -> None:
-    """Fills in the operands, which hold the states."""
+    """Fills the operands, which contain the states."""
     _begin(a_SBK, at, start_BH, x, x_steps)
     basic_steps(a_SBK, at, sums_BP, weights, running_T, started, relu)
 
@@ -133,7 +134,7 @@ def basic(
 def basic_steps(
     a_SBK: Any, at: Any, sums_BP: Any, weights: Any, running_T: Any, started: bool, relu: bool
 ) -> None:
-    """All steps, from operands that hold all but the states."""
+    """All steps, from operands that contain everything but the states."""
     zero, rows = a_SBK.dtype.type(0), at.inputs + 1 + at.hidden
     for t in range(len(running_T)):
         n = running_T[t]
@@ -149,7 +150,7 @@ def basic_steps(
 
 
 @jit
-def basic_back(
+def basic_backward(
     a_SBK: Any,
     at: Any,
     da_TBP: Any,
@@ -161,8 +162,8 @@ def basic_back(
     dh_BP: Any,
     sums_GK: Any,
 ) -> None:
-    """Fills in the gradients of the sums, for which there are as many places as steps, or one for all; adds
-    those of the weights; those of the last state become those of the first."""
+    """Computes the gradients of the preactivations, da_TBP, which has room for all steps or for one; adds
+    those of the weights; replaces those of the final state, dh_BP, by those of the initial state."""
     zero = dh_BP.dtype.type(0)
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
@@ -197,8 +198,8 @@ def lstm(
     running_T: Any,
     started: bool,
 ) -> None:
-    """Fills in the operands, which hold the states h, the states c, and the gates: for these there are as
-    many places as steps, or one for all."""
+    """Fills the operands, which contain the states h, the states c, and the gates, which have room for all
+    steps or for one."""
     _begin(a_SBK, at, start_BH, x, x_steps)
     _start(c_SBP[0], start_c_BH)
     lstm_steps(a_SBK, at, c_SBP, gates_TBG, weights, running_T, started)
@@ -208,7 +209,7 @@ def lstm(
 def lstm_steps(
     a_SBK: Any, at: Any, c_SBP: Any, gates_TBG: Any, weights: Any, running_T: Any, started: bool
 ) -> None:
-    """All steps, from operands that hold all but the states."""
+    """All steps, from operands that contain everything but the states."""
     wide, rows = at.wide, at.inputs + 1 + at.hidden
     for t in range(len(running_T)):
         n = running_T[t]
@@ -252,7 +253,7 @@ def _new_output(o_P: Any, c_P: Any, h_P: Any) -> None:
 
 
 @jit
-def lstm_back(
+def lstm_backward(
     a_SBK: Any,
     at: Any,
     c_SBP: Any,
@@ -265,8 +266,8 @@ def lstm_back(
     dc_BP: Any,
     sums_GK: Any,
 ) -> None:
-    """The gates become the gradients of their sums, and those of the weights are added; those of the last
-    states become those of the first."""
+    """Replaces the gates by the gradients of their preactivations; adds those of the weights; replaces those
+    of the final states by those of the initial states."""
     wide, rows = at.wide, 3 * at.wide + at.hidden
     for t in range(len(running_T) - 1, -1, -1):
         n = running_T[t]
@@ -284,10 +285,10 @@ def lstm_back(
 @inner
 def _through_output(o_P: Any, c_P: Any, dh_P: Any, dc_P: Any) -> None:
     for k in range(len(c_P)):
-        o, squashed = o_P[k], tanh(c_P[k])
-        squashed_dh = dh_P[k] * o
-        dc_P[k] += squashed_dh - squashed_dh * squashed * squashed
-        o_P[k] = dh_P[k] * squashed * (o - o * o)
+        o, tanh_c = o_P[k], tanh(c_P[k])
+        dtanh_c = dh_P[k] * o
+        dc_P[k] += dtanh_c - dtanh_c * tanh_c * tanh_c
+        o_P[k] = dh_P[k] * tanh_c * (o - o * o)
 
 
 @inner
@@ -301,7 +302,7 @@ def _through_cell(gates_G: Any, before_P: Any, dc_P: Any) -> None:
         dc_P[k] = dc * f
 
 
-# gru: columns W_n x + b, which becomes the candidate n; gates r, u; U_n h + c
+# gru: four blocks of columns: W_n x + b, later the candidate n; the gates r and u; U_n h + c
 
 
 @jit
@@ -318,8 +319,8 @@ def gru(
     running_T: Any,
     started: bool,
 ) -> None:
-    """Fills in the operands, which hold the states, and the columns above, for which there are as many places
-    as steps, or one for all.
+    """Fills the operands, which contain the states, and the columns z_TBG, which have room for all steps or
+    for one.
 
     gate_weights (I + 1 + H, 2 P) are those of r and u; input_weights (I + 1, P) and state_weights (1 + H, P)
     those of the candidate, each with its bias.
@@ -331,7 +332,7 @@ def gru(
 
 @inner
 def gru_steps(a_SBK: Any, at: Any, z_TBG: Any, weights: Any, running_T: Any, started: bool) -> None:
-    """All steps, from operands that hold all but the states."""
+    """All steps, from operands that contain everything but the states."""
     gate_weights, input_weights, state_weights = weights
     wide, before = at.wide, at.inputs + 1
     for t in range(len(running_T)):
@@ -361,7 +362,7 @@ def _mixed(z_G: Any, wide: int, before_P: Any, h_P: Any) -> None:
 
 
 @jit
-def gru_back(
+def gru_backward(
     a_SBK: Any,
     at: Any,
     z_TBG: Any,
@@ -374,10 +375,10 @@ def gru_back(
     of_input_GK: Any,
     of_state_GK: Any,
 ) -> None:
-    """The columns become their gradients, and those of the weights of the way forward are added; those of the
-    last state become those of the first.
+    """Replaces the columns by their gradients; adds those of the weights; replaces those of the final state
+    by those of the initial state.
 
-    weights (2 P + H, P) are those between state and state, of r, u and n.
+    weights (2 P + H, P) are the recurrent weights of r, u and n.
     """
     wide, rows = at.wide, 2 * at.wide + at.hidden
     for t in range(len(running_T) - 1, -1, -1):
@@ -396,13 +397,13 @@ def gru_back(
 
 @inner
 def _through_mixture(z_G: Any, before_P: Any, dh_P: Any) -> None:
-    """Leaves in `dh_P` what u lets through."""
+    """Leaves in `dh_P` the part of the gradient that passes through u."""
     wide = len(dh_P)
     for k in range(wide):
         candidate, r, u, own = z_G[k], z_G[wide + k], z_G[2 * wide + k], z_G[3 * wide + k]
         kept = dh_P[k] * u
         through = dh_P[k] - kept
-        dn = through - through * candidate * candidate  # not 1 - …: a whole number would make it float64
+        dn = through - through * candidate * candidate  # not 1 - …: an integer would make it float64
         z_G[2 * wide + k] = dh_P[k] * (before_P[k] - candidate) * (u - u * u)
         z_G[k] = dn
         z_G[wide + k] = dn * own * (r - r * r)

@@ -1,7 +1,7 @@
-"""Synchronisation of the threads that work on the parts of a batch, in machine code.
+"""Synchronisation of the threads that compute the parts of a batch, in machine code.
 
-They see each other's progress in counters that only grow. Waiting is busy at first, since it is a matter of
-microseconds, then in longer and longer naps, so that something else can have the core.
+Threads signal their progress through counters that only increase. A waiting thread first spins, since waits
+usually take microseconds, then sleeps for longer and longer intervals to free the core.
 """
 
 from __future__ import annotations
@@ -16,40 +16,38 @@ from numba.extending import intrinsic
 
 from rnnclf.engine.compiled.kernels import address_of, inner, jit
 
-POSTED, ARRIVED = 0, 16  # places on the counters, in different lines of the caches: jobs; how many came by
+POSTED, ARRIVED = 0, 16  # indices, in different cache lines, of two counters: jobs posted; arrivals
 COUNTERS = 32
-LAST_JOB, ALL_ARRIVALS = (
-    2**40,
-    2**60,
-)  # more jobs than there are, and more arrivals than even that many would bring
-_PATIENCE, _REST = 20_000, 100  # looks with a mere pause; microseconds between the first of those after them
+# Added to the counters to stop: more jobs than any run has, more arrivals than that many jobs could cause.
+LAST_JOB, ALL_ARRIVALS = 2**40, 2**60
+_SPINS, _SLEEP_US = 20_000, 100  # checks before the first sleep; its microseconds
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_acquire(context: Any, address: Any) -> Any:
-    """The number at an address, and all that was written before it."""
+    """Loads the number at an address, with acquire semantics: writes before its release are visible."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(place, "acquire", 8)
+        source = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(source, "acquire", 8)
 
     return types.int64(types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add_and_release(context: Any, address: Any, by: Any) -> Any:
-    """Adds to the number at an address, after all that was written before."""
+    """Atomically adds to the number at an address, with acquire and release semantics."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, arguments[1], "acq_rel")
+        target = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", target, arguments[1], "acq_rel")
 
     return types.int64(types.intp, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _pause(context: Any) -> Any:
-    """Some 50 ns, in which another thread has the core to itself if they share one."""
+    """Pauses for some 50 ns, which leaves the core to its other hardware thread."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if builder.module.triple.startswith("x86_64"):
@@ -61,31 +59,31 @@ def _pause(context: Any) -> Any:
 
 
 _sleep = types.ExternalFunction("Sleep" if os.name == "nt" else "usleep", types.int32(types.uint32))
-_NAP = 1 if os.name == "nt" else _REST
+_SLEEP_UNIT = 1 if os.name == "nt" else _SLEEP_US  # Windows counts in milliseconds
 
 
 @inner
-def wait_for(counters: Any, place: int, least: int) -> Any:
-    """Until a number on the counters is at least so large."""
-    there, looks = address_of(counters) + 8 * place, 0
+def wait_for(counters: Any, counter: int, least: int) -> Any:
+    """Waits until a counter has reached at least this value; returns its value."""
+    address, checks = address_of(counters) + 8 * counter, 0
     while True:
-        number = load_acquire(there)
+        number = load_acquire(address)
         if number >= least:
             return number
-        looks += 1
+        checks += 1
         _pause()
-        if looks > _PATIENCE:  # longer and longer
-            _sleep(np.uint32(_NAP * min(1 + (looks - _PATIENCE) // 10, 20)))
+        if checks > _SPINS:  # longer and longer
+            _sleep(np.uint32(_SLEEP_UNIT * min(1 + (checks - _SPINS) // 10, 20)))
 
 
 @inner
-def advance(counters: Any, place: int, by: int) -> None:
-    """Raises a number on the counters."""
-    add_and_release(address_of(counters) + 8 * place, by)
+def advance(counters: Any, counter: int, by: int) -> None:
+    """Increases a counter."""
+    add_and_release(address_of(counters) + 8 * counter, by)
 
 
 @jit
 def stop_workers(counters: Any) -> None:
-    """Has those who serve go home, and nobody wait any more."""
+    """Stops the workers, and releases any thread that waits for another."""
     advance(counters, POSTED, LAST_JOB)
     advance(counters, ARRIVED, ALL_ARRIVALS)

@@ -1,17 +1,13 @@
-"""What every cell keeps, as claims that can be tested.  Shapes: T time, B batch, I inputs, H hidden.
+"""The claims that every cell has to satisfy.  Shapes: T time, B batch, I inputs, H hidden.
 
-The tests of the project put each claim to each registered cell; `rnnclf test-cell` puts them to a cell of
-the user's. A claim is a function of a cell's class whose docstring says it in words; it raises `BrokenError`
-where it does not hold, and `UntestableError` where it cannot be put here.
+The project's tests check each claim for each registered cell; `rnnclf test-cell` checks them for any cell,
+such as one of your own.
 """
 
 from __future__ import annotations
 
 import copy
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,181 +21,31 @@ from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
+from rnnclf.conformance.cells import (
+    BATCH,
+    INPUT,
+    drawn,
+    expect_close,
+    made,
+    reached_state,
+    sequences,
+    single_steps,
+    tensors_of,
+    variants,
+    with_options,
+)
+from rnnclf.conformance.verdict import BrokenError, CellType, Claim, UntestableError
 from rnnclf.engine.unrolling import unroll
-from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 
-BATCH, INPUT, HIDDEN = 3, 4, 6
 LENGTHS = (1, 2, 7, 28, 784)
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 1e-8}
-"""Of float32 over hundreds of steps: gradients add up thousands of rounded numbers."""
-
-CellType = type[Cell]
-Claim = Callable[[CellType], None]
-
-
-class BrokenError(Exception):
-    """A claim does not hold; the message says where."""
-
-
-class UntestableError(Exception):
-    """A claim cannot be put to this cell here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one claim: kept, broken or not tested, with the reason."""
-
-    claim: str
-    outcome: str
-    reason: str = ""
-
-
-def words(claim: Claim) -> str:
-    """A claim as a sentence."""
-    return (claim.__doc__ or "").partition("\n")[0].rstrip(".")
-
-
-def verdict(claim: Claim, kind: CellType) -> Verdict:
-    """Puts one claim to a cell. An error in the cell's own code breaks the claim, too."""
-    try:
-        claim(kind)
-    except BrokenError as error:
-        return Verdict(words(claim), "broken", str(error))
-    except UntestableError as error:
-        return Verdict(words(claim), "not tested", str(error))
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        first_line = (str(error).splitlines() or [""])[0]
-        return Verdict(
-            words(claim),
-            "broken",
-            f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {first_line}",
-        )
-    return Verdict(words(claim), "kept")
-
-
-# Cells to put claims to
-
-
-def made(kind: CellType, at_least: int = HIDDEN, **options: Any) -> Cell:
-    """A cell of about `at_least` units: the next number that it accepts."""
-    for hidden in range(at_least, at_least + 64):
-        cell = kind(**{"hidden_size": hidden, **options})
-        if cell.hidden_size % cell.multiple == 0:
-            return cell
-    raise BrokenError(f"no hidden_size from {at_least} to {at_least + 63} is accepted")
-
-
-def drawn(
-    cell: Cell, *, seed: int = 0, inputs: int = INPUT, dtype: torch.dtype = torch.float64
-) -> CellModule:
-    """The cell with weights a little away from where they start: biases are not zero either."""
-    torch.manual_seed(seed)
-    module = cell.build(inputs).to(dtype)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.2)
-    return module
-
-
-def sequences(
-    steps: int, batch: int = BATCH, inputs: int = INPUT, dtype: torch.dtype = torch.float64
-) -> Tensor:
-    """Random sequences (T, B, I), the same ones every time."""
-    generator = torch.Generator().manual_seed(steps)
-    return torch.randn(steps, batch, inputs, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def reached_state(module: CellModule, batch: int = BATCH) -> Any:
-    """A state that the cell comes to by itself: that after three steps, cut off from them."""
-    x_TBI = sequences(3, batch, module.input_size, next(_tensors(module)).dtype)
-    state = single_steps(module, x_TBI, None)[1]
-    return map_states(lambda leaf: leaf.detach().requires_grad_(), state)
-
-
-def single_steps(module: CellModule, x_TBI: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """Outputs and state of one step after the other, as the cell defines it: no engine has a part in it."""
-    cell, p = module.cell, module.prepared()
-    state = cell.initial_state(x_TBI[0]) if state is None else state
-    outputs = []
-    for x_BI in x_TBI:
-        output_BH, state = cell.step(p, cell.inputs(p, x_BI), state)
-        outputs.append(output_BH)
-    return torch.stack(outputs), state
-
-
-def option_values(kind: CellType) -> dict[str, list[Any]]:
-    """Other values than the default for each option of a cell."""
-    return {
-        option_field.name: list(_others(kind, option_field))
-        for option_field in fields(kind)
-        if option_field.name not in ("name", "hidden_size")
-    }
-
-
-def variants(kind: CellType, *, starts: bool = False) -> list[dict[str, Any]]:
-    """The options of the cells to test: the defaults, then each option changed alone.
-
-    Options called …init choose where weights start and nothing else: they are left out without `starts`.
-    """
-    changed = [{name: value} for name, values in option_values(kind).items() for value in values]
-    return [{}, *(options for options in changed if starts or not next(iter(options)).endswith("init"))]
-
-
-def _others(kind: CellType, option_field: Any) -> Iterator[Any]:
-    default, metadata = option_field.default, option_field.metadata
-    if metadata.get("choices"):
-        yield from (choice for choice in metadata["choices"] if choice != default)
-        return
-    if isinstance(default, bool):
-        yield not default
-        return
-    limits = {key: limit for key, limit in metadata.get("limits", {}).items() if limit is not None}
-    least = limits.get("low", limits.get("above", 0))
-    if default is None or (isinstance(default, int) and "int" in str(option_field.type)):
-        candidates = [(least if default is None else default) + d for d in (2, 1, 4, -1, -2)]
-    else:
-        candidates = [default * 0.5, default * 0.9, default + 0.5, (least + default) / 2, default * 0.99]
-    for value in candidates:
-        if value != default and _accepted(kind, **{option_field.name: value}):
-            yield value
-            return
-    raise BrokenError(f"no other value of the option {option_field.name} is accepted than {default}")
-
-
-def _accepted(kind: CellType, **options: Any) -> bool:
-    try:
-        made(kind, **options)
-    except (ConfigError, BrokenError):
-        return False
-    return True
-
-
-def _tensors(module: CellModule) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _expect_close(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-8) -> None:
-    if found.shape != expected.shape:
-        raise BrokenError(f"{what} has shape {tuple(found.shape)}, not {tuple(expected.shape)}")
-    scale = 1 + expected.abs().max().item() if expected.numel() else 1.0
-    difference = (found - expected).abs().max().item() if expected.numel() else 0.0
-    if not difference <= tolerance * scale:  # NaN is not less than anything
-        raise BrokenError(f"{what} differs by {difference:.2g}")
-
-
-def _named(options: dict[str, Any]) -> str:
-    return "".join(f" with {name}={value}" for name, value in options.items())
-
-
-# The claims
+"""Relative tolerances. Gradients over hundreds of steps are sums of thousands of rounded numbers."""
 
 
 def shapes_and_types(kind: CellType) -> None:
-    """A step gives an output (B, hidden) and a state like the one before it."""
+    """A step returns an output (B, hidden) and a state with the same shapes and types as before."""
     for options in variants(kind):
         for dtype in (torch.float32, torch.float64):
             module = drawn(made(kind, **options), dtype=dtype)
@@ -210,10 +56,10 @@ def shapes_and_types(kind: CellType) -> None:
             if tuple(output_BH.shape) != expected or output_BH.dtype != dtype:
                 raise BrokenError(
                     f"the output has shape {tuple(output_BH.shape)} and type {output_BH.dtype},"
-                    f" not {expected} and {dtype}{_named(options)}"
+                    f" not {expected} and {dtype}{with_options(options)}"
                 )
             if not torch.isfinite(output_BH).all():
-                raise BrokenError(f"the first output is not finite{_named(options)}")
+                raise BrokenError(f"the first output is not finite{with_options(options)}")
             if type(before) is not type(after):
                 raise BrokenError(
                     f"the state is a {type(before).__name__} before and a {type(after).__name__} after"
@@ -222,28 +68,28 @@ def shapes_and_types(kind: CellType) -> None:
                 if old.shape != new.shape or old.dtype != new.dtype or len(old) != BATCH:
                     raise BrokenError(
                         f"a part of the state is {tuple(old.shape)} {old.dtype} before a step"
-                        f" and {tuple(new.shape)} {new.dtype} after it{_named(options)}"
+                        f" and {tuple(new.shape)} {new.dtype} after it{with_options(options)}"
                     )
 
 
 def purity(kind: CellType) -> None:
-    """A step leaves inputs, state and weights as they were."""
+    """A step does not modify its inputs, state and weights."""
     module = drawn(made(kind))
     state = map_states(lambda leaf: leaf.detach(), reached_state(module))
-    parts = {"inputs": [sequences(1)[0]], "state": leaves(state), "weights": list(_tensors(module))}
+    parts = {"inputs": [sequences(1)[0]], "state": leaves(state), "weights": list(tensors_of(module))}
     before = copy.deepcopy({name: [part.detach() for part in tensors] for name, tensors in parts.items()})
     with torch.no_grad():
         module(parts["inputs"][0], state)
     for name, tensors in parts.items():
         for old, new in zip(before[name], tensors, strict=True):
             if not torch.equal(old, new):
-                raise BrokenError(f"the step writes into its {name}")
+                raise BrokenError(f"the step modifies its {name}")
 
 
 def formula(kind: CellType) -> None:
-    """The formula counts the trained parameters."""
+    """The formula gives the number of trained parameters."""
     if not made(kind).formula:
-        raise UntestableError("the cell gives no formula")
+        raise UntestableError("the cell has no formula")
     for options in variants(kind):
         for n, h in ((1, 1), (3, 5), (28, 10), (8, 8)):
             cell = made(kind, h, **options)
@@ -253,7 +99,7 @@ def formula(kind: CellType) -> None:
             if claimed != counted:
                 raise BrokenError(
                     f"{cell.formula} is {claimed} for n={n}, h={cell.hidden_size},"
-                    f" the cell has {counted} parameters{_named(options)}"
+                    f" but the cell has {counted} parameters{with_options(options)}"
                 )
 
 
@@ -264,63 +110,64 @@ def options_count(kind: CellType) -> None:
         torch.manual_seed(0)
         module = made(kind, **options).build(INPUT)
         outputs, _ = single_steps(module, sequences(5, dtype=torch.float32), None)
-        return [outputs, *_tensors(module)]
+        return [outputs, *tensors_of(module)]
 
     usual = outcome()
     for options in [*variants(kind, starts=True)[1:], {"hidden_size": 2 * made(kind).hidden_size}]:
         changed = outcome(**options)
         alike = len(usual) == len(changed) and all(map(torch.equal, usual, changed))
         if alike:
-            raise BrokenError(f"nothing changes{_named(options)}")
+            raise BrokenError(f"nothing changes{with_options(options)}")
 
 
 def seed_decides(kind: CellType) -> None:
-    """The same seed draws the same weights, another seed others."""
+    """The same seed gives the same weights, another seed other weights."""
     one, same, other = (_weights_of_seed(kind, seed) for seed in (0, 0, 1))
     if not all(map(torch.equal, one, same)):
-        raise BrokenError("two cells drawn with one seed differ")
+        raise BrokenError("two cells with the same seed differ")
     if all(map(torch.equal, one, other)):
-        raise BrokenError("two cells drawn with different seeds are equal")
+        raise BrokenError("two cells with different seeds are equal")
 
 
 def _weights_of_seed(kind: CellType, seed: int) -> list[Tensor]:
     torch.manual_seed(seed)
-    return list(_tensors(made(kind).build(INPUT)))
+    return list(tensors_of(made(kind).build(INPUT)))
 
 
 def meta_device(kind: CellType) -> None:
-    """On the meta device it has its shapes, takes no memory and draws nothing."""
+    """On the meta device, a cell has its shapes, but allocates no memory and draws no random numbers."""
     before = torch.get_rng_state()
     with torch.device("meta"):
-        shadow = made(kind, 200_000).build(INPUT)  # a matrix of 160 GB, were it real
+        shadow = made(kind, 200_000).build(INPUT)  # would have a matrix of 160 GB
         small = made(kind).build(INPUT)
     if not torch.equal(torch.get_rng_state(), before):
-        raise BrokenError("random numbers are drawn")
-    if not all(weight.is_meta for weight in _tensors(shadow)):
-        raise BrokenError("a weight is made on another device")
-    if [w.shape for w in _tensors(small)] != [w.shape for w in _tensors(made(kind).build(INPUT))]:
+        raise BrokenError("it draws random numbers")
+    if not all(weight.is_meta for weight in tensors_of(shadow)):
+        raise BrokenError("it creates a weight on another device")
+    if [w.shape for w in tensors_of(small)] != [w.shape for w in tensors_of(made(kind).build(INPUT))]:
         raise BrokenError("the shapes differ from those of the real cell")
 
 
 def engines_agree(kind: CellType) -> None:
-    """Every engine gives what single steps give, in outputs, states and gradients."""
+    """Every engine gives the outputs, states and gradients of single steps."""
     for options in variants(kind):
         cell = made(kind, **options)
         for dtype, tolerance in TOLERANCE.items():
             for steps in LENGTHS[:3] if options else LENGTHS:
                 if steps > 100 and cell.engines == ("loop",):
-                    continue  # the loop takes single steps itself: what it does at 28 it does at 784
+                    continue  # the loop itself runs single steps: 28 of them are enough
                 module = drawn(cell, dtype=dtype)
                 expected = _outcome(module, steps, dtype, single_steps)
                 for engine in cell.engines:
                     found = _outcome(module, steps, dtype, partial(unroll, engine=engine))
-                    where = f"with engine={engine}, {steps} steps, {dtype}{_named(options)}"
+                    where = f"with engine={engine}, {steps} steps, {dtype}{with_options(options)}"
                     for name, value in found.items():
-                        _expect_close(value, expected[name], f"{name} {where}", tolerance)
+                        expect_close(value, expected[name], f"{name} {where}", tolerance)
 
 
 def _outcome(module: CellModule, steps: int, dtype: torch.dtype, run: Any) -> dict[str, Tensor]:
-    """Outputs, state after them, and the gradients of a random sum of both by all that goes in."""
+    """Outputs, final state, and the gradients of a random sum of both with respect to all inputs and
+    weights."""
     x_TBI = sequences(steps, dtype=dtype).requires_grad_()
     state = reached_state(module)
     y_TBH, after = run(module, x_TBI, state)
@@ -339,7 +186,7 @@ def _outcome(module: CellModule, steps: int, dtype: torch.dtype, run: Any) -> di
 
 
 def last_output_alone(kind: CellType) -> None:
-    """The last output alone is the last of all outputs, from a fresh state and from another."""
+    """The last output alone equals the last of all outputs, from the initial state and from another."""
     cell = made(kind)
     module, x_TBI = drawn(cell), sequences(7)
     for engine in cell.engines:
@@ -347,11 +194,11 @@ def last_output_alone(kind: CellType) -> None:
             for state in (None, reached_state(module)):
                 every, _ = unroll(module, x_TBI, state, lengths_B, engine=engine)
                 last, _ = unroll(module, x_TBI, state, lengths_B, engine=engine, every_step=False)
-                _expect_close(last, every[-1], f"the last output with engine={engine}")
+                expect_close(last, every[-1], f"the last output with engine={engine}")
 
 
 def halves(kind: CellType) -> None:
-    """Two halves with the state handed over equal the whole."""
+    """Two halves of a sequence, with the state passed on, equal the whole."""
     cell = made(kind)
     module, x_TBI = drawn(cell), sequences(9)
     for engine in cell.engines:
@@ -359,34 +206,34 @@ def halves(kind: CellType) -> None:
             whole, end = unroll(module, x_TBI, engine=engine)
             first, middle = unroll(module, x_TBI[:cut], engine=engine)
             second, last = unroll(module, x_TBI[cut:], middle, engine=engine)
-            _expect_close(torch.cat((first, second)), whole, f"the output with engine={engine}, cut at {cut}")
+            expect_close(torch.cat((first, second)), whole, f"the output with engine={engine}, cut at {cut}")
             for found, expected in zip(leaves(last), leaves(end), strict=True):
-                _expect_close(found, expected, f"the state with engine={engine}, cut at {cut}")
+                expect_close(found, expected, f"the state with engine={engine}, cut at {cut}")
 
 
 def rows_alone(kind: CellType) -> None:
-    """A sequence gives the same alone as in a batch."""
+    """A sequence gives the same outputs alone as in a batch."""
     module, x_TBI = drawn(made(kind)), sequences(5)
     together = unroll(module, x_TBI)[0]
     for row in range(BATCH):
         alone = unroll(module, x_TBI[:, row : row + 1])[0]
-        _expect_close(alone, together[:, row : row + 1], f"the output of sequence {row}")
+        expect_close(alone, together[:, row : row + 1], f"the output of sequence {row}")
 
 
 def causality(kind: CellType) -> None:
-    """Later inputs leave earlier outputs alone, and change later ones."""
+    """An input affects its own and later outputs, but no earlier ones."""
     cell = made(kind)
     for engine in cell.engines:
         module, x_TBI = drawn(cell), sequences(7)
         changed_TBI = torch.cat((x_TBI[:4], x_TBI[4:] + 1))
         before, after = (unroll(module, x, engine=engine)[0] for x in (x_TBI, changed_TBI))
-        _expect_close(after[:4], before[:4], f"an output before the change, with engine={engine},")
+        expect_close(after[:4], before[:4], f"an output before the change, with engine={engine},")
         if (after[4:] - before[4:]).abs().amax(dim=(1, 2)).min() == 0:
             raise BrokenError("an output does not depend on its own input")
 
 
 def ends_hold(kind: CellType) -> None:
-    """After the end of a sequence its output and state stay what they were."""
+    """After the end of a sequence, its output and state do not change."""
     cell = made(kind)
     module, x_TBI, lengths = drawn(cell), sequences(7), (1, 4, 7)
     for engine in cell.engines:
@@ -394,13 +241,13 @@ def ends_hold(kind: CellType) -> None:
         for b, length in enumerate(lengths):
             alone, alone_end = single_steps(module, x_TBI[:length, b : b + 1], None)
             held = torch.cat((alone, alone[-1:].expand(7 - length, 1, -1)))
-            _expect_close(y_TBH[:, b : b + 1], held, f"the output with engine={engine}, length {length}")
+            expect_close(y_TBH[:, b : b + 1], held, f"the output with engine={engine}, length {length}")
             for found, expected in zip(leaves(end), leaves(alone_end), strict=True):
-                _expect_close(found[b : b + 1], expected, f"the state with engine={engine}, length {length}")
+                expect_close(found[b : b + 1], expected, f"the state with engine={engine}, length {length}")
 
 
 def padding_is_invisible(kind: CellType) -> None:
-    """Whatever is written in the padding and however long it is, logits, loss and gradients stay."""
+    """Content and length of the padding do not affect logits and gradients."""
     lengths, y_B = (1, 4, 6), torch.tensor([0, 1, 2])
     x_BTI = sequences(6).transpose(0, 1)
     for engine in made(kind).engines:
@@ -423,7 +270,7 @@ def padding_is_invisible(kind: CellType) -> None:
             for filler, extra in ((1e3, 0), (float("nan"), 3)):
                 where = f"with {filler:g} in the padding, engine={engine}, bidirectional={bidirectional}"
                 for name, value in outcome(filler, extra).items():
-                    _expect_close(value, usual[name], f"{name} {where}")
+                    expect_close(value, usual[name], f"{name} {where}")
 
 
 def gradients_are_right(kind: CellType) -> None:
@@ -454,7 +301,7 @@ def gradients_are_right(kind: CellType) -> None:
         try:
             torch.autograd.gradcheck(step, sources, fast_mode=bool(options))
         except torch.autograd.gradcheck.GradcheckError as error:  # type: ignore[attr-defined]
-            raise BrokenError(f"{str(error).splitlines()[0]}{_named(options)}") from error
+            raise BrokenError(f"{str(error).splitlines()[0]}{with_options(options)}") from error
 
 
 def gradients_reach_step_one(kind: CellType) -> None:
@@ -478,11 +325,11 @@ def parameters_learn(kind: CellType) -> None:
     gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
     for name, gradient in zip(weights, gradients, strict=True):
         if gradient is None or not gradient.any():
-            raise BrokenError(f"{name} gets none")
+            raise BrokenError(f"{name} gets no gradient")
 
 
 def one_batch_is_learned(kind: CellType) -> None:
-    """One batch of random sequences is learned to the last one."""
+    """The cell can learn all labels of a batch of random sequences."""
     torch.manual_seed(0)
     model = SequenceClassifier(made(kind, 32), INPUT, 3)
     x_BTI = sequences(5, 12, dtype=torch.float32).transpose(0, 1)
@@ -496,11 +343,11 @@ def one_batch_is_learned(kind: CellType) -> None:
         optimizer.zero_grad()
         torch.autograd.backward(functional.cross_entropy(logits_BK, y_B))
         optimizer.step()
-    raise BrokenError(f"after 400 steps {correct} of {len(y_B)} are right")
+    raise BrokenError(f"after 400 training steps, {correct} of {len(y_B)} predictions are correct")
 
 
 def saved_and_loaded(kind: CellType) -> None:
-    """Saved and loaded it gives the same logits."""
+    """A saved and loaded model gives the same logits."""
     torch.manual_seed(0)
     model = SequenceClassifier(made(kind), INPUT, 3).eval()
     x_BTI = sequences(5, dtype=torch.float32).transpose(0, 1)
@@ -518,15 +365,15 @@ def saved_and_loaded(kind: CellType) -> None:
 
 
 def devices_agree(kind: CellType) -> None:
-    """CPU and GPU give the same."""
+    """CPU and GPU give the same outputs."""
     if not torch.cuda.is_available():
-        raise UntestableError("no GPU here")
+        raise UntestableError("there is no GPU here")
     cell = made(kind)
     for engine in cell.engines:
         module, x_TBI = drawn(cell), sequences(7)
         expected = unroll(module, x_TBI, engine=engine)[0]
         found = unroll(module.cuda(), x_TBI.cuda(), engine=engine)[0].cpu()
-        _expect_close(found, expected, f"the output with engine={engine}")
+        expect_close(found, expected, f"the output with engine={engine}")
 
 
 CLAIMS: tuple[Claim, ...] = (
