@@ -83,17 +83,17 @@ def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
         if engine.method and engine.installed and cell.declares(engine.method)
     ]
     if "native" in able:
-        layer = cell.native_layer()
-        weights = len(cell.gates) * cell.hidden_size**2
-        order = (
-            ["compiled", "native", "fused"]
-            if layer in MOST_CACHED_WEIGHTS
-            else ["compiled", "fused", "native"]
-        )
-        if weights > MOST_CACHED_WEIGHTS.get(layer, MOST_CACHED_WEIGHTS_OTHERS):
-            order.sort(key=lambda name: name != "native")
-        able.sort(key=order.index)
+        able.remove("native")
+        able.insert(_rank_of_native(cell, able), "native")
     return (*able, "loop")
+
+
+def _rank_of_native(cell: GatedCell, others: list[str]) -> int:
+    """The place of torch's own layer among the other engines of a gated cell."""
+    layer, weights = cell.native_layer(), len(cell.gates) * cell.hidden_size**2
+    if weights > MOST_CACHED_WEIGHTS.get(layer, MOST_CACHED_WEIGHTS_OTHERS):
+        return 0
+    return others.index("fused") if layer in MOST_CACHED_WEIGHTS and "fused" in others else len(others)
 
 
 def engines_on(device: str, cell: Cell) -> tuple[str, ...]:
