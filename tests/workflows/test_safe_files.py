@@ -19,7 +19,7 @@ from rich.text import Text
 from benchmarks.reliability import fuzz
 from rnnclf import checkpoint
 from rnnclf.cells import CELLS
-from rnnclf.checkpoint import UNSEALED, sealed
+from rnnclf.checkpoint import PLACEHOLDER, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
 from rnnclf.errors import CheckpointError
 from rnnclf.model import SequenceClassifier
@@ -35,7 +35,7 @@ def changed(path: Path, change) -> Path:
     length = struct.unpack("<Q", content[:8])[0]
     table = json.loads(content[8 : 8 + length])
     header = json.loads(table.pop("__metadata__")["rnnclf"])
-    header["sha256"] = UNSEALED
+    header["sha256"] = PLACEHOLDER
     text = change(header, table)
     metadata = {"__metadata__": {"rnnclf": text if isinstance(text, str) else json.dumps(header)}}
     raw = json.dumps({**metadata, **table}).encode()
@@ -84,7 +84,7 @@ def put(header, key: str, value) -> None:
         ("layers", 1000, "should be"),
         ("optimizer.lr", 10**400, "too large"),
         ("epochs", 10**30, "epochs must be at least 1"),
-        ("plugins", ["antigravity", {"name": "x"}], "plugins must be names of modules"),
+        ("plugins", ["antigravity", {"name": "x"}], "plugins must be a list of module names"),
     ],
 )
 def test_a_config_that_asks_for_more_is_refused(cli, best, key, value, message):
@@ -218,7 +218,7 @@ def test_of_crafted_files_the_commands_say_what_the_docs_say(cli, best, monkeypa
     ids=["twice", "NaN", "infinity", "half a character", "nested", "deeply nested"],
 )
 def test_json_that_we_never_write_is_refused(cli, best, text):
-    assert "is no checkpoint of rnnclf" in refusal(cli, changed(best, lambda header, table: text))
+    assert "is not a checkpoint of rnnclf" in refusal(cli, changed(best, lambda header, table: text))
 
 
 @pytest.mark.long
@@ -235,13 +235,13 @@ def test_a_million_classes_are_refused_without_a_model_for_them(cli, best):
 
 def test_ten_million_classes_are_no_header(cli, best):
     best.write_bytes(container(b'{"__metadata__":{"rnnclf":"' + b"0," * 10**7 + b'"}}'))
-    assert "is no checkpoint of rnnclf" in refusal(cli, best)
+    assert "is not a checkpoint of rnnclf" in refusal(cli, best)
 
 
 def test_a_pickle_with_the_name_of_a_checkpoint_is_not_opened(cli, tmp_path):
     path = tmp_path / "best.safetensors"
     path.write_bytes(pickle.dumps(Opens(tmp_path / "opened")))
-    assert refusal(cli, path) == f"error: {path} is no checkpoint of rnnclf.\n"
+    assert refusal(cli, path) == f"error: {path} is not a checkpoint of rnnclf.\n"
     assert not (tmp_path / "opened").exists()
 
 
