@@ -50,10 +50,10 @@ ITEM_BYTES = {
 
 
 class ResumableHeader(NamedTuple):
-    """The header keys that only the checkpoints of unfinished or extensible runs have.
+    """The header keys that only checkpoints of unfinished or extensible runs have.
 
     training: the state of `Training`. best_epoch: by validation; None before the first epoch is done.
-    extended: changes of the number of epochs. seconds: spent so far.
+    extended: changes of the number of epochs. seconds: training time so far.
     """
 
     training: dict[str, Any]
@@ -78,7 +78,7 @@ def header_of(
     metrics: Mapping[str, Any],
     resumable: ResumableHeader | None = None,
 ) -> dict[str, Any]:
-    """The header of a checkpoint as `save` takes it."""
+    """The header of a checkpoint, as expected by `save`."""
     return {
         "rnnclf": __version__,
         "config": dict(config),
@@ -133,12 +133,12 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """Completed epochs."""
+        """The number of completed epochs."""
         return int(self.header["epoch"])
 
     @property
     def resumable(self) -> ResumableHeader:
-        """What training needs to go on. Raises KeyError, TypeError or ValueError where it is not there."""
+        """The keys needed to resume. Raises KeyError, TypeError or ValueError if they are missing or invalid."""
         header = self.header
         best = header["best_epoch"]
         extended = [{key: int(change[key]) for key in ("at", "from", "to")} for change in header["extended"]]

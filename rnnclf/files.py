@@ -45,20 +45,20 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Gives a path to write a large file to, which then replaces `path`; raises OutputError where it cannot.
+    """Yields a temporary path to write a large file to, which then replaces `path`. Raises OutputError.
 
-    What was at `path` stays whole whatever happens, as with `write_atomically`.
+    If anything fails, the old file at `path` stays intact, as with `write_atomically`.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         try:
-            yield aside
-            with open(aside, "rb") as file:
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(aside)
+                os.unlink(temporary)
             raise
         _flush_folder(path.parent)
     except OSError as error:

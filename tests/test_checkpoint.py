@@ -339,7 +339,8 @@ def test_missing_tensor_is_refused_in_words(path):
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
     assert str(caught.value) == (
-        f"{path} does not match its own configuration: head.bias should be (2,) float32, the file has missing."
+        f"{path} does not match its own configuration:"
+        " head.bias should be (2,) float32, but the file has missing."
     )
 
 

@@ -51,7 +51,7 @@ class Refusal(BaseException):
 class Start:
     """The caller's callbacks before Hydra starts a run or a sweep.
 
-    begin_run is called with the run folder, begin_sweep with the sweep folder and its planned jobs, both before
+    begin_run is called with the run folder, begin_sweep with the sweep folder and its planned jobs, before
     anything is written there. They raise an RnnclfError to refuse. sweep_folder is set when a sweep starts.
     """
 

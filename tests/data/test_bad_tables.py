@@ -23,8 +23,8 @@ def nested() -> bytes:
 BAD_FILES = {
     "empty": ("", "my.csv is empty"),
     "blank": ("\n\r\n\n", "my.csv is empty"),
-    "header only": ("id,time,ax,label\n", "has a header and no rows"),
-    "header and blank rows": ("id,time,ax,label\n\n,,,\n", "has a header and no rows"),
+    "header only": ("id,time,ax,label\n", "has a header but no rows"),
+    "header and blank rows": ("id,time,ax,label\n\n,,,\n", "has a header but no rows"),
     "last line cut off": (LONG[:-8], r"line 6 has 3 fields, where the header names 5 columns\. .* cut off"),
     "too few fields": (
         LONG.replace("b,0,3.5,30,run", "b,0,3.5,run"),
@@ -36,12 +36,12 @@ BAD_FILES = {
     ),
     "uneven, balanced": (LONG.replace("0,1.5", "0").replace("1,2.5", "1,2,5"), "line 2 has 4 fields"),
     "quotation never closed": (LONG.replace("b,1,", 'b,1,"'), "line 5 opens a quotation mark that is never"),
-    "quotation mark within": (LONG.replace("walk", 'wa"lk'), "line 2 has a quotation mark within a field"),
-    "text behind a quotation": (LONG.replace("walk", '"walk"ing'), "line 2 has a quotation mark within"),
+    "quotation mark within": (LONG.replace("walk", 'wa"lk'), "line 2 has a quotation mark inside a field"),
+    "text behind a quotation": (LONG.replace("walk", '"walk"ing'), "line 2 has a quotation mark inside"),
     "not UTF-8": (LONG.encode().replace(b"walk", b"w\xe4lk"), r"line 2 is not UTF-8: save"),
-    "UTF-16": (LONG.encode("utf-16"), r"line 1 holds a NUL byte"),
-    "NUL": (LONG.replace("40", "4\0"), r"my\.csv, line 5 holds a NUL byte"),
-    "no header": ("1,0,2.5,3\n1,1,2.5,3\n", r"line 1 seems to hold values: a header must"),
+    "UTF-16": (LONG.encode("utf-16"), r"line 1 has a NUL byte"),
+    "NUL": (LONG.replace("40", "4\0"), r"my\.csv, line 5 has a NUL byte"),
+    "no header": ("1,0,2.5,3\n1,1,2.5,3\n", r"line 1 seems to hold values: the first row must be a header"),
     "no header, but names of classes": ("1,1,2.5,b\n1,2,2.5,b\n", r"line 1 seems to hold values"),
     "one name twice": (LONG.replace("ay", "ax"), "has two columns named 'ax'"),
     "label missing in a row": (LONG.replace("3.5,30,run", "3.5,30,"), r"line 4, column 'label' is empty"),
@@ -64,11 +64,11 @@ BAD_FILES = {
     "infinity": (LONG.replace("40", "-inf"), r"line 5, column 'ay': -inf is infinite"),
     "too large": (
         LONG.replace("40", "1e39"),
-        r"line 5, column 'ay': 1e39 is infinite, or too large for 32 bits",
+        r"line 5, column 'ay': 1e39 is infinite or too large for 32 bits",
     ),
     "same time twice": (
         LONG.replace("b,2", "b,1"),
-        r"line 6: id and time are those of line 5: a sequence has",
+        r"line 6: same id and time as line 5: the times of a sequence",
     ),
     "same time apart": (LONG.replace("b,2", "b,0"), r"line 6: id and time are those of line 4"),
     "time missing": (
@@ -79,11 +79,14 @@ BAD_FILES = {
     "time infinite": (LONG.replace("b,1", "b,inf"), r"line 5, column 'time': 'inf' is no time"),
     "time no time": (LONG.replace("b,1", "b,noon"), r"line 5, column 'time': 'noon' is no time"),
     "no such day": (LONG.replace("b,1", "b,2023-02-29"), r"line 5, column 'time': '2023-02-29' is no time"),
-    "no numbers": ("id,label\na,x\na,x\n", "has no column of numbers beside id, label"),
-    "bad split": ("label,split,t0\na,train,1\nb,5,2\n", r"line 3, column 'split': '5' is no split; it must"),
+    "no numbers": ("id,label\na,x\na,x\n", "has no numeric columns besides id, label"),
+    "bad split": (
+        "label,split,t0\na,train,1\nb,5,2\n",
+        r"line 3, column 'split': '5' is not a split; it must",
+    ),
     "uneven channels": (
         "label,ax_0,ax_1,ay_0\na,1,2,3\n",
-        "channel 'ay' has no column for step 1, others have",
+        "channel 'ay' has no column for step 1, but others have",
     ),
     "one step twice": ("label,ax_1,ax_01\na,1,2\n", "columns 'ax_1' and 'ax_01' are the same step"),
 }
@@ -102,11 +105,11 @@ BAD_PARQUET = {
     "text": (LONG.encode(), "is not a Parquet file"),
     "cut off": (
         parquet(pl.DataFrame({"label": ["a"], "t0": [1.0]}))[:-20],
-        "is cut off: a Parquet file ends",
+        "is truncated: it does not end",
     ),
-    "magic only": (b"PAR1PAR1", "is cut off"),
+    "magic only": (b"PAR1PAR1", "is truncated"),
     "no footer": (b"PAR1" + bytes(40) + b"PAR1", "cannot be read"),
-    "lists": (nested(), "column 'values' holds lists or structures: write a row for each step"),
+    "lists": (nested(), "column 'values' holds lists or structures: save one row per step"),
     "no rows": (parquet(pl.DataFrame({"label": ["a"], "t0": [1.0]}).head(0)), "has no rows"),
     "infinite": (
         parquet(pl.DataFrame({"label": ["a", "b"], "t0": [1.0, np.inf]})),
@@ -135,7 +138,7 @@ def test_a_damaged_gzip_file_is_refused():
 
 @pytest.mark.parametrize("name", ["my.xlsx", "my", "my.parquet.gz", ".csv.zip"])
 def test_other_files_are_refused_by_their_names(name):
-    with pytest.raises(DataError, match=r"is no table by its name: \.csv, \.txt"):
+    with pytest.raises(DataError, match=r"is not a table: its name should end in \.csv, \.txt"):
         read(LONG, name)
 
 
@@ -158,7 +161,7 @@ BAD_OPTIONS = {
     "no label": (
         LONG.replace("label", "kind"),
         {},
-        r"no column is plainly the label\. Choose dataset\.label",
+        r"no column is recognisable as the label\. Choose dataset\.label",
     ),
     "two labels": (
         LONG.replace("ay", "target"),
@@ -170,16 +173,16 @@ BAD_OPTIONS = {
     "long without id": (
         LONG.replace("id", "k"),
         {"form": "long"},
-        r"names the sequences\. Choose dataset\.id",
+        r"no column is recognisable as the id\. Choose dataset\.id",
     ),
     "times without ids": (
         LONG.replace("id", "k"),
         {},
-        r"has times, and no id that comes again: set dataset\.id",
+        r"has times, but no id that repeats: set dataset\.id",
     ),
     "one column twice": (LONG, {"id": "ax", "channels": ["ax"]}, r"name column 'ax' twice"),
     "one channel twice": (LONG, {"channels": ["ax", "ax"]}, r"name column 'ax' twice"),
-    "times of sequences": (WIDE, {"form": "wide", "time": "t0"}, r"dataset\.time=t0 says nothing of rows"),
+    "times of sequences": (WIDE, {"form": "wide", "time": "t0"}, r"dataset\.time=t0 has no effect"),
     "age beside steps": (
         "label,age,ax_0,ax_1\na,1,2,3\n",
         {},
@@ -196,14 +199,14 @@ def test_what_is_not_plain_must_be_said(what):
 
 
 def test_a_wrong_delimiter_is_told_with_the_right_one():
-    with pytest.raises(DataError, match=r"one column only.*seems to be the comma: dataset\.delimiter=comma"):
+    with pytest.raises(DataError, match=r"only one column.*seems to be comma: set dataset\.delimiter=comma"):
         read(LONG, delimiter="semicolon")
     with pytest.raises(ConfigError, match="delimiter must be auto, comma"):
         Table(path="my.csv", delimiter=";")
 
 
 def test_a_wide_table_refuses_an_id_that_comes_twice():
-    with pytest.raises(DataError, match=r"line 3: id 'a' is in line 2, too, where each row is a sequence"):
+    with pytest.raises(DataError, match=r"line 3: id 'a' is also in line 2, but each row is a sequence"):
         read("id,label,t0\na,x,1\na,y,2\n", form="wide")
 
 

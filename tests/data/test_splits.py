@@ -103,8 +103,8 @@ GIVEN = np.array([2, 1, *[-1] * 58], np.int8)
     ("data", "change", "error", "words"),
     [
         (recordings([0, 0, 0, 0, 1]), {}, DataError, "Class '1' has one sequence only to divide"),
-        (balanced(), {"validation": 2}, ConfigError, "dataset.validation=2 does not divide 45 sequences"),
-        (balanced(), {"test": 59}, ConfigError, "dataset.test=59 does not divide 60 sequences"),
+        (balanced(), {"validation": 2}, ConfigError, "dataset.validation=2 cannot be split off 45 sequences"),
+        (balanced(), {"test": 59}, ConfigError, "dataset.test=59 cannot be split off 60 sequences"),
         (balanced(), {"test": 1.5}, ConfigError, "dataset.test must be a whole number, or a share below 1"),
         (
             balanced(),
@@ -117,10 +117,15 @@ GIVEN = np.array([2, 1, *[-1] * 58], np.int8)
             balanced(groups_N=np.arange(60) // 20),
             {"folds": 5},
             ConfigError,
-            "5 parts cannot be made of 3 groups",
+            "Cannot make 5 parts from 3 groups",
         ),
-        (balanced(groups_N=np.arange(60) // 20), {"split": "first"}, ConfigError, "tear groups apart"),
-        (balanced(given_N=GIVEN), {"folds": 3}, ConfigError, "dataset.folds divides nothing here"),
+        (
+            balanced(groups_N=np.arange(60) // 20),
+            {"split": "first"},
+            ConfigError,
+            "divide groups between splits",
+        ),
+        (balanced(given_N=GIVEN), {"folds": 3}, ConfigError, "dataset.folds has no effect"),
         (
             recordings([0] * 10 + [1] * 10, groups_N=np.repeat([0, 1], 10)),
             {},

@@ -126,8 +126,8 @@ def test_a_full_disk_is_told(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rnnclf.data.table.store.Growing.append", full)
-    with pytest.raises(OutputError, match=r"No space left on device\. XDG_CACHE_HOME=DIR chooses"):
+    monkeypatch.setattr("rnnclf.data.table.store.GrowingArray.append", full)
+    with pytest.raises(OutputError, match=r"No space left on device\. Set XDG_CACHE_HOME=DIR"):
         read(LONG)
     assert entries() == []
 

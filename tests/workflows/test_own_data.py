@@ -172,7 +172,7 @@ def test_other_data_are_prepared_as_the_training_data_were(cli, tmp_path, waves)
         (["dataset.missing=drop"], "The model was trained with dataset.missing=mask"),
         (["dataset.normalise=none"], "The model was trained with dataset.normalise=standard"),
         (["dataset.path=nowhere.csv"], "nowhere.csv does not exist"),
-        (["dataset.path=narrow.csv"], "trained on sequences of 3 features a step; these have 2"),
+        (["dataset.path=narrow.csv"], "trained on sequences with 3 features per step; these have 2"),
         (
             ["dataset.path=foreign.csv", "split=all"],
             "knows the classes calm, hasty, quick; these data have bored",
@@ -263,7 +263,7 @@ def changed(what: str) -> Recordings:
         ("constant", "A channel is constant: 1."),
         ("rare", "Class '0' has 37 sequences, '1' 3."),
         ("short", "2 sequences have one step only."),
-        ("uneven", "Steps do not follow each other evenly"),
+        ("uneven", "Steps are not evenly spaced"),
     ],
 )
 def test_a_check_tells_what_is_odd(what, sentence):
@@ -329,8 +329,8 @@ def test_a_check_and_a_list_of_words_need_no_torch(waves):
         (["check", "nowhere.csv"], "nowhere.csv does not exist"),
         (["check", "odd.xyz"], "odd.xyz looks like none of arrays, archive, table, folder"),
         (["check", "dataset=table"], "dataset=table needs dataset.path=…"),
-        (["make", "waves.xyz"], "a name ends in .csv, .tsv, .parquet, .npz, or in nothing"),
-        (["make", "odd.csv"], "exists already: nothing is overwritten"),
+        (["make", "waves.xyz"], "the name must end in .csv, .tsv, .parquet, .npz, or have no suffix"),
+        (["make", "odd.csv"], "already exists and is not overwritten"),
         (["make", "new.csv", "--sequences", 3], "sequences must be at least 30"),
         (["make", "new.csv", "--missing", 2], "missing must be at least 0 and at most 0.9"),
     ],
