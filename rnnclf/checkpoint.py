@@ -138,7 +138,7 @@ class Checkpoint:
 
     @property
     def resumable(self) -> ResumableHeader:
-        """The keys needed to resume. Raises KeyError, TypeError or ValueError if they are missing or invalid."""
+        """The keys needed to resume. Raises KeyError, TypeError or ValueError if they are invalid."""
         header = self.header
         best = header["best_epoch"]
         extended = [{key: int(change[key]) for key in ("at", "from", "to")} for change in header["extended"]]

@@ -106,7 +106,7 @@ def test_the_file_beside_it_is_the_test_split(tmp_path):
     path = write(tmp_path / "Toy_TRAIN.ts", PLAIN)
     drawn = read(path)
     assert drawn.given_N is None
-    assert "Toy_TEST.ts is not beside it" in drawn.notes[0]
+    assert "There is no Toy_TEST.ts in the same folder" in drawn.notes[0]
     write(tmp_path / "Toy_TEST.ts", PLAIN.replace("4,5,6", "7,8,9"))
     recordings = read(path)
     assert recordings.given_N.tolist() == [-1, -1, 2, 2]
@@ -192,7 +192,7 @@ BAD_TS = {
     "channels": (RAGGED.replace("7,?:8,NaN", "7,?"), "line 10 has 1 channels, line 9 has 2"),
     "steps": (
         RAGGED.replace("7,?:8,NaN", "7,?:8"),
-        "line 10: its channels have different numbers of steps, [1, 2]",
+        "line 10: the channels have different numbers of steps, [1, 2]",
     ),
     "lengths": (
         PLAIN.replace("4,5,6", "4,5"),
@@ -286,7 +286,7 @@ def test_zip_files_that_hold_no_data_set_or_many_are_told(tmp_path):
         read(zipped(tmp_path / "a.zip", Toy_arff=""))
     with pytest.raises(DataError, match="holds 2 data sets"):
         read(zipped(tmp_path / "b.zip", A_TRAIN_ts=PLAIN, B_TRAIN_ts=PLAIN))
-    with pytest.raises(DataError, match=r"is no \.zip file"):
+    with pytest.raises(DataError, match=r"is not a \.zip file"):
         read(write(tmp_path / "c.zip", "no zip"))
 
 

@@ -195,7 +195,7 @@ def test_balanced_sampling_draws_each_class_equally_often():
     ("x", "y", "lengths", "words"),
     [
         ((4, 3), 4, None, r"shape \(N, T, I\), got \(4, 3\)"),
-        ((4, 3, 2), 5, None, r"4 sequences, but labels of shape \(5,\)"),
+        ((4, 3, 2), 5, None, r"y must have shape \(4,\), one label per sequence, got \(5,\)"),
         ((1, 3, 2), 1, 0, "between 1 and the number of steps, 3"),
         ((1, 3, 2), 1, 4, "between 1 and the number of steps, 3"),
     ],

@@ -241,11 +241,11 @@ BAD = {
         {"walk__a_csv": "a,b\n1,2\n"},
         r"walk/a\.csv has 2 columns, a, b, but run/a\.csv has 2 columns without",
     ),
-    "array": ({"walk__a_npy": np.ones((2, 2, 2))}, r"walk/a\.npy has the shape \(2, 2, 2\)"),
+    "array": ({"walk__a_npy": np.ones((2, 2, 2))}, r"walk/a\.npy has shape \(2, 2, 2\)"),
     "array of text": ({"walk__a_npy": np.array(["a"])}, r"walk/a\.npy holds text"),
     "objects": ({"walk__a_npy": np.array([None])}, r"walk/a\.npy holds Python objects"),
-    "no array": ({"walk__a_npy": b"1,2\n"}, r"walk/a\.npy is no \.npy array"),
-    "no file": ({"walk__a_png": b""}, r"walk holds no sequence: files that end in \.csv"),
+    "no array": ({"walk__a_npy": b"1,2\n"}, r"walk/a\.npy is not an \.npy array"),
+    "no file": ({"walk__a_png": b""}, r"walk has no sequence files: their names must end in \.csv"),
 }
 
 
@@ -274,7 +274,7 @@ def test_time_must_rise(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("t,time\n1,2\n", {}, "t and time may be the time: choose one with dataset.time"),
+        ("t,time\n1,2\n", {}, "t and time could each be the time: choose one with dataset.time"),
         ("clock,x\n1,2\n", {"time": "clok"}, "no column is named 'clok'. Did you mean 'clock'"),
         ("1,2\n", {"time": "clock"}, "needs files with a header"),
         (A, {"group": "(p"}, "is not a valid regular expression"),

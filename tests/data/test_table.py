@@ -34,7 +34,7 @@ def test_every_guess_is_told():
     )
     assert notes == (
         "my.csv: using each row as a step, 'label' as the label, 'id' as the id,"
-        " 'patient' for the group, 'time' for the time."
+        " 'patient' as the group, 'time' as the time."
     )
 
 
@@ -223,7 +223,9 @@ def test_values_that_need_more_digits_than_are_kept_are_told():
     assert not any("digits" in note for note in read(shifted, "mixed.csv").notes)
     for old in ("3.5,", "4.5,", "5.5,"):
         shifted = shifted.replace(old, "1700000200,")
-    assert any("'ax' lie between 1.7e+09 and 1.7e+09, and 7 digits" in note for note in read(shifted).notes)
+    assert any(
+        "'ax' lie between 1.7e+09 and 1.7e+09, but only 7 digits" in note for note in read(shifted).notes
+    )
 
 
 def test_groups_and_given_splits_are_read():
@@ -256,7 +258,7 @@ def test_a_class_that_is_only_tested_is_refused_with_its_place():
 
 def test_a_test_table_without_a_column_is_refused():
     Path("test.csv").write_text("id,time,ax,az,label\na,0,1,2,walk\n")
-    with pytest.raises(DataError, match=r"test\.csv has no column 'ay', as my\.csv has"):
+    with pytest.raises(DataError, match=r"test\.csv has no column 'ay', which my\.csv has"):
         read(LONG, test_path="test.csv")
 
 

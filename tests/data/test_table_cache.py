@@ -187,7 +187,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(monkeypatch):
         os.utime("my.csv", ns=(1, 1))
 
     monkeypatch.setattr("rnnclf.data.table.write_sequences", changing)
-    with pytest.raises(DataError, match=r"my\.csv changed while it was read"):
+    with pytest.raises(DataError, match=r"my\.csv changed while it was being read"):
         read(LONG)
 
 
