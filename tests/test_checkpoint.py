@@ -349,7 +349,7 @@ def test_extra_tensor_is_refused_in_words(path):
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
     assert str(caught.value) == (
-        f"{path} does not match its own configuration: extra should be missing, the file has (2, 3) float32."
+        f"{path} does not match its own configuration: extra should be missing, but the file has (2, 3) float32."
     )
 
 
@@ -358,7 +358,7 @@ def test_wrong_shape_is_refused_in_words(shape, path):
     saved = changed_tensors(path, lambda tensors: tensors.update({"model.head.bias": torch.ones(shape)}))
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
-    assert f"head.bias should be (2,) float32, the file has {shape} float32." in str(caught.value)
+    assert f"head.bias should be (2,) float32, but the file has {shape} float32." in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.float64, torch.bfloat16])

@@ -111,7 +111,7 @@ def test_the_file_beside_it_is_the_test_split(tmp_path):
     recordings = read(path)
     assert recordings.given_N.tolist() == [-1, -1, 2, 2]
     assert sequences(recordings)[3] == ("run", [[7], [8], [9]])
-    assert recordings.notes == ("Toy_TEST.ts, beside it, is the test split.",)
+    assert recordings.notes == ("Toy_TEST.ts, in the same folder, is the test split.",)
     assert recordings.place(6).startswith("Toy_TEST.ts, line 9")
     assert sequences(read(tmp_path)) == sequences(recordings)
 

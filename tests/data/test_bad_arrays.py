@@ -39,12 +39,12 @@ BAD_ARRAYS = {
         "holds Python objects, which are never loaded",
     ),
     "object labels": ({"y": NAMES.astype(object)}, "y{} holds Python objects"),
-    "one axis": ({"x": X[:, 0, 0]}, r"x{} has shape \(6,\): \(N, T\) or \(N, T, C\)"),
+    "one axis": ({"x": X[:, 0, 0]}, r"x{} has shape \(6,\); it must be \(N, T\) or \(N, T, C\)"),
     "four axes": ({"x": X[None]}, r"shape \(1, 6, 5, 2\)"),
     "no sequences": ({"x": X[:0]}, r"x{} is empty: its shape is \(0, 5, 2\)"),
     "no steps": ({"x": X[:, :0]}, "x{} is empty"),
     "too few labels": ({"y": Y[:5]}, "y{} has 5 entries, but .*x{} has 6 sequences"),
-    "one label": ({"y": np.int64(3)}, r"y{} has shape \(\): \(N,\) is needed"),
+    "one label": ({"y": np.int64(3)}, r"y{} has shape \(\); it must be \(N,\)"),
     "one-hot": ({"y": ONE_HOT}, r"argmax\(axis=1\)"),
     "column": ({"y": Y[:, None]}, r"ravel\(\)"),
     "missing label": ({"y": np.array([0, 1, np.nan, 0, 1, 2])}, r"y{}: entry 2 .* is missing \(NaN\)"),
@@ -155,7 +155,7 @@ def test_an_npz_file_without_x_is_told_with_what_it_holds(tmp_path):
     with pytest.raises(DataError, match="holds X_train, y; it needs one x and one y"):
         read(npz(tmp_path / "a.npz", X_train=X, y=Y))
     (tmp_path / "b.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"is no \.npz file"):
+    with pytest.raises(DataError, match=r"is not an \.npz file"):
         read(tmp_path / "b.npz")
 
 

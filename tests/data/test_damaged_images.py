@@ -163,7 +163,7 @@ PICTURES, LABELS = drawn(2, 32, 32, 3), np.array([0, 7])
         (parse_binary, bytes(3074), "has 3,074 bytes, which is not a multiple"),
         (parse_binary, binary_batch(PICTURES, [3, 10]), "label 10 is not one of the 10 classes"),
         (parse_python, b"", "is not a batch of CIFAR-10"),
-        (parse_python, b"cos\nsystem\n(U\x04exittR.", r"has \d bytes, of pixels, which is not a multiple"),
+        (parse_python, b"cos\nsystem\n(U\x04exittR.", r"has \d bytes of pixels, which is not a multiple"),
         (parse_python, python_batch(PICTURES, LABELS)[:-1], "is not a batch of CIFAR-10"),
         (parse_python, python_batch(PICTURES, LABELS[:1]), r"2 pictures, but the labels have shape \(1,\)"),
         (parse_python, python_batch(PICTURES, [3, 10]), "label 10 is not one of the 10 classes"),

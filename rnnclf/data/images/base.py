@@ -70,7 +70,8 @@ class Images(Source):
         height, width, _ = self.shape
         if self.sequence == "patches" and (height % self.patch or width % self.patch):
             raise ConfigError(
-                f"dataset.patch must divide the size of the pictures, {height} × {width}, got {self.patch}."
+                f"dataset.patch must divide the height and width of the pictures, {height} × {width},"
+                f" got {self.patch}."
             )
 
     def classes(self) -> tuple[str, ...]:
