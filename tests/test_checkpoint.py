@@ -349,7 +349,8 @@ def test_extra_tensor_is_refused_in_words(path):
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
     assert str(caught.value) == (
-        f"{path} does not match its own configuration: extra should be missing, but the file has (2, 3) float32."
+        f"{path} does not match its own configuration:"
+        " extra should be missing, but the file has (2, 3) float32."
     )
 
 
