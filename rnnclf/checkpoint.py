@@ -1,10 +1,10 @@
-"""Checkpoints: one file, safe to receive.
+"""Checkpoints: a single file, safe to load from untrusted sources.
 
-A checkpoint is a safetensors file whose header carries one JSON text: tensors and plain data, no
-pickle, nothing that names code to run. The text begins with the SHA-256 of the whole file, taken with
-zeros in its own place, so that damage is noticed wherever it is. Reading one looks names up in registries,
-checks every value against its range, compares what the header claims with the size of the file before any
-memory is taken for tensors, and all shapes before any is taken for a model.
+A checkpoint is a safetensors file whose metadata hold one JSON text: tensors and plain data, no pickle,
+nothing that names code to run. The JSON starts with the SHA-256 of the whole file, computed with zeros in its
+place, so damage anywhere is detected. When reading, names are looked up in registries and every value is
+checked against its range; sizes in the header are checked against the file size before memory is allocated
+for tensors, and all shapes before memory is allocated for the model.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ HEADER_TYPES = {
     "fingerprint": str,
     "epoch": int,
 }
-HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
-UNSEALED = "0" * 64  # in the place of the checksum while it is taken
+HEADER_LIMIT = 16 * 2**20  # bytes; ours have a few thousand
+PLACEHOLDER = "0" * 64  # in place of the checksum while it is computed
 CHUNK = 2**20  # bytes
-COPIES = 2  # of a file in memory while it is read: its content, and the tensors made of that
-DIMENSIONS = 16  # of a tensor at most
+COPIES = 2  # of the file in memory while loading: its content, and the tensors
+MAX_DIMENSIONS = 16
 ITEM_BYTES = {
     **{"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2},
     **{"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8},
@@ -50,10 +50,10 @@ ITEM_BYTES = {
 
 
 class ResumableHeader(NamedTuple):
-    """The header keys that only the checkpoints of unfinished or extensible runs have.
+    """The header keys that only checkpoints of unfinished or extensible runs have.
 
     training: the state of `Training`. best_epoch: by validation; None before the first epoch is done.
-    extended: changes of the number of epochs. seconds: spent so far.
+    extended: changes of the number of epochs. seconds: training time so far.
     """
 
     training: dict[str, Any]
@@ -78,7 +78,7 @@ def header_of(
     metrics: Mapping[str, Any],
     resumable: ResumableHeader | None = None,
 ) -> dict[str, Any]:
-    """The header of a checkpoint as `save` takes it."""
+    """The header of a checkpoint, as expected by `save`."""
     return {
         "rnnclf": __version__,
         "config": dict(config),
@@ -96,11 +96,11 @@ def header_of(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The contents of a checkpoint file.
 
-    header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, learned
-        from the training split), reading (what decides the meaning of a step), fingerprint, epoch, metrics.
-    tensors: the weights by their names in the model, and in `last.safetensors` the state to resume from.
+    header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, fitted on
+        the training split), reading (the options that decide what a step means), fingerprint, epoch, metrics.
+    tensors: the weights by their names in the model; in `last.safetensors` also the state to resume from.
     """
 
     path: Path
@@ -133,12 +133,12 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """Completed epochs."""
+        """The number of completed epochs."""
         return int(self.header["epoch"])
 
     @property
     def resumable(self) -> ResumableHeader:
-        """What training needs to go on. Raises KeyError, TypeError or ValueError where it is not there."""
+        """The keys needed to resume. Raises KeyError, TypeError or ValueError if they are invalid."""
         header = self.header
         best = header["best_epoch"]
         extended = [{key: int(change[key]) for key in ("at", "from", "to")} for change in header["extended"]]
@@ -151,8 +151,8 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint file says of itself: its header, the type and shape of each tensor, its size in
-    bytes, and whether its content is what its checksum was taken of."""
+    """The header of a checkpoint file, the type and shape of each tensor, the file size in bytes, and whether
+    the content matches the checksum."""
 
     path: Path
     header: dict[str, Any]
@@ -164,7 +164,7 @@ class Description:
 
 @dataclass(frozen=True)
 class _Head:
-    """The part of a file before its tensors; `raw` as it stands in the file, `size` of the whole file."""
+    """The part of a file before its tensors; `raw` are its bytes, `size` is that of the whole file."""
 
     header: dict[str, Any]
     shapes: dict[str, tuple[str, tuple[int, ...]]]
@@ -173,32 +173,32 @@ class _Head:
     size: int
 
     def digest(self) -> Any:
-        """The checksum taken so far: of the head, with zeros in the place of the checksum itself."""
-        return hashlib.sha256(self.raw.replace(self.sha256.encode(), UNSEALED.encode(), 1))
+        """The running SHA-256 after the head, with the placeholder instead of the checksum."""
+        return hashlib.sha256(self.raw.replace(self.sha256.encode(), PLACEHOLDER.encode(), 1))
 
 
 def save(
     path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], keep: Path | None = None
 ) -> None:
-    """Replaces the checkpoint at `path`, or leaves it whole and raises OutputError.
+    """Replaces the checkpoint at `path`, or leaves it intact and raises OutputError.
 
-    With `keep`, the checkpoint that was at `path` is kept there; see `write_atomically`.
+    With `keep`, the old checkpoint is moved there; see `write_atomically`.
     """
     import safetensors.torch
 
-    text = json.dumps({"format": FORMAT, "sha256": UNSEALED, **header}, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "sha256": PLACEHOLDER, **header}, allow_nan=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, sealed(safetensors.torch.save(plain, metadata={"rnnclf": text})), keep)
 
 
 def sealed(content: bytes) -> bytes:
-    """The content of a checkpoint file with its checksum in the first place that was left for it."""
+    """The content of a checkpoint file with the placeholder replaced by the checksum."""
     digest = hashlib.sha256(content).hexdigest()
-    return content.replace(UNSEALED.encode(), digest.encode(), 1)
+    return content.replace(PLACEHOLDER.encode(), digest.encode(), 1)
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint. Raises CheckpointError where `path` is none, or is damaged."""
+    """Reads a checkpoint. Raises CheckpointError if `path` is not a checkpoint or is damaged."""
     import safetensors.torch
 
     with _opened(path) as file:
@@ -211,7 +211,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(mismatch(path))
     try:
         tensors = safetensors.torch.load(content)
-    except Exception as error:  # safetensors raises its own kinds
+    except Exception as error:  # safetensors raises its own types
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     return Checkpoint(path, head.header, tensors)
 
@@ -221,13 +221,13 @@ def mismatch(path: Path) -> str:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, without reading its tensors."""
+    """The header of a checkpoint, without reading its tensors. Raises CheckpointError."""
     with _opened(path) as file:
         return _head(path, file).header
 
 
 def describe(path: Path) -> Description:
-    """What a checkpoint says of itself and whether it is whole, a piece at a time and without torch."""
+    """Describes a checkpoint and verifies its checksum, in pieces and without torch."""
     with _opened(path) as file:
         head = _head(path, file)
         digest = head.digest()
@@ -240,9 +240,9 @@ def describe(path: Path) -> Description:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        # a pipe or a device could be waited for forever, or never end
+        # a pipe or a device could block forever or never end
         if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
-            raise CheckpointError(f"{path} is no file.")
+            raise CheckpointError(f"{path} is not a regular file.")
         with open(path, "rb") as file:
             yield file
     except OSError as error:
@@ -260,7 +260,7 @@ def _head(path: Path, file: BinaryIO) -> _Head:
         header = _strict_json(table.pop("__metadata__")["rnnclf"])
         version = header["format"]
     except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of rnnclf.") from error
+        raise CheckpointError(f"{path} is not a checkpoint of rnnclf.") from error
     if isinstance(version, bool) or version != FORMAT:
         raise CheckpointError(
             f"{path} has checkpoint format {version!r}; this version of rnnclf reads format {FORMAT}."
@@ -271,7 +271,7 @@ def _head(path: Path, file: BinaryIO) -> _Head:
     if not all(isinstance(name, str) for name in header["classes"]):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'classes'.")
     sha256 = header.pop("sha256", None)
-    if not isinstance(sha256, str) or len(sha256) != len(UNSEALED):
+    if not isinstance(sha256, str) or len(sha256) != len(PLACEHOLDER):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'sha256'.")
     size = os.fstat(file.fileno()).st_size
     shapes = _shapes(path, table, size - len(prefix) - length)
@@ -279,54 +279,58 @@ def _head(path: Path, file: BinaryIO) -> _Head:
 
 
 def _strict_json(text: str | bytes) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for what we never write: NaN, a key twice, half a character …"""
+    """Parses a JSON object. Raises ValueError for what we never write: NaN, duplicate keys, surrogates …"""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a key stands twice")
+            raise ValueError("a key is duplicated")
         return found
 
     def finite(number: str) -> float:
         if not math.isfinite(value := float(number)):
-            raise ValueError(f"{number} is no finite number")
+            raise ValueError(f"{number} is not finite")
         return value
 
     value = json.loads(text, object_pairs_hook=once, parse_constant=finite, parse_float=finite)
     if not isinstance(value, dict):
-        raise ValueError("no object")
+        raise ValueError("not an object")
     refuse_odd(value)
     return value
 
 
 def _shapes(path: Path, table: dict[str, Any], size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor that the table names, if together they fill the file's `size` bytes of
-    data. Raises CheckpointError."""
+    """The type and shape of each tensor in the table.
+
+    Raises CheckpointError unless the tensors exactly fill the `size` bytes of data in the file.
+    """
     shapes, spans = {}, []
     for name, entry in table.items():
         try:
             kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
             numbers = [*shape, begin, end]
-            sound = len(shape) <= DIMENSIONS and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
-            count = math.prod(max(n, 1) for n in shape) if sound else 2**63  # what torch could count, at most
+            sound = len(shape) <= MAX_DIMENSIONS and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+            count = (
+                math.prod(max(n, 1) for n in shape) if sound else 2**63
+            )  # torch counts elements in 64 bits
             sound = count < 2**63 and math.prod(shape) * ITEM_BYTES[kind] == end - begin
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:
             raise CheckpointError(
-                f"{path} is damaged: what its header says of the tensor '{name}' cannot be."
+                f"{path} is damaged: its header has an invalid entry for the tensor '{name}'."
             )
         shapes[name] = (kind, tuple(shape))
         spans.append((begin, end))
     place = 0
     for begin, end in sorted(spans):
         if begin != place:
-            raise CheckpointError(f"{path} is damaged: the tensors in it overlap or leave gaps.")
+            raise CheckpointError(f"{path} is damaged: its tensors overlap or leave gaps.")
         place = end
     if place != size:
         raise CheckpointError(
             f"{path} is damaged: its header claims {in_bytes(place)} of tensors,"
-            f" the file holds {in_bytes(size)}."
+            f" but the file has {in_bytes(size)}."
         )
     return shapes
 
@@ -337,12 +341,12 @@ def _refuse_more_than_memory(path: Path, size: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if COPIES * size > memory:
         raise CheckpointError(
-            f"{path} takes {in_bytes(COPIES * size)} of memory; this machine has {in_bytes(memory)}."
+            f"Loading {path} takes {in_bytes(COPIES * size)} of memory; this machine has {in_bytes(memory)}."
         )
 
 
 def in_bytes(size: int) -> str:
-    """312 bytes, 4.2 kB, 1.0 TB."""
+    """A size in words: 312 bytes, 4.2 kB, 1.0 TB."""
     if size < 1000:
         return f"{size} byte{'' if size == 1 else 's'}"
     power = min(int(math.log10(size)) // 3, 6)
@@ -350,9 +354,9 @@ def in_bytes(size: int) -> str:
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Gives `model`, built on torch's meta device, the weights of the checkpoint.
+    """Loads the weights of the checkpoint into `model`, which was built on torch's meta device.
 
-    Raises CheckpointError where names, shapes or types differ from those the model must have.
+    Raises CheckpointError if names, shapes or types do not match the model.
     """
     given = checkpoint.model_tensors()
     wanted = model.state_dict()
@@ -360,8 +364,8 @@ def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
         should_be, found = (_kind(tensors.get(name)) for tensors in (wanted, given))
         if should_be != found:
             raise CheckpointError(
-                f"{checkpoint.path} does not fit its own configuration:"
-                f" {name} should be {should_be}, the file has {found}."
+                f"{checkpoint.path} does not match its own configuration:"
+                f" {name} should be {should_be}, but the file has {found}."
             )
     model.load_state_dict(given, assign=True)
 

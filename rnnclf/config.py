@@ -1,8 +1,8 @@
 """The configuration of a run: one typed tree of dataclasses.
 
 Hydra composes YAML files and the command line into a DictConfig; `from_composed` turns that into a
-`Config`, `from_plain` does the same with the JSON of a checkpoint. What is left of either way is
-plain dataclasses, checked for unknown keys, types and ranges.
+`Config`, and `from_plain` does the same with the JSON of a checkpoint. Both give plain dataclasses, checked
+for unknown keys, types and ranges.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GROUPS: dict[str, Registry[Any]] = {
 
 @dataclass(frozen=True)
 class Interval:
-    """What lies between two checkpoints: so many seconds, or so many steps; an epoch where both are None."""
+    """The interval between checkpoints, in seconds or in steps; one epoch if both are None."""
 
     seconds: int | None = None
     steps: int | None = None
@@ -46,16 +46,19 @@ class Interval:
 
 @dataclass
 class Checkpointing(Options):
-    """How often the state is saved from which a run can be resumed."""
+    """How often to save the state from which a run can be resumed."""
 
-    every: str = option("epoch", "a checkpoint every epoch, 30s or 5m, or '200 steps'")
+    every: str = option(
+        "epoch",
+        "interval between checkpoints: epoch, a time such as 30s or 5m, or a number such as '200 steps'",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.interval()
 
     def interval(self) -> Interval:
-        """What `every` means. Raises ConfigError."""
+        """The parsed value of `every`. Raises ConfigError."""
         if self.every == "epoch":
             return Interval()
         match = re.fullmatch(r"([1-9]\d{0,8}) ?(s|m|h|steps?)?", str(self.every), re.ASCII)
@@ -81,56 +84,66 @@ class Config(Stack):
     augment: Augment = MISSING
     hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
-        None, "choose hidden so that the model has that many parameters: 30000, 30k, 1.5M"
+        None, "choose hidden so that the model has about this many parameters: 30000, 30k, 1.5M"
     )
     epochs: int = option(20, "passes over the training data", low=1)
     batch_size: int = option(150, "sequences per step", low=1)
-    clip: float | None = option(1.0, "greatest norm of the gradients; null: as they are", above=0)
-    label_smoothing: float = option(0.0, "share of each label spread over all classes", low=0, below=1)
-    class_weights: str = option(
-        "none", "balanced: in the loss, a class counts the more the rarer it is", choices=("none", "balanced")
+    clip: float | None = option(1.0, "maximum norm of the gradients; null: no clipping", above=0)
+    label_smoothing: float = option(
+        0.0, "fraction of each label that is spread over all classes", low=0, below=1
     )
-    focal: float = option(0.0, "γ of the focal loss; 0: cross-entropy", low=0, high=20)
+    class_weights: str = option(
+        "none",
+        "weights of the classes in the loss; balanced: inversely proportional to their frequency",
+        choices=("none", "balanced"),
+    )
+    focal: float = option(0.0, "γ of the focal loss; 0: plain cross-entropy", low=0, high=20)
     sampling: str = option(
         "shuffled",
-        "each training sequence once an epoch, or balanced: as many draws, each class equally often",
+        "shuffled: each training sequence once per epoch; balanced: as many draws, each class equally likely",
         choices=("shuffled", "balanced"),
     )
     protocol: str = option(
         "standard",
-        "standard: the test split is scored once; tutorial: after every epoch, on whole batches",
+        "standard: scores the test split once, at the end; tutorial: after every epoch, on whole batches",
         choices=("standard", "tutorial"),
     )
     on_divergence: str = option(
         "stop",
-        "when the loss is lost: stop, or rollback to the start of the epoch with half the learning rate",
+        "if the loss becomes NaN or infinite: stop, or rollback to the start of the epoch and halve the rate",
         choices=("stop", "rollback"),
     )
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    diagnose: bool = option(False, "after each epoch, measure gradients by time step: diagnosis.csv")
-    seed: int = option(0, "of the weights, the order of the batches and dropout", low=0, high=2**63 - 1)
-    graph: bool = option(
-        True, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it where that can be"
+    diagnose: bool = option(False, "after each epoch, write gradient norms by time step to diagnosis.csv")
+    seed: int = option(
+        0, "random seed of the weights, the order of the batches and dropout", low=0, high=2**63 - 1
     )
-    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
-    threads: int | str = option("auto", "threads of the CPU, a number or auto", low=1, high=4096)
-    plugins: list[str] = field(default_factory=list, metadata={"help": "modules with components of your own"})
+    graph: bool = option(
+        True, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it if possible"
+    )
+    device: str = option(
+        "auto", "device to train on; auto: a GPU if there is one", choices=("auto", "cpu", "cuda", "mps")
+    )
+    threads: int | str = option("auto", "number of CPU threads, or auto", low=1, high=4096)
+    plugins: list[str] = field(
+        default_factory=list, metadata={"help": "Python modules with your own cells and data sets"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.threads, str) and self.threads != "auto":
             raise ConfigError(f"threads must be a whole number or auto, got '{self.threads}'.")
         if not all(isinstance(name, str) for name in self.plugins):
-            raise ConfigError(f"plugins must be names of modules, got {self.plugins}.")
+            raise ConfigError(f"plugins must be a list of module names, got {self.plugins}.")
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
-        if isinstance(self.cell, Cell):  # not so while the schema is made
+        if isinstance(self.cell, Cell):  # it is MISSING while the schema is built
             self.check_cell(self.cell)
             if self.match_parameters is None:
                 self.cell.check_size()
 
     def stack(self) -> Stack:
-        """What is built around the cell."""
+        """The options of the layers around the cell."""
         return Stack(**{stack_field.name: getattr(self, stack_field.name) for stack_field in fields(Stack)})
 
     def to_plain(self) -> dict[str, Any]:
@@ -138,16 +151,18 @@ class Config(Stack):
         return asdict(self)
 
     def digest(self) -> str:
-        """A short hash of everything in the configuration."""
+        """A short hash of the whole configuration."""
         text = json.dumps(self.to_plain(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-NESTED: dict[str, type[Options]] = {"checkpoint": Checkpointing}  # options below a key, without a choice
+NESTED: dict[str, type[Options]] = {
+    "checkpoint": Checkpointing
+}  # options nested below a key that is not a group
 
 
 def from_composed(composed: DictConfig) -> Config:
-    """A composed DictConfig (without Hydra's own node) as a Config.
+    """Converts a composed DictConfig (without Hydra's own node) to a Config.
 
     Raises ConfigError for the first unknown key, wrong type or value out of range.
     """
@@ -161,8 +176,10 @@ def from_composed(composed: DictConfig) -> Config:
 
 
 def _check_tree(node: DictConfig, path: str) -> None:
-    """Checks keys and ranges from the top down, so that a message names the key the user wrote:
-    `hidden`, not `cell.hidden_size`, which takes its value from there."""
+    """Checks keys and ranges from the top down, so that messages name the key the user wrote.
+
+    For instance `hidden`, not `cell.hidden_size`, which is interpolated from it.
+    """
     kind = OmegaConf.get_type(node)
     assert isinstance(kind, type)
     known = [option_field.name for option_field in fields(kind)]
@@ -171,7 +188,7 @@ def _check_tree(node: DictConfig, path: str) -> None:
             raise ConfigError(unknown_key(path + key, kind))
     missing = [key for key in known if OmegaConf.is_missing(node, key)]
     if missing:
-        raise ConfigError(f"{path}{missing[0]} is missing: choose one, for instance {path}{missing[0]}=NAME.")
+        raise ConfigError(f"{path}{missing[0]} is missing: set it with {path}{missing[0]}=NAME.")
     check(kind, {key: node[key] for key in known}, path)
     for key in known:
         if isinstance(node[key], DictConfig):
@@ -179,10 +196,10 @@ def _check_tree(node: DictConfig, path: str) -> None:
 
 
 def from_plain(plain: Mapping[str, Any]) -> Config:
-    """A Config from the plain data of a checkpoint.
+    """Converts the plain data of a checkpoint to a Config.
 
-    Components are looked up by name in the registries; text that OmegaConf would evaluate (`${…}`) is
-    refused, so nothing in a stranger's file is ever resolved. Raises ConfigError.
+    Components are looked up by name in the registries. Text that OmegaConf would evaluate (`${…}`) is
+    refused, so nothing in an untrusted file is ever resolved. Raises ConfigError.
     """
     _refuse_interpolation(plain, "")
     try:
@@ -220,7 +237,7 @@ _TYPES = {
 
 
 def in_words(error: Exception) -> RnnclfError:
-    """An error of OmegaConf in one sentence; our own error where one is behind it."""
+    """An OmegaConf error as an RnnclfError with a one-sentence message; our own error if it is the cause."""
     for cause in causes(error):
         if isinstance(cause, RnnclfError):
             return cause
@@ -243,26 +260,26 @@ def _first_line(error: BaseException) -> str:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what caused it, what caused that …"""
+    """The error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def unknown_key(key: str, kind: Any = None) -> str:
-    """The sentence for a key that is not there; `kind` is the class whose options were searched."""
+    """The message for an unknown key; `kind` is the class whose options were searched."""
     group, _, name = key.rpartition(".")
     if group in GROUPS and isinstance(kind, type) and issubclass(kind, Component):
         options = [option_field.name for option_field in fields(kind) if option_field.name != "name"]
         hint = did_you_mean(name, options)
-        return f"{group}={kind.name} has no option '{name}'.{hint} It has: {', '.join(options)}."
+        return f"{group}={kind.name} has no option '{name}'.{hint} Its options: {', '.join(options)}."
     elsewhere = [known for known in known_keys() if known.rpartition(".")[2] == key]
     hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(key, known_keys())
     return f"No key named '{key}'.{hint}"
 
 
 def known_keys() -> list[str]:
-    """Every key there is, whichever components are chosen."""
+    """All keys, of all components."""
     keys = [option_field.name for option_field in fields(Config) if option_field.name not in NESTED]
     keys += ["experiment"]
     keys += [f"{name}.{o.name}" for name, kind in NESTED.items() for o in fields(kind)]

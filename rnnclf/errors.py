@@ -1,36 +1,36 @@
-"""What can go wrong, as a tree.
+"""The exception classes.
 
-    RnnclfError              the user can act: one message on stderr, exit code 2
-    ├── ConfigError          a key or a value of the configuration
-    │   └── UnknownNameError     a name that no registry holds
-    ├── DataError            a data file is missing, damaged or not what it should be
-    ├── CheckpointError      a file is no checkpoint, or does not fit what it is asked to do
+    RnnclfError              the user can fix it: one message on stderr, exit code 2
+    ├── ConfigError          an invalid key or value in the configuration
+    │   └── UnknownNameError     a name that is not in the registry
+    ├── DataError            a data file is missing, damaged or malformed
+    ├── CheckpointError      a file is not a checkpoint, or does not match the data or the command
     ├── OutputError          a result cannot be written
-    └── DivergedError        the loss became NaN or infinite
+    └── DivergedError        the training loss became NaN or infinite
     JobFailed                a bug inside a job; its traceback is in the job's log, exit code 1
 
-All take one string, so that they survive the trip from a worker process.
+All take a single string, so that they can be pickled and sent from a worker process.
 """
 
 
 class RnnclfError(Exception):
-    """Something the user can put right; the message says what, which value, what would be right."""
+    """An error that the user can fix; the message says what is wrong, the value, and what would be right."""
 
 
 class ConfigError(RnnclfError):
-    """A key or a value of the configuration is not valid."""
+    """A key or a value of the configuration is invalid."""
 
 
 class UnknownNameError(ConfigError):
-    """A name that is in no registry."""
+    """A name is not in the registry."""
 
 
 class DataError(RnnclfError):
-    """A data file is missing, damaged or not what it should be."""
+    """A data file is missing, damaged or malformed."""
 
 
 class CheckpointError(RnnclfError):
-    """A file is no checkpoint, or does not fit what it is asked to do."""
+    """A file is not a checkpoint, or does not match the data or the command."""
 
 
 class OutputError(RnnclfError):
@@ -41,5 +41,5 @@ class DivergedError(RnnclfError):
     """The training loss became NaN or infinite."""
 
 
-class JobFailed(Exception):  # noqa: N818 - it reports a failure, it is not the failure itself
-    """A job raised something unforeseen; its traceback is in the job's log."""
+class JobFailed(Exception):  # noqa: N818 - reads better than JobFailedError
+    """A job raised an unexpected exception; its traceback is in the job's log."""

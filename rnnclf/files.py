@@ -1,4 +1,4 @@
-"""Writing files so that what was whole stays whole."""
+"""Atomic file writes, and small helpers for files and paths."""
 
 import errno
 import json
@@ -12,30 +12,31 @@ from typing import Any
 
 from rnnclf.errors import ConfigError, OutputError
 
-ASIDE = ".tmp"  # the last suffix of a file that is not whole yet
-NESTING = 32  # levels of JSON; ours have up to six
-RECORD_LIMIT = 16 * 2**20  # bytes of a file that is read whole; ours are a few thousand. As lists and
-# dictionaries of Python's they may take thirty times as much
+TEMPORARY = ".tmp"  # the last suffix of an incomplete file
+MAX_NESTING = 32  # levels of JSON; ours have up to six
+# Bytes of a file to parse; ours have a few thousand. Python's lists and dictionaries may take thirty times
+# as much memory.
+RECORD_LIMIT = 16 * 2**20
 
 
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
-    """Replaces `path` by `content`, or leaves what was there whole and raises OutputError.
+    """Replaces the content of `path`, or leaves the old file intact and raises OutputError.
 
-    The content is written aside, flushed to the disk, renamed over the old file, and the folder is flushed,
-    too: a full disk, a killed process or a power cut costs the new content, never the old. With `keep` the
-    old file is not lost either: it is renamed to `keep` first. Between the two renames there is no `path`,
-    so whoever reads it falls back on `keep`.
+    The content is written to a temporary file, flushed to disk and renamed over the old file; then the folder
+    is flushed, too. A full disk, a killed process or a power cut can only lose the new content. With `keep`,
+    the old file is first renamed to `keep`. Between the two renames `path` does not exist, so readers must
+    fall back on `keep`.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         try:
-            _write(aside, content)
+            _write(temporary, content)
             if keep is not None and path.exists():
                 os.replace(path, keep)
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(aside)
+                os.unlink(temporary)
             raise
         _flush_folder(path.parent)
     except OSError as error:
@@ -44,20 +45,20 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Gives a path to write a large file to, which then replaces `path`; raises OutputError where it cannot.
+    """Yields a temporary path to write a large file to, which then replaces `path`. Raises OutputError.
 
-    What was at `path` stays whole whatever happens, as with `write_atomically`.
+    If anything fails, the old file at `path` stays intact, as with `write_atomically`.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         try:
-            yield aside
-            with open(aside, "rb") as file:
+            yield temporary
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(aside)
+                os.unlink(temporary)
             raise
         _flush_folder(path.parent)
     except OSError as error:
@@ -65,11 +66,11 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A new file on the disk, not only in the memory of the system."""
+    """Writes a new file and flushes it to disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
     try:
         rest = memoryview(content)
-        while rest:  # the system may write less than it is given, and say so
+        while rest:  # os.write may write only a part
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
@@ -77,46 +78,51 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Brings the renames of files in `folder` to the disk, where the system can do that."""
-    if os.name == "nt":  # which opens no folders
+    """Flushes the renames in `folder` to disk, if the system supports it."""
+    if os.name == "nt":  # which cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot
+        if error.errno != errno.EINVAL:  # not supported by some network file systems
             raise
     finally:
         os.close(descriptor)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what killed processes left unfinished in `folder`; for the one process that writes there."""
-    for path in folder.glob(f".*{ASIDE}"):
+    """Removes incomplete files of killed processes; only safe for the one process that writes to `folder`."""
+    for path in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError):
             path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` by `value` as indented JSON."""
+    """Writes `value` to `path` as indented JSON. Raises OutputError."""
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_record(path: Path) -> str:
-    """The text of a small file. Raises OSError or ValueError where it is none: a pipe, which could be waited
-    for forever, a file too large for memory, bytes that are no UTF-8."""
+    """The text of a small file.
+
+    Raises OSError or ValueError for anything else: a pipe, which could block forever, a file too large for
+    memory, bytes that are not UTF-8.
+    """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode) or found.st_size > RECORD_LIMIT:
-        raise ValueError(f"{path} is no record of a run")
+        raise ValueError(f"{path} is not a record of a run")
     return path.read_bytes().decode("utf-8")
 
 
 def refuse_odd(value: Any) -> None:
-    """Raises ValueError for what JSON may hold and we never write: parts nested so deeply that a walk through
-    them would end in a RecursionError, halves of characters, which cannot be written or printed."""
+    """Raises ValueError for valid JSON that we never write.
+
+    That is nesting deep enough for a RecursionError, and lone surrogates, which cannot be written or printed.
+    """
     parts, depth = [value], 0
     while parts:
-        if (depth := depth + 1) > NESTING:
+        if (depth := depth + 1) > MAX_NESTING:
             raise ValueError("nested too deeply")
         inner = (
             part.values() if isinstance(part, dict) else part
@@ -128,21 +134,23 @@ def refuse_odd(value: Any) -> None:
 
 
 def is_path(word: str) -> bool:
-    """Whether a word of a command line is a path, and not an override KEY=VALUE."""
+    """Whether a command-line word is a path rather than an override KEY=VALUE."""
     return "=" not in word or Path(word).exists()
 
 
 def absolute(path: str) -> str:
-    """The path from the root on, which means the same in any folder. Raises ConfigError for ~nobody."""
+    """The absolute path, with ~ expanded. Raises ConfigError for the home folder of an unknown user."""
     try:
         return str(Path(path).expanduser().absolute())
     except RuntimeError as error:
-        raise ConfigError(f"{path} cannot be found: {error}") from error
+        raise ConfigError(f"Cannot expand {path}: {error}") from error
 
 
 def claim_folder(base: Path) -> Path:
-    """Makes and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3: mkdir succeeds for one process only,
-    so two runs of the same second never share a folder. Raises OutputError."""
+    """Creates and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3 if that exists. Raises OutputError.
+
+    mkdir succeeds in one process only, so two runs in the same second never share a folder.
+    """
     first = base / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
     path, number = first, 1
     while True:
@@ -151,8 +159,8 @@ def claim_folder(base: Path) -> Path:
             return path
         except FileExistsError:
             if not path.is_dir():
-                raise OutputError(f"Cannot write to {path}: it is a file.") from None
+                raise OutputError(f"Cannot write to {path}: it is a file, not a folder.") from None
             number += 1
             path = first.with_name(f"{first.name}-{number}")
         except OSError as error:
-            raise OutputError(f"Cannot make the folder {path}: {error.strerror}.") from error
+            raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error

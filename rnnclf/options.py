@@ -1,8 +1,8 @@
-"""Options: dataclass fields that carry their meaning and their range.
+"""Options: dataclass fields with a help text and a range.
 
-A component of rnnclf (a cell, an optimizer, a data source …) is a dataclass of its options with the
-methods that need them. `option` states an option's default, meaning and range in one place; the
-same facts check a command line, a checkpoint and a call from Python, and fill `rnnclf show`.
+A component of rnnclf (a cell, an optimizer, a data source …) is a dataclass of its options and the methods
+that use them. `option` states an option's default, help and range in one place; they are used to validate
+command lines, checkpoints and calls from Python, and by `rnnclf show`.
 """
 
 import math
@@ -26,11 +26,10 @@ def option(
     below: float | None = None,
     choices: Iterable[str] | None = None,
 ) -> T:
-    """A dataclass field with a default, a meaning and a range.
+    """A dataclass field with a default, a help text and a range.
 
-    `low` and `high` are the least and greatest allowed value, `above` and `below` the same with the
-    bound itself left out; `choices` lists the allowed words. None is allowed where it is the
-    field's declared type.
+    `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
+    words. None is allowed if the field's declared type includes it.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
     metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None}
@@ -38,7 +37,7 @@ def option(
 
 
 def described_range(option_field: "Field[Any]") -> str:
-    """The allowed values of an option in words: 'at least 1', 'tanh or relu', '' where all are."""
+    """The allowed values of an option in words: 'at least 1', 'tanh or relu', '' if there is no limit."""
     if choices := option_field.metadata.get("choices"):
         return _listed(choices)
     limits = option_field.metadata.get("limits", {})
@@ -48,9 +47,9 @@ def described_range(option_field: "Field[Any]") -> str:
 
 
 def check(kind: type, values: Mapping[str, Any], path: str = "") -> None:
-    """Raises ConfigError for the first of `values` outside the range that `kind` declares for it.
+    """Raises ConfigError for the first of `values` outside the range declared in `kind`.
 
-    `path` is put before the key in the message: 'cell.' makes 'cell.forget_bias'.
+    Messages prefix the key with `path`: with 'cell.' it is 'cell.forget_bias'.
     """
     for option_field in fields(kind):
         if option_field.name in values:
@@ -72,7 +71,7 @@ def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
         "below": lambda limit: value < limit,
     }
     within = all(tests[k](limit) for k, limit in limits.items() if limit is not None)
-    # NaN fails every comparison, infinity has no range, and torch takes no whole number of more than 64 bits
+    # NaN fails every comparison, but infinity does not; torch has no integers of more than 64 bits
     finite = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
     if not finite or not within:
         allowed = described_range(option_field) or "a finite number"
@@ -86,7 +85,7 @@ def _listed(words: Iterable[str]) -> str:
 
 @dataclass
 class Options:
-    """Base of every component: checks its own options when it is made."""
+    """Base of every component: checks its options on construction."""
 
     def __post_init__(self) -> None:
         check(type(self), vars(self))
@@ -94,7 +93,7 @@ class Options:
 
 @dataclass
 class Component(Options):
-    """A component that is chosen by its name in a registry; `name` is that name."""
+    """A component that is chosen by its `name` in a registry."""
 
     name: str = "component"
 
@@ -109,7 +108,7 @@ class Component(Options):
 
 @dataclass(frozen=True)
 class OptionFacts:
-    """One option as `rnnclf show` prints it."""
+    """One option, as printed by `rnnclf show`."""
 
     name: str
     type: str
@@ -119,7 +118,7 @@ class OptionFacts:
 
 
 def described(kind: type) -> list[OptionFacts]:
-    """The options of a component, in the order in which they are declared."""
+    """The options of a component, in order of declaration."""
     return [
         OptionFacts(
             name=option_field.name,

@@ -1,4 +1,4 @@
-"""Names → entries, with a helpful miss."""
+"""Registries of components by name, with suggestions for misspelt names."""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -8,18 +8,18 @@ from rnnclf.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
-MANY = 20  # names that a message may list beside a near one
+MANY = 20  # above this many names, a message with a suggestion does not list them all
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' Did you mean 'gru'?' for the nearest known word, or nothing where none is near."""
+    """' Did you mean 'gru'?' for the closest known word, '' if none is close."""
     lowered = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean '{lowered[near[0]]}'?" if near else ""
 
 
 class Registry(Generic[T]):
-    """The entries of one kind, by the name that is used on the command line."""
+    """Entries of one kind, by their name on the command line."""
 
     def __init__(self, kind: str, entries: dict[str, T]) -> None:
         self.kind = kind
@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         return list(self._entries.items())
 
     def add(self, name: str, entry: T) -> None:
-        """Adds the user's own entry. A taken name raises ConfigError, unless it is the same entry."""
+        """Adds a user's own entry. Raises ConfigError if the name belongs to a different entry."""
         if self._entries.get(name, entry) is not entry:
-            raise ConfigError(f"There is a {self.kind} named '{name}' already: choose another name.")
+            raise ConfigError(f"There is already a {self.kind} named '{name}': choose another name.")
         self._entries[name] = entry

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.data import sequences
+from rnnclf.data import padded_dataset
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.compiled_step import CompiledSteps
@@ -19,7 +19,7 @@ def make(dtype: torch.dtype, names: list[str]) -> None:
         x_TBI = torch.zeros(3, 4, 2, dtype=dtype, requires_grad=True)
         unroll(cell.build(2).to(dtype), x_TBI, engine="compiled")[0].sum().backward()
         model = SequenceClassifier(cell, 2, 3).to(dtype)
-        data = sequences(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
+        data = padded_dataset(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
         steps = CompiledSteps(model, CrossEntropy.plain(3), data)
         steps(torch.arange(4))
         steps.close()

@@ -1,4 +1,4 @@
-"""What many tests share: a folder of their own, the command line in this process, small data."""
+"""Shared fixtures: a separate folder per test, and the command line run in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rnnclf.cli import app
 pytest.register_assert_rewrite("tests.cells", "tests.data", "tests.training", "tests.workflows")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # the tests beside this one need a core, too
+    # other workers need the cores, too
     torch.set_num_threads(1)
     os.environ["POLARS_MAX_THREADS"] = "1"
 
@@ -30,7 +30,7 @@ Cli = Callable[..., Any]
 
 
 def pytest_xdist_setupnodes() -> None:
-    """Machine code is made once and kept, before each worker would make all of it at the same time."""
+    """Fills Numba's cache once, before every worker compiles everything at the same time."""
     words = [sys.executable, "-m", "tests.compile_all"]
     cells = "basic", "lstm", "gru"
     for process in [subprocess.Popen([*words, dtype, *cells], cwd=ROOT) for dtype in ("float32", "float64")]:
@@ -45,10 +45,10 @@ needs_mnist = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test in a folder of its own; Hydra's changes to logging and ours to torch taken back."""
+    """Runs every test in its own folder; undoes Hydra's changes to logging and ours to torch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RNNCLF_DATA", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)  # tests that run side by side are given a width
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets a width
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     loggers = [logging.getLogger(), logging.getLogger("rnnclf")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
@@ -74,7 +74,7 @@ def cli() -> Cli:
 
 @pytest.fixture
 def only_run(tmp_path: Path) -> Callable[[], Path]:
-    """The one folder under outputs/."""
+    """Finds the only run folder under outputs/."""
 
     def find() -> Path:
         (folder,) = (tmp_path / "outputs").glob("*/*")

@@ -198,13 +198,13 @@ STRANGERS = {
 def test_other_files_are_refused(stranger, reader, tmp_path):
     path = tmp_path / "it.safetensors"
     path.write_bytes(STRANGERS[stranger])
-    assert "is no checkpoint of rnnclf" in refused(path, reader)
+    assert "is not a checkpoint of rnnclf" in refused(path, reader)
 
 
 @pytest.mark.parametrize("reader", [load, read_header])
 def test_torch_files_are_refused(reader, tmp_path):
     torch.save(classifier().state_dict(), tmp_path / "model.pt")
-    assert "is no checkpoint of rnnclf" in refused(tmp_path / "model.pt", reader)
+    assert "is not a checkpoint of rnnclf" in refused(tmp_path / "model.pt", reader)
 
 
 @pytest.mark.parametrize("reader", [load, read_header])
@@ -339,7 +339,8 @@ def test_missing_tensor_is_refused_in_words(path):
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
     assert str(caught.value) == (
-        f"{path} does not fit its own configuration: head.bias should be (2,) float32, the file has missing."
+        f"{path} does not match its own configuration:"
+        " head.bias should be (2,) float32, but the file has missing."
     )
 
 
@@ -348,7 +349,8 @@ def test_extra_tensor_is_refused_in_words(path):
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
     assert str(caught.value) == (
-        f"{path} does not fit its own configuration: extra should be missing, the file has (2, 3) float32."
+        f"{path} does not match its own configuration:"
+        " extra should be missing, but the file has (2, 3) float32."
     )
 
 
@@ -357,7 +359,7 @@ def test_wrong_shape_is_refused_in_words(shape, path):
     saved = changed_tensors(path, lambda tensors: tensors.update({"model.head.bias": torch.ones(shape)}))
     with pytest.raises(CheckpointError) as caught:
         fill(meta_classifier(), saved)
-    assert f"head.bias should be (2,) float32, the file has {shape} float32." in str(caught.value)
+    assert f"head.bias should be (2,) float32, but the file has {shape} float32." in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.float64, torch.bfloat16])
@@ -369,7 +371,7 @@ def test_wrong_type_is_refused_in_words(dtype, path):
 
 
 def test_checkpoint_of_another_cell_is_refused(path):
-    with pytest.raises(CheckpointError, match="does not fit its own configuration"):
+    with pytest.raises(CheckpointError, match="does not match its own configuration"):
         fill(meta_classifier(name="lstm"), load(path))
 
 

@@ -71,7 +71,7 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs a momentum above 0"),
         (["hidden=9", "cell.hidden_size=7"], "hidden and cell.hidden_size set the same number"),
         (["hidden=9", "match_parameters=2k"], "match_parameters chooses hidden: leave out hidden."),
-        (["nonsense"], "Words have the form KEY=VALUE."),
+        (["nonsense"], "Overrides have the form KEY=VALUE."),
         (["plugins=[no_such_module]"], "plugins: cannot import 'no_such_module'"),
     ],
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rnnclf.cells import CELLS
-from rnnclf.data.dataset import sequences
+from rnnclf.data.dataset import padded_dataset
 from rnnclf.diagnosis import Figure, diagnose, measure, radii, spectral_radius
 from rnnclf.model import SequenceClassifier
 from tests.diagnosed import B, K, T, batch, built, radius
@@ -246,7 +246,7 @@ def test_the_model_and_the_random_generator_stay_as_they_were():
     def noisy_loss(logits_BK: Tensor, y_B: Tensor) -> Tensor:
         return cross_entropy(logits_BK + torch.rand_like(logits_BK), y_B)
 
-    data = sequences(x_BTI.float(), y_B, tuple("abcd"), LENGTHS)
+    data = padded_dataset(x_BTI.float(), y_B, tuple("abcd"), LENGTHS)
     first = diagnose(model, data, noisy_loss)
     assert torch.equal(torch.get_rng_state(), random)
     assert first == diagnose(model, data, noisy_loss)

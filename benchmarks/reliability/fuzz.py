@@ -299,7 +299,7 @@ def composed_sweep(words: list[str]) -> Any:
 
 
 def hostile_checkpoint(rng: random.Random, ground: Ground) -> bytes:
-    from rnnclf.checkpoint import UNSEALED, sealed
+    from rnnclf.checkpoint import PLACEHOLDER, sealed
 
     content = rng.choice(ground.checkpoints)
     kind = rng.choice(["bytes", "header", "header", "header", "headers", "table", "table", "other"])
@@ -322,7 +322,7 @@ def hostile_checkpoint(rng: random.Random, ground: Ground) -> bytes:
     length = struct.unpack("<Q", content[:8])[0]
     table, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     header = json.loads(table.pop("__metadata__")["rnnclf"])
-    header["sha256"] = UNSEALED
+    header["sha256"] = PLACEHOLDER
     if kind.startswith("header"):
         for _ in range(1 if kind == "header" else rng.choice([2, 5, 20])):
             part = rng.choice(["config", "config", "preparation", "reading", "classes", "metrics", None])
@@ -342,7 +342,7 @@ def hostile_checkpoint(rng: random.Random, ground: Ground) -> bytes:
     raw = json_text(rng, {"__metadata__": {"rnnclf": text}, **table}).encode()
     raw += b" " * (-len(raw) % 8)
     whole = struct.pack("<Q", len(raw)) + raw + data
-    return sealed(whole) if UNSEALED.encode() in whole else whole
+    return sealed(whole) if PLACEHOLDER.encode() in whole else whole
 
 
 def try_checkpoint(rng: random.Random, ground: Ground) -> str:

@@ -3,7 +3,7 @@
 from rnnclf.data.archive import Archive
 from rnnclf.data.arrays import Arrays
 from rnnclf.data.base import Learned, Source, Splits
-from rnnclf.data.dataset import Batch, SequenceDataset, sequences
+from rnnclf.data.dataset import Batch, SequenceDataset, padded_dataset
 from rnnclf.data.folder import Folder
 from rnnclf.data.images import (
     CIFAR10,
@@ -30,7 +30,7 @@ __all__ = [
     "Source",
     "SplitName",
     "Splits",
-    "sequences",
+    "padded_dataset",
 ]
 
 DATASETS: Registry[type[Source]] = Registry(

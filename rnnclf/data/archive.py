@@ -1,4 +1,4 @@
-"""Files of the UCR and UEA archives of time series, https://www.timeseriesclassification.com.
+"""Files of the UCR and UEA time series archives, https://www.timeseriesclassification.com.
 
 Shapes: N sequences, T steps, C channels.
 """
@@ -15,16 +15,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rnnclf.data.cache import folder_for, identity
-from rnnclf.data.conversion import Part, kept, put_together, unpack
+from rnnclf.data.conversion import Part, cached, combine, unpack
 from rnnclf.data.delimited import (
     MISSING,
     delimiter_of,
+    excerpt,
     is_number,
     lines_of,
     number,
     numbers,
     refuse_empty_lines,
-    shown,
     unquoted,
 )
 from rnnclf.data.own import OwnData
@@ -32,15 +32,15 @@ from rnnclf.data.recordings import Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 
-SUFFIXES = (".ts", ".tsv", ".txt")  # the same data in several of them: the first is read
+SUFFIXES = (".ts", ".tsv", ".txt")  # in order of preference, if a data set comes in several formats
 
 
 @dataclass
 class Archive(OwnData):
-    """Files of the UCR and UEA archives: .ts, or the UCR archive's .tsv and .txt, label first.
+    """Files of the UCR and UEA archives: .ts, or the UCR archive's .tsv and .txt (label first).
 
-    dataset.path is NAME_TRAIN.ts, beside which NAME_TEST.ts is the test split, or the folder or the .zip
-    file that holds both. Bagnall et al. 2018, https://arxiv.org/abs/1811.00075; .ts files are read by aeon.
+    dataset.path is NAME_TRAIN.ts (NAME_TEST.ts next to it becomes the test split), or a folder or .zip file
+    with both. Bagnall et al. 2018, https://arxiv.org/abs/1811.00075; .ts files are read with aeon.
     """
 
     name: str = "archive"
@@ -52,40 +52,40 @@ class Archive(OwnData):
 
     def read(self, progress: Progress = silent) -> Recordings:
         path, *test = self.paths()
-        whole = _training_file(path, progress)
+        training = _training_file(path, progress)
         notes: list[str] = []
         given = [-1, SPLITS.index("test")]
-        if not test and (beside := _test_file(whole)) is not None:
-            if beside.is_file():
-                test = [beside]
-                notes = [f"{beside.name}, beside it, is the test split."]
+        if not test and (test_file := _test_file(training)) is not None:
+            if test_file.is_file():
+                test = [test_file]
+                notes = [f"{test_file.name}, in the same folder, is the test split."]
             else:
-                notes = [f"{beside.name} is not beside it: a test split is drawn."]
-        files = [whole, *test]
+                notes = [f"There is no {test_file.name} in the same folder: a test split is drawn."]
+        files = [training, *test]
         folder = folder_for("archives", [identity(file) for file in files], notes)
-        return kept(folder, lambda: _read(list(zip(files, given, strict=False)), notes, progress))
+        return cached(folder, lambda: _read(list(zip(files, given, strict=False)), notes, progress))
 
 
 def _training_file(path: Path, progress: Progress) -> Path:
-    """The file to train from: the path itself, or the one in this folder or .zip file. Raises DataError."""
+    """The training file: the path itself, or the file inside this folder or .zip file. Raises DataError."""
     if path.suffix.lower() == ".zip":
         path = _unpacked(path, progress)
     if not path.is_dir():
         identity(path)
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(
-                f"{path} is no file of an archive: its name should end in {', '.join(SUFFIXES)} or .zip."
+                f"{path} is not an archive file: its name should end in {', '.join(SUFFIXES)} or .zip."
             )
         return path
     for suffix in SUFFIXES:
         found = sorted(path.glob(f"*_TRAIN{suffix}"))
         if len(found) > 1:
             raise DataError(
-                f"{path} holds {len(found)} data sets, {found[0].name} …: name one with dataset.path."
+                f"{path} holds {len(found)} data sets, {found[0].name} …: set dataset.path to one of them."
             )
         if found:
             return found[0]
-    raise DataError(f"{path} holds no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+    raise DataError(f"{path} has no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
 
 
 def _test_file(path: Path) -> Path | None:
@@ -95,29 +95,30 @@ def _test_file(path: Path) -> Path | None:
 
 
 def _unpacked(path: Path, progress: Progress) -> Path:
-    """The folder of the cache with the data files of a .zip file. Raises DataError."""
+    """Unpacks the data files of a .zip file into the cache, and returns their folder. Raises DataError."""
     folder = folder_for("unpacked", identity(path))
     try:
         with zipfile.ZipFile(path) as archive:
             unpack(archive, _members(path, archive), folder, progress)
     except RnnclfError:
         raise
-    except Exception as error:  # zipfile and its decompressors raise a dozen kinds for a damaged file
-        raise DataError(f"{path} is no .zip file, or a damaged one ({shown(str(error), 120)}).") from error
+    except Exception as error:  # zipfile and its decompressors raise many types for a damaged file
+        raise DataError(f"{path} is not a .zip file, or is damaged ({excerpt(str(error), 120)}).") from error
     return folder
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The members to unpack, by the names of their files. Raises DataError for what none should hold."""
+    """The members to unpack, by file name. Raises DataError for paths that lead outside, and for links."""
     members = archive.infolist()
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
             raise DataError(
-                f"{path} holds {shown(member.filename, 120)}, which lies outside of it: nothing was unpacked."
+                f"{path} holds {excerpt(member.filename, 120)}, a path that leads outside:"
+                " nothing was unpacked."
             )
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise DataError(f"{path} holds a link, {shown(member.filename, 120)}: nothing was unpacked.")
+            raise DataError(f"{path} holds a link, {excerpt(member.filename, 120)}: nothing was unpacked.")
     for suffix in SUFFIXES:
         chosen = [m for m in members if m.filename.endswith((f"_TRAIN{suffix}", f"_TEST{suffix}"))]
         named = {PurePosixPath(member.filename).name: member for member in chosen}
@@ -125,11 +126,11 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         training = [name for name in visible if name.endswith(f"_TRAIN{suffix}")]
         if len(training) > 1:
             raise DataError(
-                f"{path} holds {len(training)} data sets: unpack it, and name one with dataset.path."
+                f"{path} holds {len(training)} data sets: unpack it and set dataset.path to one of them."
             )
         if training:
             return visible
-    raise DataError(f"{path} holds no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+    raise DataError(f"{path} has no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
 
 
 def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress) -> Recordings:
@@ -141,11 +142,11 @@ def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progres
         if size != expected:
             raise DataError(f"{path} has {size} channels, {files[0][0].name} has {expected}.")
         parts += found
-    return put_together(parts, numbered(parts[0].values_TC.shape[1]), notes)
+    return combine(parts, numbered(parts[0].values_TC.shape[1]), notes)
 
 
 def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
-    """The sequences of a file that has one on each line, label first; missing values at its end: padding."""
+    """The sequences of a UCR file: one per line, label first, padded at the end with missing values."""
     import numpy as np
 
     lines = lines_of(path, str(path))
@@ -153,20 +154,18 @@ def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
     delimiter = delimiter_of(lines[0])
     rows = [line.split(delimiter) for line in lines]
     if len(rows[0]) < 2:
-        raise DataError(
-            f"{path}, line 1: a label and the values of a sequence are needed, there is one field."
-        )
+        raise DataError(f"{path}, line 1 has only one field; it needs a label and the values of a sequence.")
     values_NT = numbers([row[1:] for row in rows], 1, 2, str(path))
     for line, (row, values_T) in enumerate(zip(rows, values_NT, strict=True), start=1):
         place = f"{path.name}, line {line}"
-        there = np.flatnonzero(~np.isnan(values_T))
-        if not len(there):
-            raise DataError(f"{place}: the sequence holds no value.")
-        yield Part(values_T[: there[-1] + 1, None], _label(row[0], place), place, given=given)
+        present = np.flatnonzero(~np.isnan(values_T))
+        if not len(present):
+            raise DataError(f"{place}: the sequence has no values.")
+        yield Part(values_T[: present[-1] + 1, None], _label(row[0], place), place, given=given)
 
 
 def _label(field: str, place: str) -> str:
-    """A label as it is, a whole number without a fraction: the archive has 1.0000000e+00, too."""
+    """The label as written, but whole numbers without a fraction: some files have 1.0000000e+00."""
     bare = unquoted(field)
     if not is_number(bare):
         return bare
@@ -177,7 +176,7 @@ def _label(field: str, place: str) -> str:
 
 
 def _ts(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
-    """The sequences of a .ts file. Raises DataError, with the line where that can be told."""
+    """The sequences of a .ts file. Raises DataError, with the line number if it is known."""
     import numpy as np
 
     lines = lines_of(path, str(path))
@@ -186,9 +185,9 @@ def _ts(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
     labels = [line.rpartition(":")[2].strip() for line in lines[first:]]
     for line, label in enumerate(labels, start=first + 1):
         if not label or ":" not in lines[line - 1]:
-            raise DataError(f"{path}, line {line} has no label behind a colon.")
+            raise DataError(f"{path}, line {line} has no label: it should follow the last colon.")
     if foreign := [label for label in dict.fromkeys(labels) if label.lower() not in declared]:
-        notes.append(f"@classLabel of {path.name} does not name the class '{shown(foreign[0])}'.")
+        notes.append(f"The @classLabel line of {path.name} does not list class '{excerpt(foreign[0])}'.")
     cases = _with_aeon(path, lines, first)
     for line, (case_CT, label) in enumerate(zip(cases, labels, strict=True), start=first + 1):
         values_TC = np.ascontiguousarray(case_CT.T, np.float64)
@@ -196,45 +195,50 @@ def _ts(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
 
 
 def _header(path: Path, lines: Sequence[str]) -> tuple[int, set[str]]:
-    """The place of the first line of data, and the names of the classes in small letters."""
+    """The index of the first line of data, and the class names in lower case. Raises DataError."""
     words = [line.lower().split() or [""] for line in lines]
     first = next((place for place, line in enumerate(words, start=1) if line[0] == "@data"), None)
     if first is None:
-        raise DataError(f"{path} has no line @data: it is no .ts file, or a damaged one.")
+        raise DataError(f"{path} has no @data line: it is not a .ts file, or is damaged.")
     if first == len(lines):
-        raise DataError(f"{path} holds no sequence: nothing follows @data in line {first}.")
-    told = {line[0]: line[1:] for line in words[:first]}
-    if told.get("@targetlabel", ["false"])[:1] == ["true"] or told.get("@classlabel", ["true"])[:1] == [
+        raise DataError(f"{path} has no sequences: nothing follows @data in line {first}.")
+    header = {line[0]: line[1:] for line in words[:first]}
+    if header.get("@targetlabel", ["false"])[:1] == ["true"] or header.get("@classlabel", ["true"])[:1] == [
         "false"
     ]:
-        raise DataError(f"{path} has no classes, but numbers to predict: rnnclf trains classifiers.")
-    if told.get("@classlabel", [])[:1] != ["true"]:
-        raise DataError(f"{path}: its header needs a line '@classLabel true' with the names of the classes.")
-    if told.get("@timestamps", ["false"])[:1] == ["true"]:
-        raise DataError(f"{path} has times of its steps, which are not read: save it as a table with a time.")
-    return first, set(told["@classlabel"][1:])
+        raise DataError(f"{path} has numbers to predict instead of classes; rnnclf trains classifiers.")
+    if header.get("@classlabel", [])[:1] != ["true"]:
+        raise DataError(f"{path}: the header needs a line '@classLabel true' followed by the class names.")
+    if header.get("@timestamps", ["false"])[:1] == ["true"]:
+        raise DataError(
+            f"{path} has timestamps, which are not supported in .ts files:"
+            " save it as a table with a time column."
+        )
+    return first, set(header["@classlabel"][1:])
 
 
 def _with_aeon(path: Path, lines: Sequence[str], first: int) -> Any:
-    """The sequences as aeon reads them: an array (N, C, T) or a list of arrays (C, T)."""
+    """The sequences as read by aeon: an array (N, C, T) or a list of arrays (C, T)."""
     try:
         from aeon.datasets import load_from_ts_file
     except ImportError as error:
         raise ConfigError(
-            f"{path.name} is read by aeon, which is not installed: pip install 'rnnclf[archive]'."
+            f"Reading {path.name} needs aeon, which is not installed: pip install 'rnnclf[archive]'."
         ) from error
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             cases, _ = load_from_ts_file(str(path))
-    except Exception as error:  # aeon does not say what it raises for a damaged file
+    except Exception as error:  # aeon does not document what it raises for a damaged file
         raise DataError(_fault(path, lines, first, error)) from error
     if len(cases) != len(lines) - first or not all(case.shape[0] for case in cases):
-        raise DataError(f"{path} is damaged: {len(lines) - first} lines of data, {len(cases)} sequences.")
+        raise DataError(
+            f"{path} is damaged: it has {len(lines) - first} lines of data but {len(cases)} sequences."
+        )
     return cases
 
 
 def _fault(path: Path, lines: Sequence[str], first: int, error: Exception) -> str:
-    """What is wrong with a file that aeon refuses, with the line where it can be told."""
+    """The message for a file that aeon cannot read, with the line number if the fault can be found."""
     may_differ = any(line.lower().split() == ["@equallength", "false"] for line in lines[:first])
     channels, steps = len(lines[first].split(":")) - 1, len(lines[first].partition(":")[0].split(","))
     for line, text in enumerate(lines[first:], start=first + 1):
@@ -243,18 +247,18 @@ def _fault(path: Path, lines: Sequence[str], first: int, error: Exception) -> st
         if len(values) != channels:
             return f"{path}, line {line} has {len(values)} channels, line {first + 1} has {channels}."
         if len(lengths) > 1:
-            return f"{path}, line {line}: its channels have different numbers of steps, {lengths}."
+            return f"{path}, line {line}: the channels have different numbers of steps, {lengths}."
         if bad := [value for channel in values for value in channel if not _is_value(value)]:
-            return f"{path}, line {line}: '{shown(bad[0])}' is not a number."
+            return f"{path}, line {line}: '{excerpt(bad[0])}' is not a number."
         if lengths != [steps] and not may_differ:
             return (
                 f"{path}, line {line} has {lengths[0]} steps, line {first + 1} has {steps}:"
                 " the header needs a line '@equalLength false'."
             )
     if len(path.read_text("utf-8-sig").split("\n")) > len(lines) + 1:
-        return f"{path} ends in empty lines: remove them."
-    reason = shown(str(error), 120).rstrip(".") or type(error).__name__
-    return f"{path} does not keep to the .ts format: {reason}."
+        return f"{path} ends with empty lines: delete them."
+    reason = excerpt(str(error), 120).rstrip(".") or type(error).__name__
+    return f"{path} is not a valid .ts file: {reason}."
 
 
 def _is_value(field: str) -> bool:

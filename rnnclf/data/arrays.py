@@ -1,4 +1,4 @@
-"""The user's own arrays: NumPy files, mapped from the disk where they are large.
+"""The user's own arrays: NumPy files, memory-mapped if they are large.
 
 Shapes: N sequences, T steps, C channels, K classes.
 """
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.conversion import refuse_unseen, unpack
-from rnnclf.data.delimited import shown
-from rnnclf.data.npy import COPY_LIMIT, layout_of, mapped, parsed, plain, refuse_other_than_numbers
+from rnnclf.data.delimited import excerpt
+from rnnclf.data.npy import COPY_LIMIT, layout_of, mapped, parsed, refuse_other_than_numbers, to_trainable
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, restarting_at, silent
 from rnnclf.data.splits import SPLITS
@@ -25,12 +25,12 @@ from rnnclf.options import option
 NAMES = ("x", "y", "lengths", "groups", "split", "channels", "classes")
 NEEDED = {"x": "sequences, an array (N, T) or (N, T, C),", "y": "labels, an array (N,),"}
 PER_SEQUENCE = ("y", "lengths", "groups", "split")
-IN_MEMORY = 2**28  # bytes of a packed array that are unpacked to memory; more are, once, to the cache
-REMEMBERED = 2**26  # bytes of x from which on what is found out about it is kept
+IN_MEMORY = 2**28  # bytes; smaller packed arrays are unpacked to memory, larger ones once to the cache
+CACHED_FROM = 2**26  # bytes; the statistics of an x of at least this size are cached
 
 
-class Named(NamedTuple):
-    """An array, and what messages call it."""
+class NamedArray(NamedTuple):
+    """An array and its name in messages."""
 
     array: Array
     what: str
@@ -40,16 +40,18 @@ class Named(NamedTuple):
 class Arrays(OwnData):
     """Your own arrays: x (N, T) or (N, T, C) and y (N,), in an .npz file, a folder, or x.npy and y.npy.
 
-    Beside them, where there are such: lengths (N,), behind which x is padding; groups (N,), of which each
-    stays in one split; split (N,), train, validation or test, or 0, 1, 2; the names channels (C,) and
-    classes (K,). An x.npy is mapped from the disk: it may be larger than memory.
+    Optional arrays: lengths (N,), after which x is padding; groups (N,), each of which stays in one split;
+    split (N,), train, validation or test, or 0, 1, 2; the names channels (C,) and classes (K,).
+    x.npy is memory-mapped, so it may be larger than memory.
     """
 
     name: str = "arrays"
     labels: str | None = option(
-        None, "the .npy file of y where dataset.path is that of x; null: y.npy beside it"
+        None, "the .npy file with y, if dataset.path is an .npy file with x; null: y.npy in the same folder"
     )
-    axes: str = option("NTC", "the axes of x: N sequences, T steps, C channels", choices=("NTC", "NCT"))
+    axes: str = option(
+        "NTC", "order of the axes of x: N sequences, T steps, C channels", choices=("NTC", "NCT")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,26 +67,26 @@ class Arrays(OwnData):
         files = [_files(path, labels) for path, labels in zip(paths, (self.labels, None), strict=False)]
         if len(paths) == 2 and files[0]["y"] == files[1]["y"]:
             raise ConfigError(
-                f"{files[0]['y']} cannot hold the labels of dataset.path and of dataset.test_path:"
-                " put the arrays of each into a folder of their own."
+                f"{files[0]['y']} would be the labels of both dataset.path and dataset.test_path:"
+                " put the arrays of each into a separate folder."
             )
-        whole, *test = (
+        training, *test = (
             _recordings(_opened(path, own, progress), own["x"].name, self.axes)
             for path, own in zip(paths, files, strict=True)
         )
-        recordings = _joined(whole, test[0], paths[1]) if test else whole
-        if recordings.values_SC.nbytes < REMEMBERED:
+        recordings = _joined(training, test[0], paths[1]) if test else training
+        if recordings.values_SC.nbytes < CACHED_FROM:
             return recordings
         facts = [identity(file) for own in files for _, file in sorted(own.items())]
         return replace(recordings, cache=folder_for("arrays", self.axes, facts))
 
 
 def _files(path: Path, labels: str | None) -> dict[str, Path]:
-    """The file of each array; for an .npz file, which holds all, itself as x and y. Raises DataError."""
+    """The file of each array; an .npz file, which holds them all, as both x and y. Raises DataError."""
     if path.suffix == ".npz":
         if labels is not None:
             raise ConfigError(
-                f"dataset.labels={labels} is for x in an .npy file; {path.name} holds its y itself."
+                f"dataset.labels={labels} only works if x is an .npy file; {path.name} contains its own y."
             )
         return dict.fromkeys(NEEDED, path)
     if path.is_dir():
@@ -93,24 +95,24 @@ def _files(path: Path, labels: str | None) -> dict[str, Path]:
         found = {name: path.with_name(f"{name}.npy") for name in NAMES} | {"x": path}
     else:
         identity(path)
-        raise DataError(f"{path} is neither an .npz nor an .npy file, nor a folder of such.")
+        raise DataError(f"{path} is not an .npz file, an .npy file or a folder of .npy files.")
     if labels is not None:
         found["y"] = Path(labels)
     for name, meaning in NEEDED.items():
         if not found[name].is_file():
-            hint = "" if path.is_dir() or name == "x" else ", or name it with dataset.labels"
+            hint = "" if path.is_dir() or name == "x" else ", or set dataset.labels"
             raise DataError(f"{found[name]} does not exist: put the {meaning} there{hint}.")
     return {name: file for name, file in found.items() if file.is_file()}
 
 
-def _opened(path: Path, files: Mapping[str, Path], progress: Progress) -> dict[str, Named]:
+def _opened(path: Path, files: Mapping[str, Path], progress: Progress) -> dict[str, NamedArray]:
     if path.suffix == ".npz":
         return _unpacked(path, progress)
-    return {name: Named(mapped(file, str(file)), str(file)) for name, file in files.items()}
+    return {name: NamedArray(mapped(file, str(file)), str(file)) for name, file in files.items()}
 
 
-def _unpacked(path: Path, progress: Progress) -> dict[str, Named]:
-    """The arrays of an .npz file, small ones in memory. Raises DataError."""
+def _unpacked(path: Path, progress: Progress) -> dict[str, NamedArray]:
+    """The arrays of an .npz file; large ones are mapped from the cache. Raises DataError."""
     identity(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -119,26 +121,26 @@ def _unpacked(path: Path, progress: Progress) -> dict[str, Named]:
             twice = next((name for name in held if held.count(name) > 1), None)
             if twice is not None or not NEEDED.keys() <= set(held):
                 fault = (
-                    f"holds {shown(twice)} twice"
+                    f"holds {excerpt(twice)} twice"
                     if twice
-                    else f"holds {shown(', '.join(held), 120) or 'no arrays'}"
+                    else f"holds {excerpt(', '.join(held), 120) or 'no arrays'}"
                 )
-                raise DataError(f"{path} {fault}: x and y are needed, once each.")
+                raise DataError(f"{path} {fault}; it needs one x and one y.")
             return {
-                name: Named(_member(path, archive, member, progress), f"{path}: {name}")
+                name: NamedArray(_member(path, archive, member, progress), f"{path}: {name}")
                 for name, member in zip(held, members, strict=True)
                 if name in NAMES
             }
     except RnnclfError:
         raise
-    except Exception as error:  # zipfile and its decompressors raise a dozen kinds for a damaged file
-        raise DataError(f"{path} is no .npz file, or a damaged one ({shown(str(error), 120)}).") from error
+    except Exception as error:  # zipfile and its decompressors raise many types for a damaged file
+        raise DataError(f"{path} is not an .npz file, or is damaged ({excerpt(str(error), 120)}).") from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress) -> Array:
     what, size = f"{path}: {member.filename.removesuffix('.npy')}", member.file_size
     with archive.open(member) as file:
-        layout_of(file, size, what)  # refuses a claim about what follows before it is unpacked
+        layout_of(file, size, what)  # checks the claimed size before anything is unpacked
     if size <= IN_MEMORY:
         return parsed(archive.read(member), what)
     folder = folder_for("unpacked", identity(path), member.filename)
@@ -146,8 +148,8 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progr
     return mapped(folder / "array.npy", what)
 
 
-def _recordings(arrays: Mapping[str, Named], file: str, axes: str) -> Recordings:
-    """The recordings of the arrays of one file or folder; messages call it `file`."""
+def _recordings(arrays: Mapping[str, NamedArray], file: str, axes: str) -> Recordings:
+    """The recordings in the arrays of one file or folder; messages call it `file`."""
     import numpy as np
 
     x, notes = _values(arrays["x"], axes)
@@ -160,7 +162,9 @@ def _recordings(arrays: Mapping[str, Named], file: str, axes: str) -> Recordings
         lengths_N = _unpadded(x)
         if (lengths_N < steps).any():
             padded = int((lengths_N < steps).sum())
-            notes.append(f"{padded:,} of {n:,} sequences of {file} end in missing values: taken for padding.")
+            notes.append(
+                f"{padded:,} of {n:,} sequences of {file} end in missing values: treated as padding."
+            )
     labels_N, classes = _labels(arrays)
     return Recordings(
         values_SC=x.reshape(n * steps, size),
@@ -169,64 +173,66 @@ def _recordings(arrays: Mapping[str, Named], file: str, axes: str) -> Recordings
         labels_N=labels_N,
         classes=classes,
         channels=_channels(arrays, size),
-        groups_N=_coded(arrays["groups"])[0] if "groups" in arrays else None,
+        groups_N=_encoded(arrays["groups"])[0] if "groups" in arrays else None,
         given_N=_given(arrays["split"]) if "split" in arrays else None,
         notes=tuple(notes),
         locate=lambda step: f"{file}, sequence {step // steps}, step {step % steps} (counted from 0)",
     )
 
 
-def _values(named: Named, axes: str) -> tuple[Array, list[str]]:
-    """x as (N, T, C) in a type that training takes, and a note where the axes may be others."""
+def _values(named: NamedArray, axes: str) -> tuple[Array, list[str]]:
+    """x as (N, T, C) in a type that torch supports, and a note if its axes look swapped."""
     x, what = named
     refuse_other_than_numbers(x, what)
     if x.ndim not in (2, 3):
-        raise DataError(f"{what} has the shape {x.shape}: (N, T) or ({', '.join(axes)}) is needed.")
+        raise DataError(f"{what} has shape {x.shape}; it must be (N, T) or ({', '.join(axes)}).")
     if x.ndim == 2:
-        return plain(x, what)[:, :, None], []
+        return to_trainable(x, what)[:, :, None], []
     if axes == "NCT":
-        return plain(x.transpose(0, 2, 1), what, "x.transpose(0, 2, 1)", " and leave dataset.axes out"), []
+        return to_trainable(
+            x.transpose(0, 2, 1), what, "x.transpose(0, 2, 1)", " and leave out dataset.axes"
+        ), []
     _, steps, size = x.shape
-    odd = f"x has {steps} steps of {size} channels: if it is the other way round, give dataset.axes=NCT."
-    return plain(x, what), [odd] if size > steps else []
+    odd = f"x has {steps} steps of {size} channels; if it is the other way round, set dataset.axes=NCT."
+    return to_trainable(x, what), [odd] if size > steps else []
 
 
-def _refuse_shape(named: Named, n: int, x: str) -> None:
+def _refuse_shape(named: NamedArray, n: int, x: str) -> None:
     array, what = named
     if array.ndim == 2:
-        way = "argmax(axis=1)" if array.shape[1] > 1 else "ravel()"
-        raise DataError(
-            f"{what} has the shape {array.shape}: (N,) is needed; its .{way} may be what you mean."
-        )
+        fix = "argmax(axis=1)" if array.shape[1] > 1 else "ravel()"
+        raise DataError(f"{what} has shape {array.shape}; it must be (N,). Perhaps you mean its .{fix}.")
     if array.ndim != 1:
-        raise DataError(f"{what} has the shape {array.shape}: (N,) is needed.")
+        raise DataError(f"{what} has shape {array.shape}; it must be (N,).")
     if len(array) != n:
-        raise DataError(f"{what} is for {len(array):,} sequences, but {x} holds {n:,}.")
+        raise DataError(f"{what} has {len(array):,} entries, but {x} has {n:,} sequences.")
 
 
-def _lengths(arrays: Mapping[str, Named], x: Array) -> Array | None:
-    """The given lengths as int64 (N,). Raises DataError for one that is none."""
+def _lengths(arrays: Mapping[str, NamedArray], x: Array) -> Array | None:
+    """The given lengths as int64 (N,), None without any. Raises DataError for an invalid one."""
     import numpy as np
 
     if "lengths" not in arrays:
         return None
     given_N, what = arrays["lengths"]
     if given_N.dtype.kind not in "iu":
-        raise DataError(f"{what} holds {given_N.dtype} values: whole numbers are needed.")
+        raise DataError(f"{what} holds {given_N.dtype} values; lengths must be whole numbers.")
     lengths_N = np.array(given_N, np.int64)
     wrong_N = (lengths_N < 1) | (lengths_N > x.shape[1])
     if wrong_N.any():
         n = int(wrong_N.argmax())
         raise DataError(
-            f"{what}: sequence {n} (counted from 0) has the length {lengths_N[n]}; it must be between 1 and"
+            f"{what}: sequence {n} (counted from 0) has length {lengths_N[n]}; it must be between 1 and"
             f" {x.shape[1]}, the number of steps of x."
         )
     return lengths_N
 
 
 def _unpadded(x: Array) -> Array:
-    """The number of steps of each sequence before those at its end that hold no value; all steps where no
-    step holds one, or where x is too large to look at."""
+    """The lengths (N,) without the all-NaN steps at the end of each sequence.
+
+    A sequence of NaN only keeps all its steps, and so do all sequences of an x too large to scan.
+    """
     import numpy as np
 
     whole_N = np.full(len(x), x.shape[1], np.int64)
@@ -237,11 +243,11 @@ def _unpadded(x: Array) -> Array:
     return np.where(empty_NT.all(axis=1), whole_N, whole_N - after_N)
 
 
-def _labels(arrays: Mapping[str, Named]) -> tuple[Array, tuple[str, ...]]:
-    """y as int64 places in the names of the classes, and these names."""
+def _labels(arrays: Mapping[str, NamedArray]) -> tuple[Array, tuple[str, ...]]:
+    """y as int64 indices into the class names, and these names. Raises DataError."""
     import numpy as np
 
-    y_N, found = _coded(arrays["y"])
+    y_N, found = _encoded(arrays["y"])
     if "classes" not in arrays:
         return y_N, found
     names = _names(arrays["classes"])
@@ -252,13 +258,13 @@ def _labels(arrays: Mapping[str, Named]) -> tuple[Array, tuple[str, ...]]:
     foreign = [name for name in found if name not in known]
     if foreign:
         raise DataError(
-            f"{arrays['y'].what} holds the label {shown(foreign[0])},"
-            f" {arrays['classes'].what} no name for it."
+            f"{arrays['y'].what} has label {excerpt(foreign[0])},"
+            f" but {arrays['classes'].what} has no name for it."
         )
     return np.array([known[name] for name in found], np.int64)[y_N], names
 
 
-def _channels(arrays: Mapping[str, Named], size: int) -> tuple[str, ...]:
+def _channels(arrays: Mapping[str, NamedArray], size: int) -> tuple[str, ...]:
     if "channels" not in arrays:
         return numbered(size)
     names = _names(arrays["channels"])
@@ -269,19 +275,19 @@ def _channels(arrays: Mapping[str, Named], size: int) -> tuple[str, ...]:
     return names
 
 
-def _names(named: Named) -> tuple[str, ...]:
-    """Names, each once. Raises DataError."""
+def _names(named: NamedArray) -> tuple[str, ...]:
+    """A list of unique names. Raises DataError."""
     array, what = named
     if array.ndim != 1:
-        raise DataError(f"{what} has the shape {array.shape}: a list of names is needed.")
-    places, found = _coded(named)
+        raise DataError(f"{what} has shape {array.shape}; it must be a list of names, (C,) or (K,).")
+    places, found = _encoded(named)
     if len(found) != len(places):
-        raise DataError(f"{what} holds a name twice: each is needed once.")
+        raise DataError(f"{what} has the same name twice: names must be unique.")
     return tuple(found[place] for place in places)
 
 
-def _coded(named: Named) -> tuple[Array, tuple[str, ...]]:
-    """Whole numbers or names as int64 places in the different ones, and these, sorted. Raises DataError."""
+def _encoded(named: NamedArray) -> tuple[Array, tuple[str, ...]]:
+    """Whole numbers or names as int64 indices into the sorted unique ones, and these. Raises DataError."""
     import numpy as np
 
     array, what = _readable(named), named.what
@@ -293,7 +299,7 @@ def _coded(named: Named) -> tuple[Array, tuple[str, ...]]:
     return places_K[places_N.reshape(-1)], names
 
 
-def _readable(named: Named) -> Array:
+def _readable(named: NamedArray) -> Array:
     """The array as whole numbers or text. Raises DataError."""
     import numpy as np
 
@@ -304,66 +310,70 @@ def _readable(named: Named) -> Array:
         if array.dtype.kind in "US":
             return np.array(array) if array.dtype.kind == "U" else np.char.decode(array, "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{what} holds bytes that are not UTF-8 text: save names as text.") from error
+        raise DataError(f"{what} holds bytes that are not UTF-8 text: save the names as text.") from error
     if array.dtype.kind != "f":
-        raise DataError(f"{what} holds {array.dtype} values: whole numbers or names are needed."[:300])
+        raise DataError(f"{what} holds {array.dtype} values; it must hold whole numbers or names."[:300])
     array = array.astype(np.float64)
     wrong_N = ~(np.abs(array) < 2**53) | (np.floor(array) != array)
     if wrong_N.any():
         n = int(wrong_N.argmax())
         value = "missing (NaN)" if np.isnan(array[n]) else array[n]
-        raise DataError(f"{what}: number {n} (counted from 0) is {value}; whole numbers or names are needed.")
+        raise DataError(
+            f"{what}: entry {n} (counted from 0) is {value}; it must be a whole number or a name."
+        )
     return array.astype(np.int64)
 
 
-def _given(named: Named) -> Array:
-    """The split as int8 places in SPLITS. Raises DataError."""
+def _given(named: NamedArray) -> Array:
+    """The given split as int8 indices into SPLITS. Raises DataError."""
     import numpy as np
 
-    places_N, names = _coded(named)
+    places_N, names = _encoded(named)
     known = {name: place for place, name in enumerate(SPLITS)} | {str(place): place for place in range(3)}
     foreign = [name for name in names if name not in known]
     if foreign:
         raise DataError(
-            f"{named.what} holds '{shown(foreign[0])}': {', '.join(SPLITS)} or 0, 1, 2 are needed."
+            f"{named.what} has '{excerpt(foreign[0])}'; it must be {', '.join(SPLITS)}, or 0, 1, 2."
         )
     return np.array([known[name] for name in names], np.int8)[places_N]
 
 
-def _joined(whole: Recordings, test: Recordings, test_path: Path) -> Recordings:
-    """Both as one, the second being the test split. Raises DataError where they do not go together."""
+def _joined(training: Recordings, test: Recordings, test_path: Path) -> Recordings:
+    """Both as one Recordings, with the second as test split. Raises DataError if they do not match."""
     import numpy as np
 
-    if whole.channels != test.channels:
+    if training.channels != test.channels:
         raise DataError(
-            f"{test_path} has the channels {shown(', '.join(test.channels), 120)};"
-            f" those of dataset.path are {shown(', '.join(whole.channels), 120)}."
+            f"{test_path} has the channels {excerpt(', '.join(test.channels), 120)};"
+            f" dataset.path has {excerpt(', '.join(training.channels), 120)}."
         )
     if test.given_N is not None:
-        raise DataError(f"{test_path} is the test split, but names splits itself: leave its split out.")
-    if whole.values_SC.nbytes + test.values_SC.nbytes > COPY_LIMIT:
+        raise DataError(
+            f"{test_path} is the test split, so it cannot have a split array of its own: remove it."
+        )
+    if training.values_SC.nbytes + test.values_SC.nbytes > COPY_LIMIT:
         raise DataError(
             "dataset.path and dataset.test_path are too large to be joined in memory: save all sequences as"
-            " one x, and a split (N,) that names train and test."
+            " one x, with a split (N,) of train and test."
         )
-    classes = tuple(dict.fromkeys((*whole.classes, *test.classes)))
+    classes = tuple(dict.fromkeys((*training.classes, *test.classes)))
     place_K = np.array([classes.index(name) for name in test.classes], np.int64)
-    border = len(whole.values_SC)
-    given_N = np.full(len(whole), -1, np.int8) if whole.given_N is None else whole.given_N
+    border = len(training.values_SC)
+    given_N = np.full(len(training), -1, np.int8) if training.given_N is None else training.given_N
     test_N = np.full(len(test), SPLITS.index("test"), np.int8)
-    own_group_N = np.full(len(test), -1, np.int64)  # what is given is not drawn: its groups decide nothing
+    own_group_N = np.full(len(test), -1, np.int64)  # the test split is not drawn, so its groups do not matter
     joined = Recordings(
-        values_SC=np.concatenate((whole.values_SC, test.values_SC)),
-        starts_N=np.concatenate((whole.starts_N, border + test.starts_N)),
-        lengths_N=np.concatenate((whole.lengths_N, test.lengths_N)),
-        labels_N=np.concatenate((whole.labels_N, place_K[test.labels_N])),
+        values_SC=np.concatenate((training.values_SC, test.values_SC)),
+        starts_N=np.concatenate((training.starts_N, border + test.starts_N)),
+        lengths_N=np.concatenate((training.lengths_N, test.lengths_N)),
+        labels_N=np.concatenate((training.labels_N, place_K[test.labels_N])),
         classes=classes,
-        channels=whole.channels,
-        groups_N=None if whole.groups_N is None else np.concatenate((whole.groups_N, own_group_N)),
+        channels=training.channels,
+        groups_N=None if training.groups_N is None else np.concatenate((training.groups_N, own_group_N)),
         given_N=np.concatenate((given_N, test_N)),
-        notes=(*whole.notes, *test.notes),
-        locate=lambda step: whole.place(step) if step < border else test.place(step - border),
-        ids=restarting_at(len(whole)),
+        notes=(*training.notes, *test.notes),
+        locate=lambda step: training.place(step) if step < border else test.place(step - border),
+        ids=restarting_at(len(training)),
     )
     refuse_unseen(joined)
     return joined

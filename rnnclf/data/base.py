@@ -1,7 +1,7 @@
-"""Where sequences come from, and the one way from what was read to three splits.
+"""The base class of data sources, and the path from recordings to three prepared splits.
 
-A source reads; what follows is the same for all: missing values, splits, the preparation that is learned
-from the training split.  Shapes: N sequences, S steps of all of them, C channels.
+Each source only reads. The rest is shared: missing values, splitting, and the preparation fitted on the
+training split.  Shapes: N sequences, S steps in total, C channels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rnnclf.data.dataset import SequenceDataset
 from rnnclf.data.preparation import Preparation, fitted, without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
-from rnnclf.data.splits import Plan, SplitName, divide, shared
+from rnnclf.data.splits import SplitName, SplitPlan, divide, shared
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, DataError
 from rnnclf.options import Component, option
@@ -27,7 +27,7 @@ NORMALISERS = ("none", "standard", "minmax", "robust")
 
 @dataclass(frozen=True)
 class Learned:
-    """What a model learned of its data beside its weights: eval takes it from the checkpoint."""
+    """What training learns from the data besides the weights; `rnnclf eval` reads it from the checkpoint."""
 
     preparation: Preparation
     classes: tuple[str, ...]
@@ -35,7 +35,7 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of a data set, and what is known of all of it."""
+    """The three splits of a data set, with facts about the whole set."""
 
     train: SequenceDataset
     validation: SequenceDataset
@@ -44,9 +44,9 @@ class Splits:
     """SHA-256 of everything that was read."""
     learned: Learned
     notes: tuple[str, ...] = ()
-    """What was guessed or found while reading."""
+    """Guesses made and oddities found while reading, as sentences for the user."""
     warnings: tuple[str, ...] = ()
-    """What makes the scores doubtful."""
+    """Reasons not to trust the scores, such as sequences shared between splits."""
 
     def __getitem__(self, name: SplitName) -> SequenceDataset:
         part: SequenceDataset = getattr(self, name)
@@ -55,57 +55,68 @@ class Splits:
 
 @dataclass
 class Source(Component):
-    """Base of every data source: its options, and how they become three splits."""
+    """Base of every data source: the common options, and loading the three splits."""
 
     validation: float = option(
-        0.1, "set aside to choose the best epoch: a number of sequences, or a share below 1", above=0
+        0.1,
+        "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",
+        above=0,
     )
     test: float = option(
-        0.2, "set aside for the test, where the data name none: a number, or a share below 1", above=0
+        0.2, "size of the test split, if the data come without one: a count, or a fraction below 1", above=0
     )
-    split: str = option("random", "which ones: a stratified draw, or the first", choices=("random", "first"))
+    split: str = option(
+        "random",
+        "which sequences to hold out: a stratified random draw, or the first ones",
+        choices=("random", "first"),
+    )
     split_seed: int = option(
-        0, "seed of the draw; apart from `seed`, so that runs share their splits", low=0, high=2**32 - 1
+        0,
+        "seed of the random draw; separate from `seed`, so that runs with different seeds share their splits",
+        low=0,
+        high=2**32 - 1,
     )
     folds: int | None = option(
         None,
-        "cross-validation: parts, of which one is the test split, or where it is given validation",
+        "cross-validation: number of parts, one of which is the test split (the validation split if the data"
+        " come with a test split)",
         low=2,
     )
-    fold: int = option(0, "which of the folds, counted from 0", low=0)
+    fold: int = option(0, "which of the folds to hold out, counted from 0", low=0)
     missing: str = option(
         "error",
-        "what becomes of missing values: mask adds channels that say where and since when, interpolate"
-        " draws lines between neighbours, drop leaves out steps",
+        "missing values: error refuses them, mask adds two channels per channel (present or not, time since"
+        " last seen), interpolate fills gaps linearly, drop removes the steps",
         choices=("error", "mask", "interpolate", "drop"),
     )
     normalise: str = option(
         "none",
-        "each channel, by the training data: mean 0 and deviation 1, range 0 to 1, or median and quartiles",
+        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1)"
+        " or robust (median and quartiles)",
         choices=NORMALISERS,
     )
 
     def read(self, progress: Progress = silent) -> Recordings:
-        """Reads all sequences. Raises DataError where a file is missing or not what it should be."""
+        """Reads all sequences. Raises DataError if a file is missing or malformed."""
         raise NotImplementedError(f"{type(self).__name__} must define read().")
 
     def reading(self) -> dict[str, Any]:
-        """What decides the meaning of a step beside the data; a model is good for one reading only."""
+        """The options that decide what one step means; a model only works on data read the same way."""
         return {}
 
     def layout(self) -> PictureLayout | None:
-        """How pictures lie in the sequences, where they are pictures: for augmentation."""
+        """How the sequences encode pictures, for augmentation; None if they are not pictures."""
         return None
 
     def title(self) -> str:
-        """What the data are called in tables."""
+        """The name of the data in tables."""
         return self.name
 
     def load(self, learned: Learned | None = None, progress: Progress = silent) -> Splits:
-        """Reads and divides the data, and prepares them as `learned` says or as the training split teaches.
+        """Reads and splits the data, then prepares them by `learned` or, without it, fits a preparation.
 
-        Raises DataError or ConfigError for data that cannot be trained with, CheckpointError where they
-        are not such as `learned` was learned from.
+        Raises DataError or ConfigError for data that cannot be trained on, CheckpointError if channels or
+        classes do not match `learned`.
         """
         recordings = self._readable(learned, progress)
         parts = divide(recordings, self.plan())
@@ -123,12 +134,12 @@ class Source(Component):
         )
 
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
-        """All sequences undivided, prepared as `learned` says, and their fingerprint."""
+        """All sequences as one data set, prepared by `learned`, and their fingerprint."""
         recordings = self._readable(learned, progress)
         return assembled(recordings, learned), digests(recordings, progress).fingerprint(recordings)
 
-    def plan(self) -> Plan:
-        return Plan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)
+    def plan(self) -> SplitPlan:
+        return SplitPlan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)
 
     def _readable(self, learned: Learned | None, progress: Progress) -> Recordings:
         recordings = self.read(progress)
@@ -139,31 +150,31 @@ class Source(Component):
 
 
 def refuse_one_class(recordings: Recordings) -> None:
-    """Raises DataError where there is nothing to tell apart."""
+    """Raises DataError if all sequences belong to the same class."""
     if len(recordings.classes) == 1:
         raise DataError(
-            f"All {len(recordings):,} sequences are of one class, '{recordings.classes[0]}':"
-            " a classifier needs two at least."
+            f"All {len(recordings):,} sequences belong to class '{recordings.classes[0]}':"
+            " a classifier needs at least two classes."
         )
 
 
 def leaks(digests_N: Array, parts: dict[SplitName, Array]) -> list[str]:
-    """A sentence for each pair of splits that share sequences."""
+    """One warning for each pair of splits that share sequences."""
     return [
-        f"{count:,} of the {len(parts[second]):,} {second} sequences {'are' if count > 1 else 'is'} in the"
-        f" {first} split, too: the {second} score will be too good."
+        f"{count:,} of the {len(parts[second]):,} {second} sequences {'are' if count > 1 else 'is'} also in"
+        f" the {first} split: the {second} score will be too optimistic."
         for (first, second), count in shared(digests_N, parts).items()
     ]
 
 
 def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
-    """The recordings with labels counted as in `learned`. Raises CheckpointError where that cannot be."""
+    """The recordings with labels numbered as in `learned`. Raises CheckpointError if they do not match."""
     import numpy as np
 
     channels, known = learned.preparation.channels, learned.classes
     if len(channels) != len(recordings.channels):
         raise CheckpointError(
-            f"The model was trained on sequences of {len(channels)} features a step;"
+            f"The model was trained on sequences with {len(channels)} features per step;"
             f" these have {len(recordings.channels)}."
         )
     if channels != recordings.channels:
@@ -173,7 +184,7 @@ def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
         )
     if foreign := [name for name in recordings.classes if name not in known]:
         raise CheckpointError(
-            f"The model knows the classes {_listed(known)}; these data have {_listed(tuple(foreign))}, too."
+            f"The model knows the classes {_listed(known)}; these data also have {_listed(tuple(foreign))}."
         )
     place_K = np.array([known.index(name) for name in recordings.classes], np.int64)
     return replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
@@ -185,10 +196,10 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
-    """All sequences as training takes them: prepared now where they fit into memory, else batch by batch.
+    """All sequences, ready for training: prepared now if they fit into memory, otherwise batch by batch.
 
-    Bytes, such as pictures, are always prepared batch by batch: that takes no longer than to fetch four times
-    as much from memory.
+    Bytes, such as pictures, are always prepared batch by batch: that is as fast as reading four times as many
+    bytes of floats from memory.
     """
     data = SequenceDataset(
         x_SI=_tensor(recordings.values_SC),
@@ -205,7 +216,7 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
 
 
 def _tensor(array: Array) -> Tensor:
-    """The array as a tensor of the same memory."""
+    """The array as a tensor that shares its memory."""
     import warnings
 
     import torch

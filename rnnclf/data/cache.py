@@ -1,6 +1,6 @@
-"""What is kept between runs: downloads, converted tables, what is known of large files. Torch-free.
+"""The on-disk cache: downloads, converted tables, statistics of large files. Torch-free.
 
-Everything lies below the user's cache folder and can be deleted at any time.
+Everything is inside the user's cache folder and can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def cache_root() -> Path:
 
 
 def folder_for(kind: str, *facts: Any) -> Path:
-    """The cache folder of something that `facts` (plain data) determine; it need not exist yet."""
+    """The cache folder for what `facts` (plain data) determine; it may not exist yet."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return cache_root() / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def identity(path: Path) -> tuple[str, int, int]:
-    """What tells one state of a file from another without reading it: path, size, time of change (ns).
+    """Path, size and modification time (ns): tells versions of a file apart without reading it.
 
-    Raises DataError where there is no such file.
+    Raises DataError if there is no such file.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
@@ -42,7 +42,7 @@ def identity(path: Path) -> tuple[str, int, int]:
 
 
 def content_hash(path: Path, progress: Progress) -> str:
-    """The SHA-256 of a file's content, computed again only after the file changed."""
+    """The SHA-256 of a file's content; computed again only if the file changed."""
     remembered = folder_for("hashes", *identity(path))
     if remembered.is_file():
         return remembered.read_text(encoding="ascii")
@@ -56,7 +56,7 @@ def content_hash(path: Path, progress: Progress) -> str:
 
 
 def remember(path: Path, content: bytes) -> None:
-    """Writes a file of the cache; a cache that cannot be written costs time, never a run."""
+    """Writes a file to the cache. Failing to write only costs time later, so errors are ignored."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)

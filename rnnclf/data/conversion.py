@@ -1,4 +1,4 @@
-"""Sequences that are read one by one, put together once, and kept in the cache. Torch-free."""
+"""Combines sequences that are read one by one, and caches the result. Torch-free."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from rnnclf.data.recordings import Array, Progress, Recordings, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import DataError
 
-FORMAT = 1  # of what is kept: another one is made anew
+FORMAT = 1  # of the cached files; those of any other format are rebuilt
 ARRAYS = ("values_SC", "starts_N", "lengths_N", "labels_N", "times_S", "groups_N", "given_N")
-STALE = 24 * 3600  # seconds after which what a killed process left is removed
+STALE = 24 * 3600  # seconds; leftovers of killed processes that are older are removed
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One sequence as a reader finds it: values_TC (T, C), and times_T (T,) float64 where it has times."""
+    """One sequence as read: values_TC (T, C), and times_T (T,) float64 if it has times."""
 
     values_TC: Array
     label: str
     place: str
-    """What messages call it: 'walk/a.csv'."""
+    """Its name in messages: 'walk/a.csv'."""
     line: int = 0
-    """The line of the first step, where each step is a line; else 0."""
+    """The line number of the first step if each step is a line, otherwise 0."""
     times_T: Array | None = None
     group: str | None = None
     given: int = -1
-    """The split that the data name for it, a place in SPLITS, or -1."""
+    """The split that the data assign it to, an index into SPLITS, or -1 for none."""
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """Where steps were read: a file and a line, or a place and the number of the step."""
+class StepOrigins:
+    """Maps a step to its origin for messages: file and line, or name of the sequence and step number."""
 
     names: tuple[str, ...]
     lines: tuple[int, ...]
@@ -56,14 +56,14 @@ class Places:
         return f"{self.names[n]}, step {within} (counted from 0)"
 
     def ids(self, numbers_n: Array) -> Array:
-        """The names of sequences, for predictions."""
+        """The names of sequences, as ids in predictions."""
         import numpy as np
 
         return np.array([self.names[n] for n in numbers_n.tolist()], dtype=object)
 
 
-def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequence[str] = ()) -> Recordings:
-    """The recordings of some sequences. Raises DataError where a class is tested and never trained."""
+def combine(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequence[str] = ()) -> Recordings:
+    """The sequences as one Recordings. Raises DataError if a class occurs in the test split only."""
     import numpy as np
 
     lengths_N = np.array([len(part.values_TC) for part in parts], np.int64)
@@ -72,7 +72,7 @@ def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequen
     times = [part.times_T for part in parts if part.times_T is not None]
     groups = [part.group for part in parts if part.group is not None]
     given_N = np.array([part.given for part in parts], np.int8)
-    places = Places(
+    origins = StepOrigins(
         tuple(part.place for part in parts), tuple(part.line for part in parts), tuple(starts_N.tolist())
     )
     recordings = Recordings(
@@ -86,15 +86,15 @@ def put_together(parts: Sequence[Part], channels: tuple[str, ...], notes: Sequen
         groups_N=encoded(groups)[0] if groups else None,
         given_N=given_N if (given_N >= 0).any() else None,
         notes=tuple(notes),
-        locate=places,
-        ids=places.ids,
+        locate=origins,
+        ids=origins.ids,
     )
     refuse_unseen(recordings)
     return recordings
 
 
 def refuse_unseen(recordings: Recordings) -> None:
-    """Raises DataError where a class has sequences in the given test split and in no other."""
+    """Raises DataError if a class has sequences in the given test split and nowhere else."""
     import numpy as np
 
     if recordings.given_N is None:
@@ -104,55 +104,56 @@ def refuse_unseen(recordings: Recordings) -> None:
     unseen = np.setdiff1d(recordings.labels_N[is_test_N], seen)
     if len(unseen):
         name = recordings.classes[int(unseen[0])]
-        raise DataError(f"The test split has sequences of class '{name}', of which none can be trained on.")
+        raise DataError(f"Class '{name}' occurs in the test split only: there is nothing to train on.")
 
 
-def kept(folder: Path, read: Callable[[], Recordings]) -> Recordings:
-    """What `read` gives, read once: afterwards it is mapped from `folder` of the cache.
+def cached(folder: Path, read: Callable[[], Recordings]) -> Recordings:
+    """Returns `read()` and saves it to the cache `folder`, from which later calls map it.
 
-    The recordings know their places by `Places`. A cache that cannot be written costs time, never a run.
+    `locate` of the recordings must be a `StepOrigins`. Without a writable cache, `read` runs every time.
     """
-    if (found := _reopened(folder)) is not None:
+    if (found := _load(folder)) is not None:
         return found
     shutil.rmtree(folder, ignore_errors=True)
     recordings = read()
     try:
-        with built_aside(folder) as aside:
-            _save(recordings, aside)
+        with staged(folder) as staging:
+            _save(recordings, staging)
     except OSError:
         return recordings
     return replace(recordings, cache=folder)
 
 
 @contextmanager
-def built_aside(folder: Path) -> Iterator[Path]:
-    """A new folder that becomes `folder` when all went well, and vanishes otherwise.
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `folder` on success and removed on failure.
 
-    Where another process was faster, its folder stays.
+    If another process made `folder` first, that one stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
-        with suppress(OSError):  # another process may remove it, too
+        with suppress(OSError):  # another process may be removing it
             if time.time() - left.stat().st_mtime > STALE:
                 shutil.rmtree(left, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield aside
+        yield staging
         try:
-            aside.rename(folder)
+            staging.rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def unpack(
     archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: Path, progress: Progress
 ) -> None:
-    """Unpacks members of a .zip file, by the names of their files, to a folder of the cache, once.
+    """Unpacks members of a .zip file to a cache folder, unless they are there already.
 
-    Raises DataError where the cache has no room for what they claim to hold, or cannot be written.
+    `members` maps the file name to write to the member. Raises DataError if the disk has no room for the
+    sizes that they claim, or the cache cannot be written.
     """
     sizes = {folder / name: member.file_size for name, member in members.items()}
     if all(file.is_file() and file.stat().st_size == size for file, size in sizes.items()):
@@ -160,15 +161,15 @@ def unpack(
     shutil.rmtree(folder, ignore_errors=True)
     whole, done = max(sum(sizes.values()), 1), 0
     try:
-        with built_aside(folder) as aside:
-            free = shutil.disk_usage(aside).free
+        with staged(folder) as staging:
+            free = shutil.disk_usage(staging).free
             if whole > free:
                 raise DataError(
                     f"{archive.filename} holds {whole / 2**30:,.1f} GiB; the cache, {folder.parent},"
-                    f" has room for {free / 2**30:,.1f} GiB."
+                    f" has {free / 2**30:,.1f} GiB free."
                 )
             for name, member in members.items():
-                with archive.open(member) as packed, open(aside / name, "wb") as file:
+                with archive.open(member) as packed, open(staging / name, "wb") as file:
                     while block := packed.read(CHUNK):
                         file.write(block)
                         done += len(block)
@@ -180,15 +181,15 @@ def unpack(
 def _save(recordings: Recordings, folder: Path) -> None:
     import numpy as np
 
-    places = recordings.locate
-    assert isinstance(places, Places)
+    origins = recordings.locate
+    assert isinstance(origins, StepOrigins)
     plain: dict[str, Any] = {
         "format": FORMAT,
         "classes": recordings.classes,
         "channels": recordings.channels,
         "notes": recordings.notes,
-        "names": places.names,
-        "lines": places.lines,
+        "names": origins.names,
+        "lines": origins.lines,
         "arrays": [],
     }
     for name in ARRAYS:
@@ -198,8 +199,8 @@ def _save(recordings: Recordings, folder: Path) -> None:
     (folder / "recordings.json").write_text(json.dumps(plain), encoding="utf-8")
 
 
-def _reopened(folder: Path) -> Recordings | None:
-    """The recordings of a folder of the cache; None where they are not there, or not what they were."""
+def _load(folder: Path) -> Recordings | None:
+    """The recordings saved in a cache folder; None if they are missing or damaged."""
     import numpy as np
 
     try:
@@ -211,14 +212,14 @@ def _reopened(folder: Path) -> Recordings | None:
             for name in plain["arrays"]
         }
         names, lines = tuple(plain["names"]), tuple(plain["lines"])
-        places = Places(names, lines, tuple(arrays["starts_N"].tolist()))
+        origins = StepOrigins(names, lines, tuple(arrays["starts_N"].tolist()))
         return Recordings(
             **arrays,
             classes=tuple(plain["classes"]),
             channels=tuple(plain["channels"]),
             notes=tuple(plain["notes"]),
-            locate=places,
-            ids=places.ids,
+            locate=origins,
+            ids=origins.ids,
             cache=folder,
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):

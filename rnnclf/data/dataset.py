@@ -1,6 +1,6 @@
-"""Labelled sequences as training takes them: one tensor of steps, batches cut from it.
+"""Labelled sequences ready for training: one tensor of steps, from which batches are sliced.
 
-Shapes: N sequences, S steps of all of them, B batch, T time, C channels as read, I features.
+Shapes: N sequences, S steps in total, B batch, T time, C channels as read, I features.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RESIDENT = 2**29  # bytes of prepared data that are kept in memory; more are prepared batch by batch
+RESIDENT = 2**29  # bytes of prepared data to keep in memory; larger data are prepared batch by batch
 
 
 class Batch(NamedTuple):
-    """Some sequences: x_BTI float32, y_B int64, and their lengths where they are ragged. What x holds
-    behind a sequence's end means nothing."""
+    """Some sequences: x_BTI float32, y_B int64, and lengths_B int64 if their lengths differ.
+
+    Values of x after the end of a sequence are arbitrary.
+    """
 
     x_BTI: Tensor
     y_B: Tensor
@@ -35,8 +37,8 @@ class SequenceDataset:
     """Labelled sequences, all their steps in one tensor.
 
     x_SI holds the steps ready for a model or, with a `preparation`, as they were read (S, C): then each
-    batch is prepared when it is cut, and x_SI may be mapped from a file larger than memory. Sequence n is
-    x_SI[starts_N[n] : starts_N[n] + lengths_N[n]]; y_N is int64, places in `classes`. starts_N and
+    batch is prepared when it is sliced, and x_SI may be mapped from a file larger than memory. Sequence n is
+    x_SI[starts_N[n] : starts_N[n] + lengths_N[n]]; y_N is int64, indices into `classes`. starts_N and
     lengths_N stay on the CPU, where batches are drawn.
     """
 
@@ -48,18 +50,18 @@ class SequenceDataset:
     times_S: Tensor | None = None
     preparation: Preparation | None = None
     device: torch.device | None = None
-    """Where batches are wanted; None: where the tensors are."""
+    """The device on which to return batches; None: the one that the tensors are on."""
     number_N: Tensor | None = None
-    """The number of each sequence in the recordings; None: they are counted here."""
+    """The number of each sequence in the recordings; None: 0 to N - 1."""
     ids: Ids | None = None
-    """From such numbers to the ids that the data give; None: the numbers are the ids."""
+    """Maps these numbers to the ids in the data; None: the numbers are the ids."""
 
     def __len__(self) -> int:
         return len(self.y_N)
 
     @cached_property
     def steps(self) -> int:
-        """Of the longest sequence."""
+        """The number of steps of the longest sequence."""
         return int(self.lengths_N.max())
 
     @cached_property
@@ -72,12 +74,12 @@ class SequenceDataset:
 
     @property
     def fits(self) -> bool:
-        """Whether all of it, prepared, may be kept in memory."""
+        """Whether the whole set, prepared, is small enough to keep in memory."""
         return int(self.lengths_N.sum()) * self.input_size * 4 <= RESIDENT
 
     @cached_property
     def whole_NTI(self) -> Tensor | None:
-        """x_SI as (N, T, I), where all sequences are whole and lie at multiples of T."""
+        """x_SI viewed as (N, T, I), if all sequences have T steps and start at multiples of T."""
         t = self.steps
         if self.ragged or self.x_SI.shape[0] % t or (self.starts_N % t).any():
             return None
@@ -85,12 +87,12 @@ class SequenceDataset:
 
     @cached_property
     def row_N(self) -> Tensor:
-        """The places of the sequences in `whole_NTI`."""
+        """The rows of the sequences in `whole_NTI`."""
         return self.starts_N // self.steps
 
     @cached_property
-    def _place_N(self) -> Tensor | None:
-        """The same beside the sequences, if batches have but to be picked there."""
+    def _device_row_N(self) -> Tensor | None:
+        """row_N on the device of x_SI, if batches can be indexed there without any other work."""
         if self.whole_NTI is None or self.preparation is not None:
             return None
         if self.device is not None and self.device.type != self.x_SI.device.type:
@@ -98,25 +100,27 @@ class SequenceDataset:
         return self.row_N.to(self.x_SI.device)
 
     def at_hand(self, batches: list[Tensor]) -> list[Tensor]:
-        """The same batches, for `batch`: where nothing of them passes through the CPU, on the device, brought
-        there once, since the CPU has to wait for what the device is doing each time."""
+        """The indices of batches, moved to the device if `batch` can index there, otherwise unchanged.
+
+        One transfer for all of them: each transfer makes the CPU wait for the work queued on the device.
+        """
         import torch
 
-        if self._place_N is None or self._place_N.device.type == "cpu":
+        if self._device_row_N is None or self._device_row_N.device.type == "cpu":
             return batches
-        order = torch.cat(batches).to(self._place_N.device)
+        order = torch.cat(batches).to(self._device_row_N.device)
         return list(torch.split(order, [len(batch) for batch in batches]))
 
     @property
     def ids_N(self) -> Array:
-        """The id of each sequence: texts, or numbers from 0 where the data have none."""
+        """The id of each sequence: text, or a number from 0 if the data have no ids."""
         import numpy as np
 
         numbers_N = np.arange(len(self)) if self.number_N is None else self.number_N.numpy()
         return numbers_N if self.ids is None else self.ids(numbers_N)
 
     def subset(self, indices: Tensor) -> SequenceDataset:
-        """The sequences at `indices`, in that order; their steps are shared, not copied."""
+        """The sequences at `indices`, in that order; the steps are shared, not copied."""
         return replace(
             self,
             number_N=indices if self.number_N is None else self.number_N[indices],
@@ -126,7 +130,7 @@ class SequenceDataset:
         )
 
     def to(self, device: torch.device) -> SequenceDataset:
-        """The same on a device: all of it where it is ready or would fit, else batch by batch."""
+        """This data set on a device: moved as a whole if it is prepared or fits, otherwise batch by batch."""
         if self.preparation is not None and device.type != "cpu" and self.fits:
             return self.prepared().to(device)
         if self.preparation is not None:
@@ -134,7 +138,7 @@ class SequenceDataset:
         return replace(self, x_SI=self.x_SI.to(device), y_N=self.y_N.to(device), device=device)
 
     def prepared(self) -> SequenceDataset:
-        """The same with all steps prepared once, one sequence behind the other."""
+        """This data set with all steps prepared once, sequences stored back to back."""
         import torch
 
         starts_N = self.lengths_N.cumsum(0) - self.lengths_N
@@ -152,22 +156,24 @@ class SequenceDataset:
         return replace(self, x_SI=x_SI, starts_N=starts_N, times_S=None, preparation=None)
 
     def _by_length(self) -> Tensor:
-        """All places; of ragged sequences the shortest first, so that batches need little padding."""
+        """All indices; if lengths differ, the shortest first, so that batches need little padding."""
         import torch
 
         return self.lengths_N.argsort(stable=True) if self.ragged else torch.arange(len(self))
 
     def batch(self, indices_B: Tensor) -> Batch:
-        """The sequences at `indices_B` (on the CPU, or as `at_hand` gave them), padded to the longest."""
-        if self.whole_NTI is not None and self._place_N is not None:
-            indices_B = indices_B.to(self._place_N.device)
-            return Batch(self.whole_NTI.index_select(0, self._place_N[indices_B]), self.y_N[indices_B], None)
+        """The sequences at `indices_B` (on the CPU, or as returned by `at_hand`), padded to the longest."""
+        if self.whole_NTI is not None and self._device_row_N is not None:
+            indices_B = indices_B.to(self._device_row_N.device)
+            return Batch(
+                self.whole_NTI.index_select(0, self._device_row_N[indices_B]), self.y_N[indices_B], None
+            )
         lengths_B = self.lengths_N[indices_B]
         if self.whole_NTI is not None:
             x = self.whole_NTI.index_select(0, self.row_N[indices_B].to(self.x_SI.device))
         else:
-            x = self._cut(indices_B, self.x_SI)
-        times = None if self.times_S is None else self._cut(indices_B, self.times_S)
+            x = self._slice(indices_B, self.x_SI)
+        times = None if self.times_S is None else self._slice(indices_B, self.times_S)
         if self.preparation is not None:
             x = self.preparation(x, lengths_B, times)
         target = self.device or x.device
@@ -175,17 +181,20 @@ class SequenceDataset:
         y_B = self.y_N[indices_B.to(self.y_N.device)]
         return Batch(x.to(target), y_B, None if whole else lengths_B.to(target))
 
-    def _cut(self, indices_B: Tensor, parts_S: Tensor) -> Tensor:
-        """(B, T, …) of (S, …): after its end, a sequence's last step is repeated."""
+    def _slice(self, indices_B: Tensor, values_S: Tensor) -> Tensor:
+        """Slices (B, T, …) from (S, …), repeating the last step of a sequence after its end."""
         import torch
 
         starts_B, lengths_B = self.starts_N[indices_B], self.lengths_N[indices_B]
         t_T = torch.arange(int(lengths_B.max()))
-        places_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
-        return parts_S[places_BT.to(parts_S.device)]
+        steps_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
+        return values_S[steps_BT.to(values_S.device)]
 
     def evaluation_order(self, batch_size: int) -> list[Tensor]:
-        """The places of all sequences in batches, in order or, ragged, by length; the last may be smaller."""
+        """The indices of all sequences in batches, in order or, if lengths differ, by length.
+
+        The last batch may be smaller.
+        """
         import torch
 
         return list(torch.split(self._by_length(), batch_size))
@@ -196,12 +205,12 @@ class SequenceDataset:
             yield self.batch(indices_B)
 
 
-def sequences(
+def padded_dataset(
     x_NTI: Tensor, y_N: Tensor, classes: tuple[str, ...], lengths_N: Tensor | None = None
 ) -> SequenceDataset:
-    """A data set of padded sequences (N, T, I), ready for a model; without lengths all are whole.
+    """A data set of padded sequences (N, T, I), ready for a model; without lengths all have T steps.
 
-    Raises ValueError where shapes or lengths do not go together.
+    Raises ValueError if shapes or lengths do not match.
     """
     import torch
 
@@ -209,7 +218,7 @@ def sequences(
         raise ValueError(f"x must have shape (N, T, I), got {tuple(x_NTI.shape)}.")
     n, steps, size = x_NTI.shape
     if y_N.shape != (n,):
-        raise ValueError(f"{n} sequences, but labels of shape {tuple(y_N.shape)}.")
+        raise ValueError(f"y must have shape ({n},), one label per sequence, got {tuple(y_N.shape)}.")
     if lengths_N is None:
         lengths_N = torch.full((n,), steps)
     if not ((lengths_N >= 1) & (lengths_N <= steps)).all():

@@ -1,4 +1,4 @@
-"""Numbers in delimited text: a line per row, missing values, where the text is no number. Torch-free."""
+"""Parses numbers from delimited text, with missing values and the position of errors. Torch-free."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from rnnclf.data.recordings import Array
 from rnnclf.errors import DataError
 
-DELIMITERS = ("\t", ";", ",")  # in this order; where a line has none of them, fields are parted by spaces
-MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}  # in small letters
+DELIMITERS = ("\t", ";", ",")  # tried in this order; a line with none of them is split at spaces
+MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}  # in lower case
 
 
 def lines_of(path: Path, what: str) -> list[str]:
-    """The lines of a text file, without empty ones at its end. Errors call the file `what`.
+    """The lines of a text file, without empty ones at the end. Messages call the file `what`.
 
-    Raises DataError where it cannot be read, is empty or not UTF-8.
+    Raises DataError if it cannot be read, is empty or is not UTF-8.
     """
     try:
         content = path.read_bytes()
@@ -36,14 +36,16 @@ def lines_of(path: Path, what: str) -> list[str]:
 
 
 def refuse_empty_lines(lines: Sequence[str], what: str, first: int = 0) -> None:
-    """Raises DataError for an empty line: it may be a missing value of a single column, or nothing."""
+    """Raises DataError for an empty line: it could be a missing value of a single column, or no row."""
     for place, line in enumerate(lines[first:], start=first + 1):
         if _is_blank(line):
-            raise DataError(f"{what}, line {place} is empty: write nan for missing values, or leave it out.")
+            raise DataError(
+                f"{what}, line {place} is empty: write nan for a missing value, or delete the line."
+            )
 
 
 def _is_blank(line: str) -> bool:
-    """Whether a line holds nothing; one of tabs holds missing values."""
+    """Whether a line has no fields; a line of tabs has missing values."""
     return not line.strip() and "\t" not in line
 
 
@@ -52,20 +54,20 @@ def delimiter_of(line: str) -> str | None:
 
 
 def unquoted(field: str) -> str:
-    """The field without blanks and quotation marks around it."""
+    """The field without surrounding spaces and quotation marks."""
     return field.strip().strip('"').strip()
 
 
-def shown(text: str, most: int = 40) -> str:
-    """The beginning of a text of unknown origin as a message can hold it: one line, all printable."""
-    line = " ".join(text.split())[:most]
+def excerpt(text: str, limit: int = 40) -> str:
+    """The beginning of untrusted text, made safe for a message: one line, printable characters only."""
+    line = " ".join(text.split())[:limit]
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line
     )
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is a number, or says that one is missing."""
+    """Whether a field is a number or marks a missing one."""
     try:
         number(field, "")
     except DataError:
@@ -74,7 +76,7 @@ def is_number(field: str) -> bool:
 
 
 def number(field: str, where: str) -> float:
-    """The value of a field, NaN where it is missing. Raises DataError, which says `where`."""
+    """The value of a field, NaN if it is missing. Raises DataError, whose message starts with `where`."""
     bare = unquoted(field)
     if bare.lower() in MISSING:
         return float("nan")
@@ -83,13 +85,13 @@ def number(field: str, where: str) -> float:
             return float(bare)
     except ValueError:
         pass
-    raise DataError(f"{where}: '{shown(bare)}' is not a number.")
+    raise DataError(f"{where}: '{excerpt(bare)}' is not a number.")
 
 
 def numbers(rows: list[list[str]], first_line: int, first_column: int, what: str) -> Array:
-    """Rows of fields as float64 (rows, fields). The lines and columns of messages are counted from these.
+    """Rows of fields as float64 (rows, fields). Messages count lines and columns from the given first ones.
 
-    Raises DataError for rows of different lengths, text that is no number, and infinity.
+    Raises DataError for rows of different lengths, text that is not a number, and infinity.
     """
     import numpy as np
 
@@ -102,7 +104,7 @@ def numbers(rows: list[list[str]], first_line: int, first_column: int, what: str
             row = [float(field) for field in fields if "_" not in field]
         except ValueError:
             row = []
-        if len(row) != width:  # something missing, in quotation marks, or wrong
+        if len(row) != width:  # a field is missing, quoted, or wrong
             places = [f"{what}, line {line}, column {c}" for c in range(first_column, first_column + width)]
             row = [number(field, where) for field, where in zip(fields, places, strict=True)]
         found.extend(row)
@@ -111,6 +113,6 @@ def numbers(rows: list[list[str]], first_line: int, first_column: int, what: str
         row_index, column = np.argwhere(np.isinf(values))[0].tolist()
         raise DataError(
             f"{what}, line {first_line + row_index}, column {first_column + column}: the value is infinite."
-            " Write a number, or nan where it is missing."
+            " Write a number, or nan for a missing value."
         )
     return values

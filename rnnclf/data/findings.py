@@ -1,6 +1,6 @@
-"""What one should know of sequences before a model is trained on them. Torch-free.
+"""Problems worth knowing about before training, found by `rnnclf data check`. Torch-free.
 
-Shapes: N sequences, S steps of all of them, C channels, K classes.
+Shapes: N sequences, S steps in total, C channels, K classes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from rnnclf.data.recordings import Recordings
 from rnnclf.data.survey import Digests, Moments, chunks, steps_of
 
 SENTINELS = (9.0, 99.0, 999.0, 9999.0, 99999.0, 1e6 - 1, 1e20, 1e30)
-"""With either sign, what some instruments and programs write for a missing value."""
-APART = 1.0  # how far beyond the range of all others, in widths of that range, such a value is suspicious
-RARE = 10  # times fewer than the most frequent class
-UNEVEN = 1.5  # longest to shortest usual interval between two steps
+"""Values that some instruments and programs write, with either sign, for a missing value."""
+OUTLYING = 1.0  # a sentinel is suspicious if it is further from all other values than their range times this
+RARE = 10  # a class is rare if the most frequent one has this many times its sequences
+UNEVEN = 1.5  # ratio of the 95th to the 5th percentile of the intervals between steps
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence, and the words of the command line that deal with it where there are such."""
+    """A sentence, and the command-line overrides that deal with it, if there are any."""
 
     sentence: str
     words: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ChannelFacts:
-    """One channel over all sequences, in the unit in which it was read."""
+    """Statistics of one channel over all sequences, in the unit as read."""
 
     name: str
     missing: int
@@ -41,7 +41,7 @@ class ChannelFacts:
 
 
 def channel_facts(recordings: Recordings, found: Moments) -> tuple[ChannelFacts, ...]:
-    """The facts of each channel; of one without any value they are NaN."""
+    """The statistics of each channel; NaN for a channel without any value."""
     import numpy as np
 
     everything = np.arange(len(recordings))
@@ -57,7 +57,7 @@ def channel_facts(recordings: Recordings, found: Moments) -> tuple[ChannelFacts,
 
 
 def findings(recordings: Recordings, found: Moments, hashes: Digests) -> list[Finding]:
-    """Everything found, the gravest first."""
+    """Everything found, most serious first."""
     return [
         *_gaps(recordings, found),
         *_suspicious(recordings, found),
@@ -82,22 +82,22 @@ def _gaps(recordings: Recordings, found: Moments) -> Iterator[Finding]:
 
 
 def _suspicious(recordings: Recordings, found: Moments) -> Iterator[Finding]:
-    """Values such as -999 at the edge of a channel and far from all its others."""
+    """Values such as -999 at the end of a channel's range, far from all its other values."""
     for c, name in enumerate(recordings.channels):
         for edge_N, sign in ((found.low_NC[:, c], -1.0), (found.high_NC[:, c], 1.0)):
             value = float((edge_N * sign).max()) * sign
             if value * sign not in SENTINELS:
                 continue
             count, low, high = _others(recordings, c, value)
-            if min(abs(value - low), abs(value - high)) > APART * max(high - low, 1.0):
+            if min(abs(value - low), abs(value - high)) > OUTLYING * max(high - low, 1.0):
                 yield Finding(
                     f"Channel '{name}' is {value:g} at {count:,} {'steps' if count > 1 else 'step'} and"
-                    f" {low:g} to {high:g} at all others: if that means missing, leave these values empty."
+                    f" {low:g} to {high:g} at all others: if it marks missing values, leave them empty."
                 )
 
 
 def _others(recordings: Recordings, channel: int, value: float) -> tuple[int, float, float]:
-    """How often a channel has that value, and the range of its other values."""
+    """How often a channel has this value, and the range of its other values."""
     import numpy as np
 
     count, low, high = 0, np.inf, -np.inf
@@ -111,22 +111,22 @@ def _others(recordings: Recordings, channel: int, value: float) -> tuple[int, fl
 
 
 def _repeated(recordings: Recordings, hashes: Digests) -> Iterator[Finding]:
-    """Sequences that come more than once, with one label and with several."""
+    """Sequences that occur more than once, with one label or with several."""
     labels_of: dict[bytes, Counter[int]] = {}
     for digest, label in zip(hashes.digests_N.tolist(), recordings.labels_N.tolist(), strict=True):
         labels_of.setdefault(digest, Counter())[label] += 1
     repeated = [labels for labels in labels_of.values() if labels.total() > 1]
-    torn = [labels for labels in repeated if len(labels) > 1]
+    ambiguous = [labels for labels in repeated if len(labels) > 1]
     if repeated:
         copies = sum(labels.total() - 1 for labels in repeated)
         yield Finding(
             f"{copies:,} {'sequences are copies' if copies > 1 else 'sequence is a copy'} of others."
         )
-    if torn:
-        names = " and ".join(f"'{recordings.classes[k]}'" for k in sorted(torn[0])[:2])
+    if ambiguous:
+        names = " and ".join(f"'{recordings.classes[k]}'" for k in sorted(ambiguous[0])[:2])
         yield Finding(
-            f"{len(torn):,} {'sequences come' if len(torn) > 1 else 'sequence comes'} with more than one"
-            f" label ({names}): no model can be right on all of them."
+            f"{len(ambiguous):,} {'sequences occur' if len(ambiguous) > 1 else 'sequence occurs'} with more"
+            f" than one label ({names}): no model can get all of them right."
         )
 
 
@@ -155,11 +155,11 @@ def _imbalance(recordings: Recordings) -> Iterator[Finding]:
 def _lengths(recordings: Recordings) -> Iterator[Finding]:
     single = int((recordings.lengths_N == 1).sum())
     if single and int(recordings.lengths_N.max()) > 1:
-        yield Finding(f"{single:,} {'sequences have' if single > 1 else 'sequence has'} one step only.")
+        yield Finding(f"{single:,} {'sequences have' if single > 1 else 'sequence has'} only one step.")
 
 
 def _intervals(recordings: Recordings) -> Iterator[Finding]:
-    """Steps that do not follow each other evenly: a model sees steps, not times."""
+    """Unevenly spaced steps: a model sees steps, not times."""
     import numpy as np
 
     if recordings.times_S is None:
@@ -175,6 +175,6 @@ def _intervals(recordings: Recordings) -> Iterator[Finding]:
     short, long = np.percentile(between, (5, 95))
     if long > UNEVEN * short:
         yield Finding(
-            f"Steps do not follow each other evenly: {short:g} to {long:g} lie between two of them"
-            " (5 to 95 %). A model sees the steps, not the times."
+            f"Steps are not evenly spaced: the intervals between them range from {short:g} to {long:g}"
+            " (5th to 95th percentile). A model sees the steps, not the times."
         )

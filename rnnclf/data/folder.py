@@ -1,4 +1,4 @@
-"""The user's own folders: one for each class, a file for each sequence.
+"""The user's own folders: one folder per class, one file per sequence.
 
 Shapes: T steps of a file, C channels.
 """
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
-from rnnclf.data.conversion import Part, kept, put_together
+from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import (
     delimiter_of,
+    excerpt,
     is_number,
     lines_of,
     numbers,
     refuse_empty_lines,
-    shown,
     unquoted,
 )
-from rnnclf.data.npy import mapped, plain, refuse_other_than_numbers
+from rnnclf.data.npy import mapped, refuse_other_than_numbers, to_trainable
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SPLITS
@@ -34,22 +34,22 @@ from rnnclf.registry import did_you_mean
 
 TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT, ".npy")
-TIMES = ("time", "t", "timestamp")  # names of columns that hold times, in small letters
+TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
 
 
 class Entry(NamedTuple):
-    """The file of one sequence, and what its path tells."""
+    """The file of one sequence, with what its path says about it."""
 
     path: Path
     place: str
-    """Its path from the folder of the data: what messages call it."""
+    """Its path relative to the data folder, for messages."""
     label: str
     group: str | None
     given: int
 
 
 class Contents(NamedTuple):
-    """What a file holds: values_TC (T, C), the names of its columns, the line of the first step."""
+    """The contents of a file: values_TC (T, C), column names if any, line number of the first step."""
 
     values_TC: Array
     names: tuple[str, ...] | None
@@ -58,21 +58,21 @@ class Contents(NamedTuple):
 
 @dataclass
 class Folder(OwnData):
-    """Your own folder: in it a folder for each class, in those a file for each sequence.
+    """Your own folder, with one folder per class and in it one file per sequence.
 
-    Text (.csv, .tsv, .txt) has a line for each step and a column for each channel, and may begin with
-    their names; .npy files hold arrays (T,) or (T, C). Folders train, validation and test, each with a
-    folder for each class, name the splits.
+    Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
+    .npy files hold an array (T,) or (T, C). To define the splits, put the class folders into folders named
+    train, validation and test.
     """
 
     name: str = "folder"
     time: str | None = option(
-        None, f"the column that tells when a step was taken; null: one named {', '.join(TIMES)}"
+        None, f"the column with the time of each step; null: one named {', '.join(TIMES)}, if there is one"
     )
     group: str | None = option(
         None,
-        "a regular expression with one (group), found in each file's path below its class: sequences where it"
-        " finds the same stay in one split, a patient's for instance: '(p[0-9]+)_'",
+        "a regular expression with one (group), searched in each file's path below its class folder, such as"
+        " '(p[0-9]+)_' for patients: sequences with the same match stay in one split",
     )
 
     def __post_init__(self) -> None:
@@ -88,26 +88,28 @@ class Folder(OwnData):
         entries, notes = self._entries()
         facts = [(entry.place, entry.given, identity(entry.path)) for entry in entries]
         folder = folder_for("folders", self.time, self.group, facts)
-        return kept(folder, lambda: self._read(entries, notes, progress))
+        return cached(folder, lambda: self._read(entries, notes, progress))
 
     def _entries(self) -> tuple[list[Entry], list[str]]:
-        """All files of sequences, sorted, and a note on those left out."""
+        """All sequence files, sorted, and a note on other files. Raises ConfigError or DataError."""
         root, *test = self.paths()
         others: list[Path] = []
-        found = list(_found(root, self.group, others))
+        found = list(_find_entries(root, self.group, others))
         if test:
             if any(entry.given >= 0 for entry in found):
-                raise ConfigError(f"{root} names its splits itself: leave dataset.test_path out.")
-            more = list(_found(test[0], self.group, others))
+                raise ConfigError(f"{root} already has folders for its splits: leave out dataset.test_path.")
+            more = list(_find_entries(test[0], self.group, others))
             if any(entry.given >= 0 for entry in more):
-                raise DataError(f"{test[0]} is the test split: folders of classes are needed in it.")
+                raise DataError(
+                    f"{test[0]} is the test split: it must hold class folders, not folders for splits."
+                )
             place = SPLITS.index("test")
             found += [entry._replace(place=f"{test[0].name}/{entry.place}", given=place) for entry in more]
         if not others:
             return found, []
         kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
-        return found, [f"{len(others):,} files in {root} hold no sequence and were left out ({listed})."]
+        return found, [f"{len(others):,} files in {root} are not sequence files and were ignored ({listed})."]
 
     def _read(self, entries: Sequence[Entry], notes: list[str], progress: Progress) -> Recordings:
         parts: list[Part] = []
@@ -118,29 +120,27 @@ class Folder(OwnData):
             if first is None:
                 first = contents
                 time = self._time(first.names, notes)
-            _refuse_other_columns(first, contents, entries[0].place, entry.place)
+            _refuse_different_columns(first, contents, entries[0].place, entry.place)
             parts.append(_part(entry, contents, time))
             progress(f"reading {self.title()}", (number + 1) / len(entries))
         assert first is not None
-        return put_together(parts, _channels(first, time), notes)
+        return combine(parts, _channels(first, time), notes)
 
     def _time(self, names: tuple[str, ...] | None, notes: list[str]) -> int | None:
-        """The place of the column of times, if there is one."""
+        """The index of the time column, None without one. Raises ConfigError."""
         if self.time is not None:
             if names is None:
-                raise ConfigError(
-                    f"dataset.time={self.time} needs files that begin with the names of columns."
-                )
+                raise ConfigError(f"dataset.time={self.time} needs files with a header of column names.")
             if self.time not in names:
                 hint = did_you_mean(self.time, names)
                 raise ConfigError(f"dataset.time: no column is named '{self.time}'.{hint} {_listed(names)}")
             return names.index(self.time)
         likely = [name for name in names or () if name.lower() in TIMES]
         if len(likely) > 1:
-            raise ConfigError(f"{' and '.join(likely)} may be the time: choose one with dataset.time.")
+            raise ConfigError(f"{' and '.join(likely)} could each be the time: choose one with dataset.time.")
         if not likely or names is None or len(names) == 1:
             return None
-        notes.append(f"Column '{likely[0]}' is taken for the time of each step.")
+        notes.append(f"Column '{likely[0]}' is used as the time of each step.")
         return names.index(likely[0])
 
 
@@ -148,14 +148,16 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise ConfigError(f"dataset.group: '{text}' is no regular expression ({error}).") from error
+        raise ConfigError(f"dataset.group: '{text}' is not a valid regular expression ({error}).") from error
     if pattern.groups != 1:
-        raise ConfigError(f"dataset.group: '{text}' needs one group in parentheses, it has {pattern.groups}.")
+        raise ConfigError(
+            f"dataset.group: '{text}' must have one group in parentheses, it has {pattern.groups}."
+        )
     return pattern
 
 
-def _found(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]:
-    """The sequences of a folder, sorted by path; other files are added to `others`. Raises DataError."""
+def _find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]:
+    """The sequence files of a folder, sorted by path; other files are added to `others`. Raises DataError."""
     if not root.is_dir():
         raise DataError(
             f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
@@ -163,15 +165,15 @@ def _found(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]
     folders = _folders(root)
     if not folders:
         raise DataError(
-            f"{root} holds no folders: one for each class is needed, in it a file for each sequence."
+            f"{root} has no folders in it: it needs one folder per class, each with one file per sequence."
         )
     if {folder.name for folder in folders} <= set(SPLITS) and any(map(_folders, folders)):
         for split in (root / name for name in SPLITS if (root / name) in folders):
-            for entry in _of_classes(split, _folders(split), group, others):
+            for entry in _class_entries(split, _folders(split), group, others):
                 place = f"{split.name}/{entry.place}"
                 yield entry._replace(place=place, given=SPLITS.index(split.name))
     else:
-        yield from _of_classes(root, folders, group, others)
+        yield from _class_entries(root, folders, group, others)
     others += [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
 
 
@@ -179,22 +181,22 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _of_classes(
+def _class_entries(
     root: Path, folders: Iterable[Path], group: str | None, others: list[Path]
 ) -> Iterator[Entry]:
     for folder in folders:
-        paths = _below(folder)
+        paths = _files_below(folder)
         sequences = [path for path in paths if path.suffix.lower() in SUFFIXES]
         others += [path for path in paths if path.suffix.lower() not in SUFFIXES]
         if not sequences:
-            raise DataError(f"{folder} holds no sequence: files that end in {', '.join(SUFFIXES)} are read.")
+            raise DataError(f"{folder} has no sequence files: their names must end in {', '.join(SUFFIXES)}.")
         for path in sequences:
             within = path.relative_to(folder).as_posix()
             yield Entry(path, f"{folder.name}/{within}", folder.name, _group(group, within, path), -1)
 
 
-def _below(folder: Path) -> list[Path]:
-    """All files below a folder, hidden ones left out, sorted; links to folders are not followed."""
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted, without hidden ones; links to folders are not followed."""
     found: list[Path] = []
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -207,21 +209,21 @@ def _group(group: str | None, within: str, path: Path) -> str | None:
         return None
     match = _pattern(group).search(within)
     if match is None or match[1] is None:
-        raise DataError(f"{path}: dataset.group='{group}' finds nothing in its name.")
+        raise DataError(f"{path}: dataset.group='{group}' does not match its path.")
     return match[1]
 
 
 def _contents(entry: Entry) -> Contents:
-    """Reads a file. Raises DataError, which names its place."""
+    """Reads a file. Raises DataError, which names the file."""
     import numpy as np
 
     if entry.path.suffix.lower() != ".npy":
         return _text(entry.path, entry.place)
-    array = np.array(mapped(entry.path, entry.place))  # a map would keep each file open
+    array = np.array(mapped(entry.path, entry.place))  # a memory map would keep each file open
     refuse_other_than_numbers(array, entry.place)
     if array.ndim not in (1, 2):
-        raise DataError(f"{entry.place} has the shape {array.shape}: (T,) or (T, C) is needed.")
-    return Contents(plain(array, entry.place).reshape(len(array), -1), None, 0)
+        raise DataError(f"{entry.place} has shape {array.shape}; it must be (T,) or (T, C).")
+    return Contents(to_trainable(array, entry.place).reshape(len(array), -1), None, 0)
 
 
 def _text(path: Path, place: str) -> Contents:
@@ -233,24 +235,26 @@ def _text(path: Path, place: str) -> Contents:
     if all(map(is_number, names)) or any(name and is_number(name) for name in names):
         return Contents(numbers(rows, 1, 1, place), None, 1)
     if len(rows) == 1:
-        raise DataError(f"{place} holds the names of columns and no step.")
+        raise DataError(f"{place} has a header but no steps.")
     if len(rows[1]) != len(names):
         raise DataError(f"{place}, line 2 has {len(rows[1])} fields, line 1 has {len(names)}.")
     if "" in names:
         raise DataError(
-            f"{place}, line 1: column {names.index('') + 1} has no name. If it numbers the rows, leave it out"
+            f"{place}, line 1: column {names.index('') + 1} has no name. If it holds row numbers, remove it"
             " (pandas: to_csv(…, index=False))."
         )
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{place}, line 1: two columns are named '{shown(repeated[0])}'.")
+        raise DataError(f"{place}, line 1: two columns are named '{excerpt(repeated[0])}'.")
     return Contents(numbers(rows[1:], 2, 1, place), names, 2)
 
 
-def _refuse_other_columns(first: Contents, now: Contents, first_place: str, place: str) -> None:
+def _refuse_different_columns(first: Contents, now: Contents, first_place: str, place: str) -> None:
     if now.names == first.names and now.values_TC.shape[1] == first.values_TC.shape[1]:
         return
-    said = [_columns(contents) for contents in (now, first)]
-    raise DataError(f"{place} has {said[0]}, but {first_place} has {said[1]}: all files need the same.")
+    described = [_columns(contents) for contents in (now, first)]
+    raise DataError(
+        f"{place} has {described[0]}, but {first_place} has {described[1]}: all files need the same columns."
+    )
 
 
 def _columns(contents: Contents) -> str:
@@ -259,7 +263,7 @@ def _columns(contents: Contents) -> str:
     return (
         f"{words} without names"
         if contents.names is None
-        else f"{words}, {shown(', '.join(contents.names), 120)}"
+        else f"{words}, {excerpt(', '.join(contents.names), 120)}"
     )
 
 
@@ -274,8 +278,8 @@ def _part(entry: Entry, contents: Contents, time: int | None) -> Part:
         if not rising.all():
             step = int(rising.argmin())
             raise DataError(
-                f"{entry.place}, line {line + step}: the time is {times_T[step]:g}; it must be there and rise"
-                " from step to step."
+                f"{entry.place}, line {line + step}: the time is {times_T[step]:g};"
+                " times must not be missing and must increase from step to step."
             )
         values_TC = np.delete(values_TC, time, axis=1)
     return Part(values_TC, entry.label, entry.place, line, times_T, entry.group, entry.given)
@@ -285,9 +289,9 @@ def _channels(contents: Contents, time: int | None) -> tuple[str, ...]:
     names = contents.names or numbered(contents.values_TC.shape[1])
     channels = tuple(name for place, name in enumerate(names) if place != time)
     if not channels:
-        raise DataError(f"The files have no column beside the time, '{names[0]}'.")
+        raise DataError(f"The files have no columns besides the time, '{names[0]}'.")
     return channels
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return f"There are: {shown(', '.join(names), 200)}."
+    return f"The columns are: {excerpt(', '.join(names), 200)}."

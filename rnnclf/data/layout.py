@@ -1,6 +1,7 @@
-"""How pictures lie in sequences.  Shapes: B batch, H height, W width, C colours, T steps, I features.
+"""Converts between pictures and sequences.
 
-Torch-free but for the two methods that turn batches.
+Shapes: B batch, H height, W width, C colours, T steps, I features.  Torch-free except for the two methods
+that convert batches.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from rnnclf.data.recordings import Array
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATCH = 4  # pixels, the default
+PATCH = 4  # pixels, the default side of a patch
 
 
 @dataclass(frozen=True)
 class PictureLayout:
-    """How pictures lie in sequences.
+    """The order in which a sequence runs through the values of a picture.
 
-    rows: H steps of a row's W pixels, from the top; columns: W steps of a column's H pixels, from the left;
-    pixels: H W steps of one pixel, row by row, or in the order of `permutation`; patches: squares of `patch`
-    pixels, row by row, and so are the pixels of each. A pixel's colours follow each other always.
+    rows: H steps, each a row of W pixels, from the top; columns: W steps, each a column of H pixels, from the
+    left; pixels: H W steps of one pixel, row by row or in the order of `permutation`; patches: one square of
+    `patch` × `patch` pixels per step, row by row, its pixels also row by row. The colours of a pixel are
+    always adjacent.
     """
 
     height: int
@@ -36,7 +38,7 @@ class PictureLayout:
 
     @cached_property
     def places_TI(self) -> Array:
-        """For each value of a sequence its place in the flattened picture (H, W, C), int64."""
+        """The index into the flattened picture (H, W, C) of each value of a sequence, int64."""
         import numpy as np
 
         h, w, c, p = self.height, self.width, self.colours, self.patch
@@ -53,28 +55,28 @@ class PictureLayout:
         return places_TI if order is None else places_TI[order]
 
     def steps_of(self, x_NHWC: Array) -> Array:
-        """All steps of some pictures one after the other, (N T, I); a view where the order is theirs."""
+        """The steps of all pictures (N, H, W, C) as (N T, I); a view if the order does not change."""
         import numpy as np
 
         t, i = self.places_TI.shape
-        places = self.places_TI.ravel()
+        index = self.places_TI.ravel()
         flat = x_NHWC.reshape(len(x_NHWC), t * i)
-        in_order = np.array_equal(places, np.arange(t * i))
-        steps: Array = (flat if in_order else flat.take(places, axis=1)).reshape(-1, i)
+        in_order = np.array_equal(index, np.arange(t * i))
+        steps: Array = (flat if in_order else flat.take(index, axis=1)).reshape(-1, i)
         return steps
 
     def sequences(self, x_BCHW: Tensor) -> Tensor:
-        """(B, T, I) of a batch of pictures (B, C, H, W); the inverse of `pictures`."""
+        """Converts a batch of pictures (B, C, H, W) to sequences (B, T, I); the inverse of `pictures`."""
         import torch
 
         flat = x_BCHW.permute(0, 2, 3, 1).flatten(1)
-        places = torch.from_numpy(self.places_TI.ravel()).to(x_BCHW.device)
-        return flat.index_select(1, places).view(len(x_BCHW), *self.places_TI.shape)
+        index = torch.from_numpy(self.places_TI.ravel()).to(x_BCHW.device)
+        return flat.index_select(1, index).view(len(x_BCHW), *self.places_TI.shape)
 
     def pictures(self, x_BTI: Tensor) -> Tensor:
-        """(B, C, H, W) of a batch of sequences (B, T, I); the inverse of `sequences`."""
+        """Converts a batch of sequences (B, T, I) to pictures (B, C, H, W); the inverse of `sequences`."""
         import torch
 
-        places = torch.from_numpy(self.places_TI.ravel().argsort()).to(x_BTI.device)
-        flat = x_BTI.flatten(1).index_select(1, places)
+        index = torch.from_numpy(self.places_TI.ravel().argsort()).to(x_BTI.device)
+        flat = x_BTI.flatten(1).index_select(1, index)
         return flat.view(-1, self.height, self.width, self.colours).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""NumPy's .npy arrays, of which nothing is believed before it is checked. Torch-free.
+"""Reads NumPy's .npy files without trusting anything in them. Torch-free.
 
 The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -11,21 +11,21 @@ import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from rnnclf.data.delimited import shown
+from rnnclf.data.delimited import excerpt
 from rnnclf.data.recordings import Array
 from rnnclf.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
 
-COPY_LIMIT = 2**29  # bytes that are copied to bring an array into a type and an order that training takes
+COPY_LIMIT = 2**29  # bytes; larger arrays are not copied to change their type or order
 
-# torch cannot index these, or does not know them
+# NumPy types that torch lacks or cannot index, with a type that holds their values
 WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "float64", "bool": "uint8"}
 
 
 class Layout(NamedTuple):
-    """What the header of an array tells, and how many bytes it has itself."""
+    """The contents of an array's header, and the offset at which the data begin."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -34,9 +34,9 @@ class Layout(NamedTuple):
 
 
 def mapped(path: Path, what: str) -> Array:
-    """The array of a .npy file; it is read from the disk when it is used. Errors call it `what`.
+    """The array of a .npy file, memory-mapped. Messages call it `what`.
 
-    Raises DataError where the file is missing, damaged or holds Python objects.
+    Raises DataError if the file is missing, damaged or holds Python objects.
     """
     import numpy as np
 
@@ -51,7 +51,7 @@ def mapped(path: Path, what: str) -> Array:
 
 
 def parsed(content: bytes, what: str) -> Array:
-    """The array of the content of a .npy file. Raises DataError as `mapped` does."""
+    """The array in the bytes of a .npy file. Raises DataError as `mapped` does."""
     import numpy as np
 
     layout = layout_of(io.BytesIO(content), len(content), what)
@@ -60,26 +60,26 @@ def parsed(content: bytes, what: str) -> Array:
 
 
 def layout_of(file: IO[bytes], size: int, what: str) -> Layout:
-    """Reads the header of an array that has `size` bytes in all, and leaves `file` behind it.
+    """Reads the header of a .npy file of `size` bytes, leaving `file` at the first byte after it.
 
-    Raises DataError for a damaged header, one that claims more or less than is there, no elements, and
-    for Python objects.
+    Raises DataError for a damaged header, one that does not match the size, an empty array, and Python
+    objects.
     """
     dtype, shape, fortran = _header(file, what)
     offset = file.tell()
     if dtype.hasobject:
         raise DataError(
-            f"{what} holds Python objects, which are never loaded: save numbers and names, sequences of"
-            " different lengths padded to the longest, with their lengths."
+            f"{what} holds Python objects, which are never loaded: save numbers or names only, and pad"
+            " sequences of different lengths to the longest, with an array of their lengths."
         )
     claimed, there = math.prod(shape) * dtype.itemsize, size - offset
     if min(shape, default=1) < 0 or claimed > there:
         raise DataError(
-            f"{what} is cut off: its header claims {claimed:,} bytes of numbers, {there:,} are there."
+            f"{what} is truncated: its header claims {claimed:,} bytes of data, the file has {there:,}."
         )
     if claimed < there:
         raise DataError(
-            f"{what} holds {there - claimed:,} bytes more than its header claims: save one array."
+            f"{what} has {there - claimed:,} bytes more than its header claims: save a single array."
         )
     if claimed == 0:
         raise DataError(f"{what} is empty: its shape is {shape}.")
@@ -91,16 +91,18 @@ def _header(file: IO[bytes], what: str) -> tuple[np.dtype[Any], tuple[int, ...],
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers written by Python 2, of what damage looks like
+            warnings.simplefilter(
+                "ignore"
+            )  # NumPy warns about headers written by Python 2 and some damaged ones
             version = npy.read_magic(file)  # type: ignore[no-untyped-call]
             if version not in ((1, 0), (2, 0), (3, 0)):
                 raise ValueError(f"version {version[0]}.{version[1]} of the format is not known")
-            # 3.0 differs from 2.0 in the names of fields only, and no array with fields is taken
+            # 3.0 only differs from 2.0 in the names of fields, and arrays with fields are refused
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(file)  # type: ignore[no-untyped-call]
-    except Exception as error:  # a damaged header raises nearly anything
-        reason = shown(str(error), 120).rstrip(".") or type(error).__name__
-        raise DataError(f"{what} is no .npy array, or a damaged one ({reason}).") from error
+    except Exception as error:  # a damaged header can raise nearly anything
+        reason = excerpt(str(error), 120).rstrip(".") or type(error).__name__
+        raise DataError(f"{what} is not an .npy array, or is damaged ({reason}).") from error
     return dtype, shape, fortran
 
 
@@ -109,13 +111,14 @@ def refuse_other_than_numbers(array: Array, what: str) -> None:
     if array.dtype.kind not in "biuf":
         kinds = {"c": "complex numbers", "U": "text", "S": "text", "M": "dates", "m": "durations"}
         kind = kinds.get(array.dtype.kind, f"records ({array.dtype})"[:80])
-        raise DataError(f"{what} holds {kind}: real numbers are needed.")
+        raise DataError(f"{what} holds {kind}; it must hold real numbers.")
 
 
-def plain(array: Array, what: str, expression: str = "x", then: str = "") -> Array:
-    """The array in a type and an order that training takes; copied where it has not got them.
+def to_trainable(array: Array, what: str, expression: str = "x", then: str = "") -> Array:
+    """The array in C order and a type that torch supports; copied only if it has to be.
 
-    For an array too large to be copied, DataError tells how to save `expression`, and what to do `then`.
+    Raises DataError for an array too large to copy; the message says how to save `expression` once, and
+    `then` adds what to do after that.
     """
     import numpy as np
 
@@ -128,9 +131,9 @@ def plain(array: Array, what: str, expression: str = "x", then: str = "") -> Arr
         return array
     if array.size * dtype.itemsize > COPY_LIMIT:
         raise DataError(
-            f"{what} is too large to be brought into the order and type that training takes"
-            f" ({array.nbytes / 2**30:.1f} GiB). Do it once:"
+            f"{what} is too large to be converted in memory ({array.nbytes / 2**30:.1f} GiB)."
+            " Convert it once:"
             f" np.save('new.npy', np.ascontiguousarray({expression}, '{dtype.name}')){then}."
         )
-    with np.errstate(over="ignore"):  # what becomes infinite is told later, with its place
+    with np.errstate(over="ignore"):  # infinite values are reported later, with their position
         return np.ascontiguousarray(array, dtype)

@@ -1,4 +1,4 @@
-"""In which order an epoch takes the training sequences.  Shapes: N sequences, B batch."""
+"""The order of the training sequences in an epoch.  Shapes: N sequences, B batch."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from rnnclf.data.dataset import SequenceDataset
 
-POOL = 50  # batches among which sequences are sorted by length
+POOL = 50  # batches; sequences are sorted by length within pools of this many
 
 
 def epoch_batches(
     data: SequenceDataset, batch_size: int, sampling: str = "shuffled", whole_only: bool = False
 ) -> list[Tensor]:
-    """The places of the sequences of each batch of one epoch, drawn from torch's random generator.
+    """The indices of the sequences in each batch of one epoch, drawn from torch's random generator.
 
-    shuffled: each sequence once; balanced: as many draws, each class equally probable, sequences may come
-    twice. With `whole_only` the rest that fills no batch is left out. Ragged sequences of similar length
-    come into one batch: the shuffled order is sorted by length within pools of some batches, then the
-    batches are shuffled, so that who meets whom differs from epoch to epoch.
+    shuffled: each sequence once; balanced: N draws with replacement, each class equally probable. With
+    `whole_only`, sequences that do not fill a last batch are left out. If lengths differ, sequences of
+    similar length share a batch: the shuffled order is sorted by length within pools of batches, then the
+    batches are shuffled, so that the batches differ from epoch to epoch.
     """
     n = len(data)
     order_N = _balanced(data.y_N.cpu()) if sampling == "balanced" else torch.randperm(n)
@@ -34,7 +34,7 @@ def epoch_batches(
 
 
 def _balanced(y_N: Tensor) -> Tensor:
-    """As many places as there are, drawn with replacement: first a class, then one of its members."""
+    """N indices drawn with replacement: first a class, then one of its members."""
     by_class_N = y_N.argsort(stable=True)
     _, members_K = torch.unique(y_N, return_counts=True)
     drawn_N = torch.randint(len(members_K), y_N.shape)

@@ -1,4 +1,4 @@
-"""The user's own data: what is common to tables, arrays, folders and archives. Torch-free."""
+"""The base class of the sources for user data: tables, arrays, folders and archives. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from rnnclf.options import option
 
 @dataclass
 class OwnData(Source):
-    """Base of the sources that read what the user has."""
+    """Base of the sources that read the user's own data."""
 
-    path: str | None = option(None, "the file or folder of the data")
-    test_path: str | None = option(None, "a file or folder with the test split; null: it is drawn")
+    path: str | None = option(None, "the file or folder with the data")
+    test_path: str | None = option(None, "a file or folder with the test split; null: drawn from the data")
     validation: float = option(
-        0.15, "set aside to choose the best epoch: a number of sequences, or a share below 1", above=0
+        0.15,
+        "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",
+        above=0,
     )
     normalise: str = option(
         "standard",
-        "each channel, by the training data: mean 0 and deviation 1, range 0 to 1, or median and quartiles",
+        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1)"
+        " or robust (median and quartiles)",
         choices=NORMALISERS,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # absolute, so that a checkpoint finds its data from any folder
+        # absolute, so that a checkpoint finds its data whatever the current folder
         self.path, self.test_path = _absolute(self.path), _absolute(self.test_path)
 
     @classmethod
     def takes(cls, path: Path) -> bool:
-        """Whether an existing path looks like what this source reads; contents are not opened."""
+        """Whether an existing path looks like data for this source, judged by names only."""
         return False
 
     def title(self) -> str:
         return self.name if self.path is None else Path(self.path).name
 
     def paths(self) -> list[Path]:
-        """The path of the data and, where it is given, that of the test split. Raises ConfigError."""
+        """The path of the data and, if given, the path of the test split. Raises ConfigError."""
         if self.path is None:
             raise ConfigError(f"dataset={self.name} needs dataset.path=…, the file or folder of your data.")
         return [Path(self.path), *([Path(self.test_path)] if self.test_path else [])]

@@ -1,7 +1,7 @@
-"""Fixed orders of pixels, as the literature permutes them. Torch-free.
+"""The pixel permutations used in the literature. Torch-free.
 
-Which permutation "permuted sequential MNIST" means differs from paper to paper, and accuracies are not
-comparable across them.
+Papers use different permutations for "permuted sequential MNIST"; accuracies under different ones are not
+comparable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SEED = re.compile(r"seed:([0-9]{1,10})")
 
 
 def refuse_unknown(name: str) -> None:
-    """Raises ConfigError for a name that `permutation` does not know."""
+    """Raises ConfigError for a name that `permutation` does not support."""
     if name not in NAMES and _seed(name) is None:
         raise ConfigError(
             f"dataset.permutation must be {', '.join(NAMES)} or seed:N with N below 2³², got '{name}'."
@@ -27,10 +27,10 @@ def refuse_unknown(name: str) -> None:
 
 
 def permutation(name: str, length: int) -> Array | None:
-    """The pixel shown at each of `length` steps, int64; None for 'none'.
+    """The index of the pixel at each of `length` steps, int64; None for 'none'. Raises ConfigError.
 
-    bitrev: the bit reversals of 0, 1, 2 … of the next power of two, those beyond the last pixel left out;
-        HiPPO (https://arxiv.org/abs/2008.07669), S4 (https://arxiv.org/abs/2111.00396), S5 and what follows.
+    bitrev: the bit reversals of 0, 1, 2 … up to the next power of two, without those past the last pixel;
+        HiPPO (https://arxiv.org/abs/2008.07669), S4 (https://arxiv.org/abs/2111.00396), S5 and later work.
     torch5544: torch.randperm after torch.manual_seed(5544); UnICORNN (https://arxiv.org/abs/2103.05487),
         LEM (https://arxiv.org/abs/2110.04744).
     torch12008: the same after torch.manual_seed(12008); coRNN (https://arxiv.org/abs/2010.00951), Lipschitz
@@ -70,8 +70,11 @@ def _bit_reversal(length: int) -> Array:
 
 
 def _torch_randperm(seed: int, length: int) -> Array:
-    """What torch.randperm draws on a CPU: each place in turn is swapped with one at or behind it, a word of
-    the Mersenne Twister modulo what is left. NumPy's RandomState is the same generator, seeded alike."""
+    """The result of torch.randperm on a CPU, without torch.
+
+    Torch shuffles front to back: each element is swapped with itself or a later one, chosen by a word of the
+    Mersenne Twister modulo the number left. NumPy's RandomState is the same generator with the same seeding.
+    """
     import numpy as np
 
     words = np.random.RandomState(seed).randint(0, 2**32, size=length, dtype=np.uint32)

@@ -1,6 +1,6 @@
-"""From values as they are read to the numbers a model sees, learned from the training data alone.
+"""Turns values as read into model inputs: normalisation and missing values, fitted on the training split.
 
-Shapes: B batch, T time steps, S steps of all sequences, C channels as read, I features of the model.
+Shapes: B batch, T time steps, S steps in total, C channels as read, I features of the model.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from rnnclf.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLE = 2**20  # steps from which medians and quartiles are taken
+SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
 COPY_LIMIT = 2**30  # bytes that missing=drop may copy
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """(x - shift) / scale of each channel, then what is missing.
+    """(x - shift) / scale for each channel, followed by the treatment of missing values.
 
-    missing: mask gives 3 C features: the values with 0 where one is missing, 1 or 0 for there or not, and
-        log(1 + time since the channel was last seen, or since the start), in units of `interval`;
-        interpolate draws straight lines between the neighbours of a gap, and constants at the ends.
-    interval: the mean time between two steps of the training data; 1 where the data have no times.
+    missing: mask gives 3 C features: the values, 0 if missing; 1 if present, else 0; and log(1 + time since
+        the channel was last present, or since the start), in units of `interval`.
+        interpolate fills gaps linearly between their neighbours, and with the nearest value at the ends.
+    interval: the mean time between two steps of the training data; 1 if the data have no times.
     """
 
     channels: tuple[str, ...]
@@ -38,7 +38,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.shift_C) == len(self.scale_C) >= 1:
-            raise ConfigError("The preparation needs a shift and a scale for each of its channels.")
+            raise ConfigError("The preparation must have one shift and one scale per channel.")
 
     @property
     def fills_gaps(self) -> bool:
@@ -53,7 +53,7 @@ class Preparation:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Preparation:
-        """The inverse of `to_plain`. Raises ConfigError for anything that it did not give."""
+        """The inverse of `to_plain`. Raises ConfigError for anything else."""
         try:
             return cls(
                 channels=tuple(map(str, plain["channels"])),
@@ -66,7 +66,7 @@ class Preparation:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
 
     def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
-        """The prepared batch (B, T, I), float32; what it holds behind `lengths_B` steps means nothing."""
+        """The prepared batch (B, T, I), float32; values after `lengths_B` steps are arbitrary."""
         import torch
 
         exact = torch.float64 if x_BTC.dtype == torch.float64 else torch.float32
@@ -86,12 +86,12 @@ class Preparation:
 
 
 def _for_each(number_C: tuple[float, ...], x_BTC: Tensor) -> Tensor | float:
-    """A number of each channel; where it is the same for all, that takes a fifth of the time."""
+    """One number per channel, or a single one if all are equal: that takes a fifth of the time."""
     return number_C[0] if len(set(number_C)) == 1 else x_BTC.new_tensor(number_C)
 
 
 def _last_seen(seen_BTC: Tensor) -> Tensor:
-    """The latest step up to each at which its channel was seen; -1 before the first."""
+    """For each step, the last step so far with a value in the channel; -1 before the first."""
     import torch
 
     t_T1 = torch.arange(seen_BTC.shape[1], device=seen_BTC.device).unsqueeze(-1)
@@ -109,18 +109,20 @@ def _since_seen(seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
 
 def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
     before_BTC = _last_seen(seen_BTC)
-    after_BTC = x_BTC.shape[1] - 1 - _last_seen(seen_BTC.flip(1)).flip(1)  # T where none follows
+    after_BTC = x_BTC.shape[1] - 1 - _last_seen(seen_BTC.flip(1)).flip(1)  # T if none follows
     first_BTC = before_BTC.where(before_BTC >= 0, after_BTC).clamp(max=x_BTC.shape[1] - 1)
     second_BTC = after_BTC.where(after_BTC < x_BTC.shape[1], first_BTC)
     gap_BTC = _at(times_BT, second_BTC) - _at(times_BT, first_BTC)
     passed_BTC = times_BT.unsqueeze(-1) - _at(times_BT, first_BTC)
     share_BTC = (passed_BTC / gap_BTC.where(gap_BTC > 0, 1)).where(gap_BTC > 0, 0).float()
     values = x_BTC.gather(1, first_BTC).lerp(x_BTC.gather(1, second_BTC), share_BTC)
-    return values.where(seen_BTC.any(dim=1, keepdim=True), 0)  # a channel that a sequence never saw: the mean
+    return values.where(
+        seen_BTC.any(dim=1, keepdim=True), 0
+    )  # a channel with no values in a sequence becomes 0, the mean
 
 
 def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -> Preparation:
-    """The preparation for these recordings, from the sequences at the places `train` alone."""
+    """The preparation for these recordings, fitted on the sequences at indices `train` only."""
     import numpy as np
 
     size = len(recordings.channels)
@@ -130,9 +132,8 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
     elif normalise != "none":
         parts = moments(recordings)
         shift_C, scale_C = (spread if normalise == "standard" else _range)(parts, train)
-    scale_C = np.where(
-        np.isfinite(scale_C) & (scale_C > 0), scale_C, 1.0
-    )  # a constant channel stays as it is
+    # a constant channel is not scaled
+    scale_C = np.where(np.isfinite(scale_C) & (scale_C > 0), scale_C, 1.0)
     return Preparation(
         channels=recordings.channels,
         missing=missing,
@@ -143,7 +144,7 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
 
 
 def spread(parts: Moments, train: Array) -> tuple[Array, Array]:
-    """Mean and deviation of each channel over some sequences, from those of each (Chan et al. 1983)."""
+    """Mean and deviation (C,) over some sequences, pooled from the moments of each (Chan et al. 1983)."""
     import numpy as np
 
     count_NC, mean_NC = parts.count_NC[train], parts.mean_NC[train]
@@ -161,7 +162,7 @@ def _range(parts: Moments, train: Array) -> tuple[Array, Array]:
 
 
 def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
-    """Medians and the distances of the quartiles; of every k-th sequence where there are too many."""
+    """Medians and interquartile ranges (C,); of every k-th sequence if there are too many steps."""
     import numpy as np
 
     every = max(int(recordings.lengths_N[train].sum()) // SAMPLE, 1)
@@ -184,13 +185,15 @@ def _interval(recordings: Recordings, train: Array) -> float:
 
 
 def without_gaps(recordings: Recordings, missing: str) -> Recordings:
-    """The recordings as `missing` leaves them: with mask and interpolate as they are, with drop without
-    the steps that miss a value. Raises DataError where nothing may be missing and something is, and
-    where a sequence or a channel holds nothing at all."""
+    """The recordings with `missing=drop` or `missing=error` applied; mask and interpolate act on batches.
+
+    drop removes the steps with a missing value. Raises DataError for a missing value with error, and for a
+    sequence or a channel without any value.
+    """
     import numpy as np
 
     if not np.issubdtype(recordings.values_SC.dtype, np.floating):
-        return recordings  # numbers without a NaN
+        return recordings  # integers have no NaN
     found = moments(recordings)
     missing_C = found.missing_C(recordings.lengths_N)
     if not missing_C.any():
@@ -211,12 +214,12 @@ def _refuse_empty(recordings: Recordings, found: Moments) -> None:
     empty_C = found.count_NC.sum(axis=0) == 0
     if empty_C.any():
         name = recordings.channels[int(empty_C.argmax())]
-        raise DataError(f"Channel '{name}' holds no value at all: leave it out.")
+        raise DataError(f"Channel '{name}' has no values at all: leave it out.")
     empty_N = found.count_NC.sum(axis=1) == 0
     if empty_N.any():
         place = recordings.place(int(recordings.starts_N[int(empty_N.argmax())]))
-        more = f" ({empty_N.sum():,} sequences are so)" if empty_N.sum() > 1 else ""
-        raise DataError(f"The sequence that begins at {place} holds no value at all{more}: leave it out.")
+        more = f" (and {empty_N.sum() - 1:,} more)" if empty_N.sum() > 1 else ""
+        raise DataError(f"The sequence that begins at {place} has no values at all{more}: leave it out.")
 
 
 def _first_gap(recordings: Recordings, found: Moments) -> str:
@@ -230,14 +233,14 @@ def _first_gap(recordings: Recordings, found: Moments) -> str:
 
 
 def _complete(recordings: Recordings) -> Recordings:
-    """Without the steps that miss a value, and without the sequences that have no other."""
+    """The recordings without steps that have missing values, and without sequences that would be empty."""
     import numpy as np
 
     values_SC = recordings.values_SC
     if values_SC.nbytes > COPY_LIMIT:
         raise ConfigError(
-            f"dataset.missing=drop would copy {values_SC.nbytes / 2**30:.1f} GiB: mask and interpolate work"
-            " batch by batch."
+            f"dataset.missing=drop would copy {values_SC.nbytes / 2**30:.1f} GiB:"
+            " use mask or interpolate, which work batch by batch."
         )
     valid_S = np.zeros(len(values_SC), bool)
     for first, last in chunks(recordings.lengths_N):
@@ -249,7 +252,9 @@ def _complete(recordings: Recordings) -> Recordings:
     kept_N, kept_S = lengths_N > 0, np.flatnonzero(valid_S)
     lost = int((~kept_N).sum())
     notes = (
-        (f"{lost:,} of {len(kept_N):,} sequences have no complete step and were left out.",) if lost else ()
+        (f"{lost:,} of {len(kept_N):,} sequences have no step without missing values and were left out.",)
+        if lost
+        else ()
     )
     return replace(
         recordings,
@@ -263,12 +268,12 @@ def _complete(recordings: Recordings) -> Recordings:
         notes=(*recordings.notes, *notes),
         locate=lambda step: recordings.place(int(kept_S[step])),
         ids=_ids_of(recordings, np.flatnonzero(kept_N)),
-        cache=None,  # these are other values
+        cache=None,  # the cache describes the original values
     )
 
 
 def _ids_of(recordings: Recordings, kept_n: Array) -> Ids:
-    """The ids of the sequences that were kept."""
+    """Maps the new numbers of the kept sequences to their ids."""
     return lambda numbers: kept_n[numbers] if recordings.ids is None else recordings.ids(kept_n[numbers])
 
 

@@ -1,6 +1,6 @@
-"""Labelled sequences as a source reads them, before splits, missing values and normalisation. Torch-free.
+"""Labelled sequences as read, before splitting, filling gaps and normalising. Torch-free.
 
-Shapes: N sequences, S steps of all of them one after the other, C channels.
+Shapes: N sequences, S steps in total, C channels.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Progress: TypeAlias = Callable[[str, float], None]
-"""Is told what is being done ("reading my.csv") and which share of it is done, from 0 to 1."""
+"""Called with the current activity ("reading my.csv") and the fraction done, from 0 to 1."""
 
 
 Ids: TypeAlias = Callable[["Array"], "Array"]
-"""From the numbers of sequences, int64 (n,), to their ids: texts, or numbers."""
+"""Maps numbers of sequences, int64 (n,), to their ids: text or numbers."""
 
 
 def restarting_at(*borders: int) -> Ids:
-    """Ids of sequences from several files, which are numbered from 0 in each; borders: the first of each file
-    but the first one."""
+    """Ids that count from 0 again at each of `borders`: the first sequence of each file but the first."""
 
     def ids(numbers_n: Array) -> Array:
         import numpy as np
@@ -37,22 +36,22 @@ def restarting_at(*borders: int) -> Ids:
 
 
 def silent(what: str, share: float) -> None:
-    """A Progress that tells nobody."""
+    """A Progress that does nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """All sequences of a data set in one array of steps, which may be mapped from a file.
+    """All sequences of a data set in one array of steps, which may be memory-mapped.
 
-    values_SC: the steps, of any real type; NaN where a value is missing. Steps that belong to no
-        sequence (padding) may lie between the sequences.
+    values_SC: the steps, of any real type; NaN for missing values. Steps that belong to no sequence
+        (padding) may lie between the sequences.
     starts_N, lengths_N: int64; sequence n is values_SC[starts_N[n] : starts_N[n] + lengths_N[n]].
-    labels_N: int64, places in `classes`.
-    times_S: float64, when each step was taken; None where steps follow each other evenly.
-    groups_N: int64, sequences that belong together (a patient's) and must share a split; or None.
-    given_N: int8, the split that the data name for each sequence, a place in SPLITS; -1 where they name
-        none; None where they name none at all.
-    unit: what the values are divided by to be used, 255 for the bytes of a picture.
+    labels_N: int64, indices into `classes`.
+    times_S: float64, the time of each step; None if steps are evenly spaced.
+    groups_N: int64; sequences of one group (such as a patient's) must share a split; or None.
+    given_N: int8, the split that the data assign to each sequence, an index into SPLITS; -1 for none; None
+        if the data assign no splits at all.
+    unit: divisor that brings the values into a usable range, 255 for the bytes of a picture.
     """
 
     values_SC: Array
@@ -66,13 +65,13 @@ class Recordings:
     given_N: Array | None = None
     unit: float = 1.0
     notes: tuple[str, ...] = ()
-    """What was guessed or found while reading, as sentences for the user."""
+    """Guesses made and oddities found while reading, as sentences for the user."""
     locate: Callable[[int], str] | None = None
     """Where a step was read, for messages: 7 → 'my.csv, line 9'."""
     ids: Ids | None = None
-    """From the number of a sequence to its id in the data; None: they have no others than numbers from 0."""
+    """Maps numbers of sequences to their ids in the data; None: the ids are numbers from 0."""
     cache: Path | None = None
-    """A folder for what is found out about these values, which nobody shares who has other values."""
+    """A folder for statistics of these values; recordings with other values must not share it."""
 
     def __post_init__(self) -> None:
         n, s = len(self.starts_N), len(self.values_SC)
@@ -86,7 +85,7 @@ class Recordings:
         return len(self.starts_N)
 
     def place(self, step: int) -> str:
-        """Where a step was read: a line of a file, or the number of a sequence and of its step."""
+        """The origin of a step: a line of a file, or the numbers of the sequence and the step."""
         if self.locate is not None:
             return self.locate(step)
         n = int(((self.starts_N <= step) & (step < self.starts_N + self.lengths_N)).argmax())
@@ -94,9 +93,9 @@ class Recordings:
 
 
 def recordings_of(x: Array, labels: Iterable[Any], lengths_N: Array | None = None, **more: Any) -> Recordings:
-    """Recordings of an array (N, T, C), padded behind `lengths_N` steps of each where it is given.
+    """Recordings from an array (N, T, C); with `lengths_N`, the steps after these lengths are padding.
 
-    `labels` are N names or numbers; `more` goes to Recordings.
+    `labels` are N names or numbers; `more` is passed on to Recordings.
     """
     import numpy as np
 
@@ -112,9 +111,9 @@ def recordings_of(x: Array, labels: Iterable[Any], lengths_N: Array | None = Non
 
 
 def encoded(labels: Iterable[Any]) -> tuple[Array, tuple[str, ...]]:
-    """Labels as int64 places in the sorted names of the classes, and these names.
+    """Labels as int64 indices into the sorted class names, and these names.
 
-    Names that are all whole numbers are sorted as numbers: 2 before 10.
+    Whole numbers are sorted numerically, 2 before 10, and before all other names.
     """
     import numpy as np
 
@@ -126,10 +125,12 @@ def encoded(labels: Iterable[Any]) -> tuple[Array, tuple[str, ...]]:
 
 def _natural(name: str) -> tuple[bool, int, str]:
     number = name.removeprefix("-")
-    whole = number.isascii() and number.isdecimal() and len(number) < 100  # Python reads no more than 4300
+    whole = (
+        number.isascii() and number.isdecimal() and len(number) < 100
+    )  # Python refuses integers of more than 4300 digits
     return (False, int(name), name) if whole else (True, 0, name)
 
 
 def numbered(channels: int) -> tuple[str, ...]:
-    """Names for channels that have none: '0', '1' …"""
+    """Names for unnamed channels: '0', '1' …"""
     return tuple(map(str, range(channels)))

@@ -1,4 +1,4 @@
-"""Which sequences train, which choose the best epoch, which judge. Torch-free.  Shapes: N sequences."""
+"""Splits sequences into training, validation and test sets. Torch-free.  Shapes: N sequences."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How sequences are divided where the data do not say: sizes are numbers or, below 1, shares."""
+class SplitPlan:
+    """How to draw the splits that the data do not assign: sizes are counts or, below 1, fractions."""
 
     validation: float
     test: float
@@ -24,11 +24,11 @@ class Plan:
     fold: int
 
 
-def divide(recordings: Recordings, plan: Plan) -> dict[SplitName, Array]:
-    """The sequences of each split, as int64 places; what the data name themselves is followed.
+def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
+    """The sequences of each split, as int64 indices; splits assigned by the data are kept.
 
-    With folds, one of them is set aside for the test or, where the data name a test split, as the
-    validation split. Raises ConfigError where sequences and sizes do not go together.
+    With folds, one of them becomes the test split or, if the data have a test split, the validation split.
+    Raises ConfigError or DataError if the sequences cannot be split by this plan.
     """
     import numpy as np
 
@@ -38,31 +38,31 @@ def divide(recordings: Recordings, plan: Plan) -> dict[SplitName, Array]:
     whole = len(train)
     fold_is_test = plan.folds is not None and not len(test)
     if not len(test):
-        train, test = _set_aside(
+        train, test = _hold_out(
             recordings, train, "test", _number(plan.test, whole, "test"), plan, fold_is_test
         )
     if not len(validation):
         count = _number(plan.validation, whole, "validation")
         is_fold = plan.folds is not None and not fold_is_test
-        train, validation = _set_aside(recordings, train, "validation", count, plan, is_fold)
+        train, validation = _hold_out(recordings, train, "validation", count, plan, is_fold)
     elif plan.folds is not None and not fold_is_test:
         raise ConfigError(
-            "dataset.folds divides nothing here: the data name their validation and test splits."
+            "dataset.folds has no effect: the data come with a validation split and a test split."
         )
     return {"train": train, "validation": validation, "test": test}
 
 
 def _number(size: float, whole: int, what: str) -> int:
-    """The number of sequences that a size means, at least 1."""
+    """The number of sequences for a size, at least 1. Raises ConfigError."""
     if size >= 1 and size != int(size):
-        raise ConfigError(f"dataset.{what} must be a whole number, or a share below 1, got {size}.")
+        raise ConfigError(f"dataset.{what} must be a whole number or a fraction below 1, got {size}.")
     return int(size) if size >= 1 else max(round(size * whole), 1)
 
 
-def _set_aside(
-    recordings: Recordings, pool: Array, what: str, count: int, plan: Plan, is_fold: bool
+def _hold_out(
+    recordings: Recordings, pool: Array, what: str, count: int, plan: SplitPlan, is_fold: bool
 ) -> tuple[Array, Array]:
-    """(the rest, the sequences of `pool` set aside as `what`)."""
+    """Divides `pool` into (rest, held out as split `what`)."""
     import numpy as np
 
     if plan.folds is not None and is_fold:
@@ -72,7 +72,7 @@ def _set_aside(
     if plan.split == "first":
         if recordings.groups_N is not None:
             raise ConfigError(
-                "dataset.split=first would tear groups apart: use split=random with dataset.group."
+                "dataset.split=first could divide groups between splits: use dataset.split=random."
             )
         _refuse_small(recordings, pool, what, count, least=1)
         return pool[count:], pool[:count]
@@ -85,29 +85,29 @@ def _set_aside(
 
 
 def _refuse_small(recordings: Recordings, pool: Array, what: str, count: int, least: int) -> None:
-    """Raises where a class has fewer than `least` sequences, or a part would have less than one of each."""
+    """Raises if a class has fewer than `least` sequences, or a part has no room for one of each class."""
     import numpy as np
 
     members_K = np.bincount(recordings.labels_N[pool], minlength=len(recordings.classes))
     k = int(members_K.argmin())
     if members_K[k] < least:
-        number = ["no sequence", "one sequence only"][int(members_K[k])]
+        number = ["no sequences", "only one sequence"][int(members_K[k])]
         raise DataError(
-            f"Class '{recordings.classes[k]}' has {number} to divide: the {what} split and the rest need one"
-            f" each. Add sequences, or leave the class out."
+            f"Class '{recordings.classes[k]}' has {number} left to split: the {what} split and the rest"
+            " need one each. Add sequences, or leave the class out."
         )
     if min(len(pool) - count, count) < len(recordings.classes):
         raise ConfigError(
-            f"dataset.{what}={count} does not divide {len(pool)} sequences:"
-            f" both parts need at least one for each of the {len(recordings.classes)} classes."
+            f"dataset.{what}={count} cannot be split off {len(pool)} sequences:"
+            f" both parts need at least one sequence of each of the {len(recordings.classes)} classes."
         )
 
 
 def stratified(labels_N: Array, count: int, seed: int, places_N: Array) -> tuple[Array, Array]:
-    """(the rest, `count` drawn) of `places_N`, each class in proportion.
+    """Draws `count` of `places_N`, stratified by class: (rest, drawn).
 
-    Draws what scikit-learn's train_test_split with `stratify` and `random_state` draws: importing it
-    would take as long as all else that a run does before its first batch.
+    Gives the same result as scikit-learn's train_test_split with `stratify` and `random_state`, whose import
+    would take as long as everything else before the first batch.
     """
     import numpy as np
 
@@ -126,20 +126,22 @@ def stratified(labels_N: Array, count: int, seed: int, places_N: Array) -> tuple
 
 
 def _proportional(members_K: Array, count: int, random: object) -> Array:
-    """`count` divided over classes by their members: rounded down, then one more for each of those that
-    lost most by rounding; among equals the draw decides."""
+    """Shares `count` among classes in proportion to their members.
+
+    Rounds down, then adds one to the classes with the largest remainders; ties are broken at random.
+    """
     import numpy as np
 
     exact_K = members_K / members_K.sum() * count
     numbers_K = np.floor(exact_K)
     short = int(count - numbers_K.sum())
-    lost_K = exact_K - numbers_K
-    for lost in np.sort(np.unique(lost_K))[::-1]:
+    remainder_K = exact_K - numbers_K
+    for remainder in np.sort(np.unique(remainder_K))[::-1]:
         if short == 0:
             break
-        equals = np.flatnonzero(lost_K == lost)
-        more = min(len(equals), short)
-        numbers_K[random.choice(equals, size=more, replace=False)] += 1  # type: ignore[attr-defined]
+        tied = np.flatnonzero(remainder_K == remainder)
+        more = min(len(tied), short)
+        numbers_K[random.choice(tied, size=more, replace=False)] += 1  # type: ignore[attr-defined]
         short -= more
     rounded_K: Array = numbers_K.astype(np.int64)
     return rounded_K
@@ -148,7 +150,7 @@ def _proportional(members_K: Array, count: int, random: object) -> Array:
 def _fold(
     recordings: Recordings, pool: Array, what: str, folds: int, fold: int, seed: int
 ) -> tuple[Array, Array]:
-    """(the rest, one of `folds` stratified parts of `pool`); groups stay whole."""
+    """Divides `pool` into `folds` stratified parts without splitting groups: (rest, part number `fold`)."""
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -158,16 +160,15 @@ def _fold(
     _refuse_few(recordings, labels_n, groups_n, what, folds)
     kind = StratifiedKFold if groups_n is None else StratifiedGroupKFold
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of a class with fewer members than parts: groups decide
+        # sklearn warns if a class has fewer members than parts, which groups make unavoidable
+        warnings.simplefilter("ignore", UserWarning)
         parts = list(kind(folds, shuffle=True, random_state=seed).split(labels_n, labels_n, groups_n))
     rest, drawn = parts[fold]
     absent = set(labels_n.tolist()) - set(labels_n[rest].tolist())
     if absent:
         raise DataError(
-            f"All sequences of class '{recordings.classes[min(absent)]}' belong to groups of the {what}"
-            " split: none is left to train on. Try another dataset.split_seed, or more groups."
+            f"All sequences of class '{recordings.classes[min(absent)]}' are in groups of the {what} split:"
+            " none are left to train on. Try another dataset.split_seed, or add groups."
         )
     return pool[rest], pool[drawn]
 
@@ -175,7 +176,7 @@ def _fold(
 def _refuse_few(
     recordings: Recordings, labels_n: Array, groups_n: Array | None, what: str, folds: int
 ) -> None:
-    """Raises ConfigError where there is too little to make `folds` parts of."""
+    """Raises ConfigError if there are too few sequences or groups for `folds` parts."""
     import numpy as np
 
     members_K = np.bincount(labels_n, minlength=len(recordings.classes))
@@ -186,11 +187,11 @@ def _refuse_few(
         few = f"{units} {'group' if units == 1 else 'groups'}" if units < folds else ""
         few = few or (f"classes of at most {members_K.max()}" if members_K.max() < folds else "")
     if few:
-        raise ConfigError(f"{folds} parts cannot be made of {few}: change dataset.folds or dataset.{what}.")
+        raise ConfigError(f"Cannot make {folds} parts from {few}: change dataset.folds or dataset.{what}.")
 
 
 def shared(digests_N: Array, parts: dict[SplitName, Array]) -> dict[tuple[SplitName, SplitName], int]:
-    """How many sequences of the second split are in the first, too, where there are any."""
+    """For each pair of splits, how many sequences of the second are also in the first; only if any are."""
     digests = {name: digests_N[places].tolist() for name, places in parts.items()}
     found: dict[tuple[SplitName, SplitName], int] = {}
     for second in range(1, len(SPLITS)):

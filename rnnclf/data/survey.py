@@ -1,4 +1,4 @@
-"""What one pass over all values tells: which sequences are the same, what is missing, means and ranges.
+"""Statistics from one pass over all values: hashes of sequences, missing values, means and ranges.
 
 Shapes: N sequences, S steps, C channels. Torch-free.
 """
@@ -16,20 +16,20 @@ from rnnclf.data.cache import remember
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.errors import DataError
 
-CHUNK = 2**18  # values at a time: few enough for the processor's caches
-DIGEST = 16  # bytes: two different sequences have one digest with a chance of 1 in 2¹²⁸
+CHUNK = 2**18  # values at a time; they fit into the CPU caches
+DIGEST = 16  # bytes; two different sequences collide with probability 2⁻¹²⁸
 
 T = TypeVar("T", "Digests", "Moments")
 
 
 @dataclass(frozen=True, eq=False)
 class Digests:
-    """A hash of the values of each sequence, bytes of length DIGEST, (N,)."""
+    """A hash of the values of each sequence: (N,), DIGEST bytes each."""
 
     digests_N: Array
 
     def fingerprint(self, recordings: Recordings) -> str:
-        """The SHA-256 of everything that is read: values, times, labels, groups, given splits, names."""
+        """The SHA-256 of everything read: values, times, labels, groups, assigned splits, names."""
         digest = hashlib.sha256(self.digests_N.tobytes())
         for part in ("lengths_N", "labels_N", "times_S", "groups_N", "given_N"):
             array = getattr(recordings, part)
@@ -42,8 +42,11 @@ class Digests:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of each channel of each sequence (N, C), over the values that are there: their number, mean, sum of
-    squared deviations from it, least and greatest. A channel without any has mean 0 and an empty range."""
+    """Statistics of each channel of each sequence (N, C), over the values that are not missing.
+
+    Count, mean, sum of squared deviations from the mean, minimum and maximum. A channel without values has
+    mean 0, minimum ∞ and maximum -∞.
+    """
 
     count_NC: Array
     mean_NC: Array
@@ -58,24 +61,24 @@ class Moments:
 
 
 def digests(recordings: Recordings, progress: Progress = silent) -> Digests:
-    """The digests of all sequences; remembered where the recordings have a cache."""
-    return _kept(recordings, Digests, lambda: _digests(recordings, progress))
+    """The digests of all sequences; cached if the recordings have a cache folder."""
+    return _cached(recordings, Digests, lambda: _digests(recordings, progress))
 
 
 def moments(recordings: Recordings, progress: Progress = silent) -> Moments:
-    """The moments of all sequences; remembered where the recordings have a cache.
+    """The moments of all sequences; cached if the recordings have a cache folder.
 
-    Raises DataError, which names the place, for an infinite value.
+    Raises DataError, which names the position, for an infinite value.
     """
-    return _kept(recordings, Moments, lambda: _moments(recordings, progress))
+    return _cached(recordings, Moments, lambda: _moments(recordings, progress))
 
 
-def _kept(recordings: Recordings, kind: type[T], compute: object) -> T:
+def _cached(recordings: Recordings, kind: type[T], compute: object) -> T:
     import numpy as np
 
     names = [part.name for part in fields(kind)]
     path = recordings.cache / f"{kind.__name__.lower()}.npz" if recordings.cache else None
-    if path is not None and (found := _remembered(path, names, len(recordings))):
+    if path is not None and (found := _load(path, names, len(recordings))):
         return kind(**found)
     assert callable(compute)
     result: T = compute()
@@ -86,8 +89,8 @@ def _kept(recordings: Recordings, kind: type[T], compute: object) -> T:
     return result
 
 
-def _remembered(path: Path, names: list[str], n: int) -> dict[str, Array] | None:
-    """The arrays of a file of the cache; None where it is not there, or is not what it was."""
+def _load(path: Path, names: list[str], n: int) -> dict[str, Array] | None:
+    """The arrays in a cache file; None if it is missing or damaged."""
     import zipfile
 
     import numpy as np
@@ -131,7 +134,7 @@ def _moments(recordings: Recordings, progress: Progress) -> Moments:
 
 
 def chunks(sizes_N: Array, most: int = CHUNK) -> Iterator[tuple[int, int]]:
-    """Ranges of sequences, in order, of at most `most` values together, or of one that has more."""
+    """Consecutive ranges of sequences, each of at most `most` values in total or a single sequence."""
     import numpy as np
 
     ends_N = np.cumsum(sizes_N)
@@ -143,7 +146,7 @@ def chunks(sizes_N: Array, most: int = CHUNK) -> Iterator[tuple[int, int]]:
 
 
 def steps_of(starts_n: Array, lengths_n: Array) -> slice | Array:
-    """The places of the steps of some sequences: a slice where they lie one behind the other."""
+    """The indices of the steps of some sequences: a slice if they are stored back to back."""
     import numpy as np
 
     if (starts_n[1:] == starts_n[:-1] + lengths_n[:-1]).all():
@@ -159,14 +162,14 @@ def _moments_of(recordings: Recordings, which_n: Array) -> tuple[Array, ...]:
     lengths_n = recordings.lengths_N[which_n]
     values = recordings.values_SC[steps_of(recordings.starts_N[which_n], lengths_n)].astype(np.float64)
     begins_n = np.cumsum(lengths_n) - lengths_n
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):  # an infinite value is told afterwards
-        count = np.add.reduceat(there, begins_n, axis=0, dtype=np.int64)
-        mean = np.add.reduceat(np.where(there, values, 0.0), begins_n, axis=0) / np.maximum(count, 1)
-        off = np.where(there, values - np.repeat(mean, lengths_n, axis=0), 0.0)
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):  # infinite values are reported afterwards
+        count = np.add.reduceat(present, begins_n, axis=0, dtype=np.int64)
+        mean = np.add.reduceat(np.where(present, values, 0.0), begins_n, axis=0) / np.maximum(count, 1)
+        off = np.where(present, values - np.repeat(mean, lengths_n, axis=0), 0.0)
         squares = np.add.reduceat(off * off, begins_n, axis=0)
-    low = np.minimum.reduceat(np.where(there, values, np.inf), begins_n, axis=0)
-    high = np.maximum.reduceat(np.where(there, values, -np.inf), begins_n, axis=0)
+    low = np.minimum.reduceat(np.where(present, values, np.inf), begins_n, axis=0)
+    high = np.maximum.reduceat(np.where(present, values, -np.inf), begins_n, axis=0)
     return count, mean, squares, low, high
 
 
@@ -181,5 +184,5 @@ def _infinite(recordings: Recordings, found: Moments) -> str:
     channel = recordings.channels[int(infinite_TC[step].argmax())]
     return (
         f"{recordings.place(start + step)}: channel '{channel}' is infinite."
-        " Write a number, or leave it empty and choose dataset.missing."
+        " Write a number, or mark it as missing and set dataset.missing."
     )

@@ -1,6 +1,6 @@
-"""Small made-up sequences to try things on: waves whose frequency tells the class. Torch-free.
+"""Generates synthetic example data: noisy waves whose frequency depends on the class. Torch-free.
 
-Shapes: N sequences, S steps of some of them, C channels.
+Shapes: N sequences, S steps in total, C channels.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from rnnclf.errors import ConfigError, OutputError
 from rnnclf.options import Options, option
 
 CLASSES = ("calm", "quick", "hasty")
-CHUNK = 2000  # sequences made and written at a time
-GROUP = 5  # sequences of one person
-NOISE = 0.5  # deviation, in heights of a wave
+CHUNK = 2000  # sequences to generate and write at a time
+GROUP = 5  # sequences per person
+NOISE = 0.5  # standard deviation, relative to the amplitude of a wave
 
 
 @dataclass
 class Waves(Options):
-    """Ragged sequences of noisy waves. One seed gives the same sequences in every format."""
+    """Noisy waves of different lengths. The same seed gives the same sequences in every format."""
 
-    sequences: int = option(300, "how many", low=2 * GROUP * len(CLASSES), high=100_000_000)
-    channels: int = option(3, "of each", low=1, high=10_000)
+    sequences: int = option(300, "number of sequences", low=2 * GROUP * len(CLASSES), high=100_000_000)
+    channels: int = option(3, "number of channels", low=1, high=10_000)
     length: int = option(
-        60, "steps of a sequence in the mean; each has between half and one and a half of it", low=2
+        60, "mean number of steps per sequence; lengths range from half to one and a half of it", low=2
     )
-    missing: float = option(0.05, "share of values left out", low=0, high=0.9)
-    seed: int = option(0, "of all that is drawn", low=0, high=2**32 - 1)
+    missing: float = option(0.05, "fraction of missing values", low=0, high=0.9)
+    seed: int = option(0, "seed of all random draws", low=0, high=2**32 - 1)
 
     def chunks(self) -> Iterator[Chunk]:
-        """All sequences, some at a time."""
+        """All sequences, in chunks."""
         for first in range(0, self.sequences, CHUNK):
             yield self._chunk(first, min(first + CHUNK, self.sequences))
 
@@ -61,7 +61,7 @@ class Waves(Options):
 
 
 class Chunk(NamedTuple):
-    """Some of the sequences: their numbers, lengths and classes (N,), times (S,) and values (S, C)."""
+    """Some sequences: their numbers, lengths and labels (N,), times (S,) and values (S, C)."""
 
     numbers_N: Array
     lengths_N: Array
@@ -71,34 +71,39 @@ class Chunk(NamedTuple):
 
 
 def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
-    """Writes the sequences as what `path` is called: a table (.csv, .tsv, .parquet: a row a step), arrays
-    (.npz), or a folder with a folder a class and a file a sequence.
+    """Writes the sequences in the format given by the suffix of `path`.
 
-    Raises ConfigError for any other name and where there is something of that name already.
+    .csv, .tsv and .parquet: a table with one row per step; .npz: arrays; no suffix: a folder with one folder
+    per class and one file per sequence. Raises ConfigError for another suffix and if `path` exists, and
+    OutputError if it cannot be written.
     """
     write = WRITERS.get(path.suffix.lower())
     if write is None:
         known = ", ".join(filter(None, WRITERS))
-        raise ConfigError(f"{path.name}: a name ends in {known}, or in nothing for a folder of files.")
+        raise ConfigError(
+            f"{path.name}: the name must end in {known}, or have no suffix for a folder of files."
+        )
     if path.exists():
-        raise ConfigError(f"{path} exists already: nothing is overwritten.")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        raise ConfigError(f"{path} already exists and is not overwritten: choose another name.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside, waves, lambda done: progress(f"writing {path.name}", done / waves.sequences))
-        aside.replace(path)
+        write(temporary, waves, lambda done: progress(f"writing {path.name}", done / waves.sequences))
+        temporary.replace(path)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(
+            missing_ok=True
+        )
 
 
-Told = Callable[[int], None]
-"""Is told how many sequences are written."""
+Report = Callable[[int], None]
+"""Called with the number of sequences written so far."""
 
 
 def _frame(chunk: Chunk) -> Any:
-    """A polars frame with a row a step."""
+    """A polars frame with one row per step."""
     import numpy as np
     import polars as pl
 
@@ -113,25 +118,25 @@ def _frame(chunk: Chunk) -> Any:
     return pl.DataFrame(columns).with_columns(pl.col("^x[0-9]+$").fill_nan(None))
 
 
-def _write_text(separator: str) -> Callable[[Path, Waves, Told], None]:
-    def write(path: Path, waves: Waves, told: Told) -> None:
+def _write_text(separator: str) -> Callable[[Path, Waves, Report], None]:
+    def write(path: Path, waves: Waves, report: Report) -> None:
         with open(path, "wb") as file:
             for number, chunk in enumerate(waves.chunks()):
                 frame = _frame(chunk)
                 frame.write_csv(file, separator=separator, include_header=number == 0, float_precision=4)
-                told(int(chunk.numbers_N[-1]) + 1)
+                report(int(chunk.numbers_N[-1]) + 1)
 
     return write
 
 
-def _write_parquet(path: Path, waves: Waves, told: Told) -> None:
+def _write_parquet(path: Path, waves: Waves, report: Report) -> None:
     import polars as pl
 
     pl.concat([_frame(chunk) for chunk in waves.chunks()]).write_parquet(path)
-    told(waves.sequences)
+    report(waves.sequences)
 
 
-def _write_npz(path: Path, waves: Waves, told: Told) -> None:
+def _write_npz(path: Path, waves: Waves, report: Report) -> None:
     import numpy as np
 
     chunks = list(waves.chunks())
@@ -142,10 +147,10 @@ def _write_npz(path: Path, waves: Waves, told: Told) -> None:
     names_N = np.asarray(CLASSES)[np.concatenate([chunk.labels_N for chunk in chunks])]
     with open(path, "wb") as file:
         np.savez(file, x=x_NTC, y=names_N, lengths=lengths_N)
-    told(waves.sequences)
+    report(waves.sequences)
 
 
-def _write_folder(path: Path, waves: Waves, told: Told) -> None:
+def _write_folder(path: Path, waves: Waves, report: Report) -> None:
     for chunk in waves.chunks():
         for (_, _, label), frame in _frame(chunk).group_by("id", "person", "label", maintain_order=True):
             number = int(frame["id"][0])
@@ -153,10 +158,10 @@ def _write_folder(path: Path, waves: Waves, told: Told) -> None:
             frame.drop("id", "person", "label").write_csv(
                 path / str(label) / f"p{number // GROUP}_{number}.csv", float_precision=4
             )
-            told(number + 1)
+            report(number + 1)
 
 
-WRITERS: dict[str, Callable[[Path, Waves, Told], None]] = {
+WRITERS: dict[str, Callable[[Path, Waves, Report], None]] = {
     ".csv": _write_text(","),
     ".tsv": _write_text("\t"),
     ".parquet": _write_parquet,

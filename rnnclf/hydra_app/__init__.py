@@ -1,4 +1,4 @@
-"""Everything that touches Hydra. See docs/decisions/0001-hydra.md for how it is driven, and why."""
+"""Everything that touches Hydra. docs/decisions/0001-hydra.md explains how it is used, and why."""
 
 from rnnclf.hydra_app.bridge import Job, run_hydra
 from rnnclf.hydra_app.compose import load_config, overridden

@@ -1,4 +1,4 @@
-"""From the words after `rnnclf train` to the real hydra.main, and back with what came of it."""
+"""Runs hydra.main with the arguments of `rnnclf train`, and returns the outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rnnclf.registry import did_you_mean
 
 __all__ = ["Job", "Outcome", "run_hydra"]
 
-# Hydra's flags; those of the first line are followed by a value.
+# Hydra's flags; VALUE_FLAGS take a value.
 VALUE_FLAGS = (
     "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd --experimental-rerun"
 )
@@ -38,12 +38,12 @@ INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run or a sweep."""
+    """The outcome of a run or a sweep."""
 
     sweep_folder: Path | None
     """None after a single run."""
     error: Exception | None
-    """Of a job; or of a launcher that ended before its jobs did."""
+    """The error of a job, or of a launcher that stopped before its jobs were done."""
 
     @property
     def broke(self) -> bool:
@@ -57,14 +57,14 @@ def run_hydra(
     isolate: Isolate = lambda job, work: work(),
     start: Start | None = None,
 ) -> Outcome:
-    """Runs `body` under hydra.main with the words of a command line.
+    """Runs `body` under hydra.main with command-line arguments `words`.
 
     Args:
-        isolate: does the work of one job of a sweep, for instance in a process of its own.
-        start: what to do when a run or a sweep starts.
+        isolate: runs one job of a sweep, for instance in a subprocess.
+        start: callbacks before a run or a sweep starts.
 
-    What the user can put right raises RnnclfError before any job starts. In a sweep a failing job
-    leaves the others running.
+    Raises RnnclfError for errors that the user can fix before any job starts. In a sweep, a failing job does
+    not stop the others.
     """
     flags, overrides = flags_and_overrides(words)
     register(plugins_in(overrides))
@@ -74,21 +74,23 @@ def run_hydra(
 def run_again(
     body: Callable[[Job], float | None], folder: Path, names: list[str], words: list[str], isolate: Isolate
 ) -> Outcome:
-    """Runs `body` as the jobs of these names in the sweep `folder`, by the launcher that `words` choose.
+    """Runs `body` for the named jobs of the sweep in `folder`, with the launcher selected by `words`.
 
-    To Hydra this is a sweep over their names, in a folder of its own inside the other, so that nothing
-    there is written over. What they are to do is for `body` to know: Hydra composes nothing for them.
+    For Hydra this is a sweep over the job names, recorded in a new folder inside `folder`, so nothing there
+    is overwritten. Hydra composes no configuration for the jobs: `body` has to know what to run.
 
-    Raises an RnnclfError for words that Hydra does not understand.
+    Raises RnnclfError for words that Hydra does not understand.
     """
-    if odd := [word for word in words if not word.startswith(("hydra/", "hydra."))]:
-        raise ConfigError(f"'{odd[0]}' says nothing about how jobs are launched.")
+    if unrelated := [word for word in words if not word.startswith(("hydra/", "hydra."))]:
+        raise ConfigError(
+            f"'{unrelated[0]}' cannot be changed on resume: only options of the launcher, hydra.…, can."
+        )
     record = claim_folder(folder / ".resumed")
-    way = os.path.relpath(folder, record)
+    relative = os.path.relpath(folder, record)
     own = [
-        *(f"hydra.sweep.dir={quoted(str(record))}", f"hydra.sweep.subdir='{way}/${{job}}'"),
+        *(f"hydra.sweep.dir={quoted(str(record))}", f"hydra.sweep.subdir='{relative}/${{job}}'"),
         *(f"+job={','.join(names)}", "hydra.output_subdir=null", "~hydra.callbacks.checks"),
-        "hydra/hydra_logging=disabled",  # it would number the jobs from 0
+        "hydra/hydra_logging=disabled",  # which would number the jobs from 0
     ]
     register([])
     start, argv = Start(sweep_folder=folder), ["rnnclf resume", "-m", *words, *own]
@@ -96,7 +98,7 @@ def run_again(
 
 
 def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Outcome:
-    GlobalHydra.instance().clear()  # a leftover of initialize() in this process: a notebook, a test
+    GlobalHydra.instance().clear()  # left over from initialize() in a notebook or a test
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     with _as_process(argv), starting(start):
@@ -113,10 +115,10 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
             file = error.filename or "the files of this run"
             raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
         except Exception as error:
-            if start.sweep_folder is not None:  # of a launcher: a job raises none of these
+            if start.sweep_folder is not None:  # from a launcher: jobs raise only the above
                 return Outcome(start.sweep_folder, error)
             if isinstance(error, ValueError | TypeError | AssertionError):
-                raise explained(error) from error  # of odd words, which Hydra does not expect
+                raise explained(error) from error  # from malformed words that Hydra does not handle
             raise
     if failures:
         raise failures[0]
@@ -124,9 +126,9 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
 
 
 def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """Flags and overrides apart: Hydra 1.3 refuses `a=1 -m b=2` and `--info a=1`.
+    """Separates flags from overrides: Hydra 1.3 rejects `a=1 -m b=2` and `--info a=1`.
 
-    A word that starts like a flag and is none raises ConfigError.
+    Raises ConfigError for an unknown flag.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -153,21 +155,21 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def _help_without_schemas() -> Iterator[None]:
-    """Hydra's help lists every group; those that hold our schemas are no choice of the user's."""
+    """Removes our schema groups, which users cannot choose from, from the groups in Hydra's help."""
     text = io.StringIO()
     try:
         with redirect_stdout(text):
             yield
-    finally:  # Hydra may leave by sys.exit
+    finally:  # Hydra may call sys.exit
         lines = text.getvalue().splitlines(keepends=True)
         sys.stdout.writelines(line for line in lines if not line.startswith("schema"))
 
 
 @contextmanager
 def _as_process(argv: list[str]) -> Iterator[None]:
-    """sys.argv for Hydra's parser, and errors raised to us: by default Hydra prints them and exits.
+    """Sets sys.argv for Hydra's parser, and makes Hydra raise errors instead of printing them and exiting.
 
-    A log that cannot be written (a full disk) is no reason to print tracebacks.
+    Also turns off the tracebacks that logging prints when the log cannot be written, as on a full disk.
     """
     variable = "HYDRA_FULL_ERROR"
     old_argv, old_setting, old_raise = sys.argv, os.environ.get(variable), logging.raiseExceptions

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a configuration is found before a run or a sweep starts."""
+"""Validates the configurations of a run or a sweep before it starts."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from rnnclf.hydra_app.job import is_grid
 from rnnclf.hydra_app.setup import conf_dir, register
 
 EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
-MOST_JOBS = 10_000  # of a grid: each is composed before the first starts
+MAX_JOBS = 10_000  # of a grid; all are composed before the first starts
 
 
 class Planned(NamedTuple):
-    """A job of a grid that has not begun."""
+    """A job of a grid before it starts."""
 
     words: list[str]
     config: Config
 
 
 class Refusal(BaseException):
-    """Carries an error out of a callback: Hydra turns every Exception raised there into a warning."""
+    """Carries an error out of a callback, where Hydra turns every Exception into a warning."""
 
     def __init__(self, error: RnnclfError) -> None:
         super().__init__(str(error))
@@ -49,10 +49,10 @@ class Refusal(BaseException):
 
 @dataclass
 class Start:
-    """What the caller wants to do when Hydra starts a run or a sweep.
+    """The caller's callbacks before Hydra starts a run or a sweep.
 
-    begin_run is given the run folder, begin_sweep the sweep folder and its planned jobs, both before anything
-    is written there. They raise an RnnclfError to refuse. sweep_folder is set when a sweep has started.
+    begin_run is called with the run folder, begin_sweep with the sweep folder and its planned jobs, before
+    anything is written there. They raise an RnnclfError to refuse. sweep_folder is set when a sweep starts.
     """
 
     begin_run: Callable[[Path], None] = lambda folder: None
@@ -65,7 +65,7 @@ _start: ContextVar[Start] = ContextVar("start")
 
 @contextmanager
 def starting(start: Start) -> Iterator[None]:
-    """Within it, Hydra's callbacks use `start`: Hydra makes them itself, from a name in the configuration."""
+    """Makes Hydra's callbacks use `start`; Hydra constructs them itself, from a name in the configuration."""
     token = _start.set(start)
     try:
         yield
@@ -74,7 +74,7 @@ def starting(start: Start) -> Iterator[None]:
 
 
 class Checks(Callback):
-    """Hydra's callbacks before a run or a sweep starts."""
+    """Hydra callback that validates everything before a run or a sweep starts."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -95,7 +95,7 @@ class Checks(Callback):
 
 
 def own_part(composed: DictConfig) -> Config:
-    """The typed Config in what Hydra composed, its own node left out. Raises ConfigError."""
+    """The typed Config from a composed configuration, without Hydra's own node. Raises ConfigError."""
     task = copy.deepcopy(composed)
     with read_write(task), open_dict(task):
         task.pop("hydra", None)
@@ -103,21 +103,21 @@ def own_part(composed: DictConfig) -> Config:
 
 
 def plan(words: list[str]) -> list[Planned]:
-    """The jobs of the grid that these words make. Raises ConfigError where one of them is not valid."""
+    """The jobs of the grid defined by these words. Raises ConfigError if any of them is invalid."""
     register(plugins_in(words))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             return planned(loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN))
-    except Exception as error:  # nothing but words goes in; Hydra raises nearly anything for some
+    except Exception as error:  # the only input is the words, for some of which Hydra raises nearly anything
         raise explained(error) from error
 
 
 def planned(config: DictConfig) -> list[Planned]:
-    """The jobs of a grid sweep, by their numbers; none for sweepers that choose as they go.
+    """The jobs of a grid sweep in order; none for sweepers that choose jobs as they go.
 
-    Raises ConfigError where one of them is not valid.
+    Raises ConfigError if any of them is invalid.
     """
     if not is_grid(config.hydra):
         return []
@@ -131,18 +131,18 @@ def planned(config: DictConfig) -> list[Planned]:
 
 
 def _numbered(config: DictConfig) -> bool:
-    """Whether a job's folder has its number for a name; hydra.sweep.subdir may say otherwise."""
+    """Whether the job folders are named by job number, which hydra.sweep.subdir can change."""
     sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     return isinstance(sweep, dict) and sweep["subdir"] == "${hydra.job.num}"
 
 
 def _refuse_too_many(overrides: list[Override]) -> None:
-    if not math.prod(map(_values, overrides)) <= MOST_JOBS:
-        raise ConfigError(f"The sweep would have more than {MOST_JOBS:,} jobs.")
+    if not math.prod(map(_values, overrides)) <= MAX_JOBS:
+        raise ConfigError(f"The sweep would have more than {MAX_JOBS:,} jobs: sweep over fewer values.")
 
 
 def _values(override: Override) -> float:
-    """How many values a word of a sweep stands for, without counting them out: range(1e12) is soon typed."""
+    """The number of values of a sweep override, without listing them: it could be range(1e12)."""
     value = override.value()
     if isinstance(value, RangeSweep):
         return max(0.0, ((value.stop or 0) - (value.start or 0)) / (value.step or 1))

@@ -1,4 +1,4 @@
-"""Words for `rnnclf train <TAB>`: flags, groups, keys and their values. Stays free of torch."""
+"""Completions for `rnnclf train <TAB>`: flags, groups, keys and values. Torch-free."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ from rnnclf.hydra_app.setup import conf_dir, register
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
 AFTER_FLAGS = {"--cfg": CONFIG_PARTS, "-c": CONFIG_PARTS} | dict.fromkeys(INFO_FLAGS, INFO_TOPICS)
-COMPLETION_FLAGS = ("--shell-completion", "-sc")  # Hydra's own completion: it knows no sub-commands
+COMPLETION_FLAGS = (
+    "--shell-completion",
+    "-sc",
+)  # Hydra's own completion, which does not support sub-commands
 
 
 def complete(words: list[str], incomplete: str) -> list[str]:
-    """What `incomplete` may become after `words`: nothing where the line so far makes no sense."""
+    """The completions of `incomplete` after `words`; none if the line so far is invalid."""
     kept = 0
     try:
         if "COMP_WORDS" in os.environ:
             words, incomplete, kept = _from_bash()
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # own modules may print
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # plugins may print
             return [word[kept:] for word in _found(words, incomplete)]
-    except (Exception, SystemExit):  # a half-typed line is no reason to print a traceback into the shell
+    except (Exception, SystemExit):  # never print a traceback for a half-typed line
         return []
 
 
 def _from_bash() -> tuple[list[str], str, int]:
-    """Words, the incomplete one, and how much of that bash keeps: it breaks words at '=' by default."""
+    """The words, the incomplete one, and the length of its part that bash keeps: it splits words at '='."""
     raw = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
     whole = "\n".join(raw[2:]).replace("\n=\n", "=").replace("\n=", "=")
     *words, incomplete = map(_unquoted, whole.split("\n"))
@@ -54,7 +57,7 @@ def _from_bash() -> tuple[list[str], str, int]:
 def _unquoted(word: str) -> str:
     try:
         return "".join(shlex.split(word))
-    except ValueError:  # a quote that is still open
+    except ValueError:  # an open quotation mark
         return word
 
 
@@ -62,7 +65,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     last = words[-1] if words else ""
     if last in AFTER_FLAGS:
         return _starting_with(incomplete, AFTER_FLAGS[last])
-    if last in VALUE_FLAGS.split():  # a folder, a file: the shell's own completion
+    if last in VALUE_FLAGS.split():  # a folder or a file: left to the shell
         return []
     if incomplete.startswith("-"):
         flags = [*VALUE_FLAGS.split(), *PLAIN_FLAGS.split(), *INFO_FLAGS, "--json"]
@@ -73,7 +76,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
         line = _Line(flags, overrides)
         found = line.next(incomplete)
         if len(found) == 1 and found[0][-1] in "=./":
-            # Shells end a word with a space where there is no choice left; with one, it stays open.
+            # Shells add a space after a unique completion; with several, the word stays open.
             found += line.next(found[0])
     return found
 
@@ -83,9 +86,9 @@ def _starting_with(start: str, words: Iterable[str]) -> list[str]:
 
 
 class _Line:
-    """The line so far, and what may be added to it.
+    """The line so far, and what can follow it.
 
-    Composing the configuration would take longest, so it is only done where nothing else tells.
+    Composing the configuration is slow, so it is only done when needed.
     """
 
     def __init__(self, flags: list[str], overrides: list[str]) -> None:
@@ -96,7 +99,7 @@ class _Line:
             self.overrides.append(f"hydra.searchpath=['file://{Path(folder).absolute()}']")
 
     def next(self, incomplete: str) -> list[str]:
-        """The words that `incomplete` may become, in one step: a name, or a value after '='."""
+        """The completions of `incomplete`, one step ahead: a name, or a value after '='."""
         word = incomplete.lstrip("+")  # +key=value adds a key, ++key=value adds or changes one
         plus = incomplete[: len(incomplete) - len(word)]
         key, equals, value = word.partition("=")
@@ -110,13 +113,13 @@ class _Line:
         return [plus + word for word in found if re.match(r"(?!schema\b)\w", word)]
 
     def groups(self, start: str) -> list[str]:
-        """`cell=`, and `hydra/`, which alone has groups below it."""
+        """`cell=` and so on, and `hydra/`, the only one with groups below it."""
         parent, slash, _ = start.rpartition("/")
         below = [parent + slash + name for name in self._choices(parent, ObjectType.GROUP)]
         return [name + ("/" if name == "hydra" else "=") for name in below]
 
     def keys(self, start: str) -> list[str]:
-        """`hidden=`, and `cell.` where a key has keys below it."""
+        """`hidden=` and so on, and `cell.` for keys with keys below them."""
         parent, _, _ = start.rpartition(".")
         if not parent:
             return [
@@ -129,7 +132,7 @@ class _Line:
         return [f"{parent}.{key}{'.' if isinstance(node[key], dict) else '='}" for key in node]
 
     def values(self, key: str) -> list[str]:
-        """The choices of a group or of an option; where an option may have any value, its default."""
+        """The choices of a group or an option; the default of an option that takes any value."""
         parent, dot, name = key.rpartition(".")
         if dot and parent not in GROUPS:
             return _as_words(self._node(parent)[name])
@@ -141,13 +144,13 @@ class _Line:
         return list(option.metadata.get("choices") or _as_words(default))
 
     def _options(self, group: str) -> dict[str, Field[Any]]:
-        """The options of the component that the line chooses; of several in a sweep, what they share."""
+        """The options of the component chosen on the line; those in common if a sweep chooses several."""
         chosen = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{group}=")]
         names = chosen[-1].split(",") if chosen else []
         if not names or any(name not in GROUPS[group] for name in names):
             names = [str(self._node(group)["name"])]
         first, *others = ({option.name: option for option in fields(GROUPS[group][name])} for name in names)
-        shared = first.keys() - {"name"}  # which says what is chosen: no option
+        shared = first.keys() - {"name"}  # names the component, so it is not an option
         return {name: first[name] for name in first if name in shared.intersection(*others)}
 
     def _choices(self, group: str, kind: ObjectType) -> list[str]:
@@ -163,13 +166,13 @@ class _Line:
     @cached_property
     def config(self) -> dict[str, Any]:
         composed = compose(self.config_name, _without_sweeps(self.overrides), return_hydra_config=True)
-        # Not resolved: asking for the value of hydra.run.dir would make that folder.
+        # Not resolved: resolving hydra.run.dir would create that folder.
         plain: Any = OmegaConf.to_container(composed, resolve=False)
         return dict(plain)
 
 
 def _without_sweeps(words: list[str]) -> list[str]:
-    """`cell=lstm,gru` as `cell=lstm`: one configuration stands for all those of a sweep."""
+    """Replaces `cell=lstm,gru` by `cell=lstm`, so that one configuration stands in for a sweep."""
     parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
     plain = []
     for word, override in zip(words, parsed, strict=True):
@@ -181,7 +184,7 @@ def _without_sweeps(words: list[str]) -> list[str]:
 
 
 def _as_words(value: Any) -> list[str]:
-    """A value as one would type it; none where that takes quotes, or is computed from other values."""
+    """The value as typed on a command line; none if it needs quotes or is an interpolation."""
     if isinstance(value, bool):
         return ["true", "false"]
     text = "null" if value is None else str(value)

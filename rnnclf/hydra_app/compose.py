@@ -1,4 +1,4 @@
-"""Configurations without running anything: from overrides, and from a checkpoint's configuration."""
+"""Composes configurations without running anything: from overrides, or from a checkpoint's config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rnnclf.registry import did_you_mean
 
 
 def load_config(overrides: list[str]) -> Config:
-    """The Config that `rnnclf train` would train with these words; for scripts and notebooks."""
+    """The Config of `rnnclf train` with these overrides; for scripts and notebooks. Raises RnnclfError."""
     refuse_conflicting(overrides)
     return from_composed(_compose(overrides))
 
@@ -31,18 +31,18 @@ def _compose(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", overrides)
-    except Exception as error:  # nothing but words of the user goes in; Hydra raises nearly anything for some
+    except Exception as error:  # the only input is the words, for some of which Hydra raises nearly anything
         raise explained(error) from error
 
 
 def overridden(config: Config, words: list[str]) -> Config:
-    """`config` with some values replaced; `group=name` takes that component with its own defaults."""
+    """`config` with overrides applied; `group=name` replaces a component, with its defaults."""
     values = parsed(words)
     try:
         node = OmegaConf.structured(config)
         for key, value in values.items():
             if key in GROUPS:
-                GROUPS[key][str(value)]  # UnknownNameError where there is none
+                GROUPS[key][str(value)]  # raises UnknownNameError
                 node[key] = _compose([f"{key}={value}"])[key]
         for key, value in values.items():
             if key not in GROUPS:
@@ -53,11 +53,11 @@ def overridden(config: Config, words: list[str]) -> Config:
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
-    """Key and value of plain overrides such as `hidden=5`; ConfigError for any other word."""
+    """The keys and values of plain overrides such as `hidden=5`. Raises ConfigError for other words."""
     try:
         overrides: list[Override] = OverridesParser.create().parse_overrides(words)
-        if odd := [o for o in overrides if o.is_sweep_override() or o.is_add() or o.is_delete()]:
-            raise ConfigError(f"'{odd[0].input_line}' is not of the form KEY=VALUE.")
+        if unsupported := [o for o in overrides if o.is_sweep_override() or o.is_add() or o.is_delete()]:
+            raise ConfigError(f"'{unsupported[0].input_line}' is not of the form KEY=VALUE.")
         return {override.key_or_group: override.value() for override in overrides}
     except HydraException as error:
         raise explained(error) from error
@@ -70,7 +70,7 @@ def quoted(text: str) -> str:
 
 
 def assignment(key: str, text: str) -> str:
-    """The word that sets `key` to this text, quoted where Hydra's grammar would read it as something else."""
+    """The override that sets `key` to this text, quoted if Hydra's grammar requires it."""
     plain = f"{key}={text}"
     try:
         if parsed([plain]) == {key: text}:
@@ -81,7 +81,7 @@ def assignment(key: str, text: str) -> str:
 
 
 def refuse_conflicting(words: list[str]) -> None:
-    """Raises ConfigError for words of which one would have no effect beside the other."""
+    """Raises ConfigError for two words that set the same thing, so that one would have no effect."""
     keys = {word.split("=")[0].lstrip("+") for word in words}
     if "match_parameters" in keys and (sizes := keys & {"hidden", "cell.hidden_size"}):
         raise ConfigError(f"match_parameters chooses hidden: leave out {sorted(sizes)[0]}.")
@@ -90,7 +90,7 @@ def refuse_conflicting(words: list[str]) -> None:
 
 
 def key_of(word: str) -> str:
-    """The key that a word is about, without signs such as + and ~. Raises ConfigError."""
+    """The key of an override, without prefixes such as + and ~. Raises ConfigError."""
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
     except (HydraException, RecursionError) as error:
@@ -99,14 +99,14 @@ def key_of(word: str) -> str:
 
 
 def plugins_in(words: list[str]) -> list[str]:
-    """The modules that `plugins=[…]` names, which have to be known before anything is composed."""
+    """The modules in `plugins=[…]`, which must be imported before anything is composed."""
     named = [word for word in words if word.startswith("plugins=")]
     value = parsed(named[-1:]).get("plugins", [])
     return [str(module) for module in (value if isinstance(value, list) else [value])]
 
 
 def explained(error: Exception) -> RnnclfError:
-    """An error of Hydra's composing in one sentence."""
+    """An error from composing a configuration, as an RnnclfError with a one-sentence message."""
     for cause in causes(error):
         if isinstance(cause, RnnclfError):
             return cause
@@ -116,9 +116,9 @@ def explained(error: Exception) -> RnnclfError:
     if first.startswith("Ambiguous value"):
         return ConfigError(f"{first}: to train with each of these values, add -m.")
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"{first} {' '.join(rest[:1])}. Words have the form KEY=VALUE.")
+        return ConfigError(f"{first} {' '.join(rest[:1])}. Overrides have the form KEY=VALUE.")
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        return ConfigError(f"These words make no configuration: {in_words(error)}")
+        return ConfigError(f"These overrides do not give a valid configuration: {in_words(error)}")
     return in_words(error)
 
 

@@ -1,4 +1,4 @@
-"""What every Hydra job does around its body: own components, a typed config, errors in the log."""
+"""Wraps the body of every Hydra job: registers plugins, makes a typed Config, logs errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.hydra_app.setup import add_own
+from rnnclf.hydra_app.setup import add_plugins
 
 log = logging.getLogger("rnnclf")
 
@@ -28,34 +28,35 @@ class Job:
     folder: Path
     overrides: list[str]
     number: int | None
-    """Its place in a sweep, None for a run of its own."""
+    """Its number in a sweep, None for a single run."""
     parallel: bool
-    """Whether other jobs may use the same terminal at the same time."""
+    """Whether other jobs may write to the same terminal at the same time."""
 
 
 Body: TypeAlias = Callable[[DictConfig, Job], float | None]
 Isolate: TypeAlias = Callable[[Job, Callable[[], float | None]], float | None]
+"""Runs the given work of a job, for instance in a subprocess."""
 
 
 def with_config(body: Callable[[Config, Job], float]) -> Body:
-    """A body that is given what Hydra composed as a typed Config."""
+    """Adapts a body that takes a typed Config to the DictConfig composed by Hydra."""
 
     def call(composed: DictConfig, job: Job) -> float:
-        add_own([str(module) for module in composed.plugins])  # this may be another process
+        add_plugins([str(module) for module in composed.plugins])  # this may be a worker process
         return body(from_composed(composed), job)
 
     return call
 
 
 def as_task(body: Body, failures: list[Exception], isolate: Isolate) -> TaskFunction:
-    """`body` as Hydra calls it. What it raises is an RnnclfError or a JobFailed.
+    """Turns `body`, which raises only RnnclfError or JobFailed, into a Hydra task function.
 
-    A run of its own puts its error into `failures`: Hydra would print lines about it that tell the user
-    nothing. A job of a sweep is run through `isolate`. In a grid it raises nothing: its folder records the
-    outcome, and Hydra would skip the batches that follow. Other sweepers rely on the exception.
+    A single run appends its error to `failures`, since Hydra would print unhelpful lines about it. A job of a
+    sweep runs through `isolate`. In a grid it raises nothing: the outcome is recorded in its folder, and an
+    exception would make Hydra skip the following batches. Other sweepers rely on the exception.
     """
 
-    command = sys.argv  # a launcher starts its processes by a line of its own
+    command = sys.argv  # the worker processes of a launcher have another one
 
     @functools.wraps(body)
     def task(composed: DictConfig) -> float | None:
@@ -81,13 +82,13 @@ def _logged(body: Body, composed: DictConfig, job: Job) -> float | None:
         log.error("%s", error)
         raise
     except Exception as error:
-        log.exception("The job failed.")  # Hydra itself never writes it to the log
+        log.exception("The job failed.")  # Hydra itself does not log it
         file = job.folder / f"{HydraConfig.get().job.name}.log"
         raise JobFailed(f"{type(error).__name__}: {error} (traceback in {file})") from error
 
 
 def is_grid(hydra: Any) -> bool:
-    """Whether Hydra's node of the configuration names the sweeper of grids."""
+    """Whether Hydra's node of the configuration selects the grid sweeper."""
     return str(hydra.sweeper._target_).endswith(".BasicSweeper")
 
 

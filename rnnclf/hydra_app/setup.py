@@ -1,4 +1,4 @@
-"""What Hydra has to know of us before it composes anything: schemas, resolvers, own components."""
+"""Registers schemas, resolvers and plugins with Hydra before anything is composed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLUGGABLE = {"cell": "rnnclf.cells", "dataset": "rnnclf.datasets"}  # group: ent
 
 
 def conf_dir() -> Path:
-    """conf/ in the wheel, or beside the package in a checkout.
+    """conf/ inside the package in a wheel, or next to the package in a checkout.
 
     Not importlib.resources: an editable install leaves a stale copy in site-packages.
     """
@@ -32,35 +32,35 @@ def conf_dir() -> Path:
 
 
 def register(plugins: list[str]) -> None:
-    """Makes schemas and own components known; may be called again with more plugins.
+    """Registers schemas and plugins; can be called again with more plugins.
 
-    Schemas live in the group `schema`, apart from the choices: names such as cell/base_lstm would
-    show up in help and TAB, and a sweep over all cells would run them.
+    Schemas have their own group `schema`: names such as cell/base_lstm would show up in help and TAB
+    completion, and a sweep over all cells would run them.
     """
     if not OmegaConf.has_resolver("fresh_dir"):
-        # cached, so that all processes of one sweep see one folder
+        # cached, so that all processes of a sweep get the same folder
         OmegaConf.register_new_resolver(
             "fresh_dir", lambda base: str(claim_folder(Path(base))), use_cache=True
         )
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config, provider="rnnclf")
-    for group, name in add_own(plugins):
-        _offer(group, name)
+    for group, name in add_plugins(plugins):
+        _store_choice(group, name)
     for group, registry in GROUPS.items():
         for name, kind in registry.items():
             store.store(group=f"schema/{group}", name=name, node=kind, provider="rnnclf")
 
 
-def add_own(plugins: list[str]) -> list[tuple[str, str]]:
-    """Adds installed components and those of `plugins` to the registries; returns their groups and names."""
+def add_plugins(plugins: list[str]) -> list[tuple[str, str]]:
+    """Adds components from entry points and `plugins` to the registries; returns their groups and names."""
     own = [*_installed(), *_named(plugins)]
     for group, name, kind in own:
         GROUPS[group].add(name, kind)
     return [(group, name) for group, name, _ in own]
 
 
-def _offer(group: str, name: str) -> None:
-    """The `group/name.yaml` of a component that has none: its schema, and its size from `hidden`."""
+def _store_choice(group: str, name: str) -> None:
+    """Stores a `group/name.yaml` for a plugin: its schema and, for a cell, hidden_size from `hidden`."""
     node = {"defaults": [f"/schema/{group}/{name}@_here_", "_self_"]}
     sizes = {"hidden_size": "${hidden}"} if group == "cell" else {}
     ConfigStore.instance().store(group=group, name=name, node={**node, **sizes}, provider="rnnclf")
@@ -75,7 +75,7 @@ def _installed() -> list[tuple[str, str, type[Component]]]:
 
 
 def _named(plugins: list[str]) -> list[tuple[str, str, type[Component]]]:
-    """The components that the named modules define; modules are also found in the current folder."""
+    """The components defined in the named modules. Raises ConfigError."""
     found = []
     for module_name in plugins:
         module = own_module(module_name, "plugins: ")
@@ -87,18 +87,18 @@ def _named(plugins: list[str]) -> list[tuple[str, str, type[Component]]]:
             if issubclass(kind, base)
         ]
         if not kinds:
-            raise ConfigError(f"plugins: '{module_name}' defines no cell and no dataset.")
+            raise ConfigError(f"plugins: '{module_name}' defines neither a cell nor a dataset.")
         found += kinds
     return found
 
 
 def own_module(name: str, prefix: str = "") -> ModuleType:
-    """A module of the user's, which is also found in the current folder. Raises ConfigError."""
+    """Imports a user's module, also from the current folder. Raises ConfigError."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
-    except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two for a name that is none
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:  # the last two for an invalid name
         raise ConfigError(f"{prefix}cannot import '{name}': {error}.") from error
 
 

@@ -1,1 +1,1 @@
-"""The process: its start and end, signals, work in a process of its own. The standard library alone."""
+"""Process start-up and exit, signals, and work in a forked process. Standard library only."""

@@ -1,4 +1,4 @@
-"""Work in a process of its own, whose death costs nothing but that work."""
+"""Runs work in a forked process, so that a crash there does not affect this process."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ from rnnclf.system.signals import TERMINATED, exit_on_sigterm
 Work = Callable[[], float | None]
 
 
-class Died(Exception):  # noqa: N818 - it tells of a death, and is none itself
-    """A process ended without saying what came of its work; the message says how."""
+class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
+    """The child exited without reporting a result; the message says how it ended."""
 
 
 def in_subprocess(work: Work, log: Path) -> float | None:
-    """Returns or raises what `work` does; raises Died where its process ends without a word.
+    """Runs `work` in a forked process, and returns or raises what it does.
 
-    The process is a fork: it begins at once, with all that is imported here. It ends, after it has saved,
-    when this process is stopped or dies, and where it crashes, `log` says in which line. Where forking is
-    not safe, `work` is done in this process: on other systems than Linux, and where somebody else holds
-    stdout (a notebook, a test), for then this process may have computed already, and torch's threads do
-    not survive a fork.
+    A fork starts at once, with everything already imported. If this process is stopped or dies, the child
+    saves its state and exits. If the child crashes, faulthandler writes the traceback to `log`, and ChildDied
+    is raised.
+
+    If forking is not safe, `work` runs in this process: outside Linux, and if stdout is redirected inside
+    Python (a notebook, a test). In that case torch may have started threads already, and they do not survive
+    a fork.
     """
     if not _can_fork():
         return work()
     fork = multiprocessing.get_context("fork")
-    answers, to_answer = fork.Pipe(duplex=False)
-    held_by_us, held = fork.Pipe(duplex=False)
-    process = fork.Process(target=_carry_out, args=(work, log, to_answer, held_by_us, held))
-    with warnings.catch_warnings():  # Python 3.12 warns of threads: numpy's, which sleep
+    answers, send_end = fork.Pipe(duplex=False)
+    read_end, write_end = fork.Pipe(duplex=False)
+    process = fork.Process(target=_child, args=(work, log, send_end, read_end, write_end))
+    with warnings.catch_warnings():  # Python 3.12 warns about threads; these are NumPy's, and idle
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
-    to_answer.close()
-    held_by_us.close()
+    send_end.close()
+    read_end.close()
     try:
         return _answer(process, answers)
     except (KeyboardInterrupt, SystemExit):
-        held.close()
-        _see_it_end(process)
+        write_end.close()
+        _wait_for_exit(process)
         raise
 
 
@@ -59,14 +61,14 @@ def _can_fork() -> bool:
         return False
 
 
-def _carry_out(
-    work: Work, log: Path, answers: Connection, held_by_parent: Connection, held: Connection
+def _child(
+    work: Work, log: Path, answers: Connection, parent_alive: Connection, write_end: Connection
 ) -> None:
-    held.close()  # the parent's alone, so that it is closed when the parent dies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which tells us
+    write_end.close()  # only the parent may hold this end, so that it closes when the parent dies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which then stops us
     with open(log, "a") as crashes, exit_on_sigterm():
         faulthandler.enable(crashes)
-        threading.Thread(target=_stop_with_parent, args=(held_by_parent,), daemon=True).start()
+        threading.Thread(target=_stop_with_parent, args=(parent_alive,), daemon=True).start()
         try:
             answer: tuple[bool, float | Exception | None] = True, work()
         except (RnnclfError, JobFailed) as error:
@@ -75,9 +77,9 @@ def _carry_out(
         faulthandler.disable()
 
 
-def _stop_with_parent(held_by_parent: Connection) -> None:
+def _stop_with_parent(parent_alive: Connection) -> None:
     try:
-        held_by_parent.recv_bytes()
+        parent_alive.recv_bytes()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -87,15 +89,15 @@ def _answer(process: BaseProcess, answers: Connection) -> float | None:
         fine, answer = answers.recv()
     except EOFError:
         process.join()
-        raise Died(_death(process.exitcode)) from None
+        raise ChildDied(_exit_reason(process.exitcode)) from None
     process.join()
     if not fine:
         raise answer
     return answer  # type: ignore[no-any-return]
 
 
-def _see_it_end(process: BaseProcess) -> None:
-    """Waits until the process has saved; who is interrupted once more waits no longer."""
+def _wait_for_exit(process: BaseProcess) -> None:
+    """Waits for the process to save and exit; a second interrupt terminates it."""
     while process.is_alive():
         try:
             process.join()
@@ -103,12 +105,12 @@ def _see_it_end(process: BaseProcess) -> None:
             process.terminate()
 
 
-def _death(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code == TERMINATED:
         return "its process was stopped by SIGTERM"
     if exit_code is None or exit_code >= 0:
-        return f"its process ended by itself with exit code {exit_code}"
+        return f"its process exited with code {exit_code} without reporting a result"
     if -exit_code == signal.SIGKILL:
-        return "its process was killed (SIGKILL), perhaps for want of memory"
+        return "its process was killed (SIGKILL), perhaps because memory ran out"
     known = {int(number): number.name for number in signal.Signals}
     return f"its process crashed ({known.get(-exit_code, f'signal {-exit_code}')})"

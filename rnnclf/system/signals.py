@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends by them at once; training puts them off, saves, and ends then."""
+"""Ctrl-C and SIGTERM: commands exit at once; training defers them, saves its state, then exits."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _exit(*_: Any) -> NoReturn:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """A batch system's kill unwinds like Ctrl-C: status.json says "interrupted"."""
+    """Makes SIGTERM, such as a batch system's kill, unwind like Ctrl-C: status.json says "interrupted"."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # whoever called us there handles signals
+        yield  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGTERM, _exit)
     try:
@@ -31,8 +31,10 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
-    """The Ctrl-C or SIGTERM behind an error. In the middle of machine code, Numba's say, it arrives as the
-    cause of a SystemError, which looks like a bug."""
+    """The Ctrl-C or SIGTERM behind an error, None if there is none.
+
+    If a signal arrives during machine code, such as Numba's, it becomes the cause of a SystemError.
+    """
     while isinstance(error, SystemError):
         error = error.__cause__ or error.__context__
     return error if isinstance(error, KeyboardInterrupt | SystemExit) else None
@@ -40,17 +42,17 @@ def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit 
 
 @dataclass
 class DeferredSignals:
-    """The signal that waits for training to come to a place where it can be saved; None: there is none."""
+    """The signal received while signals were deferred; None if there was none."""
 
     signal: int | None = None
 
     def _receive(self, number: int, frame: Any) -> None:
-        if self.signal is not None:  # asked for a second time: at once
+        if self.signal is not None:  # the second signal acts at once
             self._end(number)
         self.signal = number
 
     def end(self) -> NoReturn:
-        """Ends as the signal would have done when it came."""
+        """Ends the process as the deferred signal would have."""
         assert self.signal is not None
         self._end(self.signal)
 
@@ -63,23 +65,23 @@ class DeferredSignals:
 
 @contextmanager
 def defer_signals() -> Iterator[DeferredSignals]:
-    """Within it the first Ctrl-C or SIGTERM is only noted, the second acts at once.
+    """Defers the first Ctrl-C or SIGTERM to the end of the block; a second one acts at once.
 
-    Signals that somebody else handles or ignores (nohup, a launcher, a notebook) are left alone, and so are
-    all of them in a thread that is not the main one, where Python allows no handlers.
+    Signals with another handler or that are ignored (nohup, a launcher, a notebook) are left alone. So are
+    all signals in other threads than the main one, where Python allows no handlers.
     """
-    waiting = DeferredSignals()
-    handled = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: (_exit, signal.SIG_DFL)}
+    deferred = DeferredSignals()
+    default_handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: (_exit, signal.SIG_DFL)}
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number, ours in handled.items():
-            present = signal.getsignal(number)
-            if present in (ours if isinstance(ours, tuple) else (ours,)):
-                before[number] = signal.signal(number, waiting._receive)
+        for number, default in default_handlers.items():
+            current = signal.getsignal(number)
+            if current in (default if isinstance(default, tuple) else (default,)):
+                before[number] = signal.signal(number, deferred._receive)
     try:
-        yield waiting
+        yield deferred
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if waiting.signal is not None:  # it came when nobody looked any more
-        waiting.end()
+    if deferred.signal is not None:  # it arrived after the last check
+        deferred.end()

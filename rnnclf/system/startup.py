@@ -1,6 +1,6 @@
-"""What torch costs a process at its beginning and at its end, beside the work.
+"""Process start-up and exit with torch.
 
-It makes several hundred thousand objects, and its libraries have much to take down.
+Importing torch makes several hundred thousand objects, and its libraries take long to shut down.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _exit_code: int | None = None
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """Within it Python searches for no cycles of objects that nobody needs: where a command starts, all that
-    it makes is there to stay, and would be looked at again and again."""
+    """Disables the cyclic garbage collector inside the block.
+
+    Objects made during start-up stay alive, so scanning them again and again would be wasted time.
+    """
     gc.disable()
     try:
         yield
@@ -27,9 +29,9 @@ def gc_disabled() -> Iterator[None]:
 
 
 def import_torch() -> None:
-    """Imports torch without such searches, and leaves its objects out of those that follow.
+    """Imports torch with the garbage collector disabled, and excludes its objects from later collections.
 
-    Only the first time: what is left out is never freed, and by then that might be a model.
+    Only on the first import: excluded objects are never collected, and later ones could include a model.
     """
     if "torch" not in sys.modules:
         with gc_disabled():
@@ -39,24 +41,26 @@ def import_torch() -> None:
 
 
 def end_with(code: int) -> None:
-    """Has this process, which is about to end, do so at once where torch was imported: after its threads and
-    all that was registered with atexit, without taking down what goes with the process anyhow. That takes
-    half a second, and more memory than anything before it (docs/decisions/0005-memory.md)."""
+    """Makes this process exit fast if torch was imported. Call it when the process is about to exit.
+
+    Threads and atexit callbacks still finish, but the interpreter is not torn down: that takes half a second
+    and more memory than anything before it (docs/decisions/0005-memory.md).
+    """
     global _exit_code
     _exit_code = code
 
 
-def _last() -> None:
-    gc.freeze()  # else Python searches all objects several times before it ends
+def _exit_now() -> None:
+    gc.freeze()  # otherwise Python scans all objects several times at exit
     if _exit_code is None or "torch" not in sys.modules:
         return
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # Python itself says so, and ends with a code of its own
+    except (OSError, ValueError, AttributeError):  # Python reports this itself and chooses the exit code
         return
     os._exit(_exit_code)
 
 
-# First registered is called last. The processes of a launcher import this file, too.
-atexit.register(_last)
+# The first callback registered runs last. The worker processes of a launcher import this file, too.
+atexit.register(_exit_now)

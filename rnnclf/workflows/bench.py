@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
-from rnnclf.data import SequenceDataset, sequences
+from rnnclf.data import SequenceDataset, padded_dataset
 from rnnclf.engine.choose import engines_for_layers, engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
@@ -242,7 +242,7 @@ class Candidate:
 
 
 def _as_data(x_BTI: Tensor, y_B: Tensor) -> SequenceDataset:
-    return sequences(x_BTI, y_B, tuple(map(str, range(CLASSES))))
+    return padded_dataset(x_BTI, y_B, tuple(map(str, range(CLASSES))))
 
 
 def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candidate]:

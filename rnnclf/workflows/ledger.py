@@ -20,7 +20,7 @@ from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.system import fork
-from rnnclf.system.fork import Died
+from rnnclf.system.fork import ChildDied
 from rnnclf.workflows.runs import (
     RunFolder,
     facts_of,
@@ -85,7 +85,7 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
         return float(run.read_results()["validation"]["accuracy"])
     try:
         return fork.in_subprocess(work, run.log)
-    except Died as death:
+    except ChildDied as death:
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None

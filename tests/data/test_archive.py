@@ -106,12 +106,12 @@ def test_the_file_beside_it_is_the_test_split(tmp_path):
     path = write(tmp_path / "Toy_TRAIN.ts", PLAIN)
     drawn = read(path)
     assert drawn.given_N is None
-    assert "Toy_TEST.ts is not beside it" in drawn.notes[0]
+    assert "There is no Toy_TEST.ts in the same folder" in drawn.notes[0]
     write(tmp_path / "Toy_TEST.ts", PLAIN.replace("4,5,6", "7,8,9"))
     recordings = read(path)
     assert recordings.given_N.tolist() == [-1, -1, 2, 2]
     assert sequences(recordings)[3] == ("run", [[7], [8], [9]])
-    assert recordings.notes == ("Toy_TEST.ts, beside it, is the test split.",)
+    assert recordings.notes == ("Toy_TEST.ts, in the same folder, is the test split.",)
     assert recordings.place(6).startswith("Toy_TEST.ts, line 9")
     assert sequences(read(tmp_path)) == sequences(recordings)
 
@@ -171,8 +171,8 @@ def test_without_aeon_the_way_to_install_it_is_told(tmp_path, monkeypatch):
 
 BAD_TS = {
     "empty": ("", "Toy.ts is empty"),
-    "no data": (PLAIN.replace("@data", ""), "has no line @data"),
-    "no mark": (PLAIN.replace("@data\n", ""), "has no line @data"),
+    "no data": (PLAIN.replace("@data", ""), "has no @data line"),
+    "no mark": (PLAIN.replace("@data\n", ""), "has no @data line"),
     "nothing": (PLAIN[: PLAIN.index("1,2")], "nothing follows @data in line 8"),
     "no labels": (PLAIN.replace("@classLabel true Walk run\n", ""), "needs a line '@classLabel true'"),
     "labels false": (
@@ -183,22 +183,22 @@ BAD_TS = {
         PLAIN.replace("@classLabel true Walk run", "@targetlabel true"),
         "rnnclf trains classifiers",
     ),
-    "names": (PLAIN.replace("true Walk run", "true"), "does not keep to the .ts format"),
-    "times": (PLAIN.replace("@timeStamps false", "@timeStamps true"), "has times of its steps"),
+    "names": (PLAIN.replace("true Walk run", "true"), "is not a valid .ts file"),
+    "times": (PLAIN.replace("@timeStamps false", "@timeStamps true"), "has timestamps"),
     "text": (PLAIN.replace("5", "x"), "line 10: 'x' is not a number"),
     "gap": (PLAIN.replace("5", ""), "line 10: '' is not a number"),
-    "cut": (PLAIN[:-6], "line 10 has no label behind a colon"),
+    "cut": (PLAIN[:-6], "line 10 has no label: it should follow"),
     "no label": (PLAIN.replace("run\n", "\n").replace("true Walk ", "true Walk run"), "line 10 has no label"),
     "channels": (RAGGED.replace("7,?:8,NaN", "7,?"), "line 10 has 1 channels, line 9 has 2"),
     "steps": (
         RAGGED.replace("7,?:8,NaN", "7,?:8"),
-        "line 10: its channels have different numbers of steps, [1, 2]",
+        "line 10: the channels have different numbers of steps, [1, 2]",
     ),
     "lengths": (
         PLAIN.replace("4,5,6", "4,5"),
         "line 10 has 2 steps, line 9 has 3: the header needs a line '@eq",
     ),
-    "tail": (PLAIN + "\n\n", "ends in empty lines"),
+    "tail": (PLAIN + "\n\n", "ends with empty lines"),
     "middle": (PLAIN.replace("4,5", "\n4,5"), "line 10 is empty"),
     "not UTF-8": (PLAIN.encode() + b"\xff:run\n", "line 11 is not UTF-8"),
 }
@@ -217,7 +217,7 @@ def test_a_damaged_ts_file_is_refused_with_its_line(tmp_path, fault):
 @needs_aeon
 def test_a_class_that_the_header_does_not_name_is_noted(tmp_path):
     recordings = read(write(tmp_path / "Toy.ts", PLAIN.replace("6:run", "6:sit")))
-    assert "does not name the class 'sit'" in recordings.notes[0]
+    assert "does not list class 'sit'" in recordings.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_a_class_that_the_header_does_not_name_is_noted(tmp_path):
     [
         ("1\t2\n2\tx\n", "line 2, column 2: 'x' is not a number"),
         ("1\t2\t3\n2\t1\n", "line 2 has 2 fields, line 1 has 3"),
-        ("1\n2\n", "line 1: a label and the values of a sequence are needed"),
+        ("1\n2\n", "line 1 has only one field; it needs a label"),
         ("1\t2\n\t2\n", "line 2: the label is missing"),
-        ("1\t2\n1\tNaN\n", "line 2: the sequence holds no value"),
+        ("1\t2\n1\tNaN\n", "line 2: the sequence has no values"),
         ("1\t2\n1\tinf\n", "line 2, column 2: the value is infinite"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_test_split_of_other_channels_or_classes_is_refused(tmp_path):
     path = write(tmp_path / "a.ts", PLAIN)
     with pytest.raises(DataError, match=r"b\.ts has 2 channels, a\.ts has 1"):
         read(path, test_path=str(write(tmp_path / "b.ts", RAGGED)))
-    with pytest.raises(DataError, match="of class 'sit', of which none can be trained on"):
+    with pytest.raises(DataError, match="Class 'sit' occurs in the test split only"):
         read(path, test_path=str(write(tmp_path / "c.ts", PLAIN.replace("run", "sit"))))
 
 
@@ -266,7 +266,7 @@ def test_a_member_that_lies_outside_is_never_unpacked(tmp_path, name):
     path = tmp_path / "Toy.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, PLAIN)
-    with pytest.raises(DataError, match="lies outside of it: nothing was unpacked"):
+    with pytest.raises(DataError, match="leads outside: nothing was unpacked"):
         read(path)
     assert not (tmp_path / "cache").exists()
 
@@ -282,17 +282,17 @@ def test_a_link_is_never_unpacked(tmp_path):
 
 
 def test_zip_files_that_hold_no_data_set_or_many_are_told(tmp_path):
-    with pytest.raises(DataError, match="holds no file that ends in"):
+    with pytest.raises(DataError, match="has no file that ends in"):
         read(zipped(tmp_path / "a.zip", Toy_arff=""))
     with pytest.raises(DataError, match="holds 2 data sets"):
         read(zipped(tmp_path / "b.zip", A_TRAIN_ts=PLAIN, B_TRAIN_ts=PLAIN))
-    with pytest.raises(DataError, match=r"is no \.zip file"):
+    with pytest.raises(DataError, match=r"is not a \.zip file"):
         read(write(tmp_path / "c.zip", "no zip"))
 
 
 def test_a_zip_file_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match="has room for"):
+    with pytest.raises(DataError, match="GiB free"):
         read(zipped(tmp_path / "a.zip", Toy_TRAIN_ts=PLAIN))
 
 

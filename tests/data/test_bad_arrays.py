@@ -30,7 +30,7 @@ def header(text: str, version: tuple[int, int] = (1, 0)) -> bytes:
 ONE_HOT = np.eye(3)[Y]
 RECORDS = np.zeros((N, T), dtype=[("a", float), ("b", int)])
 BAD_ARRAYS = {
-    "text": ({"x": X.astype(str)}, "x{} holds text: real numbers are needed"),
+    "text": ({"x": X.astype(str)}, "x{} holds text; it must hold real numbers"),
     "complex": ({"x": X.astype(complex)}, "x{} holds complex numbers"),
     "records": ({"x": RECORDS}, "x{} holds records"),
     "dates": ({"x": X.astype(int).astype("M8[s]")}, "x{} holds dates"),
@@ -39,17 +39,17 @@ BAD_ARRAYS = {
         "holds Python objects, which are never loaded",
     ),
     "object labels": ({"y": NAMES.astype(object)}, "y{} holds Python objects"),
-    "one axis": ({"x": X[:, 0, 0]}, r"x{} has the shape \(6,\): \(N, T\) or \(N, T, C\)"),
+    "one axis": ({"x": X[:, 0, 0]}, r"x{} has shape \(6,\); it must be \(N, T\) or \(N, T, C\)"),
     "four axes": ({"x": X[None]}, r"shape \(1, 6, 5, 2\)"),
     "no sequences": ({"x": X[:0]}, r"x{} is empty: its shape is \(0, 5, 2\)"),
     "no steps": ({"x": X[:, :0]}, "x{} is empty"),
-    "too few labels": ({"y": Y[:5]}, "y{} is for 5 sequences, but .*x{} holds 6"),
-    "one label": ({"y": np.int64(3)}, r"y{} has the shape \(\): \(N,\) is needed"),
+    "too few labels": ({"y": Y[:5]}, "y{} has 5 entries, but .*x{} has 6 sequences"),
+    "one label": ({"y": np.int64(3)}, r"y{} has shape \(\); it must be \(N,\)"),
     "one-hot": ({"y": ONE_HOT}, r"argmax\(axis=1\)"),
     "column": ({"y": Y[:, None]}, r"ravel\(\)"),
-    "missing label": ({"y": np.array([0, 1, np.nan, 0, 1, 2])}, r"y{}: number 2 .* is missing \(NaN\)"),
-    "half a label": ({"y": Y + 0.5}, r"y{}: number 0 .* is 0\.5"),
-    "infinite label": ({"y": np.where(Y == 2, np.inf, Y)}, "y{}: number 2 .* is inf"),
+    "missing label": ({"y": np.array([0, 1, np.nan, 0, 1, 2])}, r"y{}: entry 2 .* is missing \(NaN\)"),
+    "half a label": ({"y": Y + 0.5}, r"y{}: entry 0 .* is 0\.5"),
+    "infinite label": ({"y": np.where(Y == 2, np.inf, Y)}, "y{}: entry 2 .* is inf"),
     "empty label": (
         {"y": np.array(["a", "", "b", "a", "b", "b"])},
         r"y{}: name 1 \(counted from 0\) is empty",
@@ -58,23 +58,26 @@ BAD_ARRAYS = {
     "dates as labels": ({"y": Y.astype("M8[s]")}, "y{} holds datetime64"),
     "zero length": (
         {"lengths": np.array([1, 0, 1, 1, 1, 1])},
-        "sequence 1 .* has the length 0; .* between 1 and 5",
+        "sequence 1 .* has length 0; .* between 1 and 5",
     ),
-    "long length": ({"lengths": np.array([5, 5, 5, 5, 5, 6])}, "sequence 5 .* has the length 6"),
-    "negative length": ({"lengths": -np.ones(N, int)}, "sequence 0 .* has the length -1"),
-    "broken lengths": ({"lengths": np.full(N, 2.5)}, "lengths{} holds float64 values: whole numbers"),
-    "too few lengths": ({"lengths": np.ones(3, int)}, "lengths{} is for 3 sequences"),
-    "too few groups": ({"groups": np.ones(3, int)}, "groups{} is for 3 sequences"),
+    "long length": ({"lengths": np.array([5, 5, 5, 5, 5, 6])}, "sequence 5 .* has length 6"),
+    "negative length": ({"lengths": -np.ones(N, int)}, "sequence 0 .* has length -1"),
+    "broken lengths": (
+        {"lengths": np.full(N, 2.5)},
+        "lengths{} holds float64 values; lengths must be whole numbers",
+    ),
+    "too few lengths": ({"lengths": np.ones(3, int)}, "lengths{} has 3 entries"),
+    "too few groups": ({"groups": np.ones(3, int)}, "groups{} has 3 entries"),
     "unknown split": (
         {"split": np.array(["train"] * 5 + ["tset"])},
-        "split{} holds 'tset': train, validation, test",
+        "split{} has 'tset'; it must be train, validation, test",
     ),
     "too few channels": ({"channels": np.array(["a"])}, "channels{} names 1 channels; .*x{} has 2"),
-    "channels twice": ({"channels": np.array(["a", "a"])}, "channels{} holds a name twice"),
-    "nested channels": ({"channels": np.array([["a", "b"]])}, r"channels{} has the shape \(1, 2\)"),
+    "channels twice": ({"channels": np.array(["a", "a"])}, "channels{} has the same name twice"),
+    "nested channels": ({"channels": np.array([["a", "b"]])}, r"channels{} has shape \(1, 2\)"),
     "too few classes": (
         {"classes": np.array(["a", "b"])},
-        "y{} holds the label 2, .*classes{} no name for it",
+        "y{} has label 2, but .*classes{} has no name for it",
     ),
 }
 
@@ -90,31 +93,31 @@ def test_arrays_that_mean_nothing_are_refused_by_name(tmp_path, write, fault):
 
 GOOD = npy_bytes(X)
 BAD_FILES = {
-    "empty file": (b"", "no .npy array, or a damaged one"),
-    "other file": (b"t,x\n0,1\n", "no .npy array, or a damaged one"),
-    "pickle": (b"\x80\x04\x95", "no .npy array"),
-    "cut": (GOOD[:-3], "is cut off: its header claims 240 bytes of numbers, 237 are there"),
-    "cut header": (GOOD[:60], "no .npy array, or a damaged one"),
+    "empty file": (b"", "is not an .npy array, or is damaged"),
+    "other file": (b"t,x\n0,1\n", "is not an .npy array, or is damaged"),
+    "pickle": (b"\x80\x04\x95", "not an .npy array"),
+    "cut": (GOOD[:-3], "is truncated: its header claims 240 bytes of data, the file has 237"),
+    "cut header": (GOOD[:60], "is not an .npy array, or is damaged"),
     "more": (GOOD + b"123", "3 bytes more than its header claims"),
     "future": (GOOD.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x07"), r"version 7\.0 of the format is not known"),
     "absurd": (
         header("{'descr': '<f8', 'fortran_order': False, 'shape': (10**9, 10**9, 10**9)}"),
-        "no .npy array",
+        "not an .npy array",
     ),
     "huge": (
         header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 99999999999)}"),
-        "is cut off",
+        "is truncated",
     ),
     "negative": (
         header("{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -3)}") + bytes(48),
-        "is cut off",
+        "is truncated",
     ),
     "program": (
         header("{'descr': __import__('os'), 'fortran_order': False, 'shape': (1,)}"),
-        "no .npy array",
+        "not an .npy array",
     ),
-    "no type": (header("{'descr': '<q9', 'fortran_order': False, 'shape': (1,)}"), "no .npy array"),
-    "deep": (header("(" * 5000), "no .npy array"),
+    "no type": (header("{'descr': '<q9', 'fortran_order': False, 'shape': (1,)}"), "not an .npy array"),
+    "deep": (header("(" * 5000), "not an .npy array"),
 }
 
 
@@ -142,17 +145,17 @@ def test_a_missing_file_is_told_with_what_should_be_there(tmp_path):
     with pytest.raises(DataError, match=r"y\.npy does not exist: put the labels, .*dataset\.labels"):
         read(tmp_path / "x.npy")
     (tmp_path / "x.mat").write_bytes(b"")
-    with pytest.raises(DataError, match=r"neither an \.npz nor an \.npy"):
+    with pytest.raises(DataError, match=r"not an \.npz file, an \.npy file"):
         read(tmp_path / "x.mat")
     with pytest.raises(ConfigError, match=r"needs dataset\.path"):
         Arrays().read()
 
 
 def test_an_npz_file_without_x_is_told_with_what_it_holds(tmp_path):
-    with pytest.raises(DataError, match="holds X_train, y: x and y are needed"):
+    with pytest.raises(DataError, match="holds X_train, y; it needs one x and one y"):
         read(npz(tmp_path / "a.npz", X_train=X, y=Y))
     (tmp_path / "b.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"is no \.npz file"):
+    with pytest.raises(DataError, match=r"is not an \.npz file"):
         read(tmp_path / "b.npz")
 
 
@@ -168,9 +171,9 @@ def test_an_array_that_is_there_twice_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("test", "words"),
     [
-        ({"x": X[:, :, :1], "y": Y}, "has the channels 0; those of dataset.path are 0, 1"),
-        ({"x": X, "y": Y + 1}, "of class '3', of which none can be trained on"),
-        ({"x": X, "y": Y, "split": Y}, "leave its split out"),
+        ({"x": X[:, :, :1], "y": Y}, "has the channels 0; dataset.path has 0, 1"),
+        ({"x": X, "y": Y + 1}, "Class '3' occurs in the test split only"),
+        ({"x": X, "y": Y, "split": Y}, "cannot have a split array of its own"),
     ],
 )
 def test_a_test_file_that_does_not_fit_is_refused(tmp_path, test, words):
@@ -181,9 +184,7 @@ def test_a_test_file_that_does_not_fit_is_refused(tmp_path, test, words):
 
 def test_one_file_of_labels_does_not_serve_two_of_sequences(tmp_path):
     folder(tmp_path, x=X, y=Y, x_test=X)
-    with pytest.raises(
-        ConfigError, match=r"cannot hold the labels of dataset\.path and of dataset\.test_path"
-    ):
+    with pytest.raises(ConfigError, match=r"the labels of both dataset\.path and dataset\.test_path"):
         read(tmp_path / "x.npy", test_path=str(tmp_path / "x_test.npy"))
 
 

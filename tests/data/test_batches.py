@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.data import SequenceDataset, sequences
+from rnnclf.data import SequenceDataset, padded_dataset
 from rnnclf.data.base import Learned, assembled
 from rnnclf.data.order import POOL, epoch_batches
 from rnnclf.data.preparation import fitted
@@ -149,7 +149,7 @@ def test_the_result_does_not_depend_on_padding_or_company(name):
 
 
 def test_every_sequence_comes_once_an_epoch():
-    for data in (raw(ragged(501)), sequences(torch.zeros(501, 2, 1), torch.arange(501) % 2, ("a", "b"))):
+    for data in (raw(ragged(501)), padded_dataset(torch.zeros(501, 2, 1), torch.arange(501) % 2, ("a", "b"))):
         batches = epoch_batches(data, 16)
         assert torch.cat(batches).sort().values.tolist() == list(range(501))
         assert sorted(map(len, batches)) == sorted([16] * 31 + [5])
@@ -169,7 +169,7 @@ def test_ragged_batches_need_little_padding_and_are_new_each_epoch():
 
 
 def test_sequences_of_one_length_come_as_a_plain_shuffle():
-    data = sequences(torch.zeros(POOL * 3, 2, 1), torch.arange(POOL * 3) % 2, ("a", "b"))
+    data = padded_dataset(torch.zeros(POOL * 3, 2, 1), torch.arange(POOL * 3) % 2, ("a", "b"))
     torch.manual_seed(3)
     batches = epoch_batches(data, 4)
     torch.manual_seed(3)
@@ -178,7 +178,7 @@ def test_sequences_of_one_length_come_as_a_plain_shuffle():
 
 def test_balanced_sampling_draws_each_class_equally_often():
     y_N = torch.tensor([0] * 900 + [1] * 90 + [3] * 10)
-    data = sequences(torch.zeros(1000, 1, 1), y_N, ("a", "b", "nobody", "c"))
+    data = padded_dataset(torch.zeros(1000, 1, 1), y_N, ("a", "b", "nobody", "c"))
     torch.manual_seed(0)
     drawn = torch.cat([torch.cat(epoch_batches(data, 50, "balanced")) for _ in range(30)])
     shares = torch.bincount(y_N[drawn], minlength=4) / len(drawn)
@@ -195,7 +195,7 @@ def test_balanced_sampling_draws_each_class_equally_often():
     ("x", "y", "lengths", "words"),
     [
         ((4, 3), 4, None, r"shape \(N, T, I\), got \(4, 3\)"),
-        ((4, 3, 2), 5, None, r"4 sequences, but labels of shape \(5,\)"),
+        ((4, 3, 2), 5, None, r"y must have shape \(4,\), one label per sequence, got \(5,\)"),
         ((1, 3, 2), 1, 0, "between 1 and the number of steps, 3"),
         ((1, 3, 2), 1, 4, "between 1 and the number of steps, 3"),
     ],
@@ -203,4 +203,4 @@ def test_balanced_sampling_draws_each_class_equally_often():
 def test_sequences_of_a_wrong_shape_or_length_are_refused(x, y, lengths, words):
     lengths_N = None if lengths is None else torch.tensor([lengths])
     with pytest.raises(ValueError, match=words):
-        sequences(torch.zeros(x), torch.zeros(y, dtype=torch.int64), ("a",), lengths_N)
+        padded_dataset(torch.zeros(x), torch.zeros(y, dtype=torch.int64), ("a",), lengths_N)

@@ -103,7 +103,7 @@ def test_a_column_that_is_called_time_is_taken_for_it_with_a_note(tmp_path, colu
     recordings = read(files(tmp_path / "d", walk__a_csv=f"ax,{column}\n1,0.5\n2,1.75\n"))
     assert recordings.channels == ("ax",)
     assert recordings.times_S.tolist() == [0.5, 1.75]
-    assert f"'{column}' is taken for the time" in recordings.notes[0]
+    assert f"'{column}' is used as the time" in recordings.notes[0]
 
 
 def test_a_column_may_be_named_as_the_time(tmp_path):
@@ -227,7 +227,7 @@ BAD = {
     "empty": ({"walk__a_csv": ""}, r"walk/a\.csv is empty"),
     "blank": ({"walk__a_csv": " \n\n"}, r"walk/a\.csv is empty"),
     "blank of another kind": ({"walk__a_csv": b"1,2\n\x0b\n3,4\n"}, r"walk/a\.csv, line 2 is empty"),
-    "header only": ({"walk__a_csv": "a,b\n"}, "holds the names of columns and no step"),
+    "header only": ({"walk__a_csv": "a,b\n"}, "has a header but no steps"),
     "name twice": ({"walk__a_csv": "a,a\n1,2\n"}, "line 1: two columns are named 'a'"),
     "no name": ({"walk__a_csv": ",a\n0,2\n"}, "line 1: column 1 has no name.*index=False"),
     "not UTF-8": ({"walk__a_csv": b"1,2\n3,\xff\n"}, r"walk/a\.csv, line 2 is not UTF-8"),
@@ -241,11 +241,11 @@ BAD = {
         {"walk__a_csv": "a,b\n1,2\n"},
         r"walk/a\.csv has 2 columns, a, b, but run/a\.csv has 2 columns without",
     ),
-    "array": ({"walk__a_npy": np.ones((2, 2, 2))}, r"walk/a\.npy has the shape \(2, 2, 2\)"),
+    "array": ({"walk__a_npy": np.ones((2, 2, 2))}, r"walk/a\.npy has shape \(2, 2, 2\)"),
     "array of text": ({"walk__a_npy": np.array(["a"])}, r"walk/a\.npy holds text"),
     "objects": ({"walk__a_npy": np.array([None])}, r"walk/a\.npy holds Python objects"),
-    "no array": ({"walk__a_npy": b"1,2\n"}, r"walk/a\.npy is no \.npy array"),
-    "no file": ({"walk__a_png": b""}, r"walk holds no sequence: files that end in \.csv"),
+    "no array": ({"walk__a_npy": b"1,2\n"}, r"walk/a\.npy is not an \.npy array"),
+    "no file": ({"walk__a_png": b""}, r"walk has no sequence files: their names must end in \.csv"),
 }
 
 
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path, fault):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("t,x\n1,0\n1,0\n", r"walk/a\.csv, line 3: the time is 1; it must be there and rise"),
+        ("t,x\n1,0\n1,0\n", r"walk/a\.csv, line 3: the time is 1; times must not be missing"),
         ("t,x\n2,0\n1,0\n", r"walk/a\.csv, line 3: the time is 1"),
         ("t,x\nnan,0\n1,0\n", r"walk/a\.csv, line 2: the time is nan"),
         ("t,x\n1,0\n,0\n", r"walk/a\.csv, line 3: the time is nan"),
@@ -274,12 +274,12 @@ def test_time_must_rise(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("t,time\n1,2\n", {}, "t and time may be the time: choose one with dataset.time"),
+        ("t,time\n1,2\n", {}, "t and time could each be the time: choose one with dataset.time"),
         ("clock,x\n1,2\n", {"time": "clok"}, "no column is named 'clok'. Did you mean 'clock'"),
-        ("1,2\n", {"time": "clock"}, "needs files that begin with the names"),
-        (A, {"group": "(p"}, "is no regular expression"),
-        (A, {"group": "p"}, "needs one group in parentheses, it has 0"),
-        (A, {"group": "(p)(q)"}, "needs one group in parentheses, it has 2"),
+        ("1,2\n", {"time": "clock"}, "needs files with a header"),
+        (A, {"group": "(p"}, "is not a valid regular expression"),
+        (A, {"group": "p"}, "must have one group in parentheses, it has 0"),
+        (A, {"group": "(p)(q)"}, "must have one group in parentheses, it has 2"),
     ],
 )
 def test_options_that_mean_nothing_here_are_refused(tmp_path, text, options, words):
@@ -289,12 +289,12 @@ def test_options_that_mean_nothing_here_are_refused(tmp_path, text, options, wor
 
 
 def test_a_name_without_its_group_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"a\.csv: dataset\.group='p\(\[0-9\]\)' finds nothing"):
+    with pytest.raises(DataError, match=r"a\.csv: dataset\.group='p\(\[0-9\]\)' does not match"):
         read(files(tmp_path / "d", walk__a_csv=A), group="p([0-9])")
 
 
 def test_only_the_time_is_no_sequence(tmp_path):
-    with pytest.raises(DataError, match="no column beside the time, 'x'"):
+    with pytest.raises(DataError, match="no columns besides the time, 'x'"):
         read(files(tmp_path / "d", walk__a_csv="x\n1\n"), time="x")
 
 
@@ -302,7 +302,7 @@ def test_folders_that_are_none_are_told(tmp_path):
     with pytest.raises(DataError, match="d does not exist"):
         read(tmp_path / "d")
     root = files(tmp_path / "d", a_csv=A)
-    with pytest.raises(DataError, match="holds no folders: one for each class"):
+    with pytest.raises(DataError, match="has no folders in it: it needs one folder per class"):
         read(root)
     with pytest.raises(DataError, match="is a file, not a folder"):
         read(root / "a.csv")
@@ -311,11 +311,13 @@ def test_folders_that_are_none_are_told(tmp_path):
 def test_a_test_split_that_does_not_fit_is_refused(tmp_path):
     root = files(tmp_path / "d", walk__a_csv=A, run__a_csv=A)
     given = files(tmp_path / "g", train__walk__a_csv=A, test__walk__a_csv=B)
-    with pytest.raises(ConfigError, match=r"names its splits itself: leave dataset\.test_path out"):
+    with pytest.raises(
+        ConfigError, match=r"already has folders for its splits: leave out dataset\.test_path"
+    ):
         read(given, test_path=str(root))
-    with pytest.raises(DataError, match="folders of classes are needed in it"):
+    with pytest.raises(DataError, match="it must hold class folders"):
         read(root, test_path=str(given))
-    with pytest.raises(DataError, match="of class 'sit', of which none can be trained on"):
+    with pytest.raises(DataError, match="Class 'sit' occurs in the test split only"):
         read(root, test_path=str(files(tmp_path / "t", sit__a_csv=A)))
 
 

@@ -87,13 +87,19 @@ def test_many_pictures_are_made_grey_like_one():
     ("options", "words"),
     [
         ({"sequence": "diagonals"}, r"dataset|sequence must be rows, columns, pixels or patches"),
-        ({"permutation": "bitrev"}, r"dataset\.permutation needs dataset\.sequence=pixels"),
-        ({"sequence": "patches", "permutation": "seed:1"}, r"dataset\.permutation needs"),
+        (
+            {"permutation": "bitrev"},
+            r"dataset\.permutation reorders pixels: it needs dataset\.sequence=pixels",
+        ),
+        ({"sequence": "patches", "permutation": "seed:1"}, r"dataset\.permutation reorders pixels"),
         ({"sequence": "pixels", "permutation": "random"}, r"dataset\.permutation must be none, bitrev"),
-        ({"patch": 2}, r"dataset\.patch=2 changes nothing without dataset\.sequence=patches"),
-        ({"sequence": "patches", "patch": 5}, r"must divide the sides of the pictures, \d+ × \d+, got 5"),
+        ({"patch": 2}, r"dataset\.patch=2 has no effect without dataset\.sequence=patches"),
+        (
+            {"sequence": "patches", "patch": 5},
+            r"must divide the height and width of the pictures, \d+ × \d+, got 5",
+        ),
         ({"sequence": "patches", "patch": 0}, r"patch must be at least 1, got 0"),
-        ({"missing": "mask"}, r"Pictures miss no values: dataset\.missing=mask"),
+        ({"missing": "mask"}, r"dataset\.missing=mask has no effect: pictures have no missing values"),
     ],
 )
 @pytest.mark.parametrize("kind", ALL)

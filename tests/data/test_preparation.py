@@ -161,7 +161,7 @@ def test_drop_leaves_complete_steps_and_says_what_it_cost():
     data = recordings(times=True)
     data.values_SC[4] = [NAN, 1.0]  # the only step of the second sequence
     found = without_gaps(data, "drop")
-    assert found.notes == ("1 of 5 sequences have no complete step and were left out.",)
+    assert found.notes == ("1 of 5 sequences have no step without missing values and were left out.",)
     assert found.labels_N.tolist() == [0, 0, 1, 0]
     for n, old in enumerate([0, 2, 3, 4]):
         part = slice(data.starts_N[old], data.starts_N[old] + data.lengths_N[old])
@@ -177,9 +177,9 @@ def test_drop_leaves_complete_steps_and_says_what_it_cost():
     [
         ({}, "error", "Choose dataset.missing=mask, interpolate or drop."),
         ({}, "error", "the first at sequence 0, step"),
-        ({"channel": 1}, "mask", "Channel 'v' holds no value at all: leave it out."),
+        ({"channel": 1}, "mask", "Channel 'v' has no values at all: leave it out."),
         ({"sequence": 2}, "mask", "The sequence that begins at sequence 2, step 0"),
-        ({"sequence": 2}, "interpolate", "holds no value at all"),
+        ({"sequence": 2}, "interpolate", "has no values at all"),
     ],
 )
 def test_gaps_that_cannot_be_are_told_with_their_place(change, missing, words):
@@ -201,7 +201,7 @@ def test_without_gaps_nothing_is_asked_for():
 
 def test_a_copy_that_would_not_fit_into_memory_is_refused(monkeypatch):
     monkeypatch.setattr(module, "COPY_LIMIT", 100)
-    with pytest.raises(ConfigError, match="mask and interpolate work batch by batch"):
+    with pytest.raises(ConfigError, match="use mask or interpolate, which work batch by batch"):
         without_gaps(recordings(), "drop")
 
 

@@ -274,7 +274,7 @@ def test_a_download_that_fails_everywhere_raises_the_last_failure_and_leaves_not
     from torchvision.datasets import utils
 
     def download_url(url: str, *_: object) -> None:
-        assert socket.getdefaulttimeout() == published.PATIENCE
+        assert socket.getdefaulttimeout() == published.TIMEOUT
         raise OSError(f"no {url}")
 
     monkeypatch.undo()

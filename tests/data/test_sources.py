@@ -94,9 +94,9 @@ def test_classes_are_found_by_their_names(changes):
         ({"channels": ("0", "other")}, "trained on the channels 0, 1; these are 0, other."),
         (
             {"values_SC": np.zeros((180, 3)), "channels": ("a", "b", "c")},
-            "trained on sequences of 2 features a step; these have 3.",
+            "trained on sequences with 2 features per step; these have 3.",
         ),
-        ({"classes": ("0", "1", "cat")}, "knows the classes 0, 1, 2; these data have cat, too."),
+        ({"classes": ("0", "1", "cat")}, "knows the classes 0, 1, 2; these data also have cat."),
     ],
 )
 def test_data_that_a_model_was_not_made_for_are_refused(changes, change, words):
@@ -110,7 +110,7 @@ def test_data_that_a_model_was_not_made_for_are_refused(changes, change, words):
 def test_one_class_is_nothing_to_train_on_but_something_to_score(changes):
     learned = noise().load().learned
     changes.update(labels_N=np.zeros(30, np.int64), classes=("1",))
-    with pytest.raises(DataError, match="All 30 sequences are of one class, '1'"):
+    with pytest.raises(DataError, match="All 30 sequences belong to class '1'"):
         noise().load()
     assert noise().load_whole(learned)[0].y_N.tolist() == [1] * 30
 
@@ -120,7 +120,7 @@ def test_a_sequence_in_two_splits_is_warned_of(changes):
     given_N = np.where(np.arange(30) < 15, 0, 2).astype(np.int8)
     changes.update(given_N=given_N)
     (warning,) = (w for w in noise(validation=3).load().warnings if "in the train split" in w and "test" in w)
-    assert "test sequences are in the train split, too: the test score will be too good." in warning
+    assert "test sequences are also in the train split: the test score will be too optimistic." in warning
 
 
 def test_folds_of_a_sweep_share_nothing_but_the_data():

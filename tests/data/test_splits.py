@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from rnnclf.data.recordings import Recordings, recordings_of
-from rnnclf.data.splits import SPLITS, Plan, divide, shared, stratified
+from rnnclf.data.splits import SPLITS, SplitPlan, divide, shared, stratified
 from rnnclf.errors import ConfigError, DataError
 
-PLAN = Plan(validation=0.2, test=0.25, split="random", seed=0, folds=None, fold=0)
+PLAN = SplitPlan(validation=0.2, test=0.25, split="random", seed=0, folds=None, fold=0)
 
 
 def recordings(labels: object, **more: object) -> Recordings:
@@ -102,30 +102,35 @@ GIVEN = np.array([2, 1, *[-1] * 58], np.int8)
 @pytest.mark.parametrize(
     ("data", "change", "error", "words"),
     [
-        (recordings([0, 0, 0, 0, 1]), {}, DataError, "Class '1' has one sequence only to divide"),
-        (balanced(), {"validation": 2}, ConfigError, "dataset.validation=2 does not divide 45 sequences"),
-        (balanced(), {"test": 59}, ConfigError, "dataset.test=59 does not divide 60 sequences"),
-        (balanced(), {"test": 1.5}, ConfigError, "dataset.test must be a whole number, or a share below 1"),
+        (recordings([0, 0, 0, 0, 1]), {}, DataError, "Class '1' has only one sequence left to split"),
+        (balanced(), {"validation": 2}, ConfigError, "dataset.validation=2 cannot be split off 45 sequences"),
+        (balanced(), {"test": 59}, ConfigError, "dataset.test=59 cannot be split off 60 sequences"),
+        (balanced(), {"test": 1.5}, ConfigError, "dataset.test must be a whole number or a fraction below 1"),
         (
             balanced(),
             {"folds": 5, "fold": 5},
             ConfigError,
             "dataset.fold must be below dataset.folds, 5, got 5",
         ),
-        (balanced(), {"folds": 30}, ConfigError, "30 parts cannot be made of a class of 20"),
+        (balanced(), {"folds": 30}, ConfigError, "Cannot make 30 parts from a class of 20"),
         (
             balanced(groups_N=np.arange(60) // 20),
             {"folds": 5},
             ConfigError,
-            "5 parts cannot be made of 3 groups",
+            "Cannot make 5 parts from 3 groups",
         ),
-        (balanced(groups_N=np.arange(60) // 20), {"split": "first"}, ConfigError, "tear groups apart"),
-        (balanced(given_N=GIVEN), {"folds": 3}, ConfigError, "dataset.folds divides nothing here"),
+        (
+            balanced(groups_N=np.arange(60) // 20),
+            {"split": "first"},
+            ConfigError,
+            "divide groups between splits",
+        ),
+        (balanced(given_N=GIVEN), {"folds": 3}, ConfigError, "dataset.folds has no effect"),
         (
             recordings([0] * 10 + [1] * 10, groups_N=np.repeat([0, 1], 10)),
             {},
             DataError,
-            "belong to groups of the test split: none is left to train on",
+            "are in groups of the test split: none are left to train on",
         ),
     ],
 )

@@ -33,8 +33,8 @@ def test_every_guess_is_told():
         read(LONG.replace("label", "patient,label").replace(",w", ",1,w").replace(",r", ",2,r")).notes
     )
     assert notes == (
-        "my.csv: took each row for a step, 'label' for the label, 'id' for the id,"
-        " 'patient' for the group, 'time' for the time."
+        "my.csv: using each row as a step, 'label' as the label, 'id' as the id,"
+        " 'patient' as the group, 'time' as the time."
     )
 
 
@@ -63,7 +63,7 @@ def test_without_times_steps_follow_each_other_as_rows_do():
     found = read(rows_of(LONG, [2, 1, 0, 4, 3]).replace("time", "second"), channels=["ax"])
     assert sequences_of(found) == [("walk", [[2.5], [1.5]]), ("run", [[3.5], [5.5], [4.5]])]
     assert found.times_S is None
-    assert any("No column is the time" in note for note in found.notes)
+    assert any("There is no time column" in note for note in found.notes)
 
 
 def test_none_is_a_role_that_no_column_has():
@@ -155,7 +155,7 @@ def test_what_a_wide_row_misses_at_its_end_is_not_its_own():
         ("run", [[4], [None], [6]]),
         ("run", [[None], [8]]),
     ]
-    assert "Sequences have 1 to 3 steps: each ends with its last value." in found.notes
+    assert "Sequences have 1 to 3 steps; each ends at its last value." in found.notes
 
 
 def test_padding_changes_nothing():
@@ -169,18 +169,18 @@ def test_padding_changes_nothing():
         assert sequences_of(other) == sequences_of(tables[0])
         assert other.channels == tables[0].channels
     assert tables[3].times_S.tolist() == tables[4].times_S.tolist()
-    assert "3 steps without any value at the ends of sequences were left out." in tables[4].notes
+    assert "3 steps without any value at the ends of sequences were removed." in tables[4].notes
 
 
 def test_a_sequence_without_any_value_is_refused_with_its_place():
     content = "label,t0,t1\n" + "walk,1,2\nrun,3,4\n" * 9 + "walk,,\n"
-    with pytest.raises(DataError, match=r"begins at my\.csv, line 20, step 0 .* holds no value at all"):
+    with pytest.raises(DataError, match=r"begins at my\.csv, line 20, step 0 .* has no values at all"):
         read(content) and Table(path="my.csv", missing="mask").load()
 
 
 def test_a_channel_without_any_value_is_refused_by_its_name():
     content = "id,ax,ay,label\n" + "".join(f"{n // 2},{n},,{'ab'[n // 2 % 2]}\n" for n in range(80))
-    with pytest.raises(DataError, match="Channel 'ay' holds no value at all"):
+    with pytest.raises(DataError, match="Channel 'ay' has no values at all"):
         read(content) and Table(path="my.csv", missing="mask").load()
 
 
@@ -223,7 +223,9 @@ def test_values_that_need_more_digits_than_are_kept_are_told():
     assert not any("digits" in note for note in read(shifted, "mixed.csv").notes)
     for old in ("3.5,", "4.5,", "5.5,"):
         shifted = shifted.replace(old, "1700000200,")
-    assert any("'ax' lie between 1.7e+09 and 1.7e+09, and 7 digits" in note for note in read(shifted).notes)
+    assert any(
+        "'ax' lie between 1.7e+09 and 1.7e+09, but only 7 digits" in note for note in read(shifted).notes
+    )
 
 
 def test_groups_and_given_splits_are_read():
@@ -250,13 +252,13 @@ def test_a_second_table_is_the_test_split():
 
 def test_a_class_that_is_only_tested_is_refused_with_its_place():
     Path("test.csv").write_text("id,time,ax,ay,label\na,0,1,2,jump\na,1,1,2,jump\n")
-    with pytest.raises(DataError, match=r"test\.csv, line 2: class 'jump' is in the test split only"):
+    with pytest.raises(DataError, match=r"test\.csv, line 2: class 'jump' occurs in the test split only"):
         read(LONG, test_path="test.csv")
 
 
 def test_a_test_table_without_a_column_is_refused():
     Path("test.csv").write_text("id,time,ax,az,label\na,0,1,2,walk\n")
-    with pytest.raises(DataError, match=r"test\.csv has no column 'ay', as my\.csv has"):
+    with pytest.raises(DataError, match=r"test\.csv has no column 'ay', which my\.csv has"):
         read(LONG, test_path="test.csv")
 
 

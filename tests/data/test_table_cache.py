@@ -126,8 +126,8 @@ def test_a_full_disk_is_told(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rnnclf.data.table.store.Growing.append", full)
-    with pytest.raises(OutputError, match=r"No space left on device\. XDG_CACHE_HOME=DIR chooses"):
+    monkeypatch.setattr("rnnclf.data.table.store.GrowingArray.append", full)
+    with pytest.raises(OutputError, match=r"No space left on device\. Set XDG_CACHE_HOME=DIR"):
         read(LONG)
     assert entries() == []
 
@@ -187,7 +187,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(monkeypatch):
         os.utime("my.csv", ns=(1, 1))
 
     monkeypatch.setattr("rnnclf.data.table.write_sequences", changing)
-    with pytest.raises(DataError, match=r"my\.csv changed while it was read"):
+    with pytest.raises(DataError, match=r"my\.csv changed while it was being read"):
         read(LONG)
 
 

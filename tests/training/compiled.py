@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.data import SequenceDataset, sequences
+from rnnclf.data import SequenceDataset, padded_dataset
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine.parts import parts_of_batches
 from rnnclf.model import SequenceClassifier
@@ -38,7 +38,7 @@ def ready(n=40, steps=6, inputs=4, classes=CLASSES):
     generator = torch.Generator().manual_seed(1)
     x_NTI = torch.randn(n, steps, inputs, generator=generator)
     y_N = torch.randint(classes, (n,), generator=generator)
-    return sequences(x_NTI, y_N, tuple(map(str, range(classes))))
+    return padded_dataset(x_NTI, y_N, tuple(map(str, range(classes))))
 
 
 def as_read(n=40, steps=6, inputs=4):

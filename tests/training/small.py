@@ -6,8 +6,7 @@ from dataclasses import replace
 import torch
 
 from rnnclf.cells import CELLS
-from rnnclf.data import SequenceDataset
-from rnnclf.data import sequences as sequences_of
+from rnnclf.data import SequenceDataset, padded_dataset
 from rnnclf.errors import DivergedError
 from rnnclf.model import SequenceClassifier
 from rnnclf.optim import Adam, Constant
@@ -26,7 +25,7 @@ def sequences(count=30, seed=0, ragged=False):
     y_N = torch.arange(count) % CLASSES
     x_NTI = torch.randn(count, STEPS, INPUT, generator=generator) + y_N[:, None, None]
     lengths_N = torch.randint(1, STEPS + 1, (count,), generator=generator) if ragged else None
-    return sequences_of(x_NTI, y_N, ("a", "b", "c"), lengths_N)
+    return padded_dataset(x_NTI, y_N, ("a", "b", "c"), lengths_N)
 
 
 def x_of(data: SequenceDataset) -> torch.Tensor:

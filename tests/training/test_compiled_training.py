@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rnnclf.augment import SeriesAugment
-from rnnclf.data import sequences
+from rnnclf.data import padded_dataset
 from rnnclf.errors import DivergedError
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
 from rnnclf.training import epoch as epoch_steps
@@ -238,7 +238,7 @@ def test_another_cell_takes_the_general_way():
 
 def test_other_data_take_the_general_way():
     model, data = classifier(), ready()
-    ragged = sequences(
+    ragged = padded_dataset(
         torch.zeros(4, 5, 4), torch.zeros(4, dtype=torch.long), ("a", "b", "c"), torch.tensor([1, 2, 3, 5])
     )
     assert is_eligible(model, data)

@@ -95,7 +95,7 @@ def test_eval_says_when_a_record_does_not_hold(cli, trained):
     [
         (["nowhere"], "nowhere does not exist"),
         (["empty"], "empty holds no checkpoint"),
-        (["text.safetensors"], "is no checkpoint of rnnclf"),
+        (["text.safetensors"], "is not a checkpoint of rnnclf"),
         (
             ["RUN", "split=tset"],
             "split must be train, validation, test or all, got 'tset'. Did you mean 'test'?",

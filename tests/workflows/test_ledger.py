@@ -34,9 +34,9 @@ def test_a_job_that_dies_leaves_the_others_running_and_resume_does_the_rest(laun
     assert done.returncode == 1, done.stderr
     assert states(sweep) == {"0": "failed", "1": "failed", "2": "failed", "3": "done"}
     reasons = [
-        "exit: failed: its process ended by itself with exit code 3",
+        "exit: failed: its process exited with code 3 without reporting a result",
         "crash: failed: its process crashed (SIGSEGV)",
-        "kill: failed: its process was killed (SIGKILL), perhaps for want of memory",
+        "kill: failed: its process was killed (SIGKILL), perhaps because memory ran out",
     ]
     told = re.sub(r"\s+", " ", done.stdout)
     for number, reason in enumerate(reasons):

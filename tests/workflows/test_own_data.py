@@ -172,10 +172,10 @@ def test_other_data_are_prepared_as_the_training_data_were(cli, tmp_path, waves)
         (["dataset.missing=drop"], "The model was trained with dataset.missing=mask"),
         (["dataset.normalise=none"], "The model was trained with dataset.normalise=standard"),
         (["dataset.path=nowhere.csv"], "nowhere.csv does not exist"),
-        (["dataset.path=narrow.csv"], "trained on sequences of 3 features a step; these have 2"),
+        (["dataset.path=narrow.csv"], "trained on sequences with 3 features per step; these have 2"),
         (
             ["dataset.path=foreign.csv", "split=all"],
-            "knows the classes calm, hasty, quick; these data have bored",
+            "knows the classes calm, hasty, quick; these data also have bored",
         ),
         (["dataset=digits"], "trained on series (waves.csv): it cannot be evaluated on pictures (digits)"),
     ],
@@ -259,11 +259,11 @@ def changed(what: str) -> Recordings:
         ("gap", "1 of 400 values (0.2%) are missing, in 1 of 40 sequences."),
         ("sentinel", "Channel '0' is -999 at 2 steps and"),
         ("copy", "1 sequence is a copy of others."),
-        ("torn", "1 sequence comes with more than one label ('0' and '1')"),
+        ("torn", "1 sequence occurs with more than one label ('0' and '1')"),
         ("constant", "A channel is constant: 1."),
         ("rare", "Class '0' has 37 sequences, '1' 3."),
-        ("short", "2 sequences have one step only."),
-        ("uneven", "Steps do not follow each other evenly"),
+        ("short", "2 sequences have only one step."),
+        ("uneven", "Steps are not evenly spaced"),
     ],
 )
 def test_a_check_tells_what_is_odd(what, sentence):
@@ -306,7 +306,7 @@ def test_what_cannot_be_divided_is_shown_and_refused(cli, tmp_path):
     done = cli("data", "check", "few.csv")
     assert done.exit_code == 2
     assert "10 sequences of 3 steps" in done.stdout
-    assert "Class 'b' has one sequence only" in done.stderr
+    assert "Class 'b' has only one sequence" in done.stderr
     assert "rnnclf train" not in done.stdout
 
 
@@ -329,8 +329,8 @@ def test_a_check_and_a_list_of_words_need_no_torch(waves):
         (["check", "nowhere.csv"], "nowhere.csv does not exist"),
         (["check", "odd.xyz"], "odd.xyz looks like none of arrays, archive, table, folder"),
         (["check", "dataset=table"], "dataset=table needs dataset.path=…"),
-        (["make", "waves.xyz"], "a name ends in .csv, .tsv, .parquet, .npz, or in nothing"),
-        (["make", "odd.csv"], "exists already: nothing is overwritten"),
+        (["make", "waves.xyz"], "the name must end in .csv, .tsv, .parquet, .npz, or have no suffix"),
+        (["make", "odd.csv"], "already exists and is not overwritten"),
         (["make", "new.csv", "--sequences", 3], "sequences must be at least 30"),
         (["make", "new.csv", "--missing", 2], "missing must be at least 0 and at most 0.9"),
     ],

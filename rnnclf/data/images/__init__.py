@@ -1,4 +1,4 @@
-"""Sources of labelled pictures, read as sequences of rows, columns, pixels or patches."""
+"""Image data sets, read as sequences of rows, columns, pixels or patches."""
 
 from rnnclf.data.images.base import Images
 from rnnclf.data.images.cifar10 import CIFAR10

@@ -1,4 +1,4 @@
-"""Members of archives, read by their exact names; nothing is ever unpacked to the disk. Torch-free."""
+"""Reads members of archives by their exact names, without unpacking anything to disk. Torch-free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnclf.errors import DataError
 
 
 def zip_member(path: Path, name: str) -> bytes:
-    """The bytes of one member. Raises DataError where it is not there, is damaged or larger than LARGEST."""
+    """The bytes of one member. Raises DataError if it is missing, damaged or larger than LARGEST."""
     try:
         with zipfile.ZipFile(path) as archive:
             _refuse_size(path, name, archive.getinfo(name).file_size)
@@ -25,9 +25,9 @@ def zip_member(path: Path, name: str) -> bytes:
 
 
 def tar_members(path: Path, names: Iterable[str]) -> dict[str, bytes]:
-    """The bytes of some members of a packed archive, in the order of `names`.
+    """The bytes of members of a .tar.gz archive, in the order of `names`.
 
-    Raises DataError where one is not there, is no plain file, is damaged or larger than LARGEST.
+    Raises DataError if one is missing, not a regular file, damaged or larger than LARGEST.
     """
     wanted, found = list(names), {}
     try:
@@ -36,7 +36,7 @@ def tar_members(path: Path, names: Iterable[str]) -> dict[str, bytes]:
                 if member.name in wanted and member.isreg():
                     _refuse_size(path, member.name, member.size)
                     opened = archive.extractfile(member)
-                    assert opened is not None  # it is a plain file
+                    assert opened is not None  # it is a regular file
                     found[member.name] = opened.read()
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}).") from error
@@ -47,4 +47,4 @@ def tar_members(path: Path, names: Iterable[str]) -> dict[str, bytes]:
 
 def _refuse_size(path: Path, name: str, size: int) -> None:
     if size > LARGEST:
-        raise DataError(f"{path}, member {name}, has {size:,} bytes: this is no published file.")
+        raise DataError(f"{path}, member {name}, has {size:,} bytes: this is not the published file.")

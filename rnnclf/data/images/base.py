@@ -1,13 +1,10 @@
-"""Pictures as sequences.  Shapes: N pictures, B batch, H height, W width, C colours, T steps, I features.
-
-Torch-free but for the two methods of PictureLayout that turn batches.
-"""
+"""Base classes of the image data sets. Torch-free.  Shapes: N pictures, H height, W width, C colours."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from rnnclf.data.base import Source
 from rnnclf.data.layout import PATCH, PictureLayout
@@ -18,14 +15,11 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.options import option
 
-if TYPE_CHECKING:
-    pass
-
-CHUNK = 4096  # pictures made grey at a time
+CHUNK = 4096  # pictures to convert to grey at a time
 
 
 class Pictures(NamedTuple):
-    """uint8 pictures, int64 labels (N,), and the splits that are given as in Recordings."""
+    """uint8 pictures, int64 labels (N,), and the assigned splits as in Recordings."""
 
     x_NHWC: Array
     labels_N: Array
@@ -33,7 +27,7 @@ class Pictures(NamedTuple):
 
 
 def _ids_in_files(given_N: Array | None) -> Ids | None:
-    """Pictures of the test file, which come last, are counted from 0 again."""
+    """Ids that count from 0 again in the test file, whose pictures come last."""
     import numpy as np
 
     if given_N is None:
@@ -44,16 +38,16 @@ def _ids_in_files(given_N: Array | None) -> Ids | None:
 
 @dataclass
 class Images(Source):
-    """Base of the sources of labelled pictures of one size."""
+    """Base of the sources of labelled pictures, all of one size."""
 
     shape: ClassVar[tuple[int, int, int]]
     """Height, width and colours of a picture."""
     unit: ClassVar[float] = 255.0
-    """The greatest value of a pixel."""
+    """The maximum value of a pixel."""
 
     sequence: str = option(
         "rows",
-        "what is a step: a row, a column, a pixel or a square patch",
+        "what makes up a step: a row, a column, a pixel or a square patch",
         choices=("rows", "columns", "pixels", "patches"),
     )
     patch: int = option(PATCH, "side of a patch in pixels, for sequence=patches", low=1)
@@ -66,25 +60,26 @@ class Images(Source):
         super().__post_init__()
         refuse_unknown(self.permutation)
         if self.permutation != "none" and self.sequence != "pixels":
-            raise ConfigError(
-                "A permutation reorders pixels: dataset.permutation needs dataset.sequence=pixels."
-            )
+            raise ConfigError("dataset.permutation reorders pixels: it needs dataset.sequence=pixels.")
         if self.patch != PATCH and self.sequence != "patches":
-            raise ConfigError(f"dataset.patch={self.patch} changes nothing without dataset.sequence=patches.")
+            raise ConfigError(f"dataset.patch={self.patch} has no effect without dataset.sequence=patches.")
         if self.missing != "error":
-            raise ConfigError(f"Pictures miss no values: dataset.missing={self.missing} changes nothing.")
+            raise ConfigError(
+                f"dataset.missing={self.missing} has no effect: pictures have no missing values."
+            )
         height, width, _ = self.shape
         if self.sequence == "patches" and (height % self.patch or width % self.patch):
             raise ConfigError(
-                f"dataset.patch must divide the sides of the pictures, {height} × {width}, got {self.patch}."
+                f"dataset.patch must divide the height and width of the pictures, {height} × {width},"
+                f" got {self.patch}."
             )
 
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; the ten digits unless a source says otherwise."""
+        """The class names; the ten digits unless overridden."""
         return tuple(map(str, range(10)))
 
     def load_pictures(self, progress: Progress) -> Pictures:
-        """Reads all pictures. Raises DataError where a file is missing or not what it should be."""
+        """Reads all pictures. Raises DataError if a file is missing or malformed."""
         raise NotImplementedError(f"{type(self).__name__} must define load_pictures().")
 
     def read(self, progress: Progress = silent) -> Recordings:
@@ -131,20 +126,22 @@ class Images(Source):
 class PublishedImages(Images):
     """Base of the sources that read published files."""
 
-    root: str | None = option(None, "folder of the files, never written to; null: the cache folder")
+    root: str | None = option(None, "folder with the files, never written to; null: the cache folder")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.root is not None:
-            # absolute, so that a checkpoint finds its data from any folder
+            # absolute, so that a checkpoint finds its data whatever the current folder
             self.root = absolute(self.root)
 
 
 @dataclass
 class ColourImages(PublishedImages):
-    """Base of the sources of pictures in three colours."""
+    """Base of the sources of colour pictures."""
 
-    colour: str = option("keep", "three colours a pixel, or one grey", choices=("keep", "grey"))
+    colour: str = option(
+        "keep", "keep: three colours per pixel; grey: one grey value per pixel", choices=("keep", "grey")
+    )
 
     def layout(self) -> PictureLayout:
         height, width, colours = self.shape
@@ -156,14 +153,14 @@ class ColourImages(PublishedImages):
 
 
 def sha256_of(order: Array) -> str:
-    """The SHA-256 of a permutation's numbers as little-endian int64."""
+    """The SHA-256 of a permutation as little-endian int64."""
     return hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
 
 
 def grey(x_NHWC: Array) -> Array:
-    """Luma of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, rounded: (N, H, W, 1) of (N, H, W, 3), uint8.
+    """Converts uint8 colours (N, H, W, 3) to rounded luma (N, H, W, 1), 0.299 R + 0.587 G + 0.114 B.
 
-    The weights are in units of 2⁻¹⁶, so that the result is Pillow's mode L, bit for bit.
+    ITU-R BT.601. Fixed-point weights in units of 2⁻¹⁶ give the same bits as Pillow's mode L.
     """
     import numpy as np
 
@@ -176,14 +173,16 @@ def grey(x_NHWC: Array) -> Array:
 
 
 def checked(x_NHWC: Array, labels_N: Array, shape: tuple[int, int, int], classes: int, what: str) -> Pictures:
-    """Pictures of one shape with a label each, below `classes`. Raises DataError for anything else."""
+    """Checks pictures of `shape` with one label below `classes` each. Raises DataError for anything else."""
     import numpy as np
 
     if x_NHWC.shape[1:] != shape or x_NHWC.dtype != np.uint8:
         expected = f"expected bytes (N, {', '.join(map(str, shape))})"
         raise DataError(f"{what}: the pictures are {x_NHWC.dtype} {x_NHWC.shape}, {expected}.")
     if labels_N.shape != (len(x_NHWC),) or not len(labels_N):
-        raise DataError(f"{what}: {len(x_NHWC)} pictures, but labels of shape {labels_N.shape}.")
+        raise DataError(
+            f"{what}: there are {len(x_NHWC)} pictures, but the labels have shape {labels_N.shape}."
+        )
     labels_N = labels_N.astype(np.int64)
     if labels_N.min() < 0 or labels_N.max() >= classes:
         wrong = int(labels_N[(labels_N < 0) | (labels_N >= classes)][0])
@@ -191,8 +190,8 @@ def checked(x_NHWC: Array, labels_N: Array, shape: tuple[int, int, int], classes
     return Pictures(x_NHWC, labels_N)
 
 
-def together(*parts: Pictures) -> Pictures:
-    """All pictures behind each other; the last part is given as the test split."""
+def concatenated(*parts: Pictures) -> Pictures:
+    """All pictures in one; the last part becomes the test split."""
     import numpy as np
 
     labels_N = np.concatenate([part.labels_N for part in parts])

@@ -1,7 +1,7 @@
-"""CIFAR-10, in any of the forms in which it is published or kept by torchvision. Torch-free.
+"""CIFAR-10, in any of the published formats or as unpacked by torchvision. Torch-free.
 
-Its Python version is a pickle, which could run code when it is loaded. Here it is never loaded: the numbers
-and strings that it holds are read from its opcodes.
+The Python version is a pickle, and loading a pickle can run code. It is never loaded here: the numbers and
+strings in it are read from its opcodes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnnclf.data.images.archives import tar_members
-from rnnclf.data.images.base import ColourImages, Pictures, checked, together
-from rnnclf.data.images.published import Published, Shelf, read_unchanged, refuse_changed
+from rnnclf.data.images.base import ColourImages, Pictures, checked, concatenated
+from rnnclf.data.images.published import FileSearch, Published, read_unchanged, refuse_changed
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.errors import DataError
 
@@ -36,15 +36,14 @@ BATCHES = tuple(
 )
 MEMBERS = tuple(f"cifar-10-batches-bin/{file.name.split('/')[1]}.bin" for file in BATCHES)
 SIDE, COLOURS = 32, 3
-BYTES = COLOURS * SIDE * SIDE
-"""Of a picture."""
+BYTES = COLOURS * SIDE * SIDE  # per picture
 
 
 @dataclass
 class CIFAR10(ColourImages):
-    """60,000 photographs of ten kinds, 32 × 32 pixels of three colours in [0, 1]: 32 steps of 96 features.
+    """60,000 photographs in ten classes, 32 × 32 pixels of three colours in [0, 1]: 32 steps of 96 features.
 
-    Krizhevsky 2009. 10,000 of them are the test set.
+    Krizhevsky 2009. 10,000 of them are the test split.
     """
 
     shape = (SIDE, SIDE, COLOURS)
@@ -57,42 +56,44 @@ class CIFAR10(ColourImages):
 
     def load_pictures(self, progress: Progress) -> Pictures:
         progress("reading CIFAR-10", 0.0)
-        contents, parse = _contents(Shelf("CIFAR-10", "CIFAR10", self.root))
-        return together(*(parse(content, what) for what, content in contents.items()))
+        contents, parse = _contents(FileSearch("CIFAR-10", "CIFAR10", self.root))
+        return concatenated(*(parse(content, what) for what, content in contents.items()))
 
 
-def _contents(shelf: Shelf) -> tuple[dict[str, bytes], Callable[[bytes, str], Pictures]]:
-    """The bytes of the six batches, the test batch last, and what reads them."""
-    paths = [path for file in BATCHES if (path := shelf.seek(file))]
+def _contents(search: FileSearch) -> tuple[dict[str, bytes], Callable[[bytes, str], Pictures]]:
+    """The bytes of the six batches, the test batch last, and the function that parses them."""
+    paths = [path for file in BATCHES if (path := search.find(file))]
     if len(paths) == len(BATCHES):
         batches = zip(BATCHES, paths, strict=True)
         return {str(path): read_unchanged(file, path) for file, path in batches}, parse_python
-    if path := shelf.seek(PYTHON):
+    if path := search.find(PYTHON):
         refuse_changed(PYTHON, path)
         return tar_members(path, [file.name for file in BATCHES]), parse_python
-    path = shelf.path(BINARY, f"{BINARY.name}, {PYTHON.name} or the folder cifar-10-batches-py")
+    path = search.path(BINARY, f"{BINARY.name}, {PYTHON.name} or the folder cifar-10-batches-py")
     refuse_changed(BINARY, path)
     return tar_members(path, MEMBERS), parse_binary
 
 
 def parse_binary(content: bytes, what: str) -> Pictures:
-    """The pictures of a batch of the binary version: each a byte for its label, then the three colours.
+    """Parses a batch of the binary version: for each picture one byte of label, then the three colours.
 
-    Raises DataError, which names `what`, where it holds anything else.
+    Raises DataError, which names `what`, for anything else.
     """
     import numpy as np
 
     if not content or len(content) % (1 + BYTES):
-        raise DataError(f"{what} has {len(content):,} bytes, which are no pictures of {1 + BYTES:,} each.")
+        raise DataError(
+            f"{what} has {len(content):,} bytes, which is not a multiple of {1 + BYTES:,} per picture."
+        )
     rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + BYTES)
     return _pictures(rows[:, 1:], rows[:, 0], what)
 
 
 def parse_python(content: bytes, what: str) -> Pictures:
-    """The pictures of a batch of the Python version, a pickle of a dict of 'labels', a list of numbers, and
-    'data', an array of bytes: the only long string.
+    """Parses a batch of the Python version without unpickling it.
 
-    Raises DataError, which names `what`, where it holds anything else.
+    It is a pickled dict of 'labels', a list of numbers, and 'data', an array whose bytes are the only long
+    string. Raises DataError, which names `what`, for anything else.
     """
     import numpy as np
 
@@ -105,13 +106,15 @@ def parse_python(content: bytes, what: str) -> Pictures:
                 key, data = argument, max(data, argument, key=len)
         pixels, labels_N = np.frombuffer(data.encode("latin-1"), np.uint8), np.array(labels, np.int64)
     except (ValueError, OverflowError, TypeError) as error:
-        raise DataError(f"{what} cannot be read as a batch of CIFAR-10 ({error}).") from error
+        raise DataError(f"{what} is not a batch of CIFAR-10 ({error}).") from error
     if not len(pixels) or len(pixels) % BYTES:
-        raise DataError(f"{what} has {len(pixels):,} bytes, which are no pictures of {BYTES:,} each.")
+        raise DataError(
+            f"{what} has {len(pixels):,} bytes of pixels, which is not a multiple of {BYTES:,} per picture."
+        )
     return _pictures(pixels.reshape(-1, BYTES), labels_N, what)
 
 
 def _pictures(pixels_NP: Array, labels_N: Array, what: str) -> Pictures:
-    """Of rows of the red pixels of a picture, then the green, then the blue."""
+    """Pictures from rows of all red pixels, then all green, then all blue."""
     x_NCHW = pixels_NP.reshape(-1, COLOURS, SIDE, SIDE)
     return checked(x_NCHW.transpose(0, 2, 3, 1), labels_N, CIFAR10.shape, 10, what)

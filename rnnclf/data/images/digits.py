@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: embedded, no network, no files."""
+"""scikit-learn's handwritten digits, which ship with it: no download. Torch-free."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class Digits(Images):
 
     name: str = "digits"
     validation: float = option(
-        180, "set aside to choose the best epoch: a number of sequences, or a share below 1", above=0
+        180,
+        "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",
+        above=0,
     )
-    test: float = option(360, "set aside for the test: a number, or a share below 1", above=0)
+    test: float = option(360, "size of the test split: a count, or a fraction below 1", above=0)
 
     def load_pictures(self, progress: Progress) -> Pictures:
         import numpy as np
@@ -36,9 +38,9 @@ class Digits(Images):
 
 
 def _rows() -> Array:
-    """The pixels of each picture, then its class: what scikit-learn's load_digits reads.
+    """The data of scikit-learn's load_digits: one row per picture, its pixels followed by its class.
 
-    Its file is looked for first: importing scikit-learn would take half as long as importing torch.
+    Reads the file directly if possible: importing scikit-learn takes half as long as importing torch.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""MNIST and the data sets published in its form: four IDX files each, packed with gzip. Torch-free."""
+"""MNIST and the data sets in its format: four gzipped IDX files each. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rnnclf.data.images.base import Pictures, PublishedImages, checked, together
+from rnnclf.data.images.base import Pictures, PublishedImages, checked, concatenated
 from rnnclf.data.images.idx import parse_idx
-from rnnclf.data.images.published import Published, Shelf, content_of
+from rnnclf.data.images.published import FileSearch, Published, content_of
 from rnnclf.data.recordings import Progress
 from rnnclf.options import option
 
@@ -20,13 +20,13 @@ NAMES = (
 )
 
 
-def four(
+def four_files(
     mirrors: Sequence[str],
     md5s: Sequence[str],
     content_md5s: Sequence[str | None] = (None,) * 4,
     names: Sequence[str] = NAMES,
 ) -> tuple[Published, ...]:
-    """The files of training images and labels, test images and labels, each at all of the mirrors."""
+    """The files with training images and labels, then test images and labels, each on all mirrors."""
     return tuple(
         Published(name, md5, tuple(mirror + name for mirror in mirrors), content_md5)
         for name, md5, content_md5 in zip(names, md5s, content_md5s, strict=True)
@@ -35,7 +35,7 @@ def four(
 
 @dataclass
 class MNISTLike(PublishedImages):
-    """Base of the data sets of 60,000 pictures in MNIST's form."""
+    """Base of the data sets in MNIST's format, with 60,000 training pictures."""
 
     shape = (28, 28, 1)
     folder: ClassVar[str]
@@ -43,22 +43,28 @@ class MNISTLike(PublishedImages):
     label_dimensions: ClassVar[int] = 1
 
     validation: float = option(
-        5000, "set aside to choose the best epoch: a number of sequences, or a share below 1", above=0
+        5000,
+        "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",
+        above=0,
     )
-    split: str = option("first", "which ones: a stratified draw, or the first", choices=("random", "first"))
+    split: str = option(
+        "first",
+        "which sequences to hold out: a stratified random draw, or the first ones",
+        choices=("random", "first"),
+    )
 
     def load_pictures(self, progress: Progress) -> Pictures:
         what, count = type(self).__name__, len(self.classes())
-        shelf, arrays = Shelf(what, self.folder, self.root), []
+        search, arrays = FileSearch(what, self.folder, self.root), []
         for number, file in enumerate(self.files):
             progress(f"reading {file.name}", number / len(self.files))
-            path = shelf.path(file, ", ".join(other.name for other in self.files))
+            path = search.path(file, ", ".join(other.name for other in self.files))
             dimensions = self.label_dimensions if number % 2 else 3
             arrays.append(parse_idx(content_of(file, path), dimensions, str(path)))
         x_train, y_train, x_test, y_test = arrays
-        if self.label_dimensions == 2:  # the class comes first, then who wrote it and when
+        if self.label_dimensions == 2:  # the class comes first, then the writer and other metadata
             y_train, y_test = y_train[:, 0], y_test[:, 0]
-        return together(
+        return concatenated(
             checked(x_train[..., None], y_train, self.shape, count, f"{what}, training"),
             checked(x_test[..., None], y_test, self.shape, count, f"{what}, test"),
         )
@@ -68,12 +74,12 @@ class MNISTLike(PublishedImages):
 class MNIST(MNISTLike):
     """70,000 handwritten digits of 28 × 28 pixels in [0, 1]: 28 steps of 28 features, row by row.
 
-    LeCun et al. 1998. 10,000 of them are the test set; the customary validation set is the first
+    LeCun et al. 1998. 10,000 of them are the test split; the usual validation split is the first
     5,000 of the others.
     """
 
     folder = "MNIST/raw"
-    files = four(
+    files = four_files(
         ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
         (
             "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -94,13 +100,13 @@ class MNIST(MNISTLike):
 
 @dataclass
 class FashionMNIST(MNISTLike):
-    """70,000 pictures of clothes, 28 × 28 pixels in [0, 1], ten kinds: 28 steps of 28 features, row by row.
+    """70,000 pictures of clothes in ten classes, 28 × 28 pixels in [0, 1]: 28 steps of 28 features.
 
-    Xiao et al. 2017, https://arxiv.org/abs/1708.07747. 10,000 of them are the test set.
+    Xiao et al. 2017, https://arxiv.org/abs/1708.07747. 10,000 of them are the test split.
     """
 
     folder = "FashionMNIST/raw"
-    files = four(
+    files = four_files(
         ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
         (
             "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -119,13 +125,13 @@ class FashionMNIST(MNISTLike):
 
 @dataclass
 class KMNIST(MNISTLike):
-    """70,000 cursive Japanese characters, 28 × 28 pixels in [0, 1], ten of them: 28 steps of 28 features.
+    """70,000 cursive Japanese characters in ten classes, 28 × 28 pixels in [0, 1]: 28 steps of 28 features.
 
-    Clanuwat et al. 2018, https://arxiv.org/abs/1812.01718. 10,000 of them are the test set.
+    Clanuwat et al. 2018, https://arxiv.org/abs/1812.01718. 10,000 of them are the test split.
     """
 
     folder = "KMNIST/raw"
-    files = four(
+    files = four_files(
         ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
         (
             "bdb82020997e1d708af4cf47b453dcf7",
@@ -143,14 +149,14 @@ class KMNIST(MNISTLike):
 
 @dataclass
 class QMNIST(MNISTLike):
-    """MNIST made again from its sources, with all 60,000 test digits: 28 steps of 28 features, row by row.
+    """MNIST rebuilt from its sources, with all 60,000 test digits: 28 steps of 28 features, row by row.
 
-    Yadav and Bottou 2019, https://arxiv.org/abs/1905.10498. The 60,000 others are in MNIST's order, and the
-    first 10,000 of the test set are MNIST's.
+    Yadav and Bottou 2019, https://arxiv.org/abs/1905.10498. The 60,000 training digits are in MNIST's order,
+    and the first 10,000 test digits are MNIST's test set.
     """
 
     folder = "QMNIST/raw"
-    files = four(
+    files = four_files(
         ("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
         (
             "ed72d4157d28c017586c42bc6afe6370",

@@ -1,7 +1,7 @@
-"""Files of published data sets: where they are looked for, their checksums, their download. Torch-free.
+"""Finds, checks and downloads the files of published data sets. Torch-free.
 
-A file is looked for in `dataset.root`, which is never written to, then in the user's cache folder, and only
-then downloaded, by torchvision, to the cache folder.
+A file is looked for in `dataset.root`, which is never written to, then in the user's cache folder. Otherwise
+torchvision downloads it to the cache folder.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pathlib import Path
 from rnnclf.data.cache import CHUNK, cache_root
 from rnnclf.errors import DataError
 
-PATIENCE = 20  # seconds that a server may be silent
-LARGEST = 2**30  # bytes that a file may unpack to; the largest published, EMNIST byclass, has 0.55 of it
+TIMEOUT = 20  # seconds to wait for a server that sends nothing
+LARGEST = 2**30  # bytes a file may unpack to; the largest published one takes 0.55 of it (EMNIST byclass)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file as its authors publish it, with the MD5 that they, or torchvision, state for it.
+    """A published file, with the MD5 given by its authors or by torchvision.
 
-    content_md5: the MD5 of what a .gz holds, where it is known: then the file may be there unpacked, too.
+    content_md5: the MD5 of the unpacked content of a .gz file, if known; an unpacked file is then
+        accepted, too.
     """
 
     name: str
@@ -36,13 +37,13 @@ class Published:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names under which the file may be there."""
+        """The file names to look for."""
         return (self.name, self.name.removesuffix(".gz")) if self.content_md5 else (self.name,)
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where the files of a data set lie: `folder` below the root, the root itself, `folder` in the cache."""
+class FileSearch:
+    """Looks for a data set's files in `folder` below the root, the root itself, and `folder` in the cache."""
 
     what: str
     folder: str
@@ -55,50 +56,50 @@ class Shelf:
     def cache(self) -> Path:
         return cache_root() / self.folder
 
-    def seek(self, file: Published) -> Path | None:
-        """The file where it is already, or None."""
+    def find(self, file: Published) -> Path | None:
+        """The path of the file if it is on disk, otherwise None."""
         paths = (folder / name for folder in self.folders() for name in file.names)
         return next((path for path in paths if path.is_file()), None)
 
     def path(self, file: Published, wanted: str) -> Path:
-        """The file, downloaded if need be. Raises DataError, which asks for `wanted`, if it cannot be had."""
-        return self.seek(file) or self._fetched(file, wanted)
+        """The path of the file, downloaded if necessary. Raises DataError, which asks for `wanted`."""
+        return self.find(file) or self._downloaded(file, wanted)
 
-    def _fetched(self, file: Published, wanted: str) -> Path:
+    def _downloaded(self, file: Published, wanted: str) -> Path:
         try:
             return download(file, self.cache())
-        except Exception as error:  # urllib, ssl, socket and torchvision raise a dozen kinds
+        except Exception as error:  # urllib, ssl, socket and torchvision raise many types
             raise DataError(
-                f"No {self.what} here, and the download failed ({type(error).__name__}: {error})."
+                f"No files of {self.what} found, and the download failed ({type(error).__name__}: {error})."
                 f" Put {wanted} into {self.folders()[0]},"
-                " name another folder with dataset.root=DIR, or take dataset=digits, which needs no files."
+                " set dataset.root=DIR to their folder, or use dataset=digits, which needs no files."
             ) from error
 
 
 def download(file: Published, folder: Path) -> Path:
-    """Fetches a file from the first of its addresses that gives it whole, into `folder`."""
+    """Downloads a file into `folder` from the first of its URLs that delivers it intact."""
     from torchvision.datasets import utils
 
     folder.mkdir(parents=True, exist_ok=True)
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)  # torchvision sets none: a silent network would hang for ever
+    previous_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets no timeout and could hang forever
     try:
         for number, url in enumerate(file.urls, start=1):
-            # aside first: an interrupted download must not be found as a file later
-            with tempfile.TemporaryDirectory(dir=folder) as aside:
+            # in a temporary folder: an interrupted download must not be mistaken for the file later
+            with tempfile.TemporaryDirectory(dir=folder) as staging:
                 try:
-                    utils.download_url(url, aside, file.name, file.md5)
-                    return Path(aside, file.name).replace(folder / file.name)
+                    utils.download_url(url, staging, file.name, file.md5)
+                    return Path(staging, file.name).replace(folder / file.name)
                 except Exception:
                     if number == len(file.urls):
                         raise
-        raise DataError(f"no address of {file.name} is known")
+        raise DataError(f"there is no URL for {file.name}")
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(previous_timeout)
 
 
 def refuse_changed(file: Published, path: Path) -> None:
-    """Raises DataError where a file is not the published one."""
+    """Raises DataError if a file does not have the published MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with open(path, "rb") as opened:
@@ -110,18 +111,18 @@ def refuse_changed(file: Published, path: Path) -> None:
         ) from error
     if digest.hexdigest() != file.md5:
         raise DataError(
-            f"{path} is not the published one: it has MD5 {digest.hexdigest()}, expected {file.md5}."
+            f"{path} is not the published file: it has MD5 {digest.hexdigest()}, expected {file.md5}."
         )
 
 
 def read_unchanged(file: Published, path: Path) -> bytes:
-    """The bytes of a published file. Raises DataError where they are not the published ones."""
+    """The bytes of a published file. Raises DataError if it does not have the published MD5."""
     refuse_changed(file, path)
     return path.read_bytes()
 
 
 def content_of(file: Published, path: Path) -> bytes:
-    """What a .gz file holds, checked. Raises DataError where that is not what was published."""
+    """The unpacked content of a .gz file. Raises DataError if it is not the published content."""
     if file.content_md5 is None:
         return unpacked(read_unchanged(file, path), str(path))
     expected = f"; its unpacked content should have MD5 {file.content_md5}."
@@ -135,19 +136,19 @@ def content_of(file: Published, path: Path) -> bytes:
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != file.content_md5:
         raise DataError(
-            f"{path} is not the published one: its unpacked content has MD5 {found},"
+            f"{path} is not the published file: its unpacked content has MD5 {found},"
             f" expected {file.content_md5}."
         )
     return content
 
 
 def unpacked(packed: bytes, what: str) -> bytes:
-    """The content of gzip bytes. Raises DataError where they are damaged or unpack to more than LARGEST."""
+    """Unpacks gzip bytes. Raises DataError if they are damaged or unpack to more than LARGEST."""
     try:
         with gzip.open(io.BytesIO(packed)) as file:
             content = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{what} cannot be read ({error}).") from error
     if len(content) > LARGEST:
-        raise DataError(f"{what} unpacks to more than {LARGEST:,} bytes: this is no published file.")
+        raise DataError(f"{what} unpacks to more than {LARGEST:,} bytes: this is not the published file.")
     return content

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from rnnclf.data.images.base import ColourImages, Pictures, checked, together
-from rnnclf.data.images.published import Published, Shelf, read_unchanged
+from rnnclf.data.images.base import ColourImages, Pictures, checked, concatenated
+from rnnclf.data.images.published import FileSearch, Published, read_unchanged
 from rnnclf.data.recordings import Progress
 from rnnclf.errors import DataError
 
@@ -23,7 +23,7 @@ FILES = tuple(
 class SVHN(ColourImages):
     """99,289 digits of house numbers, 32 × 32 pixels of three colours in [0, 1]: 32 steps of 96 features.
 
-    Netzer et al. 2011. 26,032 of them are the test set; the 531,131 easier 'extra' ones are not read.
+    Netzer et al. 2011. 26,032 of them are the test split; the 531,131 easier "extra" digits are not read.
     """
 
     shape = (32, 32, 3)
@@ -31,28 +31,26 @@ class SVHN(ColourImages):
     name: str = "svhn"
 
     def load_pictures(self, progress: Progress) -> Pictures:
-        shelf, parts = Shelf("SVHN", "SVHN", self.root), []
+        search, parts = FileSearch("SVHN", "SVHN", self.root), []
         for number, file in enumerate(FILES):
             progress(f"reading {file.name}", number / len(FILES))
-            path = shelf.path(file, " and ".join(other.name for other in FILES))
+            path = search.path(file, " and ".join(other.name for other in FILES))
             parts.append(parse_mat(read_unchanged(file, path), str(path)))
-        return together(*parts)
+        return concatenated(*parts)
 
 
 def parse_mat(content: bytes, what: str) -> Pictures:
-    """The pictures X (H, W, C, N) and labels y (N, 1) of a MATLAB 5 file; its label 10 is the digit 0.
+    """Parses pictures X (H, W, C, N) and labels y (N, 1) from a MATLAB 5 file; label 10 is the digit 0.
 
-    Raises DataError, which names `what`, where it holds anything else.
+    Raises DataError, which names `what`, for anything else.
     """
     import numpy as np
     from scipy.io import loadmat
 
     try:
         variables = loadmat(io.BytesIO(content), variable_names=("X", "y"))
-    except Exception as error:  # SciPy's reader raises what its structures happen to raise
-        raise DataError(
-            f"{what} cannot be read as a MATLAB file ({type(error).__name__}: {error})."
-        ) from error
+    except Exception as error:  # SciPy's reader can raise nearly anything for a damaged file
+        raise DataError(f"{what} is not a valid MATLAB file ({type(error).__name__}: {error}).") from error
     x, y = (np.asarray(variables.get(name)) for name in ("X", "y"))
     if x.dtype != np.uint8 or x.ndim != 4 or y.dtype.kind not in "ui":
         raise DataError(

@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV and Parquet, with a row for each step or for each sequence. Torch-free."""
+"""Tables in CSV, TSV or Parquet, with one row per step or one row per sequence. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.parquet import SUFFIXES as PARQUET
 from rnnclf.data.table.parquet import ParquetFile
-from rnnclf.data.table.roles import Asked, Roles, find_roles
-from rnnclf.data.table.store import kept
+from rnnclf.data.table.roles import Roles, TableOptions, find_roles
+from rnnclf.data.table.store import cached
 from rnnclf.data.table.text import DELIMITERS, TextFile, is_text
 from rnnclf.data.table.text import SUFFIXES as TEXT
 from rnnclf.errors import DataError
@@ -25,28 +25,38 @@ from rnnclf.registry import did_you_mean
 class Table(OwnData):
     """Sequences in a table: CSV, TSV (also .gz) or Parquet.
 
-    Long: a row for each step, with an id, channels, a label and mostly a time. Wide: a row for each
-    sequence, with a label and a column for each step: t0, t1 …, or for several channels ax_0, ax_1 … ay_0 ….
-    A second table at test_path is the test split. Tables are converted once, then mapped from the cache.
+    Long: one row per step, with an id, a label, channels and usually a time. Wide: one row per sequence,
+    with a label and one column per step: t0, t1 …, or with several channels ax_0, ax_1 … ay_0 ….
+    A second table, at test_path, is the test split. Tables are converted once, then mapped from the cache.
     """
 
     name: str = "table"
     form: str = option(
-        "auto", "long: a row for each step; wide: a row for each sequence", choices=("auto", "long", "wide")
+        "auto",
+        "long: one row per step; wide: one row per sequence; auto: guessed",
+        choices=("auto", "long", "wide"),
     )
-    id: str | None = option(None, "column that tells sequences apart; null: by its name; none: there is none")
-    time: str | None = option(None, "column of numbers or dates; null: by its name; none: there is none")
-    label: str | None = option(None, "column of classes; null: by its name")
+    id: str | None = option(
+        None, "column that identifies the sequence; null: found by its name; none: no such column"
+    )
+    time: str | None = option(
+        None, "column with numbers or dates to sort steps by; null: found by its name; none: no such column"
+    )
+    label: str | None = option(None, "column with the class; null: found by its name")
     channels: list[str] | None = option(  # noqa: RUF009 - None cannot be changed
-        None, "columns of values; null: all other columns of numbers"
+        None, "columns with values; null: all other numeric columns"
     )
     group: str | None = option(
-        None, "column of what must share a split, as patients; null: by its name; none: there is none"
+        None,
+        "column with groups, such as patients, that must stay in one split; null: found by its name;"
+        " none: no such column",
     )
     split_column: str | None = option(
-        None, "column that says train, validation or test; null: by its name; none: there is none"
+        None, "column with train, validation or test; null: found by its name; none: no such column"
     )
-    delimiter: str = option("auto", "between the columns of a text file", choices=("auto", *DELIMITERS))
+    delimiter: str = option(
+        "auto", "separator between the columns of a text file; auto: guessed", choices=("auto", *DELIMITERS)
+    )
 
     @classmethod
     def takes(cls, path: Path) -> bool:
@@ -54,8 +64,8 @@ class Table(OwnData):
 
     def read(self, progress: Progress = silent) -> Recordings:
         paths = self.paths()
-        states = [identity(path) for path in paths]
-        asked = Asked(
+        versions = [identity(path) for path in paths]
+        options = TableOptions(
             self.form,
             self.id,
             self.time,
@@ -67,14 +77,17 @@ class Table(OwnData):
 
         def build(folder: Path) -> None:
             tables = [self._table(path) for path in paths]
-            found = _roles(tables, asked)
+            found = _roles(tables, options)
             notes = [*(note for table in tables for note in table.notes), *found.notes]
             write_sequences(tables, found, notes, folder, progress)
-            if [identity(path) for path in paths] != states:
-                raise DataError(f"{paths[0].name} changed while it was read: start again when it is written.")
+            if [identity(path) for path in paths] != versions:
+                raise DataError(
+                    f"{paths[0].name} changed while it was being read: try again when it is complete."
+                )
 
-        entry = f"{folder_for('', states[0]).name}-{folder_for('', states, vars(asked), self.delimiter).name}"
-        return kept(folder_for("tables", states[0][0]) / entry, build, progress)
+        first = folder_for("", versions[0]).name
+        entry = f"{first}-{folder_for('', versions, vars(options), self.delimiter).name}"
+        return cached(folder_for("tables", versions[0][0]) / entry, build, progress)
 
     def _table(self, path: Path) -> TableFile:
         if is_text(path):
@@ -82,17 +95,17 @@ class Table(OwnData):
         if path.suffix.lower() in PARQUET:
             return ParquetFile(path)
         known = ", ".join((*TEXT, *PARQUET))
-        raise DataError(f"{path.name} is no table by its name: {known} are read, text also as .gz.")
+        raise DataError(f"{path.name} is not a table: its name should end in {known}; text may also be .gz.")
 
 
-def _roles(tables: list[TableFile], asked: Asked) -> Roles:
-    """The roles of the columns of the first table, which the others must have, too."""
+def _roles(tables: list[TableFile], options: TableOptions) -> Roles:
+    """The roles of the columns of the first table; the other tables must have the same columns."""
     first = tables[0]
-    block = next(first.blocks(first.columns if asked.channels is None else first.plain))
-    found = find_roles(block, asked)
+    block = next(first.blocks(first.columns if options.channels is None else first.plain))
+    found = find_roles(block, options)
     for table in tables[1:]:
         for column in found.columns:
             if column not in table.columns:
                 hint = did_you_mean(column, table.columns)
-                raise DataError(f"{table.name} has no column '{column}', as {first.name} has.{hint}")
+                raise DataError(f"{table.name} has no column '{column}', which {first.name} has.{hint}")
     return found

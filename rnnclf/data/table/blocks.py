@@ -1,4 +1,4 @@
-"""What the readers of text and Parquet have in common: tables in blocks of bounded size. Torch-free.
+"""The base class of the text and Parquet readers: tables in blocks of bounded size. Torch-free.
 
 Shapes: R rows of a block.
 """
@@ -19,15 +19,15 @@ from rnnclf.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
-BLOCK = 2**24  # bytes of text, or of the values of a Parquet file, at a time
+BLOCK = 2**24  # bytes of text or of Parquet values to read at a time
 MOST_COLUMNS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some rows of a table. lines_R: int64, where each begins in its file, counted from 1.
+    """Some rows of a table. lines_R: int64, the line at which each begins in its file, counted from 1.
 
-    The columns of `frame` are strings where the file is text, else what the file says.
+    The columns of `frame` are strings if the file is text, otherwise of the types in the file.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Block:
     frame: pl.DataFrame
     lines_R: Array
     share: float
-    """How much of the file has been read, from 0 to 1."""
+    """The fraction of the file read so far, from 0 to 1."""
 
     def place(self, row: int) -> str:
         return f"{self.name}, {self.unit} {self.lines_R[row]}"
 
 
 class TableFile:
-    """A table on the disk: the names of its columns, and its rows in blocks."""
+    """A table file: its column names, and its rows in blocks."""
 
     unit = "line"
     columns: tuple[str, ...]
     plain: tuple[str, ...]
-    """The columns whose cells hold one value each."""
+    """The columns with a single value per cell."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,34 +55,36 @@ class TableFile:
         self.notes: list[str] = []
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
-        """All rows, at least one, with some of the columns. Raises DataError where the file is damaged."""
+        """All rows with the given columns. Raises DataError if there are none or the file is damaged."""
         raise NotImplementedError
 
     def _checked_names(self, names: Sequence[str]) -> None:
-        """Raises DataError for too many columns, and for two of one name."""
+        """Raises DataError for too many columns, and for duplicate names."""
         if len(names) > MOST_COLUMNS:
-            raise DataError(f"{self.name} has {len(names):,} columns; up to {MOST_COLUMNS:,} are read.")
+            raise DataError(
+                f"{self.name} has {len(names):,} columns; at most {MOST_COLUMNS:,} are supported."
+            )
         seen: set[str] = set()
         for name in filter(None, names):
             if name in seen:
-                raise DataError(f"{self.name} has two columns named '{name}': give each its own name.")
+                raise DataError(f"{self.name} has two columns named '{name}': column names must be unique.")
             seen.add(name)
 
 
 @contextmanager
 def errors_of_reading(name: str) -> Iterator[None]:
-    """The errors of the file system and of gzip as DataError."""
+    """Converts errors of the file system and of gzip to DataError."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name} cannot be unpacked ({error}): is it damaged?") from error
+        raise DataError(f"{name} cannot be decompressed ({error}): is it damaged?") from error
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror or error}.") from error
 
 
 @contextmanager
 def errors_of_polars(what: str) -> Iterator[None]:
-    """The errors of polars, which are of many kinds for damaged files, as DataError."""
+    """Converts the many errors that polars raises for damaged files to DataError."""
     import polars as pl
 
     try:

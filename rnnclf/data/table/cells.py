@@ -1,4 +1,4 @@
-"""What the cells of a column mean: numbers, times, names. Torch-free.  Shapes: R rows, C columns."""
+"""Parses the cells of columns: numbers, times, names. Torch-free.  Shapes: R rows, C columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rnnclf.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
-MISSING = ("", "nan", "na", "n/a", "null", "none", "?")  # in small letters
+MISSING = ("", "nan", "na", "n/a", "null", "none", "?")  # in lower case
 NAMELESS = tuple(word for word in MISSING if word != "none")  # "none" can be the name of a class
-LONGEST_NAME = 1000  # bytes of an id or of the name of a class
+LONGEST_NAME = 1000  # bytes of an id or a class name
 DAY = 86400  # seconds
 ISO_8601 = (
     r"^(?<date>\d{4}-\d\d-\d\d)"
@@ -29,15 +29,15 @@ def is_numeric(column: pl.Series) -> bool:
 
     if column.dtype == pl.String:
         bare = column.drop_nulls().str.strip_chars()
-        present = bare.filter(~_says_missing(bare, MISSING))
+        present = bare.filter(~_marks_missing(bare, MISSING))
         return present.is_empty() or bool(present.cast(pl.Float64, strict=False).is_not_null().any())
     return column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
 
 
 def numbers(block: Block, columns: Sequence[str]) -> Array:
-    """The cells as float32 (R, C), NaN where one is missing.
+    """The cells as float32 (R, C), NaN if missing.
 
-    Raises DataError, which names line and column, for text and for what no float32 can hold.
+    Raises DataError, which names line and column, for text and for numbers too large for float32.
     """
     import numpy as np
     import polars as pl
@@ -48,15 +48,15 @@ def numbers(block: Block, columns: Sequence[str]) -> Array:
         cast = frame.select(pl.all().cast(pl.Float32, strict=False))
         for name, (before, after) in zip(columns, _null_counts(frame, cast), strict=True):
             if before != after:
-                cast = cast.with_columns(_mended(block, name, cast[name]))
+                cast = cast.with_columns(_cleaned(block, name, cast[name]))
         values_RC = np.ascontiguousarray(cast.fill_null(float("nan")).to_numpy())
     infinite_RC = np.isinf(values_RC)
     if infinite_RC.any():
         row, place = (int(part[0]) for part in np.nonzero(infinite_RC))
         text = frame[columns[place]][row]
         raise DataError(
-            f"{block.place(row)}, column '{columns[place]}': {text} is infinite, or too large for 32 bits."
-            " Write a number below 3.4e38, or leave it empty."
+            f"{block.place(row)}, column '{columns[place]}': {text} is infinite or too large for 32 bits."
+            " Write a number below 3.4e38, or leave the cell empty."
         )
     return values_RC
 
@@ -65,57 +65,57 @@ def _null_counts(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[int, i
     return list(zip(before.null_count().row(0), after.null_count().row(0), strict=True))
 
 
-def _mended(block: Block, name: str, cast: pl.Series) -> pl.Series:
-    """The numbers of a column of which some have blanks around them, or words that say they are missing."""
+def _cleaned(block: Block, name: str, cast: pl.Series) -> pl.Series:
+    """The numbers of a column in which some cells have spaces around them or words for missing values."""
     import polars as pl
 
     texts = block.frame[name]
     if texts.dtype != pl.String:
-        raise DataError(f"{block.name}: column '{name}' holds no numbers ({texts.dtype}).")
+        raise DataError(f"{block.name}: column '{name}' is not numeric ({texts.dtype}).")
     bare = texts.str.strip_chars()
-    mended = bare.cast(cast.dtype, strict=False)
-    foreign = mended.is_null() & bare.is_not_null() & ~_says_missing(bare, MISSING)
-    if foreign.any():
-        row = foreign.arg_max()
+    cleaned = bare.cast(cast.dtype, strict=False)
+    invalid = cleaned.is_null() & bare.is_not_null() & ~_marks_missing(bare, MISSING)
+    if invalid.any():
+        row = invalid.arg_max()
         assert row is not None
         raise DataError(
             f"{block.place(row)}, column '{name}': '{short(texts[row])}' is not a number."
-            " Missing values are empty or NaN; a column of text is left out by naming the others in"
+            " Leave missing values empty or write NaN; to leave out a text column, list the other columns in"
             " dataset.channels."
         )
-    return mended.alias(name)
+    return cleaned.alias(name)
 
 
-def _says_missing(bare: pl.Series, words: Sequence[str]) -> pl.Series:
+def _marks_missing(bare: pl.Series, words: Sequence[str]) -> pl.Series:
     return bare.str.to_lowercase().is_in(list(words))
 
 
 def names(block: Block, column: str) -> pl.Series:
-    """The cells as text without blanks around it; numbers that are whole as such, 1.0 as 1.
+    """The cells as text without surrounding spaces; whole numbers lose their fraction, 1.0 becomes 1.
 
-    Raises DataError, which names the line, where one is missing.
+    Raises DataError, which names the line, if one is missing or too long.
     """
     import polars as pl
 
     cells = block.frame[column]
-    with_names = cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
-    missing = with_names.is_null() | _says_missing(with_names, NAMELESS)
+    texts = cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
+    missing = texts.is_null() | _marks_missing(texts, NAMELESS)
     if missing.any():
         row = missing.arg_max()
         assert row is not None
-        raise DataError(f"{block.place(row)}, column '{column}' is empty: every row needs its {column}.")
-    endless = with_names.str.len_bytes() > LONGEST_NAME
-    if endless.any():
-        row = endless.arg_max()
+        raise DataError(f"{block.place(row)}, column '{column}' is empty: every row needs a value there.")
+    too_long = texts.str.len_bytes() > LONGEST_NAME
+    if too_long.any():
+        row = too_long.arg_max()
         assert row is not None
-        raise DataError(f"{block.place(row)}, column '{column}' has more than {LONGEST_NAME:,} characters.")
-    return with_names
+        raise DataError(f"{block.place(row)}, column '{column}' has more than {LONGEST_NAME:,} bytes.")
+    return texts
 
 
 def seconds(block: Block, column: str) -> Array:
     """The cells as times, float64 (R,): numbers as they are, dates as seconds since 1970.
 
-    Raises DataError, which names the line, for what is no time.
+    Raises DataError, which names the line, for anything else.
     """
     import numpy as np
 
@@ -125,10 +125,10 @@ def seconds(block: Block, column: str) -> Array:
     if wrong_R.any():
         row = int(wrong_R.argmax())
         text = cells[row]
-        what = "is empty" if text is None else f": '{short(str(text))}' is no time"
+        what = "is empty" if text is None else f": '{short(str(text))}' is not a time"
         raise DataError(
             f"{block.place(row)}, column '{column}'{'' if text is not None else ' '}{what}:"
-            " write numbers, or dates as 2024-12-31T23:59:59."
+            " write numbers, or dates like 2024-12-31T23:59:59."
         )
     return times_R
 
@@ -155,7 +155,7 @@ def _times(cells: pl.Series) -> pl.Series:
 
 
 def _dates(bare: pl.Series) -> pl.Series:
-    """Seconds since 1970 of dates as ISO 8601 writes them; null for what is none."""
+    """Seconds since 1970 of ISO 8601 dates; null for anything else."""
     import polars as pl
 
     def number(part: str) -> pl.Expr:
@@ -172,7 +172,7 @@ def _dates(bare: pl.Series) -> pl.Series:
     ).to_series()
 
 
-def short(text: str, most: int = 40) -> str:
-    """The text for a message: in one line, and not long."""
+def short(text: str, limit: int = 40) -> str:
+    """The text shortened to one line for a message."""
     text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[:most]}…"
+    return text if len(text) <= limit else f"{text[:limit]}…"

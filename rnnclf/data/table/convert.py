@@ -1,4 +1,4 @@
-"""From tables to sequences: rows are read block by block, and sorted on the disk. Torch-free.
+"""Converts tables to sequences: rows are read block by block and sorted on disk. Torch-free.
 
 Shapes: R rows of a block, N sequences, S steps, T steps of a row, C channels.
 """
@@ -15,28 +15,28 @@ from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.survey import chunks
 from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.cells import numbers, seconds
-from rnnclf.data.table.register import Register
+from rnnclf.data.table.register import SequenceRegister
 from rnnclf.data.table.roles import Roles
-from rnnclf.data.table.store import HEADER, Growing, seal
+from rnnclf.data.table.store import HEADER, GrowingArray, write_metadata
 from rnnclf.errors import DataError
 
-ROWS = 2**20  # that are sorted at a time
-COARSE = 2.0**-12  # the range of a channel, as a share of its values, that leaves half of the 24 bits
-EXACT = 2**24  # up to which whole numbers are kept as they are
+ROWS = 2**20  # rows to sort at a time
+COARSE = 2.0**-12  # range over magnitude of a channel's values below which less than half of 24 bits is left
+EXACT = 2**24  # float32 holds whole numbers exactly up to this
 
 
 def write_sequences(
     tables: Sequence[TableFile], roles: Roles, notes: Sequence[str], folder: Path, progress: Progress
 ) -> None:
-    """Writes the sequences of the tables, of which a second one is the test split, into `folder`."""
+    """Writes the sequences of the tables into `folder`; a second table is the test split."""
     import numpy as np
 
-    register, ranges = Register(roles), Ranges(roles.channels)
+    register, ranges = SequenceRegister(roles), Ranges(roles.channels)
     write = _write_long if roles.form == "long" else _write_wide
     lengths_N, found = write(tables, register, ranges, folder, progress)
     np.save(folder / "lengths_N.npy", lengths_N)
     classes = register.save(folder)
-    seal(
+    write_metadata(
         folder,
         form=roles.form,
         classes=classes,
@@ -48,7 +48,7 @@ def write_sequences(
 
 
 class Ranges:
-    """The least and the greatest value of each channel."""
+    """The minimum and maximum of each channel."""
 
     def __init__(self, channels: Sequence[str]) -> None:
         import numpy as np
@@ -57,7 +57,7 @@ class Ranges:
         self._low_C, self._high_C = np.full((2, len(channels)), np.nan)
 
     def add(self, values: Array) -> None:
-        """Takes values (…, C) into account."""
+        """Updates the ranges with values (…, C)."""
         import numpy as np
 
         values_RC = values.reshape(-1, len(self._channels))
@@ -65,47 +65,50 @@ class Ranges:
         self._high_C = np.fmax(self._high_C, np.fmax.reduce(values_RC))
 
     def notes(self) -> list[str]:
-        """A sentence for each channel whose values differ too little for the digits of a float32."""
+        """A warning for each channel whose range is too narrow for the precision of float32."""
         return [
-            f"The values of channel '{name}' lie between {low:.3g} and {high:.3g}, and 7 digits of them are"
-            " kept: subtract what they have in common."
+            f"The values of channel '{name}' lie between {low:.3g} and {high:.3g}, but only 7 digits are"
+            " kept: subtract a constant from them."
             for name, low, high in zip(self._channels, self._low_C, self._high_C, strict=True)
             if high - low < max(abs(low), abs(high)) * COARSE and (high > low or abs(high) >= EXACT)
         ]
 
 
 def _write_wide(
-    tables: Sequence[TableFile], register: Register, ranges: Ranges, folder: Path, progress: Progress
+    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, folder: Path, progress: Progress
 ) -> tuple[Array, list[str]]:
-    """A row is a sequence: its lengths, and what was found. What is missing at its end is not its own."""
+    """Writes a table with one row per sequence; missing values at the end of a row are padding.
+
+    Returns the lengths (N,) and notes.
+    """
     import numpy as np
 
     roles = register.roles
     t_T = np.arange(len(roles.steps_TC))
     lengths = []
-    with Growing(folder / "values_SC.npy", "<f4", len(roles.channels)) as values:
+    with GrowingArray(folder / "values_SC.npy", "<f4", len(roles.channels)) as values:
         for table in tables:
             register.begin(table)
             for block in table.blocks(roles.columns):
                 values_RTC = numbers(block, roles.values).reshape(-1, len(t_T), len(roles.channels))
                 register.enter(block)
                 ranges.add(values_RTC)
-                there_RT = ~np.isnan(values_RTC).all(axis=2)
-                lengths_R = np.where(there_RT, t_T + 1, 1).max(axis=1)
+                present_RT = ~np.isnan(values_RTC).all(axis=2)
+                lengths_R = np.where(present_RT, t_T + 1, 1).max(axis=1)
                 values.append(values_RTC[t_T < lengths_R[:, None]])
                 lengths.append(lengths_R)
                 progress(f"reading {table.name}", block.share)
     np.save(folder / "lines.npy", register.lines_N)
     lengths_N = np.concatenate(lengths)
     shortest, longest = int(lengths_N.min()), int(lengths_N.max())
-    ragged = f"Sequences have {shortest:,} to {longest:,} steps: each ends with its last value."
+    ragged = f"Sequences have {shortest:,} to {longest:,} steps; each ends at its last value."
     return lengths_N, [ragged] if shortest < longest else []
 
 
 def _write_long(
-    tables: Sequence[TableFile], register: Register, ranges: Ranges, folder: Path, progress: Progress
+    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, folder: Path, progress: Progress
 ) -> tuple[Array, list[str]]:
-    """A row is a step: the lengths of the sequences, and what was found."""
+    """Writes a table with one row per step. Returns the lengths (N,) and notes."""
     import numpy as np
 
     rows = folder / "rows"
@@ -122,31 +125,31 @@ def _write_long(
     shutil.rmtree(rows)
     notes = []
     if register.roles.time is None:
-        notes.append("No column is the time: the steps of a sequence follow each other as its rows do.")
+        notes.append("There is no time column: the steps of a sequence are in the order of the rows.")
     elif moved := _sort_by_time(folder, names, lengths_N, register, progress):
         notes.append(f"The rows of {moved:,} of the {len(lengths_N):,} sequences were sorted by time.")
     if empty:
         before = int(lengths_N.sum())
         lengths_N = _without_tails(folder, names, lengths_N)
-        if cut := before - int(lengths_N.sum()):
-            notes.append(f"{cut:,} steps without any value at the ends of sequences were left out.")
+        if removed := before - int(lengths_N.sum()):
+            notes.append(f"{removed:,} steps without any value at the ends of sequences were removed.")
     return lengths_N, notes
 
 
 def _read_rows(
-    tables: Sequence[TableFile], register: Register, ranges: Ranges, rows: Path, progress: Progress
+    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, rows: Path, progress: Progress
 ) -> tuple[bool, bool]:
-    """Writes all rows as they come: values_SC, times_S, lines and the sequence of each.
+    """Writes all rows in file order: values_SC, times_S, lines and the sequence of each.
 
-    Returns whether sequences lie one behind the other already, and whether a row has no value.
+    Returns whether the rows are already grouped by sequence, and whether any row has no values.
     """
     import numpy as np
 
     roles, in_order, empty, last = register.roles, True, False, 0
     with ExitStack() as stack:
 
-        def file(name: str, dtype: str, *row: int) -> Growing:
-            return stack.enter_context(Growing(rows / f"{name}.npy", dtype, *row))
+        def file(name: str, dtype: str, *row: int) -> GrowingArray:
+            return stack.enter_context(GrowingArray(rows / f"{name}.npy", dtype, *row))
 
         values, lines = file("values_SC", "<f4", len(roles.channels)), file("lines", "<i8")
         sequence, times = file("sequence", "<i8"), file("times_S", "<f8") if roles.time else None
@@ -171,13 +174,13 @@ def _read_rows(
 def _sort_by_sequence(
     rows: Path, folder: Path, names: list[str], places_N: Array, lengths_N: Array, progress: Progress
 ) -> None:
-    """Counting sort: each row goes to the next free step of its sequence, so that rows keep their order."""
+    """Counting sort: each row goes to the next free step of its sequence, so rows keep their order."""
     import numpy as np
 
     total = int(lengths_N.sum())
     free_N = np.cumsum(lengths_N) - lengths_N
     sources = {name: np.load(rows / name, mmap_mode="r") for name in names}
-    targets = {name: _room(folder / name, source) for name, source in sources.items()}
+    targets = {name: _zeros(folder / name, source) for name, source in sources.items()}
     kinds = {name: (source.dtype, source.shape[1:]) for name, source in sources.items()}
     for begin in range(0, total, ROWS):
         sequence_R = places_N[_part(rows / "sequence.npy", np.dtype("<i8"), (), begin)]
@@ -191,7 +194,7 @@ def _sort_by_sequence(
 
 
 def _part(path: Path, dtype: Any, row: tuple[int, ...], begin: int) -> Array:
-    """Some rows of a .npy file, read: what is mapped would count as memory of this process."""
+    """Some rows of a .npy file. Read, not mapped: mapped pages would count as memory of this process."""
     import numpy as np
 
     width = int(np.prod(row))
@@ -199,11 +202,11 @@ def _part(path: Path, dtype: Any, row: tuple[int, ...], begin: int) -> Array:
     return items.reshape(-1, *row)
 
 
-def _room(path: Path, like: Array) -> Array:
-    """A mapped .npy file of zeros. They are written: a full disk is an error now, not a signal later."""
+def _zeros(path: Path, like: Array) -> Array:
+    """A mapped .npy file of zeros. They are written out, so that a full disk is an error, not a SIGBUS."""
     import numpy as np
 
-    with Growing(path, like.dtype.str, *like.shape[1:]) as file:
+    with GrowingArray(path, like.dtype.str, *like.shape[1:]) as file:
         for begin in range(0, len(like), ROWS):
             file.append(np.zeros((min(ROWS, len(like) - begin), *like.shape[1:]), like.dtype))
     mapped: Array = np.load(path, mmap_mode="r+")
@@ -211,11 +214,11 @@ def _room(path: Path, like: Array) -> Array:
 
 
 def _sort_by_time(
-    folder: Path, names: list[str], lengths_N: Array, register: Register, progress: Progress
+    folder: Path, names: list[str], lengths_N: Array, register: SequenceRegister, progress: Progress
 ) -> int:
-    """Sorts the steps of each sequence; returns how many sequences were not in order.
+    """Sorts the steps of each sequence by time; returns how many sequences were out of order.
 
-    Raises DataError, with both lines, where two steps of a sequence have the same time.
+    Raises DataError, with both lines, if two steps of a sequence have the same time.
     """
     import numpy as np
 
@@ -226,9 +229,9 @@ def _sort_by_time(
         steps = slice(int(ends_N[first] - lengths_N[first]), int(ends_N[last - 1]))
         sequence = np.repeat(np.arange(first, last), lengths_N[first:last])
         same = sequence[1:] == sequence[:-1]
-        back = same & (times_S[steps][1:] < times_S[steps][:-1])
-        if back.any():
-            moved += len(np.unique(sequence[1:][back]))
+        backwards = same & (times_S[steps][1:] < times_S[steps][:-1])
+        if backwards.any():
+            moved += len(np.unique(sequence[1:][backwards]))
             order = np.lexsort((times_S[steps], sequence))
             for array in arrays.values():
                 array[steps] = array[steps][order]
@@ -238,33 +241,35 @@ def _sort_by_time(
             one, other = sorted(lines_S[steps][step : step + 2].tolist())
             name, unit = register.file_of(int(sequence[step]))
             raise DataError(
-                f"{name}, {unit} {other}: {register.roles.id} and {register.roles.time} are those of"
-                f" {unit} {one}: a sequence has one step at a time."
+                f"{name}, {unit} {other}: same {register.roles.id} and {register.roles.time} as {unit} {one}:"
+                " the times of a sequence must all differ."
             )
         progress("sorting steps by time", last / len(lengths_N))
     return moved
 
 
 def _without_tails(folder: Path, names: list[str], lengths_N: Array) -> Array:
-    """Leaves out the steps at the end of each sequence that have no value; returns the lengths then."""
+    """Removes steps without values from the end of each sequence; returns the new lengths."""
     import numpy as np
 
     arrays = {name: np.load(folder / name, mmap_mode="r") for name in names}
     ends_N, lengths = np.cumsum(lengths_N), []
     with ExitStack() as stack:
         files = {
-            name: stack.enter_context(Growing(folder / f"cut_{name}", array.dtype.str, *array.shape[1:]))
+            name: stack.enter_context(
+                GrowingArray(folder / f"trimmed_{name}", array.dtype.str, *array.shape[1:])
+            )
             for name, array in arrays.items()
         }
         for first, last in chunks(lengths_N, ROWS):
             steps = slice(int(ends_N[first] - lengths_N[first]), int(ends_N[last - 1]))
             begins = ends_N[first:last] - lengths_N[first:last] - steps.start
             within = np.arange(steps.stop - steps.start) - np.repeat(begins, lengths_N[first:last])
-            there = ~np.isnan(arrays["values_SC.npy"][steps]).all(axis=1)
-            lengths.append(np.maximum.reduceat(np.where(there, within + 1, 1), begins))
+            present = ~np.isnan(arrays["values_SC.npy"][steps]).all(axis=1)
+            lengths.append(np.maximum.reduceat(np.where(present, within + 1, 1), begins))
             kept = within < np.repeat(lengths[-1], lengths_N[first:last])
             for name, file in files.items():
                 file.append(arrays[name][steps][kept])
     for name in names:
-        (folder / f"cut_{name}").replace(folder / name)
+        (folder / f"trimmed_{name}").replace(folder / name)
     return np.concatenate(lengths)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SUFFIXES = (".parquet", ".pq")
-MAGIC = b"PAR1"  # the first and the last four bytes
+MAGIC = b"PAR1"  # the first four and the last four bytes
 
 
 class ParquetFile(TableFile):
@@ -28,9 +28,9 @@ class ParquetFile(TableFile):
             file.seek(max(path.stat().st_size - len(MAGIC), 0))
             last = file.read()
         if first != MAGIC:
-            raise DataError(f"{self.name} is not a Parquet file: it does not begin with {MAGIC.decode()}.")
+            raise DataError(f"{self.name} is not a Parquet file: it does not start with {MAGIC.decode()}.")
         if last != MAGIC or path.stat().st_size < 3 * len(MAGIC):
-            raise DataError(f"{self.name} is cut off: a Parquet file ends with {MAGIC.decode()}.")
+            raise DataError(f"{self.name} is truncated: it does not end with {MAGIC.decode()}.")
         with errors_of_polars(self.name):
             self._types = dict(self._scan().collect_schema())
             self._rows = int(self._scan().select(pl.len()).collect().item())
@@ -52,14 +52,14 @@ class ParquetFile(TableFile):
         for name in columns:
             if name not in self.plain:
                 raise DataError(
-                    f"{self.name}: column '{name}' holds lists or structures: write a row for each step,"
-                    " or a column for each step."
+                    f"{self.name}: column '{name}' holds lists or structures: save one row per step"
+                    " or one column per step."
                 )
-        most = max(BLOCK // (8 * max(len(columns), 1)), 1)
-        for begin in range(0, self._rows, most):
+        limit = max(BLOCK // (8 * max(len(columns), 1)), 1)
+        for begin in range(0, self._rows, limit):
             with errors_of_polars(self.name):
-                frame = self._scan().select(by_name(columns)).slice(begin, most).collect()
+                frame = self._scan().select(by_name(columns)).slice(begin, limit).collect()
             end = begin + len(frame)
-            if end != min(begin + most, self._rows):
-                raise DataError(f"{self.name} has fewer rows than it says: it is damaged.")
+            if end != min(begin + limit, self._rows):
+                raise DataError(f"{self.name} has fewer rows than its metadata claim: it is damaged.")
             yield Block(self.name, self.unit, frame, np.arange(begin + 1, end + 1), end / self._rows)

@@ -1,4 +1,4 @@
-"""What belongs to whole sequences: ids, labels, groups, splits. Torch-free.
+"""Collects ids, labels, groups and splits of the sequences in a table. Torch-free.
 
 Shapes: R rows of a block, N sequences, K names.
 """
@@ -30,8 +30,8 @@ SPLIT_WORDS = {
 }
 
 
-class Names:
-    """Texts by number, in the order in which they first came."""
+class NameIndex:
+    """Numbers names in the order in which they first occur."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -43,7 +43,7 @@ class Names:
         return list(self._numbers)[number]
 
     def of(self, texts: pl.Series) -> Array:
-        """The numbers of some texts, int64; new ones are given to those that are new."""
+        """The numbers of the texts, int64; unknown texts get new numbers."""
         import numpy as np
         import polars as pl
 
@@ -54,23 +54,25 @@ class Names:
         return numbers_R
 
 
-class Register:
-    """The sequences of all files in the order in which they first came, and what is the same in all
-    their rows: label, group, split."""
+class SequenceRegister:
+    """All sequences in order of first occurrence, with what all rows of a sequence share.
+
+    These are the label, the group and the split.
+    """
 
     def __init__(self, roles: Roles) -> None:
         import numpy as np
 
         self.roles = roles
-        same = {"label": roles.label, "group": roles.group, "split": roles.split}
-        self.columns = {role: column for role, column in same.items() if column is not None}
-        self.names = {role: Names() for role in self.columns}
+        shared = {"label": roles.label, "group": roles.group, "split": roles.split}
+        self.columns = {role: column for role, column in shared.items() if column is not None}
+        self.names = {role: NameIndex() for role in self.columns}
         self.numbers_N = {role: np.zeros(0, np.int64) for role in self.columns}
         self.lines_N = np.zeros(0, np.int64)
         self.files: list[tuple[str, str]] = []
         self.firsts: list[int] = []
-        """The first sequence of each file."""
-        self.ids: list[Names] = []
+        """The index of the first sequence of each file."""
+        self.ids: list[NameIndex] = []
 
     def __len__(self) -> int:
         return len(self.lines_N)
@@ -78,13 +80,13 @@ class Register:
     def begin(self, table: TableFile) -> None:
         self.files.append((table.name, table.unit))
         self.firsts.append(len(self))
-        self.ids.append(Names())
+        self.ids.append(NameIndex())
 
     def enter(self, block: Block) -> Array:
-        """The sequence of each row, int64 (R,).
+        """Registers the rows of a block; returns the index of each row's sequence, int64 (R,).
 
-        Raises DataError where rows of one id contradict each other or, with a row for each sequence, an
-        id comes twice.
+        Raises DataError if rows of one id contradict each other or, with one row per sequence, an id occurs
+        twice.
         """
         import numpy as np
 
@@ -104,17 +106,15 @@ class Register:
             differs_R = numbers_R != self.numbers_N[role][sequence_R]
             if differs_R.any():
                 row = int(differs_R.argmax())
-                self._refuse_second(block, row, int(sequence_R[row]), role, int(numbers_R[row]))
+                self._refuse_contradiction(block, row, int(sequence_R[row]), role, int(numbers_R[row]))
         return sequence_R
 
-    def _refuse_second(self, block: Block, row: int, n: int, role: str, number: int) -> None:
+    def _refuse_contradiction(self, block: Block, row: int, n: int, role: str, number: int) -> None:
         second, first = (short(self.names[role][place]) for place in (number, int(self.numbers_N[role][n])))
-        hint = (
-            f" Where '{self.columns[role]}' is something else: dataset.group=none." if role == "group" else ""
-        )
+        hint = f" If '{self.columns[role]}' is not a group: dataset.group=none." if role == "group" else ""
         raise DataError(
-            f"{block.place(row)}: the {role} of {self.roles.id} '{self._id(n)}' is '{second}', and in"
-            f" {block.unit} {self.lines_N[n]} it is '{first}': a sequence has one {role}.{hint}"
+            f"{block.place(row)}: the {role} of {self.roles.id} '{self._id(n)}' is '{second}', but in"
+            f" {block.unit} {self.lines_N[n]} it is '{first}': a sequence can have only one {role}.{hint}"
         )
 
     def _refuse_repeated(self, block: Block, sequence_R: Array, new: Array) -> None:
@@ -125,20 +125,20 @@ class Register:
         row = int(repeated_R.argmax())
         n = int(sequence_R[row])
         raise DataError(
-            f"{block.place(row)}: {self.roles.id} '{self._id(n)}' is in {block.unit} {self.lines_N[n]}, too,"
-            " where each row is a sequence. Is each row a step? dataset.form=long."
+            f"{block.place(row)}: {self.roles.id} '{self._id(n)}' is also in {block.unit} {self.lines_N[n]},"
+            " but each row is a sequence. If each row is a step, set dataset.form=long."
         )
 
     def _id(self, n: int) -> str:
         return short(self.ids[-1][n - self.firsts[-1]])
 
     def place(self, n: int) -> str:
-        """Where sequence n begins."""
+        """The file and line where sequence n begins."""
         name, unit = self.file_of(n)
         return f"{name}, {unit} {self.lines_N[n]}"
 
     def order(self) -> Array:
-        """The sequences as they are kept, int64 (N,): file by file, and by id with a row for each step."""
+        """The order in which sequences are stored, int64 (N,): by file and, with one row per step, by id."""
         import numpy as np
 
         if self.roles.form == "wide":
@@ -149,17 +149,19 @@ class Register:
         return np.concatenate(parts)
 
     def file_of(self, n: int) -> tuple[str, str]:
-        """The name of the file of sequence n, and what its rows are called."""
+        """The name of the file of sequence n, and the word for its rows."""
         return self.files[sum(n >= first for first in self.firsts) - 1]
 
     def files_with_steps(self, lengths_N: Array) -> list[tuple[str, str, int]]:
-        """The files with the number of their steps."""
+        """The files, each with its number of steps."""
         bounds = zip(self.files, self.firsts, [*self.firsts[1:], len(self)], strict=True)
         return [(*file, int(lengths_N[first:end].sum())) for file, first, end in bounds]
 
     def save(self, folder: Path) -> tuple[str, ...]:
-        """Writes labels, groups and splits, and returns the classes. Raises DataError where a split is no
-        split, or a class is tested that is never trained."""
+        """Writes labels, groups and splits; returns the class names.
+
+        Raises DataError for an unknown split, and for a class that occurs in the test split only.
+        """
         import numpy as np
 
         order = self.order()
@@ -190,8 +192,8 @@ class Register:
                 n = int((given_N < 0).argmax())
                 word = self.names["split"][int(self.numbers_N["split"][n])]
                 raise DataError(
-                    f"{self.place(n)}, column '{self.columns['split']}': '{short(word)}' is no split; it must"
-                    " be train, validation or test. Where the column means something else:"
+                    f"{self.place(n)}, column '{self.columns['split']}': '{short(word)}' is not a split; it"
+                    " must be train, validation or test. If the column means something else:"
                     " dataset.split_column=none."
                 )
         for first in self.firsts[1:]:
@@ -206,6 +208,6 @@ class Register:
         if unseen_N.any():
             n = int(unseen_N.argmax())
             raise DataError(
-                f"{self.place(n)}: class '{classes[labels_N[n]]}' is in the test split only, where a model"
-                " cannot have learned it."
+                f"{self.place(n)}: class '{classes[labels_N[n]]}' occurs in the test split only: there is"
+                " nothing to train on."
             )

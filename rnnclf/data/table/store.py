@@ -1,4 +1,4 @@
-"""Converted tables on the disk: arrays in a folder of the cache that is whole or not there. Torch-free.
+"""Converted tables on disk: arrays in a cache folder that is either complete or absent. Torch-free.
 
 Shapes: N sequences, S steps, C channels.
 """
@@ -24,8 +24,8 @@ OPTIONAL = ("times_S", "groups_N", "given_N")
 HEADER = 128  # bytes of a .npy header, enough for any number of rows
 
 
-class Growing:
-    """A .npy file that grows by rows; its header is written last."""
+class GrowingArray:
+    """A .npy file that rows are appended to; its header is written last."""
 
     def __init__(self, path: Path, dtype: str, *row: int) -> None:
         self._file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
@@ -38,7 +38,7 @@ class Growing:
         self._file.write(np.ascontiguousarray(array, self._dtype).data)
         self.rows += len(array)
 
-    def __enter__(self) -> Growing:
+    def __enter__(self) -> GrowingArray:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,10 +52,11 @@ class Growing:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """Where steps were read. files: name, unit of lines, and number of steps of each file.
+class StepOrigins:
+    """Maps a step to its origin, for messages.
 
-    lines: of each step or, where a row is a sequence, of each sequence.
+    files: the name, the word for its rows and the number of steps of each file.
+    lines: the line of each step or, if a row is a sequence, of each sequence.
     """
 
     files: Sequence[tuple[str, str, int]]
@@ -76,7 +77,7 @@ class Places:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Many texts in two arrays that can be mapped: their UTF-8 bytes one after the other, and their ends."""
+    """Texts stored in two arrays that can be memory-mapped: concatenated UTF-8 bytes, and end offsets."""
 
     bytes_B: Array
     end_N: Array
@@ -89,7 +90,7 @@ class Texts:
         return cls(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded]))
 
     def __call__(self, numbers_n: Array) -> Array:
-        """The texts of these numbers, an array of objects."""
+        """The texts at these indices, as an array of objects."""
         import numpy as np
 
         begin_N = np.concatenate(([0], self.end_N[:-1]))
@@ -97,73 +98,73 @@ class Texts:
         return np.array([self.bytes_B[begin:end].tobytes().decode() for begin, end in bounds], dtype=object)
 
 
-def kept(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
-    """The recordings that `build` writes into a folder, written once: they are mapped from `folder` then.
+def cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
+    """The recordings in the cache `folder`, which `build` fills on the first call.
 
-    One process at a time builds, aside, and renames what is whole. A cache that cannot be written costs
-    time, never a run: then everything is built in a temporary folder.
+    One process at a time builds, in a temporary folder that is renamed when it is complete. If the cache
+    cannot be written, everything is built in the system's temporary folder each time.
 
-    Folders beside it belong to the same file; those whose names differ before the first hyphen, to
-    earlier states of it, are removed.
+    Sibling folders belong to the same table file. Those whose names differ before the first hyphen are of
+    older versions of it and are removed.
     """
     if (found := opened(folder)) is not None:
         return found
     with ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_alone(folder, progress))
+            stack.enter_context(_exclusive(folder, progress))
         except (OSError, ImportError):
-            aside = tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True)
-            # a mapped file can be read after it lost its name
-            return replace(_built(Path(stack.enter_context(aside)) / "table", build), cache=None)
+            staging = tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True)
+            # a mapped file stays readable after it is deleted
+            return replace(_built(Path(stack.enter_context(staging)) / "table", build), cache=None)
         return opened(folder) or _built(folder, build)
 
 
 @contextmanager
-def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Waits until no other process builds the folder; the system frees the lock of one that dies."""
+def _exclusive(folder: Path, progress: Progress) -> Iterator[None]:
+    """Waits until no other process is building the folder; the lock of a process that dies is released."""
     import fcntl
 
     with open(folder.with_name(f"{folder.name}.lock"), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another process that reads the same table", 0.0)
+            progress("waiting for another process that is reading the same table", 0.0)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _built(folder: Path, build: Callable[[Path], None]) -> Recordings:
-    aside = folder.with_name(f"{folder.name}.part")
+    staging = folder.with_name(f"{folder.name}.part")
     try:
-        for left in (aside, folder):  # by a process that was killed; damaged
-            shutil.rmtree(left, ignore_errors=True)
-        aside.mkdir()
-        build(aside)
-        aside.rename(folder)
+        for leftover in (staging, folder):  # left by a killed process; damaged
+            shutil.rmtree(leftover, ignore_errors=True)
+        staging.mkdir()
+        build(staging)
+        staging.rename(folder)
         for other in folder.parent.iterdir():
             if other.name.split("-")[0] != folder.name.split("-")[0]:
                 shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
         raise OutputError(
             f"Cannot write the converted table to {folder.parent}: {error.strerror or error}."
-            " XDG_CACHE_HOME=DIR chooses another place."
+            " Set XDG_CACHE_HOME=DIR to use another folder."
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     result = opened(folder)
     assert result is not None
     return result
 
 
-def seal(folder: Path, **facts: Any) -> None:
-    """Writes the facts that go with the arrays of a folder, and the sizes of these."""
+def write_metadata(folder: Path, **facts: Any) -> None:
+    """Writes the metadata of a folder of arrays, with the file sizes."""
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
     (folder / META).write_text(json.dumps({"format": FORMAT, **facts, "sizes": sizes}), encoding="utf-8")
 
 
 def opened(folder: Path) -> Recordings | None:
-    """The recordings of a folder, mapped; None where they are not there, or not what they were."""
+    """The recordings in a folder, memory-mapped; None if they are missing or damaged."""
     try:
         return _opened(folder)
     except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):
@@ -184,10 +185,10 @@ def _opened(folder: Path) -> Recordings | None:
     lengths_N, labels_N, lines = arrays["lengths_N"], arrays["labels_N"], arrays["lines"]
     starts_N = np.cumsum(lengths_N) - lengths_N
     steps, row_is_step = len(arrays["values_SC"]), meta["form"] == "long"
-    whole = lengths_N.min() >= 1 and lengths_N.sum() == steps
-    whole &= 0 <= labels_N.min() <= labels_N.max() < len(meta["classes"])
-    whole &= len(lines) == (steps if row_is_step else len(lengths_N))
-    if not whole:
+    valid = lengths_N.min() >= 1 and lengths_N.sum() == steps
+    valid &= 0 <= labels_N.min() <= labels_N.max() < len(meta["classes"])
+    valid &= len(lines) == (steps if row_is_step else len(lengths_N))
+    if not valid:
         return None
     return Recordings(
         values_SC=arrays["values_SC"],
@@ -198,14 +199,14 @@ def _opened(folder: Path) -> Recordings | None:
         channels=tuple(meta["channels"]),
         **{name: arrays[name] for name in OPTIONAL if name in arrays},
         notes=tuple(meta["notes"]),
-        locate=Places(meta["files"], lines, starts_N, row_is_step),
+        locate=StepOrigins(meta["files"], lines, starts_N, row_is_step),
         ids=_ids(arrays, meta["firsts"]),
         cache=folder,
     )
 
 
 def _ids(arrays: dict[str, Any], firsts: Sequence[int]) -> Ids:
-    """The ids of the table; of one without ids the numbers of its rows, counted from 0 in each file."""
+    """The ids in the table or, without an id column, row numbers from 0 in each file."""
     if "ids_ends" not in arrays:
         return restarting_at(*firsts[1:])
     return Texts(arrays["ids_bytes"], arrays["ids_ends"])

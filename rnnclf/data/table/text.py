@@ -1,4 +1,4 @@
-"""Delimited text in blocks: every row is counted, and has its line. Torch-free.
+"""Delimited text in blocks, with the line number of every row. Torch-free.
 
 Shapes: R rows of a piece.
 """
@@ -26,7 +26,7 @@ NEVER_GUESSED = "space"
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a file as bytes, the line where they begin, and how much of the file has been read."""
+    """Some rows as bytes, the line number of the first, and the fraction of the file read so far."""
 
     text: bytes
     line: int
@@ -37,14 +37,14 @@ class Piece:
 
 
 class TextFile(TableFile):
-    """Delimited text in UTF-8 as RFC 4180 has it, with a header; blank rows are passed over."""
+    """Delimited text in UTF-8 with a header, as in RFC 4180; blank rows are skipped."""
 
     def __init__(self, path: Path, delimiter: str = "auto") -> None:
         super().__init__(path)
         first = next(self._pieces(), None)
         header = None if first is None else _header(first)
         if header is None:
-            raise DataError(f"{self.name} is empty: a header and rows are needed.")
+            raise DataError(f"{self.name} is empty: it needs a header and rows.")
         line, self._header_line = header
         usual = next(SUFFIXES[suffix] for suffix in _suffixes(path) if suffix in SUFFIXES)
         self._mark = DELIMITERS[self._guessed(line, usual) if delimiter == "auto" else delimiter]
@@ -52,7 +52,7 @@ class TextFile(TableFile):
         self.columns = self.plain = tuple(filter(None, self._fields))
 
     def _guessed(self, header: str, usual: str) -> str:
-        """The only delimiter that the header has, else the usual one."""
+        """The delimiter in the header if there is only one, otherwise the usual one for the file's suffix."""
         present = _delimiters_in(header)
         if len(present) != 1 or present[0] == usual:
             return usual
@@ -64,20 +64,18 @@ class TextFile(TableFile):
         try:
             names = [" ".join(name.split()) for name in next(csv.reader([header], delimiter=self._mark))]
         except csv.Error as error:
-            raise DataError(f"{place} is no header ({error}).") from error
+            raise DataError(f"{place} is not a valid header ({error}).") from error
         if len(names) == 1:
             present = _delimiters_in(header)
-            hint = f" It seems to be the {present[0]}: dataset.delimiter={present[0]}." if present else ""
-            raise DataError(f"{place} has one column only: is the delimiter right?{hint}")
+            hint = f" It seems to be {present[0]}: set dataset.delimiter={present[0]}." if present else ""
+            raise DataError(f"{place} has only one column: is the delimiter right?{hint}")
         numbers = [name for name in names if _is_number(name)]
         if len(numbers) == len(list(filter(None, names))) or len(set(numbers)) < len(numbers):
-            raise DataError(
-                f"{place} seems to hold values: a header must come first, the names of the columns."
-            )
+            raise DataError(f"{place} seems to hold values: the first row must be a header of column names.")
         self._checked_names(names)
         if unnamed := [str(number) for number, name in enumerate(names, start=1) if not name]:
             more = f" and {len(unnamed) - 1:,} others" if len(unnamed) > 1 else ""
-            self.notes.append(f"{self.name}: column {unnamed[0]}{more} without a name: left out.")
+            self.notes.append(f"{self.name}: ignored column {unnamed[0]}{more} without a name.")
         return names
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
@@ -88,7 +86,7 @@ class TextFile(TableFile):
             some = True
             yield block
         if not some:
-            raise DataError(f"{self.name} has a header and no rows.")
+            raise DataError(f"{self.name} has a header but no rows.")
 
     def _block(self, piece: Piece, wanted: list[int]) -> Block | None:
         import polars as pl
@@ -103,16 +101,14 @@ class TextFile(TableFile):
                 text, has_header=False, infer_schema=False, separator=self._mark, columns=wanted
             )
         if frame.shape != (len(lines_R), len(names)):
-            raise DataError(
-                f"{what} cannot be read: quotation marks or ends of lines are not as in RFC 4180."
-            )
+            raise DataError(f"{what} cannot be read: quotation marks or line ends do not follow RFC 4180.")
         frame.columns = names
         return Block(self.name, self.unit, frame, lines_R, piece.share)
 
     def _rows(self, piece: Piece) -> tuple[bytes, Array]:
-        """The rows of a piece, without the header and blank ones, and the line of each, int64 (R,).
+        """The rows of a piece, without the header and blank rows, and the line of each, int64 (R,).
 
-        Raises DataError, which names the line, for a row of too few or too many fields.
+        Raises DataError, which names the line, for a row with too few or too many fields.
         """
         import numpy as np
 
@@ -132,46 +128,45 @@ class TextFile(TableFile):
         wrong_R = full_R & (marks_R != len(self._fields) - 1)
         if wrong_R.any():
             row = int(wrong_R.argmax())
-            cut = row == len(ends) - 1 and ends[-1] == len(byte)
-            raise DataError(self._miscounted(int(lines_R[row]), int(marks_R[row]) + 1, cut))
-        first = int(full_R.argmax())  # behind the header
+            truncated = row == len(ends) - 1 and ends[-1] == len(byte)
+            raise DataError(self._miscounted(int(lines_R[row]), int(marks_R[row]) + 1, truncated))
+        first = int(full_R.argmax())  # after the header
         if full_R[first:].all():
             return piece.text[begins[first] :], lines_R[first:]
         spans = zip(begins[full_R].tolist(), ends[full_R].tolist(), strict=True)
         return b"".join(piece.text[begin : end + 1] for begin, end in spans), lines_R[full_R]
 
-    def _miscounted(self, line: int, fields: int, cut: bool) -> str:
-        hint = " The file seems to be cut off there." if cut and fields < len(self._fields) else ""
+    def _miscounted(self, line: int, fields: int, truncated: bool) -> str:
+        hint = " The file seems to be truncated there." if truncated and fields < len(self._fields) else ""
         return (
             f"{self.name}, line {line} has {fields} field{'s' if fields > 1 else ''},"
-            f" where the header names {len(self._fields)} columns.{hint}"
+            f" but the header has {len(self._fields)} columns.{hint}"
         )
 
     def _quoted(self, piece: Piece, byte: Array) -> Array:
-        """Which bytes lie in quotation marks. Raises DataError where these do not enclose whole fields."""
+        """Which bytes are inside quotation marks. Raises DataError if they do not enclose whole fields."""
         import numpy as np
 
         quote_S = byte == ord('"')
         quotes = np.flatnonzero(quote_S)
-        beside = np.frombuffer(f'\r\n"{self._mark}'.encode(), np.uint8)
+        allowed = np.frombuffer(f'\r\n"{self._mark}'.encode(), np.uint8)
         opens, closes = quotes[::2], quotes[1::2]
-        stray = [*opens[(opens > 0) & ~np.isin(byte[opens - 1], beside)]]
-        stray += [*closes[~np.isin(byte[np.minimum(closes + 1, len(byte) - 1)], beside)]]
+        stray = [*opens[(opens > 0) & ~np.isin(byte[opens - 1], allowed)]]
+        stray += [*closes[~np.isin(byte[np.minimum(closes + 1, len(byte) - 1)], allowed)]]
         if stray:
             raise DataError(
-                f"{self.name}, line {piece.line_of(min(stray))} has a quotation mark within a field:"
-                " enclose the whole field in quotation marks and double those within."
+                f"{self.name}, line {piece.line_of(min(stray))} has a quotation mark inside a field:"
+                " enclose the whole field in quotation marks and double the inner ones."
             )
         if len(quotes) % 2:
             line = piece.line_of(int(quotes[-1]))
             raise DataError(f"{self.name}, line {line} opens a quotation mark that is never closed.")
-        inside_S: Array = (np.cumsum(quote_S, dtype=np.uint8) & 1).astype(
-            bool
-        )  # an overflow keeps the parity
+        count_S = np.cumsum(quote_S, dtype=np.uint8)  # overflow does not change the parity
+        inside_S: Array = (count_S & 1).astype(bool)
         return inside_S
 
     def _pieces(self) -> Iterator[Piece]:
-        """The file in pieces of whole rows, checked to be text."""
+        """The file in pieces of whole rows, checked to be text. Raises DataError."""
         rest, line = b"", 1
         size = max(self.path.stat().st_size, 1)
         with errors_of_reading(self.name), open(self.path, "rb") as raw:
@@ -180,50 +175,50 @@ class TextFile(TableFile):
                 rest = rest + fresh if line > 1 or rest else fresh.removeprefix(codecs.BOM_UTF8)
                 if end := _end_of_rows(rest):
                     piece = Piece(rest[:end], line, raw.tell() / size)
-                    yield self._text(piece)
+                    yield self._checked(piece)
                     line, rest = piece.line_of(end), rest[end:]
                 elif len(rest) > LONGEST:
                     raise DataError(
-                        f"{self.name}: the row that begins in line {line} has more than {LONGEST >> 20} MiB;"
+                        f"{self.name}: the row that begins in line {line} is longer than {LONGEST >> 20} MiB:"
                         " is a quotation mark never closed?"
                     )
         if rest:
-            yield self._text(Piece(rest, line, 1.0))
+            yield self._checked(Piece(rest, line, 1.0))
 
-    def _text(self, piece: Piece) -> Piece:
-        """The piece itself. Raises DataError where it is not text in UTF-8."""
+    def _checked(self, piece: Piece) -> Piece:
+        """Returns the piece. Raises DataError if it is not UTF-8 text."""
         if (zero := piece.text.find(b"\0")) >= 0:
             raise DataError(
-                f"{self.name}, line {piece.line_of(zero)} holds a NUL byte: it must be text in UTF-8."
+                f"{self.name}, line {piece.line_of(zero)} has a NUL byte: the file must be UTF-8 text."
             )
         if not piece.text.isascii():
             try:
                 piece.text.decode()
             except UnicodeDecodeError as error:
                 place = f"{self.name}, line {piece.line_of(error.start)}"
-                raise DataError(f"{place} is not UTF-8: save the file in this encoding.") from error
+                raise DataError(f"{place} is not UTF-8 text: save the file as UTF-8.") from error
         return piece
 
 
 def is_text(path: Path) -> bool:
-    """Whether the name of a file is that of delimited text, packed by gzip or not."""
+    """Whether a file is delimited text by its name, compressed with gzip or not."""
     return any(suffix in SUFFIXES for suffix in _suffixes(path))
 
 
 def _suffixes(path: Path) -> list[str]:
-    """The suffix, or the two of a packed file."""
+    """The suffix, or both suffixes of a .gz file."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]
 
 
 def _delimiters_in(header: str) -> list[str]:
-    """The delimiters that a header has outside quotation marks."""
+    """The delimiters in a header outside quotation marks."""
     bare = re.sub('"[^"]*"', "", header)
     return [word for word, mark in DELIMITERS.items() if mark in bare and word != NEVER_GUESSED]
 
 
 def _header(piece: Piece) -> tuple[str, int] | None:
-    """The first row that is not blank, and its line."""
+    """The first row that is not blank, and its line number; None if all are blank."""
     begin = 0
     while begin < len(piece.text):
         end = begin + _end_of_first_row(piece.text[begin:])
@@ -243,7 +238,7 @@ def _end_of_first_row(text: bytes) -> int:
 
 
 def _end_of_rows(text: bytes) -> int:
-    """Behind the last end of line that lies outside quotation marks; 0 where there is none."""
+    """The offset after the last line end outside quotation marks; 0 if there is none."""
     quotes, end = text.count(b'"'), len(text)
     while (newline := text.rfind(b"\n", 0, end)) >= 0:
         quotes -= text.count(b'"', newline, end)
