@@ -35,7 +35,7 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
             ["cell=lstm", "engine=scan"],
             "engine=scan cannot run cell=lstm, only compiled or native or fused or loop can: use",
         ),
-        (["cell=mingru", "zoneout=0.1"], "cell=mingru does not allow that."),
+        (["cell=mingru", "zoneout=0.1"], "cell=mingru does not support that."),
         (
             ["cell=slstm", "cell.heads=4", "hidden=6"],
             "hidden must be a multiple of 4 for this cell=slstm, got 6.",

@@ -304,7 +304,7 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
         ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single recurrent weights"),
         ("mingru", {"zoneout": 0.1}, "zoneout lets single elements of the state"),
-        ("slstm", {"zoneout": 0.1}, "cell=slstm does not allow that"),
+        ("slstm", {"zoneout": 0.1}, "cell=slstm does not support that"),
         (
             "gru",
             {"engine": "fused", "precision": "bf16"},

@@ -39,7 +39,7 @@ def recording(monkeypatch):
         for _ in range(cuda_graph.WARM_UP):
             step()
 
-    def record(step):
+    def capture(step):
         result = torch.full((3,), math.nan)  # recording computes nothing
         made.append("recorded")
 
@@ -50,7 +50,7 @@ def recording(monkeypatch):
         return replay, result
 
     monkeypatch.setattr(cuda_graph, "_warm_up", warm_up)
-    monkeypatch.setattr(cuda_graph, "_record", record)
+    monkeypatch.setattr(cuda_graph, "_capture", capture)
     looking(7, monkeypatch)
     return made
 
@@ -99,9 +99,9 @@ def test_batches_of_several_lengths_or_another_length_are_made_as_usual(monkeypa
 def test_what_cannot_be_recorded_is_said(monkeypatch):
     recording(monkeypatch)
 
-    def record(step):
+    def capture(step):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setattr(cuda_graph, "_record", record)
+    monkeypatch.setattr(cuda_graph, "_capture", capture)
     with pytest.raises(ConfigError, match=r"use graph=false. \(operation not permitted .* capturing\)"):
         trained(Training(classifier(), recipe(graph=True)))
