@@ -107,8 +107,14 @@ class Source(Component):
         Raises DataError or ConfigError for data that cannot be trained with, CheckpointError where they
         are not such as `learned` was learned from.
         """
-        recordings = self._readable(learned, progress)
-        parts = divide(recordings, self.plan())
+        return self.divided(self.read(progress), self.plan(), learned, progress)
+
+    def divided(
+        self, recordings: Recordings, plan: Plan, learned: Learned | None = None, progress: Progress = silent
+    ) -> Splits:
+        """Divides what was read, and prepares it; raises what `load` does."""
+        recordings = self._usable(recordings, learned)
+        parts = divide(recordings, plan)
         if learned is None:
             preparation = fitted(recordings, parts["train"], self.missing, self.normalise)
             learned = Learned(preparation, recordings.classes)
@@ -124,14 +130,13 @@ class Source(Component):
 
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
         """All sequences undivided, prepared as `learned` says, and their fingerprint."""
-        recordings = self._readable(learned, progress)
+        recordings = self._usable(self.read(progress), learned)
         return assembled(recordings, learned), digests(recordings, progress).fingerprint(recordings)
 
     def plan(self) -> Plan:
         return Plan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)
 
-    def _readable(self, learned: Learned | None, progress: Progress) -> Recordings:
-        recordings = self.read(progress)
+    def _usable(self, recordings: Recordings, learned: Learned | None) -> Recordings:
         if learned is not None:
             return without_gaps(_as_learned(recordings, learned), learned.preparation.missing)
         refuse_one_class(recordings)

@@ -14,10 +14,13 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Plan:
-    """How sequences are divided where the data do not say: sizes are numbers or, below 1, shares."""
+    """How sequences are divided where the data do not say: sizes are numbers or, below 1, shares.
+
+    test: None for no test split.
+    """
 
     validation: float
-    test: float
+    test: float | None
     split: str
     seed: int
     folds: int | None
@@ -36,8 +39,8 @@ def divide(recordings: Recordings, plan: Plan) -> dict[SplitName, Array]:
     train, validation, test = (np.flatnonzero(given_N == place) for place in range(3))
     train = np.flatnonzero(given_N < 1)
     whole = len(train)
-    fold_is_test = plan.folds is not None and not len(test)
-    if not len(test):
+    fold_is_test = plan.folds is not None and plan.test is not None and not len(test)
+    if plan.test is not None and not len(test):
         train, test = _set_aside(
             recordings, train, "test", _number(plan.test, whole, "test"), plan, fold_is_test
         )

@@ -1,0 +1,451 @@
+"""RNNClassifier: the words of the command line in scikit-learn's hands.
+
+Shapes: N sequences, T steps, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import fields
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
+
+from rnnclf.config import GROUPS, Config, known_keys
+from rnnclf.data.memory import LongFrame, as_classes, is_frame, labels_in, name_of, recordings_in
+from rnnclf.data.recordings import Recordings, numbered
+from rnnclf.errors import ConfigError, DataError, RnnclfError
+from rnnclf.hydra_app.compose import assignment, load_config, quoted, refuse_conflicting
+from rnnclf.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rnnclf.model import SequenceClassifier
+    from rnnclf.workflows.fitting import Classifier
+
+LAYOUTS = ("channels_last", "channels_first")
+OF_DATA = ("validation", "missing", "normalise")
+"""Options of dataset that have a keyword of their own."""
+NOT_HERE = {
+    "experiment": "it names a dataset, too",
+    "dataset": "the data are given to fit",
+    "protocol": "it is about a test split, and fit has none",
+    "diagnose": "it writes into a run folder",
+    "checkpoint": "it writes into a run folder",
+}
+"""Words of the command line that mean nothing in Python, and why."""
+OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_DATA)
+"""Options of dataset=arrays that mean nothing in Python, or have a keyword."""
+
+
+class WordError(ConfigError, ValueError):
+    """A keyword of RNNClassifier is not valid."""
+
+
+class InputError(DataError, ValueError):
+    """X or y is not what it should be."""
+
+
+class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A recurrent sequence classifier, trained as `rnnclf train` trains it.
+
+    Each keyword is a word of the command line with the same meaning and default; two underscores stand for
+    a dot: `optimizer__lr=0.01`, `cell__forget_bias=2`. `rnnclf list` and `rnnclf show cell lstm` tell what
+    there is. fit sets a stratified part of the sequences aside (`validation`, a number or a share), and keeps
+    the weights of the epoch that classified most of them rightly.
+
+    Args:
+        missing: error, mask, interpolate or drop: what becomes of missing values (NaN).
+        normalise: standard, minmax, robust or none: each channel, by the training part alone.
+        layout: channels_last for arrays (N, T, C), channels_first for (N, C, T).
+        id, time, label, channels: columns of a data frame with a row for each step. id tells sequences apart
+            and is needed; time orders the steps of each; label holds the classes, if y does not; channels
+            are all other columns of numbers if left out.
+
+    Attributes:
+        classes_: the labels, sorted, (K,).
+        n_features_in_: channels; for arrays (N, T), T.
+        history_: losses, accuracies and the learning rate of each epoch, as in epochs.csv.
+        model_: the SequenceClassifier, a torch module, on the CPU.
+        config_: the Config of the training. notes_: sentences about what was found in the data.
+
+    Raises an RnnclfError that is a ValueError, too, where a keyword, X or y is not valid.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: str = "basic",
+        hidden: int = 150,
+        layers: int = 1,
+        bidirectional: bool = False,
+        readout: str = "last",
+        readout_layers: str = "top",
+        residual: bool = False,
+        norm: str = "none",
+        dropout: float = 0.0,
+        variational: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        match_parameters: int | float | str | None = None,
+        optimizer: str = "adam",
+        schedule: str = "onecycle",
+        epochs: int = 20,
+        batch_size: int = 150,
+        clip: float | None = 1.0,
+        label_smoothing: float = 0.0,
+        class_weights: str = "none",
+        focal: float = 0.0,
+        sampling: str = "shuffled",
+        augment: str = "none",
+        on_divergence: str = "stop",
+        seed: int = 0,
+        device: str = "auto",
+        threads: int | str = "auto",
+        engine: str = "auto",
+        precision: str = "float32",
+        graph: bool = True,
+        plugins: Sequence[str] = (),
+        validation: float = 0.15,
+        missing: str = "error",
+        normalise: str = "standard",
+        layout: str = "channels_last",
+        id: str | None = None,
+        time: str | None = None,
+        label: str | None = None,
+        channels: Sequence[str] | None = None,
+        **words: Any,
+    ) -> None:
+        given = {**locals(), **words}
+        for name in _KEYWORDS:
+            setattr(self, name, given[name])
+        self._words: dict[str, Any] = {}
+        self._set_words(words)
+
+    def _set_words(self, words: Mapping[str, Any]) -> None:
+        for name, value in words.items():
+            _refuse_unknown(name)
+            self._words[name] = value
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All keywords with their values, those with two underscores as far as they were given."""
+        return {name: getattr(self, name) for name in _KEYWORDS} | self._words
+
+    def set_params(self, **params: Any) -> Self:
+        """Changes keywords; fit trains with them the next time. Raises ConfigError for an unknown one."""
+        self._set_words({name: value for name, value in params.items() if name not in _KEYWORDS})
+        for name in params.keys() & set(_KEYWORDS):
+            setattr(self, name, params[name])
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing != "error"
+        return tags
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Trains on labelled sequences.
+
+        Args:
+            X: an array (N, T, C), or (N, T) of one channel; a list of arrays (T, C) or (T,), which may have
+                different lengths; or, with `id`, a data frame of polars or pandas with a row for each step.
+            y: N labels: numbers, texts or other hashable values; of a data frame in the order in which its
+                ids come first, None where `label` names a column.
+        """
+        from rnnclf.workflows.fitting import fit_in_memory
+
+        self.__dict__.pop("_classifier", None)
+        self._columns: int | None = None
+        with _words_of_python():
+            config = self._config()
+            recordings, y = self._read(X, y, reset=True)
+            labels = labels_in(_labels(y))
+            plain = [getattr(value, "item", lambda v=value: v)() for value in labels.values_K]
+            is_plain = all(isinstance(value, bool | int | float | str) for value in plain)
+            own = plain if is_plain and plain != list(labels.names) else None
+            self._take(fit_in_memory(config, labels.of(recordings), own), labels.values_K)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each sequence, (N,). X as in `fit`; lengths may be others."""
+        return self.classes_[self._logits(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """The probability of each class, (N, K), in the order of `classes_`."""
+        logits_NK = self._logits(X).astype(np.float64)
+        proba_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+        return proba_NK / proba_NK.sum(axis=1, keepdims=True)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The share of the sequences that are classified rightly.
+
+        Labels are compared by their names, so that 7 is the class '7' of a model that the command line
+        trained. For a data frame y may be None, as in `fit`.
+        """
+        check_is_fitted(self)
+        with _words_of_python():
+            if y is None and self.id is not None and is_frame(X):
+                y = self._frame(X).labels()
+            if y is None:
+                raise InputError("score requires y to be passed, but the target y is None.")
+            true = [name_of(label) for label in _labels(y)]
+        predicted = [name_of(label) for label in self.predict(X).tolist()]
+        return float(accuracy_score(true, predicted, sample_weight=sample_weight))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a checkpoint, which `load` and `rnnclf eval` read. Raises OutputError."""
+        check_is_fitted(self)
+        self._classifier.save(Path(path))
+
+    @property
+    def history_(self) -> list[dict[str, Any]]:
+        return [dict(epoch) for epoch in self._fitted("history_").history]
+
+    @property
+    def model_(self) -> SequenceClassifier:
+        return self._fitted("model_").model
+
+    @property
+    def config_(self) -> Config:
+        return self._fitted("config_").config
+
+    @property
+    def notes_(self) -> tuple[str, ...]:
+        return self._fitted("notes_").notes
+
+    def _fitted(self, name: str) -> Classifier:
+        if "_classifier" not in vars(self):
+            raise AttributeError(f"This RNNClassifier has no '{name}' yet: fit it first.")
+        return self._classifier
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_classifier" in vars(self)
+
+    def _take(self, classifier: Classifier, labels: Sequence[Any]) -> None:
+        """Becomes this classifier, whose classes have these labels."""
+        values = as_classes(labels)
+        try:
+            order_K = np.argsort(values, kind="stable")
+        except TypeError:  # of labels that cannot be compared: by their names
+            order_K = np.arange(len(values))
+        self.classes_ = values[order_K]
+        self._columns_K = order_K
+        self._classifier = classifier
+
+    def _config(self) -> Config:
+        """The Config that the same words make on the command line. Raises ConfigError."""
+        if self.layout not in LAYOUTS:
+            hint = did_you_mean(str(self.layout), LAYOUTS)
+            raise WordError(f"layout must be {' or '.join(LAYOUTS)}, got '{self.layout}'.{hint}")
+        return deepcopy(_composed(tuple(_hydra_words(self.get_params()))))
+
+    def _logits(self, X: Any) -> NDArray[np.float32]:
+        """(N, K), in the order of `classes_`."""
+        check_is_fitted(self)
+        with _words_of_python():
+            channels = self._classifier.learned.preparation.channels
+            recordings, _ = self._read(X, None, reset=False)
+            if len(recordings.channels) != len(channels):
+                raise InputError(
+                    f"X has {len(recordings.channels)} channels; the model was trained on {len(channels)}."
+                )
+            where = self._where(self._classifier.config)
+            logits_NK: NDArray[np.float32] = self._classifier.logits(recordings, where).numpy()
+        return logits_NK[:, self._columns_K]
+
+    def _where(self, config: Config) -> Config:
+        """The config with the device and the threads that the keywords name now."""
+        words = _hydra_words({"device": self.device, "threads": self.threads})
+        now = _composed(tuple(words))
+        config = deepcopy(config)
+        config.device, config.threads = now.device, now.threads
+        return config
+
+    def _read(self, X: Any, y: Any, reset: bool) -> tuple[Recordings, Any]:
+        """The sequences of X and, in training, their labels. Raises DataError."""
+        if is_frame(X) and self.id is not None:
+            frame = self._frame(X)
+            recordings = frame.recordings()
+            y = frame.labels() if y is None and reset else y
+        else:
+            recordings = recordings_in(self._array(X, reset), self.layout == "channels_first")
+        if reset and y is None:
+            raise InputError("RNNClassifier requires y to be passed, but the target y is None.")
+        if reset and self._columns is None:
+            self.n_features_in_ = len(recordings.channels)
+        return recordings, y
+
+    def _frame(self, X: Any) -> LongFrame:
+        channels = self.channels
+        if channels is None and self.__sklearn_is_fitted__():
+            learned = self._classifier.learned.preparation.channels
+            channels = None if learned == numbered(len(learned)) else learned
+        named = None if channels is None else tuple(channels)
+        return LongFrame(X, str(self.id), self.time, self.label, named)
+
+    def _array(self, X: Any, reset: bool) -> Any:
+        """X as scikit-learn checks it: an array of numbers, or a list of sequences as it is."""
+        if _is_list_of_sequences(X):
+            return list(X)
+        numbers = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
+        if getattr(X, "ndim", 2) == 2:
+            same = reset or self._columns is not None
+            X = validate_data(self, X, reset=reset, **numbers) if same else check_array(X, **numbers)
+            self._columns = X.shape[1] if reset else self._columns
+            return X
+        return check_array(X, allow_nd=True, **numbers)
+
+
+_KEYWORDS = tuple(name for name in signature(RNNClassifier).parameters if name != "words")
+
+
+def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassifier:
+    """The classifier of a checkpoint or, by validation the best, of a run folder.
+
+    Args:
+        plugins: modules with components of your own.
+
+    A model that Python saved has its labels as they were, if they are numbers or texts; one of the command
+    line has the names of its classes. Raises CheckpointError.
+    """
+    from rnnclf.workflows.fitting import labels_of, load_classifier
+
+    classifier = load_classifier(Path(path), plugins)
+    model = RNNClassifier(**_keywords_of(classifier.config))
+    model._take(classifier, labels_of(classifier))
+    model._columns = None
+    model.n_features_in_ = len(classifier.learned.preparation.channels)
+    return model
+
+
+def _is_list_of_sequences(X: Any) -> bool:
+    """Whether X lists arrays, or lists of different lengths or of lists: what is no array by itself."""
+    if isinstance(X, np.ndarray):
+        return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(X[0]) > 0
+    if not isinstance(X, list | tuple) or not X:
+        return False
+    if all(hasattr(part, "ndim") and part.ndim > 0 for part in X):
+        return True
+    lengths = {len(part) if isinstance(part, list | tuple) else None for part in X}
+    nested = isinstance(X[0], list | tuple) and bool(X[0]) and isinstance(X[0][0], list | tuple)
+    return None not in lengths and (nested or len(lengths) > 1)
+
+
+def _labels(y: Any) -> list[Any]:
+    """y as (N,). Raises ValueError where it is none, or holds numbers that are no classes."""
+    kinds = {type(label) for label in y} if isinstance(y, list | tuple) else set()
+    if len(kinds) > 1 or kinds & {tuple, type(None)}:  # which would become texts, or several columns
+        return list(y)
+    array = column_or_1d(y, warn=True)
+    if array.dtype.kind == "f":
+        check_classification_targets(array)
+    return list(array)
+
+
+def _refuse_unknown(name: str) -> None:
+    """Raises ConfigError for a keyword that no training can have."""
+    group, _, key = name.partition("__")
+    if group == "dataset" and key in OF_DATA:
+        raise WordError(f"'{name}' is written '{key}' in Python.")
+    if group in GROUPS and key and not (group == "dataset" and key in OF_FILES):
+        return
+    if reason := NOT_HERE.get(group):
+        raise WordError(f"'{name}' has no meaning in Python: {reason}.")
+    known = [*_KEYWORDS, *(_in_python(k) for k in known_keys() if k.partition(".")[0] in GROUPS and "." in k)]
+    raise WordError(f"No keyword named '{name}'.{did_you_mean(name, known)}")
+
+
+def _hydra_words(params: Mapping[str, Any]) -> list[str]:
+    """The words of the command line for keywords that are not as they would be anyway."""
+    defaults = signature(RNNClassifier).parameters
+    words = []
+    for name, value in params.items():
+        if name in ("layout", "id", "time", "label", "channels"):
+            continue
+        if name in defaults and _same(value, defaults[name].default):
+            continue
+        key = f"dataset.{name}" if name in OF_DATA else name.replace("__", ".")
+        words.append(_word(key, value))
+    refuse_conflicting(words)
+    return ["dataset=arrays", *words]
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default
+
+
+def _word(key: str, value: Any) -> str:
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, bool):
+        return f"{key}={'null' if value is None else str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"{key}={value!r}"
+    if isinstance(value, list | tuple):
+        return f"{key}=[{','.join(quoted(str(part)) for part in value)}]"
+    return assignment(key, str(value))
+
+
+@lru_cache(maxsize=256)
+def _composed(words: tuple[str, ...]) -> Config:
+    return load_config(list(words))
+
+
+def _keywords_of(config: Config) -> dict[str, Any]:
+    """The keywords with which RNNClassifier makes this config, but for what it says of files."""
+    chosen = {group: getattr(config, group).name for group in GROUPS if group != "dataset"}
+    daily = {
+        field.name: getattr(config, field.name)
+        for field in fields(Config)
+        if field.name in _KEYWORDS and field.name not in GROUPS
+    }
+    own = {name: getattr(config.dataset, name) for name in OF_DATA}
+    keywords = {**chosen, **daily, **own, "plugins": tuple(config.plugins)}
+    if config.match_parameters is not None:
+        del keywords["hidden"]
+    plain = _composed(tuple(_hydra_words(keywords)))
+    for group in GROUPS:
+        now, then = getattr(plain, group), getattr(config, group)
+        for option_field in fields(now):
+            name, key = option_field.name, f"{group}__{option_field.name}"
+            sizes = config.match_parameters is not None and key == "cell__hidden_size"
+            if group == "dataset" and name in OF_FILES or not hasattr(then, name) or sizes:
+                continue
+            if getattr(now, name) != getattr(then, name):
+                keywords[key] = getattr(then, name)
+    return keywords
+
+
+@contextmanager
+def _words_of_python() -> Iterator[None]:
+    """Errors name keywords as they are written in Python; those of words and data are ValueErrors."""
+    try:
+        yield
+    except (WordError, InputError):
+        raise
+    except RnnclfError as error:
+        text = _in_python(str(error))
+        if isinstance(error, ConfigError):
+            raise WordError(text) from error
+        if isinstance(error, DataError):
+            raise InputError(text.replace("values are missing", "values are missing (NaN)")) from error
+        raise type(error)(text) from error
+
+
+def _in_python(text: str) -> str:
+    """dataset.missing=mask → missing=mask, optimizer.lr → optimizer__lr."""
+    text = text.replace("dataset.axes=NCT", "layout='channels_first'")
+    text = re.sub(rf"\bdataset\.({'|'.join(OF_DATA)})\b", r"\1", text)
+    return re.sub(rf"\b({'|'.join(GROUPS)})\.([a-z_]+)\b", r"\1__\2", text)

@@ -1,0 +1,138 @@
+"""Training and classification inside someone else's program: from a Config and sequences in memory to a
+classifier. Writes nothing, prints nothing, and leaves torch's settings and random numbers as they were.
+
+Shapes: N sequences, K classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnclf import checkpoint
+from rnnclf.config import Config
+from rnnclf.data import Learned, SequenceDataset
+from rnnclf.data.base import assembled
+from rnnclf.data.memory import for_prediction
+from rnnclf.data.recordings import Recordings
+from rnnclf.errors import CheckpointError
+from rnnclf.hydra_app.setup import register
+from rnnclf.model import SequenceClassifier
+from rnnclf.training.evaluation import EVALUATION_BATCH
+from rnnclf.training.loop import fit
+from rnnclf.training.state import Training
+from rnnclf.workflows import machine
+from rnnclf.workflows.loading import build_model, load_model
+from rnnclf.workflows.runs import checkpoints_in
+from rnnclf.workflows.saving import History, header_after, row
+from rnnclf.workflows.train import Data, recipe, sized
+
+_one_at_a_time = threading.RLock()
+"""Torch has one random generator, one number of threads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained model with all that its checkpoint says.
+
+    history: the epochs as epochs.csv has them; empty where it comes from a checkpoint.
+    notes: what was found in the training data, as sentences.
+    """
+
+    config: Config
+    learned: Learned
+    model: SequenceClassifier
+    header: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def logits(self, recordings: Recordings, config: Config) -> Tensor:
+        """Logits (N, K) of the sequences, in the order of `learned.classes`, computed where `config` says.
+
+        Raises DataError for sequences that cannot be classified.
+        """
+        preparation = self.learned.preparation
+        recordings = for_prediction(recordings, preparation.missing)
+        with _one_at_a_time, machine.borrowed(config) as device:
+            data = assembled(recordings, self.learned).to(device)
+            try:
+                return _logits(self.model.to(device), data).cpu()
+            finally:
+                self.model.cpu()
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint that the command line reads. Raises OutputError."""
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        checkpoint.save(path, self.header, weights)
+
+
+def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] | None = None) -> Classifier:
+    """Trains as `rnnclf train` does, and returns the classifier of the best epoch by validation.
+
+    labels: of each class, as plain data, for the checkpoint; None where its name says it all.
+
+    Raises DataError or ConfigError for what cannot be trained with, DivergedError where the loss is lost.
+    """
+    with _one_at_a_time, machine.borrowed(config) as device, _random_numbers_kept():
+        config.augment.refuse_what_does_not_fit(config.dataset.layout())
+        splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
+        parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
+        data = Data(device, splits, parts)
+        config = sized(config, *data.shape)
+        torch.manual_seed(config.seed)
+        model = build_model(config, *data.shape).to(device)
+        training, history = Training(model, recipe(config, data)), History()
+        for result in fit(training, parts["train"], parts["validation"]):
+            history.take(result, model)
+        model.load_state_dict(history.best_weights)
+        return Classifier(
+            config,
+            splits.learned,
+            model.cpu(),
+            header_after(config, splits, history.best, labels=labels),
+            tuple(map(row, history.results)),
+            (*splits.notes, *splits.warnings),
+        )
+
+
+def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier, list[Any]]:
+    """The classifier of a checkpoint file, or the best one of a run folder, and the labels of its classes.
+
+    Raises CheckpointError.
+    """
+    register(list(plugins))
+    files = checkpoints_in(path)
+    if len(files) > 1:
+        raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
+    saved, config, learned, model = load_model(files[0], [])
+    return Classifier(config, learned, model, saved.header), saved.labels
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Puts torch's random generators back afterwards, those of all devices: a seed is given to all."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(devices):
+        yield
+    if mps is not None:
+        torch.mps.set_rng_state(mps)
+
+
+@torch.inference_mode()
+def _logits(model: SequenceClassifier, data: SequenceDataset) -> Tensor:
+    model.eval()
+    order_N = data.lengths_N.argsort(stable=True) if data.ragged else torch.arange(len(data))
+    logits_NK = torch.empty(len(data), len(data.classes))
+    with model.cores(EVALUATION_BATCH, data.ragged):
+        for indices_B in torch.split(order_N, EVALUATION_BATCH):
+            x_BTI, _, lengths_B = data.batch(indices_B)
+            logits_NK[indices_B] = model(x_BTI, lengths_B).float().cpu()
+    return logits_NK
