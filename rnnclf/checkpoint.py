@@ -104,8 +104,8 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, learned
-        from the training split), reading (what decides the meaning of a step), fingerprint, epoch, metrics; and, where training was
-        given other labels than the names of the classes, these as labels.
+        from the training split), reading (what decides the meaning of a step), fingerprint, epoch, metrics;
+        labels, where training was given other labels than the names of the classes.
     tensors: the weights by their names in the model, and in `last.safetensors` the state to resume from.
     """
 

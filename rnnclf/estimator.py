@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
@@ -181,13 +182,16 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each sequence, (N,). X as in `fit`; lengths may be others."""
-        return self.classes_[self._logits(X).argmax(axis=1)]
+        place_N = self._logits(X).argmax(axis=1)
+        predicted: NDArray[Any] = self.classes_[place_N]
+        return predicted
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each class, (N, K), in the order of `classes_`."""
-        logits_NK = self._logits(X).astype(np.float64)
-        proba_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-        return proba_NK / proba_NK.sum(axis=1, keepdims=True)
+        logits_NK: NDArray[np.float64] = self._logits(X).astype(np.float64)
+        proba_NK: NDArray[np.float64] = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+        proba_NK /= proba_NK.sum(axis=1, keepdims=True)
+        return proba_NK
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The share of the sequences that are classified rightly.
@@ -298,6 +302,8 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _array(self, X: Any, reset: bool) -> Any:
         """X as scikit-learn checks it: an array of numbers, or a list of sequences as it is."""
+        if isinstance(X, list | tuple) and not X:
+            raise InputError("X has no sequences.")
         if _is_list_of_sequences(X):
             return list(X)
         numbers = {"dtype": "numeric", "ensure_all_finite": "allow-nan"}
@@ -351,6 +357,7 @@ def _labels(y: Any) -> list[Any]:
         return list(y)
     array = column_or_1d(y, warn=True)
     if array.dtype.kind == "f":
+        assert_all_finite(array, input_name="y")
         check_classification_targets(array)
     return list(array)
 
@@ -421,7 +428,7 @@ def _keywords_of(config: Config) -> dict[str, Any]:
         for option_field in fields(now):
             name, key = option_field.name, f"{group}__{option_field.name}"
             sizes = config.match_parameters is not None and key == "cell__hidden_size"
-            if group == "dataset" and name in OF_FILES or not hasattr(then, name) or sizes:
+            if (group == "dataset" and name in OF_FILES) or not hasattr(then, name) or sizes:
                 continue
             if getattr(now, name) != getattr(then, name):
                 keywords[key] = getattr(then, name)

@@ -74,7 +74,7 @@ def name_of(label: Any) -> str:
 
 
 def as_classes(values: Sequence[Any]) -> Array:
-    """Labels as an array (K,) of numbers or texts, or of objects where they are neither or of several kinds."""
+    """Labels as an array (K,) of numbers or texts; of objects where they are neither, or of several kinds."""
     import numpy as np
 
     kinds = {type(value) for value in values}
@@ -99,7 +99,6 @@ def recordings_in(x: Any, channels_first: bool = False) -> Recordings:
 
 
 def _recordings_of_list(parts: list[Array], channels_first: bool) -> Recordings:
-    import numpy as np
 
     if not parts:
         raise DataError("X has no sequences.")
@@ -207,7 +206,7 @@ class LongFrame:
             if labels[place] is None:
                 labels[place] = label
             elif labels[place] != label:
-                raise DataError(f"Sequence {ids[place]!r} has the labels {label!r} and {labels[place]!r}.")
+                raise DataError(f"Sequence {ids[place]!r} has the labels {labels[place]!r} and {label!r}.")
         return labels
 
     def _places(self) -> tuple[Array, list[Any]]:
