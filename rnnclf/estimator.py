@@ -6,12 +6,9 @@ Shapes: N sequences, T steps, C channels, K classes.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import fields
-from functools import lru_cache
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,32 +20,20 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from rnnclf.config import GROUPS, Config, known_keys
 from rnnclf.data.memory import LongFrame, as_classes, is_frame, labels_in, name_of, recordings_in
 from rnnclf.data.recordings import Recordings, numbered
 from rnnclf.errors import ConfigError, DataError, RnnclfError
-from rnnclf.hydra_app.compose import assignment, load_config, quoted, refuse_conflicting
+from rnnclf.hydra_app.keywords import config_from, in_python, keywords_of, refuse_unknown
 from rnnclf.registry import did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rnnclf.config import Config
     from rnnclf.model import SequenceClassifier
     from rnnclf.workflows.fitting import Classifier
 
 LAYOUTS = ("channels_last", "channels_first")
-OF_DATA = ("validation", "missing", "normalise")
-"""Options of dataset that have a keyword of their own."""
-NOT_HERE = {
-    "experiment": "it names a dataset, too",
-    "dataset": "the data are given to fit",
-    "protocol": "it is about a test split, and fit has none",
-    "diagnose": "it writes into a run folder",
-    "checkpoint": "it writes into a run folder",
-}
-"""Words of the command line that mean nothing in Python, and why."""
-OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_DATA)
-"""Options of dataset=arrays that mean nothing in Python, or have a keyword."""
 
 
 class WordError(ConfigError, ValueError):
@@ -136,9 +121,10 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._set_words(words)
 
     def _set_words(self, words: Mapping[str, Any]) -> None:
-        for name, value in words.items():
-            _refuse_unknown(name)
-            self._words[name] = value
+        with _errors_of_python():
+            for name in words:
+                refuse_unknown(name, _KEYWORDS)
+        self._words |= words
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """All keywords with their values, those with two underscores as far as they were given."""
@@ -147,7 +133,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def set_params(self, **params: Any) -> Self:
         """Changes keywords; fit trains with them the next time. Raises ConfigError for an unknown one."""
         self._set_words({name: value for name, value in params.items() if name not in _KEYWORDS})
-        for name in params.keys() & set(_KEYWORDS):
+        for name in params.keys() & _KEYWORDS.keys():
             setattr(self, name, params[name])
         return self
 
@@ -170,14 +156,11 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         self.__dict__.pop("_classifier", None)
         self._columns: int | None = None
-        with _words_of_python():
+        with _errors_of_python():
             config = self._config()
             recordings, y = self._read(X, y, reset=True)
             labels = labels_in(_labels(y))
-            plain = [getattr(value, "item", lambda v=value: v)() for value in labels.values_K]
-            is_plain = all(isinstance(value, bool | int | float | str) for value in plain)
-            own = plain if is_plain and plain != list(labels.names) else None
-            self._take(fit_in_memory(config, labels.of(recordings), own), labels.values_K)
+            self._take(fit_in_memory(config, labels.of(recordings), labels.plain), labels.values_K)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -200,7 +183,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         trained. For a data frame y may be None, as in `fit`.
         """
         check_is_fitted(self)
-        with _words_of_python():
+        with _errors_of_python():
             if y is None and self.id is not None and is_frame(X):
                 y = self._frame(X).labels()
             if y is None:
@@ -254,12 +237,14 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.layout not in LAYOUTS:
             hint = did_you_mean(str(self.layout), LAYOUTS)
             raise WordError(f"layout must be {' or '.join(LAYOUTS)}, got '{self.layout}'.{hint}")
-        return deepcopy(_composed(tuple(_hydra_words(self.get_params()))))
+        of_x = {"layout", "id", "time", "label", "channels"}
+        words = {name: value for name, value in self.get_params().items() if name not in of_x}
+        return config_from(words, _KEYWORDS)
 
     def _logits(self, X: Any) -> NDArray[np.float32]:
         """(N, K), in the order of `classes_`."""
         check_is_fitted(self)
-        with _words_of_python():
+        with _errors_of_python():
             channels = self._classifier.learned.preparation.channels
             recordings, _ = self._read(X, None, reset=False)
             if len(recordings.channels) != len(channels):
@@ -267,16 +252,13 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     f"X has {len(recordings.channels)} channels; the model was trained on {len(channels)}."
                 )
             where = self._where(self._classifier.config)
-            logits_NK: NDArray[np.float32] = self._classifier.logits(recordings, where).numpy()
+            logits_NK: NDArray[np.float32] = self._classifier.logits(recordings, where)
         return logits_NK[:, self._columns_K]
 
     def _where(self, config: Config) -> Config:
         """The config with the device and the threads that the keywords name now."""
-        words = _hydra_words({"device": self.device, "threads": self.threads})
-        now = _composed(tuple(words))
-        config = deepcopy(config)
-        config.device, config.threads = now.device, now.threads
-        return config
+        now = config_from({"device": self.device, "threads": self.threads}, _KEYWORDS)
+        return replace(config, device=now.device, threads=now.threads)
 
     def _read(self, X: Any, y: Any, reset: bool) -> tuple[Recordings, Any]:
         """The sequences of X and, in training, their labels. Raises DataError."""
@@ -315,7 +297,9 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return check_array(X, allow_nd=True, **numbers)
 
 
-_KEYWORDS = tuple(name for name in signature(RNNClassifier).parameters if name != "words")
+_PARAMETERS = signature(RNNClassifier).parameters.values()
+_KEYWORDS = {parameter.name: parameter.default for parameter in _PARAMETERS if parameter.name != "words"}
+"""The keywords that have a default."""
 
 
 def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassifier:
@@ -327,11 +311,11 @@ def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassi
     A model that Python saved has its labels as they were, if they are numbers or texts; one of the command
     line has the names of its classes. Raises CheckpointError.
     """
-    from rnnclf.workflows.fitting import labels_of, load_classifier
+    from rnnclf.workflows.fitting import load_classifier
 
-    classifier = load_classifier(Path(path), plugins)
-    model = RNNClassifier(**_keywords_of(classifier.config))
-    model._take(classifier, labels_of(classifier))
+    classifier, labels = load_classifier(Path(path), plugins)
+    model = RNNClassifier(**keywords_of(classifier.config, _KEYWORDS))
+    model._take(classifier, labels)
     model._columns = None
     model.n_features_in_ = len(classifier.learned.preparation.channels)
     return model
@@ -362,97 +346,17 @@ def _labels(y: Any) -> list[Any]:
     return list(array)
 
 
-def _refuse_unknown(name: str) -> None:
-    """Raises ConfigError for a keyword that no training can have."""
-    group, _, key = name.partition("__")
-    if group == "dataset" and key in OF_DATA:
-        raise WordError(f"'{name}' is written '{key}' in Python.")
-    if group in GROUPS and key and not (group == "dataset" and key in OF_FILES):
-        return
-    if reason := NOT_HERE.get(group):
-        raise WordError(f"'{name}' has no meaning in Python: {reason}.")
-    known = [*_KEYWORDS, *(_in_python(k) for k in known_keys() if k.partition(".")[0] in GROUPS and "." in k)]
-    raise WordError(f"No keyword named '{name}'.{did_you_mean(name, known)}")
-
-
-def _hydra_words(params: Mapping[str, Any]) -> list[str]:
-    """The words of the command line for keywords that are not as they would be anyway."""
-    defaults = signature(RNNClassifier).parameters
-    words = []
-    for name, value in params.items():
-        if name in ("layout", "id", "time", "label", "channels"):
-            continue
-        if name in defaults and _same(value, defaults[name].default):
-            continue
-        key = f"dataset.{name}" if name in OF_DATA else name.replace("__", ".")
-        words.append(_word(key, value))
-    refuse_conflicting(words)
-    return ["dataset=arrays", *words]
-
-
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
-
-
-def _word(key: str, value: Any) -> str:
-    value = value.item() if isinstance(value, np.generic) else value
-    if value is None or isinstance(value, bool):
-        return f"{key}={'null' if value is None else str(value).lower()}"
-    if isinstance(value, int | float):
-        return f"{key}={value!r}"
-    if isinstance(value, list | tuple):
-        return f"{key}=[{','.join(quoted(str(part)) for part in value)}]"
-    return assignment(key, str(value))
-
-
-@lru_cache(maxsize=256)
-def _composed(words: tuple[str, ...]) -> Config:
-    return load_config(list(words))
-
-
-def _keywords_of(config: Config) -> dict[str, Any]:
-    """The keywords with which RNNClassifier makes this config, but for what it says of files."""
-    chosen = {group: getattr(config, group).name for group in GROUPS if group != "dataset"}
-    daily = {
-        field.name: getattr(config, field.name)
-        for field in fields(Config)
-        if field.name in _KEYWORDS and field.name not in GROUPS
-    }
-    own = {name: getattr(config.dataset, name) for name in OF_DATA}
-    keywords = {**chosen, **daily, **own, "plugins": tuple(config.plugins)}
-    if config.match_parameters is not None:
-        del keywords["hidden"]
-    plain = _composed(tuple(_hydra_words(keywords)))
-    for group in GROUPS:
-        now, then = getattr(plain, group), getattr(config, group)
-        for option_field in fields(now):
-            name, key = option_field.name, f"{group}__{option_field.name}"
-            sizes = config.match_parameters is not None and key == "cell__hidden_size"
-            if (group == "dataset" and name in OF_FILES) or not hasattr(then, name) or sizes:
-                continue
-            if getattr(now, name) != getattr(then, name):
-                keywords[key] = getattr(then, name)
-    return keywords
-
-
 @contextmanager
-def _words_of_python() -> Iterator[None]:
+def _errors_of_python() -> Iterator[None]:
     """Errors name keywords as they are written in Python; those of words and data are ValueErrors."""
     try:
         yield
     except (WordError, InputError):
         raise
     except RnnclfError as error:
-        text = _in_python(str(error))
+        text = in_python(str(error))
         if isinstance(error, ConfigError):
             raise WordError(text) from error
         if isinstance(error, DataError):
             raise InputError(text.replace("values are missing", "values are missing (NaN)")) from error
         raise type(error)(text) from error
-
-
-def _in_python(text: str) -> str:
-    """dataset.missing=mask → missing=mask, optimizer.lr → optimizer__lr."""
-    text = text.replace("dataset.axes=NCT", "layout='channels_first'")
-    text = re.sub(rf"\bdataset\.({'|'.join(OF_DATA)})\b", r"\1", text)
-    return re.sub(rf"\b({'|'.join(GROUPS)})\.([a-z_]+)\b", r"\1__\2", text)

@@ -30,6 +30,13 @@ class Labels:
     names: tuple[str, ...]
     values_K: list[Any]
 
+    @property
+    def plain(self) -> list[bool | int | float | str] | None:
+        """`values_K` for a checkpoint; None where the names say it all, or other objects would be needed."""
+        values = [getattr(value, "item", lambda value=value: value)() for value in self.values_K]
+        is_plain = all(isinstance(value, bool | int | float | str) for value in values)
+        return values if is_plain and values != list(self.names) else None
+
     def of(self, recordings: Recordings) -> Recordings:
         """The recordings with these labels. Raises DataError where their numbers differ."""
         if len(self.labels_N) != len(recordings):

@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from rnnclf import checkpoint
 from rnnclf.config import Config
-from rnnclf.data import Learned, SequenceDataset
+from rnnclf.data import Learned
 from rnnclf.data.base import assembled
 from rnnclf.data.memory import for_prediction
-from rnnclf.data.recordings import Recordings
+from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app.setup import register
 from rnnclf.model import SequenceClassifier
-from rnnclf.training.evaluation import EVALUATION_BATCH
+from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
@@ -53,7 +53,7 @@ class Classifier:
     history: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
-    def logits(self, recordings: Recordings, config: Config) -> Tensor:
+    def logits(self, recordings: Recordings, config: Config) -> Array:
         """Logits (N, K) of the sequences, in the order of `learned.classes`, computed where `config` says.
 
         Raises DataError for sequences that cannot be classified.
@@ -63,7 +63,7 @@ class Classifier:
         with _one_at_a_time, machine.borrowed(config) as device:
             data = assembled(recordings, self.learned).to(device)
             try:
-                return _logits(self.model.to(device), data).cpu()
+                return np.array(evaluate_model(self.model.to(device), data).logits_NK)
             finally:
                 self.model.cpu()
 
@@ -124,15 +124,3 @@ def _random_numbers_kept() -> Iterator[None]:
         yield
     if mps is not None:
         torch.mps.set_rng_state(mps)
-
-
-@torch.inference_mode()
-def _logits(model: SequenceClassifier, data: SequenceDataset) -> Tensor:
-    model.eval()
-    order_N = data.lengths_N.argsort(stable=True) if data.ragged else torch.arange(len(data))
-    logits_NK = torch.empty(len(data), len(data.classes))
-    with model.cores(EVALUATION_BATCH, data.ragged):
-        for indices_B in torch.split(order_N, EVALUATION_BATCH):
-            x_BTI, _, lengths_B = data.batch(indices_B)
-            logits_NK[indices_B] = model(x_BTI, lengths_B).float().cpu()
-    return logits_NK
