@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 
 import pytest
 
@@ -30,7 +29,7 @@ def test_type_checkers_see_the_same_names():
 def test_each_public_name_can_be_imported_and_is_explained(name):
     assert getattr(rnnclf, name).__name__ == name
     assert name in dir(rnnclf)
-    assert f"`{name}" in PAGE or f"{name}(" in PAGE
+    assert f"`{name}`" in PAGE
 
 
 def test_a_name_that_is_not_there_is_refused():
@@ -45,12 +44,3 @@ def test_import_rnnclf_imports_nothing_heavy():
 
 def test_the_classifier_waits_for_torch_until_it_trains():
     assert "torch" not in modules_after("from rnnclf import RNNClassifier; RNNClassifier(hidden=3)")
-
-
-@pytest.mark.long
-def test_the_examples_of_the_page_run(tmp_path):
-    namespace: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(block, namespace)
-    assert (tmp_path / "my_run" / "results.json").is_file()
-    assert namespace["model"].score(namespace["X"], namespace["y"]) > 0.9  # type: ignore[attr-defined]
