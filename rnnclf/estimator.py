@@ -45,29 +45,30 @@ class InputError(DataError, ValueError):
 
 
 class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A recurrent sequence classifier, trained as `rnnclf train` trains it.
+    """A recurrent sequence classifier, trained as `rnnclf train` does it.
 
     Each keyword is a word of the command line with the same meaning and default; two underscores stand for
-    a dot: `optimizer__lr=0.01`, `cell__forget_bias=2`. `rnnclf list` and `rnnclf show cell lstm` tell what
-    there is. fit sets a stratified part of the sequences aside (`validation`, a number or a share), and keeps
-    the weights of the epoch that classified most of them rightly.
+    a dot: `optimizer__lr=0.01`, `cell__forget_bias=2`. `rnnclf list` and `rnnclf show cell lstm` show what
+    can be chosen. fit sets a stratified part of the sequences aside (`validation`, a number or a share), and
+    keeps the weights of the epoch with the best accuracy on it.
 
     Args:
-        missing: error, mask, interpolate or drop: what becomes of missing values (NaN).
+        missing: error, mask, interpolate or drop: how missing values (NaN) are treated.
         normalise: standard, minmax, robust or none: each channel, by the training part alone.
         layout: channels_last for arrays (N, T, C), channels_first for (N, C, T).
         id, time, label, channels: columns of a data frame with a row for each step. id tells sequences apart
-            and is needed; time orders the steps of each; label holds the classes, if y does not; channels
-            are all other columns of numbers if left out.
+            and is required; time orders the steps of each; label holds the classes, if y does not; channels
+            defaults to all other columns of numbers.
 
     Attributes:
         classes_: the labels, sorted, (K,).
         n_features_in_: channels; for arrays (N, T), T.
         history_: losses, accuracies and the learning rate of each epoch, as in epochs.csv.
         model_: the SequenceClassifier, a torch module, on the CPU.
-        config_: the Config of the training. notes_: sentences about what was found in the data.
+        config_: the Config of the training. notes_: what was noticed in the data, as sentences.
 
-    Raises an RnnclfError that is a ValueError, too, where a keyword, X or y is not valid.
+    Raises a ValueError if a keyword, X or y is not valid; but for what scikit-learn itself checks, it is an
+    RnnclfError, too.
     """
 
     def __init__(
@@ -127,11 +128,11 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._words |= words
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All keywords with their values, those with two underscores as far as they were given."""
+        """All keywords with their values; those with two underscores only if they were given."""
         return {name: getattr(self, name) for name in _KEYWORDS} | self._words
 
     def set_params(self, **params: Any) -> Self:
-        """Changes keywords; fit trains with them the next time. Raises ConfigError for an unknown one."""
+        """Changes keywords, for the next fit. Raises ConfigError for an unknown one."""
         self._set_words({name: value for name, value in params.items() if name not in _KEYWORDS})
         for name in params.keys() & _KEYWORDS.keys():
             setattr(self, name, params[name])
@@ -177,7 +178,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return proba_NK
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The share of the sequences that are classified rightly.
+        """The share of the sequences that are classified correctly.
 
         Labels are compared by their names, so that 7 is the class '7' of a model that the command line
         trained. For a data frame y may be None, as in `fit`.
@@ -222,7 +223,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return "_classifier" in vars(self)
 
     def _take(self, classifier: Classifier, labels: Sequence[Any]) -> None:
-        """Becomes this classifier, whose classes have these labels."""
+        """Adopts a trained classifier and the labels of its classes."""
         values = as_classes(labels)
         try:
             order_K = np.argsort(values, kind="stable")
@@ -256,7 +257,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return logits_NK[:, self._columns_K]
 
     def _where(self, config: Config) -> Config:
-        """The config with the device and the threads that the keywords name now."""
+        """The config with the current keywords device and threads."""
         now = config_from({"device": self.device, "threads": self.threads}, _KEYWORDS)
         return replace(config, device=now.device, threads=now.threads)
 
@@ -322,7 +323,7 @@ def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassi
 
 
 def _is_list_of_sequences(X: Any) -> bool:
-    """Whether X lists arrays, or lists of different lengths or of lists: what is no array by itself."""
+    """Whether X is a list of arrays, or of lists that have different lengths or hold lists themselves."""
     if isinstance(X, np.ndarray):
         return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(X[0]) > 0
     if not isinstance(X, list | tuple) or not X:
@@ -348,7 +349,7 @@ def _labels(y: Any) -> list[Any]:
 
 @contextmanager
 def _errors_of_python() -> Iterator[None]:
-    """Errors name keywords as they are written in Python; those of words and data are ValueErrors."""
+    """Spells keywords in messages as in Python, and makes errors about keywords and data ValueErrors."""
     try:
         yield
     except (WordError, InputError):

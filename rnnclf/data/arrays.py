@@ -164,10 +164,10 @@ def _recordings(arrays: Mapping[str, Named], file: str, axes: str) -> Recordings
 
 
 def unlabelled(named: Named, file: str, axes: str, lengths: Named | None = None) -> Recordings:
-    """The sequences of an array x, all of one class without a name; messages call its file `file`.
+    """The sequences of an array x, all of one nameless class; `file` is its name in messages.
 
-    Without lengths, steps without any value at the end of a sequence are taken for padding. Raises DataError
-    for what is no array of sequences.
+    Without lengths, trailing steps that hold no value count as padding. Raises DataError if x is not an array
+    of sequences.
     """
     import numpy as np
 

@@ -112,7 +112,7 @@ class Source(Component):
     def divided(
         self, recordings: Recordings, plan: Plan, learned: Learned | None = None, progress: Progress = silent
     ) -> Splits:
-        """Divides what was read, and prepares it; raises what `load` does."""
+        """Divides and prepares recordings. Raises the same errors as `load`."""
         recordings = self._usable(recordings, learned)
         parts = divide(recordings, plan)
         if learned is None:

@@ -96,7 +96,7 @@ def recordings_in(x: Any, channels_first: bool = False) -> Recordings:
     """The sequences of an array (N, T) or (N, T, C), or of a list of arrays (T,) or (T, C), which may have
     different lengths; with `channels_first` (N, C, T) and (C, T). Their labels are all 0.
 
-    Raises DataError for what is none of that.
+    Raises DataError for anything else.
     """
     import numpy as np
 
@@ -141,10 +141,10 @@ def _one_behind_the_other(sequences: list[Array], channels: tuple[str, ...]) -> 
 
 
 def for_prediction(recordings: Recordings, missing: str) -> Recordings:
-    """The recordings as `missing` leaves them, all of them: a prediction is wanted for each.
+    """The recordings as `missing` treats them, without leaving out a sequence.
 
-    Raises DataError where a value is missing and none may be, and for a sequence that missing=drop leaves
-    without steps.
+    Raises DataError if a value is missing with missing=error, and for a sequence without a complete step with
+    missing=drop.
     """
     import numpy as np
 

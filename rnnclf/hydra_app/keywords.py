@@ -18,18 +18,18 @@ from rnnclf.registry import did_you_mean
 OF_DATA = ("validation", "missing", "normalise")
 """Options of dataset that are keywords by themselves."""
 OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_DATA)
-"""Options of dataset=arrays that mean nothing in Python, or are keywords by themselves."""
+"""Options of dataset=arrays that have no meaning in Python, or are keywords by themselves."""
 NOT_HERE = {
     "experiment": "it names a dataset, too",
     "dataset": "the data are given to fit",
-    "protocol": "it is about a test split, and fit has none",
+    "protocol": "it concerns the test split, which fit does not have",
     "diagnose": "it writes into a run folder",
     "checkpoint": "it writes into a run folder",
 }
-"""Words of the command line that mean nothing in Python, and why."""
+"""Words of the command line that have no meaning in Python, and why."""
 
 _one_at_a_time = threading.Lock()
-"""Hydra keeps what it composes in globals."""
+"""Hydra composes in global state."""
 
 
 def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
@@ -38,7 +38,7 @@ def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
     if keyword in known:
         return
     if group == "dataset" and key in OF_DATA:
-        raise ConfigError(f"'{keyword}' is written '{key}' in Python.")
+        raise ConfigError(f"In Python, '{keyword}' is just '{key}'.")
     if group in GROUPS and key and not (group == "dataset" and key in OF_FILES):
         return
     if reason := NOT_HERE.get(group):
@@ -48,8 +48,10 @@ def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
 
 
 def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """The Config that `rnnclf train` makes of the same words for data in arrays; those that are as
-    `defaults` says are left out, so that they do not contradict others. Raises ConfigError."""
+    """The Config that `rnnclf train dataset=arrays` makes of the same words. Raises ConfigError.
+
+    Keywords that have their default value are left out, so that they do not conflict with others.
+    """
     words = [
         _word(f"dataset.{name}" if name in OF_DATA else name.replace("__", "."), value)
         for name, value in keywords.items()
@@ -81,7 +83,7 @@ def _composed(words: tuple[str, ...]) -> Config:
 
 
 def keywords_of(config: Config, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of which `config_from` makes this config, but for what it says of files."""
+    """The keywords from which `config_from` makes this config, apart from the paths of its data."""
     chosen = {group: getattr(config, group).name for group in GROUPS if group != "dataset"}
     daily = {
         daily_field.name: getattr(config, daily_field.name)
@@ -106,7 +108,7 @@ def keywords_of(config: Config, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_python(text: str) -> str:
-    """dataset.missing=mask → missing=mask, optimizer.lr → optimizer__lr."""
+    """The text with keys spelled as in Python: dataset.missing → missing, optimizer.lr → optimizer__lr."""
     text = text.replace("dataset.axes=NCT", "layout='channels_first'")
     text = re.sub(rf"\bdataset\.({'|'.join(OF_DATA)})\b", r"\1", text)
     return re.sub(rf"\b({'|'.join(GROUPS)})\.([a-z_]+)\b", r"\1__\2", text)

@@ -1,5 +1,6 @@
-"""Training and classification inside someone else's program: from a Config and sequences in memory to a
-classifier. Writes nothing, prints nothing, and leaves torch's settings and random numbers as they were.
+"""Training and classification inside another program, of sequences in memory.
+
+Nothing is written or printed, and torch's settings and random generators are restored.
 
 Shapes: N sequences, K classes.
 """
@@ -35,15 +36,15 @@ from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.train import Data, recipe, sized
 
 _one_at_a_time = threading.RLock()
-"""Torch has one random generator, one number of threads."""
+"""Torch has one random generator and one number of threads per process."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained model with all that its checkpoint says.
+    """A trained model and the header of its checkpoint.
 
-    history: the epochs as epochs.csv has them; empty where it comes from a checkpoint.
-    notes: what was found in the training data, as sentences.
+    history: the epochs as in epochs.csv; empty if the model was loaded from a checkpoint.
+    notes: what was noticed in the training data, as sentences.
     """
 
     config: Config
@@ -54,7 +55,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
     def logits(self, recordings: Recordings, config: Config) -> Array:
-        """Logits (N, K) of the sequences, in the order of `learned.classes`, computed where `config` says.
+        """Logits (N, K) of the sequences, in the order of `learned.classes`, computed on the device of `config`.
 
         Raises DataError for sequences that cannot be classified.
         """
@@ -76,12 +77,12 @@ class Classifier:
 def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] | None = None) -> Classifier:
     """Trains as `rnnclf train` does, and returns the classifier of the best epoch by validation.
 
-    labels: of each class, as plain data, for the checkpoint; None where its name says it all.
+    labels: the label of each class for the checkpoint, a number or a text; None if it is the class's name.
 
-    Raises DataError or ConfigError for what cannot be trained with, DivergedError where the loss is lost.
+    Raises DataError or ConfigError if training is impossible with these data, DivergedError.
     """
     with _one_at_a_time, machine.borrowed(config) as device, _random_numbers_kept():
-        config.augment.refuse_what_does_not_fit(config.dataset.layout())
+        config.augment.check_layout(config.dataset.layout())
         splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
         parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
         data = Data(device, splits, parts)
@@ -117,7 +118,7 @@ def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier
 
 @contextmanager
 def _random_numbers_kept() -> Iterator[None]:
-    """Puts torch's random generators back afterwards, those of all devices: a seed is given to all."""
+    """Restores the random generators of all devices on exit: torch.manual_seed seeds them all."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     with torch.random.fork_rng(devices):

@@ -61,9 +61,9 @@ def prepare(config: Config) -> torch.device:
 
 @contextmanager
 def borrowed(config: Config) -> Iterator[torch.device]:
-    """`prepare` for a computation inside someone else's program: afterwards its settings are as before.
+    """Like `prepare`, but restores all settings on exit: for use inside another program.
 
-    With threads=auto, torch keeps the number of threads that it has.
+    With threads=auto, the number of threads that torch has now is kept.
     """
     threads, flushes, precision = torch.get_num_threads(), _flushes_denormal(), _get_precision()
     try:
@@ -75,7 +75,7 @@ def borrowed(config: Config) -> Iterator[torch.device]:
 
 
 def _flushes_denormal() -> bool:
-    """Whether this thread takes numbers too small for the normal format for zero."""
+    """Whether this thread rounds denormal numbers to zero."""
     tiny = torch.tensor(2.0**-1070, dtype=torch.float64)
     return bool(tiny * 1 == 0)
 

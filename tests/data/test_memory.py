@@ -158,7 +158,7 @@ def test_labels_that_name_no_classes_are_refused(labels, message):
         ([], "has no sequences"),
     ],
 )
-def test_sequences_that_are_none_are_refused(x, message):
+def test_what_holds_no_sequences_is_refused(x, message):
     with pytest.raises(ValueError, match=r".") as caught:
         small().fit(x, np.arange(len(x)) % 2)
     assert message in str(caught.value)
