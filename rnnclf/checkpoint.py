@@ -77,8 +77,12 @@ def header_of(
     epoch: int,
     metrics: Mapping[str, Any],
     resumable: ResumableHeader | None = None,
+    labels: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
-    """The header of a checkpoint, as expected by `save`."""
+    """The header of a checkpoint, as expected by `save`.
+
+    labels: for each class the number or text that it was called in Python; None if that is its name.
+    """
     return {
         "rnnclf": __version__,
         "config": dict(config),
@@ -91,6 +95,7 @@ def header_of(
         "epoch": epoch,
         "metrics": dict(metrics),
         **(resumable.to_plain() if resumable else {}),
+        **({} if labels is None else {"labels": list(labels)}),
     }
 
 
@@ -99,7 +104,8 @@ class Checkpoint:
     """The contents of a checkpoint file.
 
     header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, fitted on
-        the training split), reading (the options that decide what a step means), fingerprint, epoch, metrics.
+        the training split), reading (the options that decide what a step means), fingerprint, epoch, metrics;
+        labels, if training in Python was given other labels than the names of the classes.
     tensors: the weights by their names in the model; in `last.safetensors` also the state to resume from.
     """
 
@@ -114,6 +120,11 @@ class Checkpoint:
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(self.header["classes"])
+
+    @property
+    def labels(self) -> list[Any]:
+        """What the classes are called in Python."""
+        return list(self.header.get("labels", self.classes))
 
     @property
     def input_size(self) -> int:
@@ -270,12 +281,23 @@ def _head(path: Path, file: BinaryIO) -> _Head:
             raise CheckpointError(f"{path} is damaged: its header has no valid '{key}'.")
     if not all(isinstance(name, str) for name in header["classes"]):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'classes'.")
+    if not _are_labels(header.get("labels", header["classes"]), len(header["classes"])):
+        raise CheckpointError(f"{path} is damaged: its header has no valid 'labels'.")
     sha256 = header.pop("sha256", None)
     if not isinstance(sha256, str) or len(sha256) != len(PLACEHOLDER):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'sha256'.")
     size = os.fstat(file.fileno()).st_size
     shapes = _shapes(path, table, size - len(prefix) - length)
     return _Head(header, shapes, sha256, prefix + raw, size)
+
+
+def _are_labels(labels: Any, classes: int) -> bool:
+    """Whether these are the labels of so many classes: numbers or texts, each once."""
+    if not isinstance(labels, list) or not all(
+        isinstance(label, bool | int | float | str) for label in labels
+    ):
+        return False
+    return len(labels) == len(set(labels)) == classes
 
 
 def _strict_json(text: str | bytes) -> dict[str, Any]:

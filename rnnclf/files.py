@@ -146,6 +146,15 @@ def absolute(path: str) -> str:
         raise ConfigError(f"Cannot expand {path}: {error}") from error
 
 
+def made_folder(path: Path) -> Path:
+    """The folder, which is made with those above it where it does not exist. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {path}: {error.strerror}.") from error
+    return path
+
+
 def claim_folder(base: Path) -> Path:
     """Creates and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3 if that exists. Raises OutputError.
 

@@ -20,12 +20,13 @@ from tests.imports import command, modules_after
 PACKAGE = ROOT / "rnnclf"
 
 FLOORS = {
-    "errors": 0, "registry": 0, "options": 0, "files": 0, "system": 0, "__init__": 0,
+    "errors": 0, "registry": 0, "options": 0, "files": 0, "system": 0,
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
     "data": 1, "augment": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1, "diagnosis": 1,
     "config": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "console": 4, "__main__": 4,
+    "__init__": 5, "estimator": 5,
 }  # fmt: skip
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -72,7 +73,8 @@ def own_floor(path: Path) -> int:
     ],
 )
 def test_an_import_from_above_is_seen_however_it_is_written(line):
-    assert max(floor_of(module) for module in modules_in(ast.parse(line))) == FLOORS["cli"]
+    modules = set(modules_in(ast.parse(line))) - {"rnnclf"}
+    assert max(map(floor_of, modules)) == FLOORS["cli"]
 
 
 def test_a_name_that_is_no_module_belongs_to_its_package():

@@ -150,31 +150,48 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progr
 
 def _recordings(arrays: Mapping[str, NamedArray], file: str, axes: str) -> Recordings:
     """The recordings in the arrays of one file or folder; messages call it `file`."""
-    import numpy as np
-
-    x, notes = _values(arrays["x"], axes)
-    n, steps, size = x.shape
+    sequences = unlabelled(arrays["x"], file, axes, arrays.get("lengths"))
     for name in PER_SEQUENCE:
         if name in arrays:
-            _refuse_shape(arrays[name], n, arrays["x"].what)
-    lengths_N = _lengths(arrays, x)
-    if lengths_N is None:
+            _refuse_shape(arrays[name], len(sequences), arrays["x"].what)
+    labels_N, classes = _labels(arrays)
+    return replace(
+        sequences,
+        labels_N=labels_N,
+        classes=classes,
+        channels=_channels(arrays, len(sequences.channels)),
+        groups_N=_encoded(arrays["groups"])[0] if "groups" in arrays else None,
+        given_N=_given(arrays["split"]) if "split" in arrays else None,
+    )
+
+
+def unlabelled(named: NamedArray, file: str, axes: str, lengths: NamedArray | None = None) -> Recordings:
+    """The sequences of an array x, all of one nameless class; `file` is its name in messages.
+
+    Without lengths, trailing steps that hold no value count as padding. Raises DataError if x is not an array
+    of sequences.
+    """
+    import numpy as np
+
+    x, notes = _values(named, axes)
+    n, steps, size = x.shape
+    if lengths is not None:
+        _refuse_shape(lengths, n, named.what)
+        lengths_N = _lengths(lengths, x)
+    else:
         lengths_N = _unpadded(x)
         if (lengths_N < steps).any():
             padded = int((lengths_N < steps).sum())
             notes.append(
                 f"{padded:,} of {n:,} sequences of {file} end in missing values: treated as padding."
             )
-    labels_N, classes = _labels(arrays)
     return Recordings(
         values_SC=x.reshape(n * steps, size),
         starts_N=np.arange(n, dtype=np.int64) * steps,
         lengths_N=lengths_N,
-        labels_N=labels_N,
-        classes=classes,
-        channels=_channels(arrays, size),
-        groups_N=_encoded(arrays["groups"])[0] if "groups" in arrays else None,
-        given_N=_given(arrays["split"]) if "split" in arrays else None,
+        labels_N=np.zeros(n, np.int64),
+        classes=("",),
+        channels=numbered(size),
         notes=tuple(notes),
         locate=lambda step: f"{file}, sequence {step // steps}, step {step % steps} (counted from 0)",
     )
@@ -208,13 +225,11 @@ def _refuse_shape(named: NamedArray, n: int, x: str) -> None:
         raise DataError(f"{what} has {len(array):,} entries, but {x} has {n:,} sequences.")
 
 
-def _lengths(arrays: Mapping[str, NamedArray], x: Array) -> Array | None:
-    """The given lengths as int64 (N,), None without any. Raises DataError for an invalid one."""
+def _lengths(named: NamedArray, x: Array) -> Array:
+    """The given lengths as int64 (N,). Raises DataError for an invalid one."""
     import numpy as np
 
-    if "lengths" not in arrays:
-        return None
-    given_N, what = arrays["lengths"]
+    given_N, what = named
     if given_N.dtype.kind not in "iu":
         raise DataError(f"{what} holds {given_N.dtype} values; lengths must be whole numbers.")
     lengths_N = np.array(given_N, np.int64)

@@ -118,8 +118,18 @@ class Source(Component):
         Raises DataError or ConfigError for data that cannot be trained on, CheckpointError if channels or
         classes do not match `learned`.
         """
-        recordings = self._readable(learned, progress)
-        parts = divide(recordings, self.plan())
+        return self.divided(self.read(progress), self.plan(), learned, progress)
+
+    def divided(
+        self,
+        recordings: Recordings,
+        plan: SplitPlan,
+        learned: Learned | None = None,
+        progress: Progress = silent,
+    ) -> Splits:
+        """Divides and prepares recordings. Raises the same errors as `load`."""
+        recordings = self._usable(recordings, learned)
+        parts = divide(recordings, plan)
         if learned is None:
             preparation = fitted(recordings, parts["train"], self.missing, self.normalise)
             learned = Learned(preparation, recordings.classes)
@@ -135,14 +145,13 @@ class Source(Component):
 
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
         """All sequences as one data set, prepared by `learned`, and their fingerprint."""
-        recordings = self._readable(learned, progress)
+        recordings = self._usable(self.read(progress), learned)
         return assembled(recordings, learned), digests(recordings, progress).fingerprint(recordings)
 
     def plan(self) -> SplitPlan:
         return SplitPlan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)
 
-    def _readable(self, learned: Learned | None, progress: Progress) -> Recordings:
-        recordings = self.read(progress)
+    def _usable(self, recordings: Recordings, learned: Learned | None) -> Recordings:
         if learned is not None:
             return without_gaps(_as_learned(recordings, learned), learned.preparation.missing)
         refuse_one_class(recordings)

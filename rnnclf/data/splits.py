@@ -14,10 +14,13 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to draw the splits that the data do not assign: sizes are counts or, below 1, fractions."""
+    """How to draw the splits that the data do not assign: sizes are counts or, below 1, fractions.
+
+    test: None for no test split.
+    """
 
     validation: float
-    test: float
+    test: float | None
     split: str
     seed: int
     folds: int | None
@@ -36,8 +39,8 @@ def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
     train, validation, test = (np.flatnonzero(given_N == place) for place in range(3))
     train = np.flatnonzero(given_N < 1)
     whole = len(train)
-    fold_is_test = plan.folds is not None and not len(test)
-    if not len(test):
+    fold_is_test = plan.folds is not None and plan.test is not None and not len(test)
+    if plan.test is not None and not len(test):
         train, test = _hold_out(
             recordings, train, "test", _number(plan.test, whole, "test"), plan, fold_is_test
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,14 +85,18 @@ class _Loader:
         return self.loaded[key]
 
 
-def evaluate(paths: list[Path], words: list[str]) -> list[Evaluated]:
-    """Scores every checkpoint that `paths` name, in their order.
+AnyPath = str | os.PathLike[str]
+
+
+def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
+    """Scores every checkpoint that one path or several name, in their order.
 
     `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Raises an
     RnnclfError where a path holds no checkpoint, or its model does not fit the data.
     """
-    split, overrides = _split_and_overrides(words)
-    files = [file for path in paths for file in checkpoints_in(path)]
+    split, overrides = _split_and_overrides(list(words))
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    files = [file for path in several for file in checkpoints_in(Path(path))]
     load = _Loader(split)
     return [_evaluate_one(file, overrides, load) for file in files]
 

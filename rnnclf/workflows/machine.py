@@ -8,6 +8,9 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -56,18 +59,53 @@ def prepare(config: Config) -> torch.device:
     return torch.device(name)
 
 
+@contextmanager
+def borrowed(config: Config) -> Iterator[torch.device]:
+    """Like `prepare`, but restores all settings on exit: for use inside another program.
+
+    With threads=auto, the number of threads that torch has now is kept.
+    """
+    threads, flushes, precision = torch.get_num_threads(), _flushes_denormal(), _get_precision()
+    try:
+        yield prepare(replace(config, threads=threads) if config.threads == "auto" else config)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)
+        _restore_precision(precision)
+
+
+def _flushes_denormal() -> bool:
+    """Whether this thread rounds denormal numbers to zero."""
+    tiny = torch.tensor(2.0**-1070, dtype=torch.float64)
+    return bool(tiny * 1 == 0)
+
+
 def knows_tf32(device: str) -> bool:
     return device == "cuda" and torch.cuda.is_tf32_supported()
 
 
-def _set_precision(name: str) -> None:
-    """How float32 is multiplied on a GPU: ieee, or tf32, which cuDNN's recurrent layers take unless told."""
+def _precision_settings() -> list[tuple[Any, str]]:
+    """The attributes of torch that say how float32 is multiplied on a GPU."""
     backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):
-        for operations in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
-            operations.fp32_precision = name
-    else:  # before torch 2.9
-        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = name == "tf32"
+        operations = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+        return [(operation, "fp32_precision") for operation in operations]
+    return [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]  # before torch 2.9
+
+
+def _set_precision(name: str) -> None:
+    """How float32 is multiplied on a GPU: ieee, or tf32, which cuDNN's recurrent layers take unless told."""
+    for owner, attribute in _precision_settings():
+        setattr(owner, attribute, name if attribute == "fp32_precision" else name == "tf32")
+
+
+def _get_precision() -> list[Any]:
+    return [getattr(owner, attribute) for owner, attribute in _precision_settings()]
+
+
+def _restore_precision(values: list[Any]) -> None:
+    for (owner, attribute), value in zip(_precision_settings(), values, strict=True):
+        setattr(owner, attribute, value)
 
 
 def keep_freed_memory() -> None:

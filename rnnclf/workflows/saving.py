@@ -128,7 +128,7 @@ class Saver:
             history.extended,
             history.seconds + time.perf_counter() - self.started,
         )
-        header = _header(self.config, self.splits, now, resumable)
+        header = header_after(self.config, self.splits, now, resumable)
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
@@ -141,7 +141,7 @@ class Saver:
 
     def write_best(self) -> None:
         weights = {f"model.{name}": tensor for name, tensor in self.history.best_weights.items()}
-        checkpoint.save(self.folder.best, _header(self.config, self.splits, self.history.best), weights)
+        checkpoint.save(self.folder.best, header_after(self.config, self.splits, self.history.best), weights)
 
     def write_again(self) -> None:
         """Has epochs.csv and best.safetensors agree with the history, as after a kill they may not."""
@@ -192,8 +192,12 @@ def _rank(result: EpochResult) -> tuple[float, float]:
     return result.validation.accuracy, -result.validation.loss
 
 
-def _header(
-    config: Config, splits: Splits, result: EpochResult | None, resumable: ResumableHeader | None = None
+def header_after(
+    config: Config,
+    splits: Splits,
+    result: EpochResult | None,
+    resumable: ResumableHeader | None = None,
+    labels: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """The header of a checkpoint after the epoch of `result`; None: before the first epoch is done."""
     return header_of(
@@ -207,6 +211,7 @@ def _header(
         epoch=0 if result is None else result.epoch,
         metrics={} if result is None else {"validation": result.validation.to_dict()},
         resumable=resumable,
+        labels=labels,
     )
 
 

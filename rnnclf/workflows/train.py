@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
-from rnnclf.files import write_json
+from rnnclf.files import made_folder, write_json
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
@@ -110,7 +112,7 @@ def sized(config: Config, input_size: int, classes: int) -> Config:
 
 def train(
     config: Config,
-    folder: RunFolder,
+    folder: RunFolder | str | os.PathLike[str],
     watch: Watcher | None = None,
     overrides: Sequence[str] = (),
     conclude: Conclusion = lambda report: None,
@@ -118,12 +120,15 @@ def train(
     """Trains one classifier and writes everything that belongs into its run folder.
 
     Args:
+        folder: made where it does not exist.
         overrides: the words that made the config, for the records.
         conclude: what else is to be written of the report before the run counts as done.
 
     Raises an RnnclfError for what the user can put right: data, device, a loss that diverges, a disk
     that is full, a folder in which another process trains. The checkpoints written so far stay whole.
     """
+    if not isinstance(folder, RunFolder):
+        folder = RunFolder(made_folder(Path(folder)))
     with folder.locked(), folder.tracked(facts_of(config, overrides)) as status:
         report = begin(config, folder, watch or Watcher(), status)
         conclude(report)

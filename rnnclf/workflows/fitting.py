@@ -1,0 +1,127 @@
+"""Training and classification inside another program, of sequences in memory.
+
+Nothing is written or printed, and torch's settings and random generators are restored.
+
+Shapes: N sequences, K classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnnclf import checkpoint
+from rnnclf.config import Config
+from rnnclf.data import Learned
+from rnnclf.data.base import assembled
+from rnnclf.data.memory import for_prediction
+from rnnclf.data.recordings import Array, Recordings
+from rnnclf.errors import CheckpointError
+from rnnclf.hydra_app.setup import register
+from rnnclf.model import SequenceClassifier
+from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.loop import fit
+from rnnclf.training.state import Training
+from rnnclf.workflows import machine
+from rnnclf.workflows.loading import build_model, load_model
+from rnnclf.workflows.runs import checkpoints_in
+from rnnclf.workflows.saving import History, header_after, row
+from rnnclf.workflows.train import Data, recipe, sized
+
+_one_at_a_time = threading.RLock()
+"""Torch has one random generator and one number of threads per process."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained model and the header of its checkpoint.
+
+    history: the epochs as in epochs.csv; empty if the model was loaded from a checkpoint.
+    notes: what was noticed in the training data, as sentences.
+    """
+
+    config: Config
+    learned: Learned
+    model: SequenceClassifier
+    header: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def logits(self, recordings: Recordings, config: Config) -> Array:
+        """Logits (N, K) of the sequences, columns as in `learned.classes`, computed on the device of `config`.
+
+        Raises DataError for sequences that cannot be classified.
+        """
+        preparation = self.learned.preparation
+        recordings = for_prediction(recordings, preparation.missing)
+        with _one_at_a_time, machine.borrowed(config) as device:
+            data = assembled(recordings, self.learned).to(device)
+            try:
+                return np.array(evaluate_model(self.model.to(device), data).logits_NK)
+            finally:
+                self.model.cpu()
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint that the command line reads. Raises OutputError."""
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        checkpoint.save(path, self.header, weights)
+
+
+def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] | None = None) -> Classifier:
+    """Trains as `rnnclf train` does, and returns the classifier of the best epoch by validation.
+
+    labels: the label of each class for the checkpoint, a number or a text; None if it is the class's name.
+
+    Raises DataError or ConfigError if training is impossible with these data, DivergedError.
+    """
+    with _one_at_a_time, machine.borrowed(config) as device, _random_numbers_kept():
+        config.augment.check_layout(config.dataset.layout())
+        splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
+        parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
+        data = Data(device, splits, parts)
+        config = sized(config, *data.shape)
+        torch.manual_seed(config.seed)
+        model = build_model(config, *data.shape).to(device)
+        training, history = Training(model, recipe(config, data)), History()
+        for result in fit(training, parts["train"], parts["validation"]):
+            history.take(result, model)
+        model.load_state_dict(history.best_weights)
+        return Classifier(
+            config,
+            splits.learned,
+            model.cpu(),
+            header_after(config, splits, history.best, labels=labels),
+            tuple(map(row, history.results)),
+            (*splits.notes, *splits.warnings),
+        )
+
+
+def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier, list[Any]]:
+    """The classifier of a checkpoint file, or the best one of a run folder, and the labels of its classes.
+
+    Raises CheckpointError.
+    """
+    register(list(plugins))
+    files = checkpoints_in(path)
+    if len(files) > 1:
+        raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
+    saved, config, learned, model = load_model(files[0], [])
+    return Classifier(config, learned, model, saved.header), saved.labels
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Restores the random generators of all devices on exit: torch.manual_seed seeds them all."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(devices):
+        yield
+    if mps is not None:
+        torch.mps.set_rng_state(mps)
