@@ -55,7 +55,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
     def logits(self, recordings: Recordings, config: Config) -> Array:
-        """Logits (N, K) of the sequences, columns as in `learned.classes`, computed on the device of `config`.
+        """Logits (N, K) of the sequences, columns as in `learned.classes`, from the device of `config`.
 
         Raises DataError for sequences that cannot be classified.
         """
