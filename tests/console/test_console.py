@@ -100,7 +100,7 @@ def test_many_classes_are_shown_without_a_matrix(capsys, cli):
     show_evaluation([result], Path("out"))
     shown = capsys.readouterr().out
     assert "rows: true" not in shown
-    assert "1 of the 3 'class0' were taken for 'class1' (33.33 %)" in shown
+    assert "1 of the 3 'class0' were classified as 'class1' (33.33 %)" in shown
 
 
 @pytest.mark.parametrize(
