@@ -55,7 +55,7 @@ class Classifier:
     notes: tuple[str, ...] = ()
 
     def logits(self, recordings: Recordings, config: Config) -> Array:
-        """Logits (N, K) of the sequences, columns as in `learned.classes`, computed on the device of `config`.
+        """Logits (N, K) of the sequences, columns as in `learned.classes`, on the device of `config`.
 
         Raises DataError for sequences that cannot be classified.
         """
@@ -91,7 +91,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         model = build_model(config, *data.shape).to(device)
         training, history = Training(model, recipe(config, data)), History()
         for result in fit(training, parts["train"], parts["validation"]):
-            history.take(result, model)
+            history.add(result, model)
         model.load_state_dict(history.best_weights)
         return Classifier(
             config,
