@@ -1,4 +1,4 @@
-"""The commands. Nothing heavy is imported before a command needs it: --help and TAB stay fast."""
+"""The commands. Heavy modules are imported only by the commands that need them: --help and TAB stay fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """Errors become text and exit codes here, around all commands."""
+    """Turns the errors of all commands into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -32,11 +32,11 @@ class Commands(TyperGroup):
             print_note("stopped by Ctrl-C")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # Typer's own ends of a command (an exit, a usage error, a closed pipe) are its to handle.
+            # Typer handles its own exceptions: exits, usage errors, closed pipes.
             typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
             if typers_own or isinstance(error, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            raise typer.Exit(_told(error)) from None
+            raise typer.Exit(_report_error(error)) from None
 
     def _invoke(self, ctx: Any) -> Any:
         """Re-raises the signal that is hidden in a SystemError."""
@@ -48,11 +48,11 @@ class Commands(TyperGroup):
             raise
 
 
-def _told(error: Exception) -> int:
-    """Tells what went wrong, on stderr, and returns the exit code for it."""
+def _report_error(error: Exception) -> int:
+    """Prints an error to stderr and returns its exit code."""
     from rnnclf.console.screen import print_error
 
-    if isinstance(error, OSError) and error.filename is not None:  # a path that the user named
+    if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
         error = RnnclfError(f"{error.filename}: {error.strerror}.")
     if not isinstance(error, RnnclfError | JobFailed):
         traceback.print_exception(error)
@@ -62,7 +62,7 @@ def _told(error: Exception) -> int:
 
 
 class Train(TyperCommand):
-    """Everything after its name is Hydra's: TAB offers Hydra's flags, too, not only Typer's own."""
+    """The command whose arguments all go to Hydra: TAB also offers Hydra's flags, not only Typer's."""
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         words = next(param for param in self.params if param.name == "words")
@@ -73,7 +73,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 
 
 def main() -> None:
-    """The command `rnnclf`, in a process of its own."""
+    """The entry point of the command `rnnclf`."""
     try:
         app(prog_name="rnnclf")
     except SystemExit as end:
@@ -93,7 +93,7 @@ def _complete_choice(ctx: typer.Context, incomplete: str) -> list[str]:
 
     try:
         choices = list_choices(ctx.params.get("group"), _modules(ctx.params.get("plugins") or ""))
-    except RnnclfError:  # an unknown group is no reason to print a traceback into the shell
+    except RnnclfError:  # an unknown group must not print a traceback into the shell
         return []
     return [choice.name for choice in choices if choice.name.startswith(incomplete)]
 
@@ -135,7 +135,7 @@ def _finish(end: Finished, json: bool) -> None:
         raise typer.Exit(1)
 
 
-# Everything after `train` is Hydra's: unknown flags stay where they stand, --help is Hydra's, too.
+# All arguments of `train`, including --help, go to Hydra, so Typer must leave unknown flags in place.
 @app.command(
     cls=Train,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -172,7 +172,7 @@ def resume(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Go on with a run or a sweep, exactly, as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
+    """Resume a run or a sweep, exactly as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -192,7 +192,7 @@ def evaluate(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Where the timestamped folder of the tables is made.")] = Path(
+    output: Annotated[Path, typer.Option(help="Where the timestamped folder of tables is created.")] = Path(
         "outputs"
     ),
     json: AsJson = False,
@@ -222,7 +222,7 @@ def inspect_(
     ],
     json: AsJson = False,
 ) -> None:
-    """Say what a file or folder is, and whether it is whole. [cyan]inspect outputs/RUN[/]"""
+    """Describe a file or folder, and check whether it is intact. [cyan]inspect outputs/RUN[/]"""
     from rnnclf.console.inspect import show_inspection
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.inspect import inspect
@@ -292,15 +292,15 @@ def check_cell(
     ],
     json: AsJson = False,
 ) -> None:
-    """Test that a cell keeps what every cell must keep. [cyan]test-cell my_cells:Leaky[/]"""
+    """Test the claims that every cell must satisfy. [cyan]test-cell my_cells:Leaky[/]"""
     from rnnclf.console.conformance import claims_display, show_verdicts
     from rnnclf.console.screen import print_json, use_stderr
-    from rnnclf.workflows.conformance import cell_named, put_claims
+    from rnnclf.workflows.conformance import cell_named, check_claims
 
     use_stderr(json)
     kind = cell_named(cell)
     with claims_display() as watch:
-        verdicts = put_claims(kind, watch)
+        verdicts = check_claims(kind, watch)
     show_verdicts(kind.name, verdicts)
     if json:
         print_json([vars(verdict) for verdict in verdicts])
@@ -320,13 +320,13 @@ def bench(
     ] = None,
     hidden: Annotated[int, typer.Option(help="Units of each layer.")] = 150,
     batch: Annotated[int, typer.Option(help="Sequences of a training step.")] = 150,
-    inference_batch: Annotated[int, typer.Option(help="Sequences that are classified at once.")] = 1000,
+    inference_batch: Annotated[int, typer.Option(help="Sequences classified at once.")] = 1000,
     length: Annotated[int, typer.Option(help="Steps of a sequence.")] = 28,
     inputs: Annotated[int, typer.Option(help="Features of a step.")] = 28,
     layers: Annotated[int, typer.Option(help="Layers on top of each other.")] = 1,
-    seconds: Annotated[float, typer.Option(help="For each measurement.")] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Time for each measurement.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    threads: Annotated[str, typer.Option(help="Of the CPU, a number or auto.")] = "auto",
+    threads: Annotated[str, typer.Option(help="Threads of the CPU, a number or auto.")] = "auto",
     json: AsJson = False,
 ) -> None:
     """Measure the speed of cells on this machine, engine by engine. [cyan]bench lstm --hidden 64[/]"""
@@ -361,7 +361,7 @@ def check_data(
     ],
     json: AsJson = False,
 ) -> None:
-    """Say what is in a data set, what is wrong with it, how to train on it. [cyan]data check my.csv[/]"""
+    """Describe a data set, its problems, and how to train on it. [cyan]data check my.csv[/]"""
     from rnnclf.console.data import reading_display, show_checked
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.data import check
@@ -381,13 +381,13 @@ def make_data(
     path: Annotated[
         Path, typer.Argument(help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
     ],
-    sequences: Annotated[int, typer.Option(help="How many.")] = 300,
-    channels: Annotated[int, typer.Option(help="Channels of each.")] = 3,
+    sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
+    channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,
     length: Annotated[
-        int, typer.Option(help="Steps in the mean: they have between half and 1.5 of it.")
+        int, typer.Option(help="Mean number of steps; lengths range from 0.5 to 1.5 times it.")
     ] = 60,
-    missing: Annotated[float, typer.Option(help="Share of values left out.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    missing: Annotated[float, typer.Option(help="Share of missing values.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
     """Write small made-up sequences to try things on: ragged, with gaps. [cyan]data make my.csv[/]"""
     from rnnclf.console.data import reading_display, show_made

@@ -44,7 +44,7 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def replacement_of(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write a large file to, which then replaces `path`. Raises OutputError.
 
     If anything fails, the old file at `path` stays intact, as with `write_atomically`.

@@ -1,6 +1,6 @@
-"""The metrics of a classifier: one table, from which results, console and sweep tables are made.
+"""The metrics of a classifier: a single table, used by results, console and sweep tables.
 
-A new metric is one function and one entry of METRICS.  Shapes: N sequences, K classes.
+A new metric needs a function and an entry in METRICS.  Shapes: N sequences, K classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
     """Wilson's score interval of a proportion (Wilson 1927), 95 % by default.
 
     Unlike p ± z·√(p(1-p)/n) it stays inside [0, 1], and it is accurate near 0 and 1, where good classifiers
-    are. Raises ValueError for counts that are not possible.
+    are. Raises ValueError for impossible counts.
     """
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"correct must be between 0 and total > 0, got {correct} of {total}.")
@@ -33,7 +33,7 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
     spread = z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
     centre = share + z * z / (2 * total)
     scale = 1 + z * z / total
-    # Exact where all answers are right or all are wrong; rounding would leave the bounds beside the share.
+    # With all or no answers correct the bound is exactly 1 or 0; rounding could make it differ slightly.
     low = 0.0 if correct == 0 else (centre - spread) / scale
     high = 1.0 if correct == total else (centre + spread) / scale
     return low, high
@@ -41,7 +41,7 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, fl
 
 @dataclass(frozen=True)
 class Score:
-    """How many of how many sequences were classified correctly, and the mean cross-entropy (nats)."""
+    """The number of correctly classified sequences, the total, and the mean cross-entropy (nats)."""
 
     correct: int
     total: int
@@ -56,7 +56,7 @@ class Score:
         return wilson_interval(self.correct, self.total)
 
     def to_dict(self) -> dict[str, Any]:
-        """The score as results.json holds it."""
+        """The score as stored in results.json."""
         return {
             "accuracy": self.accuracy,
             "correct": self.correct,
@@ -87,10 +87,10 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's predictions on a dataset, sequence by sequence, and everything that follows from them.
+    """A model's predictions for each sequence of a dataset, and everything computed from them.
 
-    y_N: int64, places in `classes`. logits_NK: float32, possibly mapped from a file.
-    ids_N: the id of each sequence, numbers or texts.
+    y_N: int64, indices into `classes`. logits_NK: float32, possibly mapped from a file.
+    ids_N: the id of each sequence, a number or a string.
     """
 
     classes: tuple[str, ...]
@@ -103,7 +103,7 @@ class Evaluation:
 
     @cached_property
     def predicted_N(self) -> Array:
-        """The class with the largest logit, int64; the first of several equal ones."""
+        """The class with the largest logit, int64; in case of a tie, the first."""
         import numpy as np
 
         found: Array = np.concatenate([logits_nK.argmax(axis=1) for logits_nK in self._chunks()])
@@ -116,12 +116,12 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
-        """Each of METRICS by its key; None where it is undefined, or a logit is not finite."""
+        """Each of METRICS by its key; None if it is undefined or a logit is not finite."""
         usable = math.isfinite(self.score.loss)
         return {metric.key: metric.compute(self) if usable else None for metric in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """The evaluation of a split as results.json holds it."""
+        """The evaluation of a split as stored in results.json."""
         return {**self.score.to_dict(), **self.metrics}
 
     @cached_property
@@ -135,7 +135,7 @@ class Evaluation:
 
     @cached_property
     def totals_3K(self) -> Array:
-        """Of each class: correct predictions, predictions, members; int64 (3, K)."""
+        """For each class the number of correct predictions, of predictions and of members; int64 (3, K)."""
         import numpy as np
 
         k, right_N = len(self.classes), self.predicted_N == self.y_N
@@ -143,7 +143,7 @@ class Evaluation:
         return np.stack([np.bincount(part, minlength=k) for part in parts])
 
     def by_class(self) -> list[ClassScore]:
-        """Precision, recall, F1 and support of each class; 0 where a share has no denominator."""
+        """Precision, recall, F1 and support of each class; 0 if the denominator is 0."""
         rows = []
         for name, (right, predicted, support) in zip(self.classes, self.totals_3K.T.tolist(), strict=True):
             f1 = _share(2 * right, support + predicted)
@@ -151,7 +151,7 @@ class Evaluation:
         return rows
 
     def confusions(self, most: int) -> list[Confusion]:
-        """The pairs of classes that were confused most often, the most frequent first."""
+        """The `most` most frequent confusions of two classes, in descending order."""
         import numpy as np
 
         k, wrong_N = len(self.classes), self.predicted_N != self.y_N
@@ -163,8 +163,8 @@ class Evaluation:
         ]
 
     def macro(self) -> tuple[float, float, float]:
-        """Unweighted means of precision, recall and F1: of recall over the classes that occur, of the others
-        over those that occur or were predicted, as scikit-learn has it."""
+        """Unweighted means of precision, recall and F1 over classes, as in scikit-learn: of recall over the
+        classes that occur, of the others over those that occur or were predicted."""
         import numpy as np
 
         right_K, predicted_K, support_K = self.totals_3K
@@ -209,7 +209,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def _mean_share(parts_K: Array, wholes_K: Array) -> float:
-    """The mean of parts / wholes over the classes where there is a whole."""
+    """The mean of parts / wholes over the classes whose whole is not 0."""
     there = wholes_K > 0
     return float((parts_K[there] / wholes_K[there]).mean())
 
@@ -233,8 +233,8 @@ def macro_f1(found: Evaluation) -> float:
 
 
 def auroc(found: Evaluation) -> float | None:
-    """The area under the ROC curve of the second class; with more than two classes, the mean over those that
-    occur, each against the rest. None if only one class occurs."""
+    """The area under the ROC curve of the second class; with more than two classes, the mean over the
+    classes that occur of the area for each class against the rest. None if only one class occurs."""
     import numpy as np
 
     classes = np.flatnonzero(found.totals_3K[2]).tolist()
@@ -286,7 +286,7 @@ def four_digits(value: float) -> str:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric beside accuracy and log loss: its key in files, its title in tables, the function that
+    """A metric besides accuracy and log loss: its key in files, its title in tables, the function that
     computes it, whose docstring defines it, and its format in tables."""
 
     key: str
@@ -295,7 +295,7 @@ class Metric:
     format: Callable[[float], str]
 
     def of(self, score: Mapping[str, Any]) -> str:
-        """The metric of a split of results.json as text; a dash where it is not there."""
+        """The metric as text, from a split of results.json; a dash if it is missing."""
         value = score.get(self.key)
         return self.format(value) if isinstance(value, int | float) else "–"
 

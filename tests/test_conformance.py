@@ -249,7 +249,7 @@ def test_the_command_keeps_a_right_cell_and_names_the_claim_that_a_wrong_one_bre
     ("word", "message"),
     [
         ("own_cells:Rigth", "'own_cells' has no class 'Rigth'. Did you mean 'Right'?"),
-        ("own_cells:NoCell", "NoCell is no cell: it must derive from rnnclf.cells.Cell."),
+        ("own_cells:NoCell", "NoCell is not a cell: it must derive from rnnclf.cells.Cell."),
         ("no_such_module:Right", "cannot import 'no_such_module'"),
         ("no_python:Right", "cannot import 'no_python': invalid syntax (no_python.py, line 1)."),
         ("lstmm", "No cell named 'lstmm'. Did you mean 'lstm'?"),

@@ -27,7 +27,7 @@ from rnnclf.training.divergence import Losses
 from rnnclf.training.loop import EpochResult
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.saving import Saver
-from rnnclf.workflows.train import RunFacts, Watcher, train
+from rnnclf.workflows.train import RunInfo, Watcher, train
 
 spent: Counter[str] = Counter()
 calls: Counter[str] = Counter()
@@ -50,7 +50,7 @@ def timed(owner: Any, name: str, what: str) -> None:
 class Clock(Watcher):
     """The seconds between the first batch and the end of the last epoch."""
 
-    def started(self, facts: RunFacts) -> None:
+    def started(self, info: RunInfo) -> None:
         self.began = time.perf_counter()
 
     def epoch(self, result: EpochResult, best: bool) -> None:

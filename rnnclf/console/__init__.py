@@ -1,1 +1,1 @@
-"""The only code that prints. Import the modules, not this package: `rnnclf list` must not wait for torch."""
+"""The only code that prints. Import the modules one by one, so that `rnnclf list` does not wait for torch."""

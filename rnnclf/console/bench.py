@@ -1,4 +1,4 @@
-"""How fast cells are on this machine."""
+"""The table of `rnnclf bench`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.text import Text
 from rnnclf.console.screen import screen
 from rnnclf.workflows.bench import Bench, Benchmark, Measured
 
-ROOMY = 100  # columns; on less, the comparison with torch is left to the reader
+ROOMY = 100  # columns; narrower terminals get no columns of ratios to torch
 
 FASTEST = "bold green"
 
 
 @contextmanager
 def bench_display() -> Iterator[Callable[[str], None]]:
-    """Says what is being measured while it is; where nobody watches, nothing is said."""
+    """Shows the current measurement on a terminal; elsewhere nothing."""
     console = screen()
     if not console.is_terminal:
         yield lambda what: None
@@ -36,7 +36,7 @@ def show_benchmark(result: Benchmark) -> None:
 
 
 def benchmark_table(result: Benchmark, width: int) -> Group:
-    """A section for each cell, its fastest rates marked; below it what was measured, and on what."""
+    """A section for each cell, its fastest rates marked, and captions with settings and machine."""
     roomy = width >= ROOMY
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("cell", style="cyan", overflow="fold")
@@ -55,7 +55,7 @@ def benchmark_table(result: Benchmark, width: int) -> Group:
 
 
 def _figures(row: Measured, rows: list[Measured], roomy: bool) -> list[Text]:
-    """The numbers of a row; `rows` are all of its cell."""
+    """The numbers of a row; `rows` are all rows of its cell."""
     figures = []
     for what in ("training", "inference"):
         rates = {other.engine: getattr(other, what) for other in rows}
@@ -78,9 +78,9 @@ def _captions(result: Benchmark) -> list[str]:
     own = "; torch: torch's own layer" if any(row.engine == "torch" for row in result.rows) else ""
     machine = result.machine
     return [
-        f"*: taken by engine=auto{own}",
-        "memory: the most that a training step holds beside weights and optimizer",
-        f"product rate: {_thousands(machine.product_rate / 1e9)} GFLOP/s, of large float32 matrices",
+        f"*: chosen by engine=auto{own}",
+        "memory: peak of a training step, without weights and optimizer state",
+        f"product rate: {_thousands(machine.product_rate / 1e9)} GFLOP/s, for large float32 products",
         _in_words(result.settings),
         f"{machine.hardware}; {machine.device}; torch {machine.torch}",
     ]
@@ -88,7 +88,7 @@ def _captions(result: Benchmark) -> list[str]:
 
 def _in_words(settings: Bench) -> str:
     return (
-        f"{settings.batch:,} sequences a training step, {settings.inference_batch:,} at once in inference,"
+        f"{settings.batch:,} sequences per training step, {settings.inference_batch:,} in inference,"
         f" {_count(settings.length, 'step')} of {_count(settings.inputs, 'feature')};"
         f" {_count(settings.layers, 'layer')} of {_count(settings.hidden, 'unit')}"
     )

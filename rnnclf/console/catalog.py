@@ -1,4 +1,4 @@
-"""What can be chosen."""
+"""Tables of the available choices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT = f"at hidden=150 on {EXAMPLE_INPUTS} features"
 
 
 def show_choices(choices: Sequence[Choice]) -> None:
-    """A table a group; cells with their size, engines and source."""
+    """Prints a table for each group; cells with their size, engines and source."""
     console = screen()
     for group, members in groupby(choices, key=lambda choice: choice.group):
         if group == "cell":
@@ -36,7 +36,7 @@ def show_choices(choices: Sequence[Choice]) -> None:
 
 
 def _cells(choices: list[Choice], roomy: bool) -> Table:
-    """Cells under the names of their families, a line each; what they are only where there is room."""
+    """Cells grouped by family, one per line; with descriptions if the terminal is wide enough."""
     table = _table("word", *(["what it is"] if roomy else []), "parameters", "engines", "paper")
     table.columns[2 if roomy else 1].justify = "right"
     for family in FAMILIES:
@@ -54,7 +54,7 @@ def _cells(choices: list[Choice], roomy: bool) -> Table:
 
 
 def show_choice(choice: Choice) -> None:
-    """One choice with its equations, facts and options."""
+    """Prints one choice with its equations, facts and options."""
     console = screen()
     console.print(Text(choice.word, style="bold cyan"), Text(choice.summary), sep="\n")
     if choice.details:
@@ -84,7 +84,7 @@ def _table(*columns: str) -> Table:
 
 
 def _as_typed(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value as it is typed on the command line."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The claims that a cell was put to, and what came of each."""
+"""The verdicts of `rnnclf test-cell`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not tested": 
 
 @contextmanager
 def claims_display() -> Iterator[Callable[[str], None]]:
-    """Says which claim is being tested while it is; where nobody watches, nothing is said."""
+    """Shows the claim that is being tested on a terminal; elsewhere nothing."""
     console = screen()
     if not console.is_terminal:
         yield lambda claim: None

@@ -1,4 +1,4 @@
-"""What was found in a data set: facts, findings, a picture of each class, the command that trains on it."""
+"""The result of checking a data set: facts, findings, an example of each class, the training command."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 CHANNELS = 20  # rows of the table
 CLASSES = 30  # rows of the table
-PICTURES = 10  # classes whose example is drawn
-LINES = 3  # channels of an example that are drawn
+PICTURES = 10  # maximum number of classes with a drawn example
+LINES = 3  # maximum number of channels drawn per example
 BARS = "▁▂▃▄▅▆▇█"
 SHADES = " ░▒▓█"
-LINE_WIDTH = 60  # columns of a drawn channel at most
-PICTURE_ROWS = 10  # lines of a drawn picture at most
+LINE_WIDTH = 60  # maximum columns of a drawn channel
+PICTURE_ROWS = 10  # maximum lines of a drawn picture
 
 
 @contextmanager
 def reading_display() -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr that says what is being read, and goes when it is read; nothing without a terminal."""
+    """Shows a progress bar on stderr while data are read; nothing without a terminal."""
     console = SafeConsole(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -63,7 +63,7 @@ def show_checked(found: Checked) -> None:
 
 def show_made(path: Path) -> None:
     console = screen()
-    console.print(Text(f"{short(path)} is written. Look at it, then train on it:"))
+    console.print(Text(f"{short(path)} was written. Look at it, then train on it:"))
     console.print(Text(f"  rnnclf data check {short(path)}", style="cyan"), soft_wrap=True)
 
 
@@ -86,7 +86,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _channels(found: Checked) -> RenderableType:
-    """A row a channel; pictures have pixels, whose facts nobody reads one by one."""
+    """A row for each channel. Nothing for pictures: statistics of single pixels are of no use."""
     if found.config.dataset.layout() is not None:
         return ""
     table = _table("channel", "missing", "lowest", "mean", "deviation", "highest")
@@ -128,7 +128,7 @@ def _examples(found: Checked, width: int) -> RenderableType:
 
 
 def _lines(examples: Sequence[Example], channels: list[str], width: int) -> RenderableType:
-    """The first channels of an example of each class as lines, all to one scale a channel and one in time."""
+    """The first channels of an example of each class, with a common scale per channel and in time."""
     import numpy as np
 
     grid = Table.grid(padding=(0, 1))
@@ -146,7 +146,7 @@ def _lines(examples: Sequence[Example], channels: list[str], width: int) -> Rend
 
 
 def drawn(x_T: Array, columns: int, scale: tuple[float, float]) -> str:
-    """A line of bars from the lowest to the highest of `scale`; a space where values are missing."""
+    """A channel as a line of bars; `scale` is the range of values. Missing values are shown as spaces."""
     import numpy as np
 
     low, high = scale
@@ -159,7 +159,7 @@ def drawn(x_T: Array, columns: int, scale: tuple[float, float]) -> str:
 
 
 def _picture(example: Example, layout: PictureLayout) -> RenderableType:
-    """A picture in shades; a letter is about twice as high as wide."""
+    """A picture in shades of grey. Columns are doubled, since a character is about twice as high as wide."""
     import numpy as np
 
     flat = np.empty(layout.height * layout.width * layout.colours)

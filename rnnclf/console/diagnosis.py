@@ -16,8 +16,8 @@ from rnnclf.workflows.diagnosis import Diagnosis, first_to_last, place_in_words,
 
 WIDTH, LABEL, HEIGHT = 80, 8, 7
 EIGHTHS = " ▁▂▃▄▅▆▇█"
-LEAST_DECADES = 3  # or the noise of a healthy net would look like mountains
-MOST_DECADES = 12  # what is smaller has no part in learning
+LEAST_DECADES = 3  # with fewer, the noise of a healthy network would look like large differences
+MOST_DECADES = 12  # smaller gradients do not affect learning
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
@@ -36,7 +36,7 @@ def _picture(diagnosis: Diagnosis, width: int) -> RenderableType:
 
 
 def plot_lines(values: list[float], width: int) -> Iterator[str]:
-    """Columns of blocks on a logarithmic scale, and the two axes. What is 0 or no number stays empty."""
+    """A bar chart on a logarithmic scale with two axes. Values that are 0 or not finite are left empty."""
     columns = _columns([math.log10(v) if 0 < v < math.inf else None for v in values], width - LABEL - 2)
     heights = [column for column in columns if column is not None]
     top = math.ceil(max(heights, default=0.0))
@@ -54,11 +54,12 @@ def _cell(column: float | None, row: int, bottom: int, top: int) -> str:
     if column is None:
         return EIGHTHS[0]
     eighths = 8 * HEIGHT * (column - bottom) / (top - bottom) - 8 * row
-    return EIGHTHS[max(int(row == 0), min(8, round(eighths)))]  # the least there is shows as a line
+    return EIGHTHS[max(int(row == 0), min(8, round(eighths)))]  # the smallest value is shown as a thin line
 
 
 def _columns(heights: list[float | None], width: int) -> list[float | None]:
-    """As many as fit: of more steps than that the means of neighbours, of fewer each more than once."""
+    """Fits the heights to `width` columns: averages neighbours if there are more, repeats them if there are
+    fewer."""
     steps = len(heights)
     if steps <= width:
         return [height for height in heights for _ in range(min(4, width // steps))]
@@ -72,7 +73,7 @@ def _mean(heights: list[float | None]) -> float | None:
 
 
 def _table(diagnosis: Diagnosis) -> Table:
-    """A row for each direction of each layer; — where its cell has no such thing."""
+    """A row for each direction of each layer; — for quantities that its cell does not have."""
     gradients = diagnosis.gradients()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("")

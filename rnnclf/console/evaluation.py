@@ -20,16 +20,16 @@ from rnnclf.workflows.runs import picture, run_of
 
 MOST_CONFUSIONS = 5
 ROOMY = 110  # columns
-WIDEST_MATRIX = 15  # classes; beyond, only the strongest confusions are shown
+WIDEST_MATRIX = 15  # classes; with more, only the most frequent confusions are shown
 
 
 def save_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
-    """accuracy.txt and accuracy.svg in the evaluation's folder, with the details of every checkpoint."""
+    """Writes accuracy.txt and accuracy.svg with the details of every checkpoint into `folder`."""
     save_picture(_all(results, True, PICTURE_WIDTH), picture(folder), "rnnclf eval")
 
 
 def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
-    """One checkpoint with all its details, or many as a table."""
+    """Prints one checkpoint with all its details, or several as a table."""
     console = screen()
     details = len(results) == 1
     console.print(_all(results, details, console.width))
@@ -47,7 +47,7 @@ def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableT
 
 
 def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
-    """All metrics of one checkpoint, or a row for each of several; what they share stands once, above."""
+    """All metrics of one checkpoint, or a row for each of several below what they have in common."""
     paths = [_folder(result) for result in results]
     above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
     data = {f"{result.config.dataset.title()} {result.split}" for result in results}
@@ -73,11 +73,11 @@ ALL_COLUMNS: list[Column] = [
     *((metric.title.replace(" ", "\n"), metric.of) for metric in METRICS),
     ("log\nloss", lambda score: four_digits(score["loss"])),
 ]
-HALF = 3  # columns that are printed first where not all fit beside each other
+HALF = 3  # number of columns in the first of two tables, if one would be too wide
 
 
 def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[Column]) -> Table:
-    """A row for each checkpoint; the data stand in it where they are not the same for all."""
+    """A row for each checkpoint, with a column for the data if they differ."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("checkpoint", overflow="fold")
     table.add_column("model")
@@ -102,7 +102,7 @@ def _model(result: Evaluated) -> str:
 
 
 def _folder(result: Evaluated) -> Path:
-    """The run folder for its best checkpoint, else the file."""
+    """The run folder if the checkpoint is its best one, else the file."""
     run = run_of(result.path)
     return (result.path if run is None else run.path).absolute()
 
@@ -113,7 +113,7 @@ def _notes(result: Evaluated) -> list[str]:
     if result.recorded_correct is not None and result.recorded_correct != correct:
         notes.append(f"{name}: {correct} correct, but its results.json says {result.recorded_correct}.")
     if result.other_data:
-        notes.append(f"{name}: these are not the data that it was trained on.")
+        notes.append(f"{name}: these are not the data it was trained on.")
     return notes
 
 
@@ -157,13 +157,13 @@ def _matrix(evaluation: Evaluation) -> Table:
 def _confusions(evaluation: Evaluation) -> Text:
     pairs = evaluation.confusions(MOST_CONFUSIONS)
     if not pairs:
-        return Text("No sequence was taken for another class.")
+        return Text("No sequence was misclassified.")
     support = {row.name: row.support for row in evaluation.by_class()}
     lines = []
     for pair in pairs:
         members = support[pair.true]
         share = percent(pair.count / members)
         lines.append(
-            f"{pair.count:,} of the {members:,} '{pair.true}' were taken for '{pair.predicted}' ({share})"
+            f"{pair.count:,} of the {members:,} '{pair.true}' were classified as '{pair.predicted}' ({share})"
         )
-    return Text("strongest confusions\n", style="bold").append("\n".join(lines), style="not bold")
+    return Text("most frequent confusions\n", style="bold").append("\n".join(lines), style="not bold")

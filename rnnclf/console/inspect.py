@@ -1,4 +1,7 @@
-"""What a checkpoint, a run folder or a sweep folder is. Any value may be of any type: a stranger wrote it."""
+"""Descriptions of checkpoints, run folders and sweep folders.
+
+The files may come from an untrusted source, so any value may have any type.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def show_inspection(found: Facts) -> None:
         console.print(_headed(found, f"sweep of {len(found.jobs)} jobs: {states}", ()))
         console.print(_jobs(found))
     if not isinstance(found, CheckpointFacts) and found.resumable:
-        console.print(f"go on with it: rnnclf resume {short(found.path)}", soft_wrap=True)
+        console.print(f"resume it: rnnclf resume {short(found.path)}", soft_wrap=True)
 
 
 def _headed(found: Facts, what: str, lines: Iterable[tuple[str, str]]) -> Group:
@@ -59,8 +62,8 @@ def _of_checkpoint(found: CheckpointFacts) -> Iterator[tuple[str, str]]:
     yield "holds", _counted(found.tensors or {})
     yield "checksum", "does not match: the file is damaged" if found.error else f"ok, SHA-256 {found.sha256}"
     yield (
-        "to go on",
-        "yes: rnnclf resume its run folder" if found.resumable else "no, weights alone: rnnclf eval",
+        "resumable",
+        "yes: rnnclf resume its run folder" if found.resumable else "no, weights only: rnnclf eval",
     )
 
 
@@ -86,7 +89,7 @@ def _of_model(header: Mapping[str, Any], parameters: int) -> Iterator[tuple[str,
 
 def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
     status, provenance = found.status, found.provenance
-    yield "because", _plain(status.get("error", ""))
+    yield "reason", _plain(status.get("error", ""))
     yield "started", _when(status.get("started"), status.get("seconds"))
     yield "overrides", " ".join(status.get("overrides", []))
     best = next((c for c in found.checkpoints if c.header), None)
@@ -103,7 +106,7 @@ def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
 
 
 def _checkpoints(found: Iterable[CheckpointFacts]) -> Table:
-    table = _table("checkpoint", "epoch", "validation", "size", "checksum", "to go on")
+    table = _table("checkpoint", "epoch", "validation", "size", "checksum", "resumable")
     for one in found:
         metrics = one.header.get("metrics")
         score = metrics.get("validation") if isinstance(metrics, dict) else None
@@ -171,14 +174,14 @@ def _preparation(part: Mapping[str, Any]) -> str:
 
 
 def _words(values: Mapping[str, Any], equals: str = "=") -> str:
-    """key=value, as one would type it; what is not set is left out."""
+    """key=value, as on the command line; keys without a value are left out."""
     return " ".join(
         f"{key}{equals}{_plain(value)}" for key, value in values.items() if value not in (None, [])
     )
 
 
 def _off(value: Any) -> bool:
-    """Whether an option asks for nothing."""
+    """Whether an option is switched off or left to the default."""
     return (
         value is None or value is False or value in ("none", "auto") or (value == 0 and type(value) is float)
     )

@@ -1,4 +1,4 @@
-"""Runs and sweeps on the screen. Torch-free until a job runs."""
+"""Shows runs and sweeps on the screen. Does not import torch before a job runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class JobsDisplay(JobsWatcher):
-    """Shows what jobs do. json: results go to stdout as JSON, and the text for people to stderr."""
+    """Prints the events of jobs. json: results go to stdout as JSON, and text for people to stderr."""
 
     json: bool
 
@@ -28,7 +28,7 @@ class JobsDisplay(JobsWatcher):
         from rnnclf.console import training  # noqa: F401
 
     def run(self, job: Job) -> AbstractContextManager[Watcher]:
-        use_stderr(self.json)  # a launcher may have started another process
+        use_stderr(self.json)  # again here: a launcher may run the job in a new process
         from rnnclf.console.training import training_display
 
         return training_display(job.number, job.parallel)

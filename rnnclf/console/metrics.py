@@ -1,4 +1,4 @@
-"""Metrics as tables. Which there are, and how each is written, stands in rnnclf/metrics.py."""
+"""Tables of metrics. The metrics and their formats are defined in rnnclf/metrics.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GUESSING = "guessing: the accuracy of always predicting the most frequent class"
 
 
 def metrics_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A column for each split, a row for each metric; a split has them as results.json does."""
+    """A column for each split, a row for each metric; `scores` holds the splits as in results.json."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("")
     for name in scores:

@@ -1,7 +1,7 @@
-"""Where text goes, and how numbers look in it.
+"""Output to the terminal, and the format of numbers.
 
-People read stdout. With --json a program reads it, and what is for people goes to stderr. Errors go
-to stderr always.
+Text for people goes to stdout. With --json, stdout holds JSON for a program, and text for people goes to
+stderr. Errors always go to stderr.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from rich.text import Text
 
 from rnnclf.files import write_atomically
 
-PICTURE_WIDTH = 100  # columns of saved tables, in text and as a picture
+PICTURE_WIDTH = 100  # columns of saved tables, as text and as SVG
 
-FILE_WIDTH = 120  # columns of a pipe or a file, which have no width of their own
+FILE_WIDTH = 120  # columns assumed for pipes and files, which have no width
 
-LONGEST_ERROR = 2000  # characters; a stranger's file may hold a name of a megabyte
+LONGEST_ERROR = 2000  # characters; an untrusted file may contain a name of a megabyte
 
-# What a terminal would obey or could not show: control characters, turns of the direction of writing, halves
-# of characters. They may stand in names of classes, files and channels.
+# What a terminal would interpret or cannot show: control characters, changes of the writing direction, lone
+# surrogates. Names of classes, files and channels may contain them.
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _to_stderr = False
 
 
 def harmless(text: str) -> str:
-    """The text with � for all that a terminal would obey."""
+    """The text with � in place of everything that a terminal would interpret."""
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class SafeConsole(Console):
-    """Rich's console for text of unknown origin: nothing in it is markup or a command to the terminal."""
+    """Rich's console for text of unknown origin: nothing in it acts as markup or as a terminal command."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
@@ -53,13 +53,13 @@ class SafeConsole(Console):
 
 
 def use_stderr(yes: bool) -> None:
-    """Sends what is for people to stderr, for --json."""
+    """Sends text for people to stderr, as needed for --json."""
     global _to_stderr
     _to_stderr = yes
 
 
 def screen() -> Console:
-    """The console that people read. Made anew each time: it follows sys.stdout where tests replace it."""
+    """The console for text for people. Created for each use, so that it follows a replaced sys.stdout."""
     console = SafeConsole(stderr=_to_stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
@@ -67,12 +67,12 @@ def screen() -> Console:
 
 
 def print_plain(line: str) -> None:
-    """One line, unbroken, however long."""
+    """Prints one line without wrapping it."""
     print(harmless(line), file=sys.stderr if _to_stderr else sys.stdout, flush=True)
 
 
 def print_note(text: str) -> None:
-    """A remark beside the results, on stderr."""
+    """Prints a remark on stderr, apart from the results."""
     SafeConsole(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
 
 
@@ -99,12 +99,12 @@ class _ScreenHandler(logging.Handler):
 
 
 def log_handler() -> logging.Handler:
-    """For logging configurations: records as plain lines, Hydra's own dimmed."""
+    """A handler for logging configurations that prints records as plain lines, dimmed below warnings."""
     return _ScreenHandler()
 
 
 def save_picture(table: RenderableType, path: Path, title: str) -> None:
-    """Writes `table` as text to path.txt and as a picture to path.svg."""
+    """Writes `table` as text to path.txt and as an image to path.svg."""
     for suffix in (".txt", ".svg"):
         console = SafeConsole(record=True, width=PICTURE_WIDTH, file=io.StringIO())
         console.print(table)
@@ -113,7 +113,7 @@ def save_picture(table: RenderableType, path: Path, title: str) -> None:
 
 
 def _self_contained(svg: str) -> str:
-    """Rich's pictures ask the network for a font; without it they are drawn in the reader's own."""
+    """Removes the font that Rich's SVGs load from the network; viewers then use a font of their own."""
     return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
 
 
@@ -129,7 +129,7 @@ def seconds_in_words(seconds: float) -> str:
 
 
 def short(path: Path) -> str:
-    """A path as one would type it here: relative where it lies below the current folder, quoted."""
+    """A path as typed in a shell: quoted, and relative if it is below the current folder."""
     path = path.absolute()
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

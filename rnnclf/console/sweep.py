@@ -22,11 +22,11 @@ from rnnclf.metrics import percent
 from rnnclf.workflows.runs import RunFolder, jobs_of, picture
 from rnnclf.workflows.sweep import SweepRow
 
-ROOMY = 100  # columns; on less, what sweep.csv holds as well makes room for what the jobs differ in
+ROOMY = 100  # columns; narrower tables omit figures that sweep.csv has, to leave room for the overrides
 
 
 def sweep_table(rows: list[SweepRow], width: int) -> Group:
-    """Best first by validation accuracy; failed jobs last, each with its reason and its log."""
+    """The finished jobs by validation accuracy, then the failed ones with their reason and log."""
     done = [row for row in rows if row.done]
     lost = [row for row in rows if not row.done]
     common = _common_words(rows)
@@ -50,14 +50,14 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
         log = f" (log: {short(Path(row.log))})" if row.log else ""
         parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}{log}", style="red"))
     if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
-        parts.append(Text(f"not begun: {waiting}", style="red"))
+        parts.append(Text(f"not started: {waiting}", style="red"))
     caption = [f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy{_guessing(done)}"]
     caption += [f"all with {' '.join(common)}"] if common else []
     return Group(*parts, Text("; ".join(caption), style="dim"))
 
 
 def _guessing(done: list[SweepRow]) -> str:
-    """The test accuracy of always predicting the most frequent class, over all data of the sweep."""
+    """The test accuracy of always predicting the most frequent class, over all datasets of the sweep."""
     rates = {row.results["test"].get("commonest_rate") for row in done} - {None}
     shares = " to ".join(percent(rate) for rate in sorted({min(rates), max(rates)})) if rates else ""
     return f"; guessing on test: {shares}" if shares else ""
@@ -75,13 +75,13 @@ def _figures(row: SweepRow) -> list[str]:
 
 
 def _common_words(rows: list[SweepRow]) -> list[str]:
-    """The overrides that all jobs share, and that tell none from another."""
+    """The overrides that all jobs share."""
     first = rows[0].overrides if rows else []
     return [word for word in first if all(word in row.overrides for row in rows)] if len(rows) > 1 else []
 
 
 def save_sweep(rows: list[SweepRow], folder: Path) -> None:
-    """accuracy.txt and accuracy.svg in the sweep's folder."""
+    """Writes accuracy.txt and accuracy.svg into the sweep's folder."""
     save_picture(sweep_table(rows, PICTURE_WIDTH), picture(folder), "rnnclf sweep")
 
 
@@ -92,17 +92,17 @@ def show_sweep(rows: list[SweepRow], folder: Path) -> None:
     if any(row.done for row in rows):
         console.print(f"evaluate it: rnnclf eval {short(folder)}", soft_wrap=True, markup=False)
     if not all(row.done for row in rows):
-        console.print(f"go on with it: rnnclf resume {short(folder)}", soft_wrap=True, markup=False)
+        console.print(f"resume it: rnnclf resume {short(folder)}", soft_wrap=True, markup=False)
 
 
 def show_resumption(folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
-    """What a resumed sweep is about to do."""
+    """Prints which jobs of a resumed sweep are about to run."""
     if added:
         print_plain(f"{len(added)} added: {_numbers(added)}")
     if pending:
-        print_plain(f"going on with {len(pending)} of {len(jobs_of(folder))} jobs: {_numbers(pending)}")
+        print_plain(f"resuming {len(pending)} of {len(jobs_of(folder))} jobs: {_numbers(pending)}")
     else:
-        print_plain("nothing is left to do")
+        print_plain("nothing left to do")
 
 
 def _numbers(runs: list[RunFolder]) -> str:

@@ -1,4 +1,4 @@
-"""A run as it goes, and what came of it."""
+"""Shows a run during training, and its results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from rnnclf.metrics import percent
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import picture
-from rnnclf.workflows.train import Report, RunFacts, Watcher
+from rnnclf.workflows.train import Report, RunInfo, Watcher
 
-SLOW = 5.0  # seconds of reading data, after which a line says how far it is
+SLOW = 5.0  # seconds between progress lines while data are read
 
 
 @contextmanager
 def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
-    """Shows a run as it goes: a live bar below a growing table on a terminal, else a line an epoch.
+    """Shows a run during training: on a terminal a live bar below a growing table, else a line per epoch.
 
     `job` is its number in a sweep; `parallel` says whether others share the terminal.
     """
@@ -47,38 +47,38 @@ def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
         yield display
 
 
-def _facts_in_words(facts: RunFacts) -> str:
-    config, sizes = facts.config, facts.sizes
+def _info_in_words(info: RunInfo) -> str:
+    config, sizes = info.config, info.sizes
     model = f"{config.cell.name} {config.cell.hidden_size}"
     if config.layers > 1:
         model += f" × {config.layers} layers"
     if config.bidirectional:
         model += ", bidirectional"
     data = f"{sizes['train']:,}/{sizes['validation']:,}/{sizes['test']:,}"
-    return f"{model}; {facts.parameters:,} parameters; {config.dataset.title()} {data}; {facts.device}"
+    return f"{model}; {info.parameters:,} parameters; {config.dataset.title()} {data}; {info.device}"
 
 
 class PlainDisplay(Watcher):
-    """Lines that survive pipes, logs and grep: unbroken, one an epoch."""
+    """Prints one unwrapped line per epoch, for pipes, logs and grep."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.epochs = 0
-        self.told = time.perf_counter()
+        self.printed = time.perf_counter()
 
     def reading(self, what: str, share: float) -> None:
-        if time.perf_counter() - self.told > SLOW:
-            self.told = time.perf_counter()
+        if time.perf_counter() - self.printed > SLOW:
+            self.printed = time.perf_counter()
             print_plain(f"{self.prefix}{what}: {share:.0%}")
 
-    def started(self, facts: RunFacts) -> None:
-        self.epochs = facts.config.epochs
-        for sentence in facts.notes:
+    def started(self, info: RunInfo) -> None:
+        self.epochs = info.config.epochs
+        for sentence in info.notes:
             print_plain(f"{self.prefix}{sentence}")
-        for sentence in facts.warnings:
+        for sentence in info.warnings:
             print_plain(f"{self.prefix}warning: {sentence}")
-        print_plain(f"{self.prefix}{_facts_in_words(facts)} (train / validation / test)")
-        if facts.config.protocol == "tutorial":
+        print_plain(f"{self.prefix}{_info_in_words(info)} (train / validation / test)")
+        if info.config.protocol == "tutorial":
             print_plain(
                 f"{self.prefix}tutorial protocol: train is the last batch, test is scored every epoch"
             )
@@ -98,7 +98,7 @@ class PlainDisplay(Watcher):
 
 
 class LiveDisplay(Watcher):
-    """A table of epochs that grows above a bar with accuracy, speed and time left."""
+    """A growing table of epochs above a bar with accuracy, speed and time left."""
 
     def __init__(self) -> None:
         self.progress = Progress(
@@ -118,7 +118,7 @@ class LiveDisplay(Watcher):
         self.epochs = 0
         self.tutorial = False
         self.epoch_started = time.perf_counter()
-        self.seen_before = 0  # of the epoch, by an earlier process
+        self.seen_before = 0  # sequences of the current epoch that an earlier process has seen
 
     def __enter__(self) -> LiveDisplay:
         self.progress.start()
@@ -132,17 +132,17 @@ class LiveDisplay(Watcher):
             self.task = self.progress.add_task(what, total=1, accuracy="", speed="")
         self.progress.update(self.task, description=what, completed=share)
 
-    def started(self, facts: RunFacts) -> None:
-        if self.task is not None:  # of the reading
+    def started(self, info: RunInfo) -> None:
+        if self.task is not None:  # the task that shows the reading of data
             self.progress.remove_task(self.task)
-        self.epochs = facts.config.epochs
-        self.tutorial = facts.config.protocol == "tutorial"
+        self.epochs = info.config.epochs
+        self.tutorial = info.config.protocol == "tutorial"
         console = self.progress.console
-        for sentence in facts.notes:
+        for sentence in info.notes:
             console.print(Text(sentence, style="dim"))
-        for sentence in facts.warnings:
+        for sentence in info.warnings:
             console.print(Text(sentence, style="yellow"))
-        console.print(Text(_facts_in_words(facts), style="dim"))
+        console.print(Text(_info_in_words(info), style="dim"))
         train = "batch loss" if self.tutorial else "train loss"
         last = "test" if self.tutorial else "rate"
         header = (
@@ -150,9 +150,9 @@ class LiveDisplay(Watcher):
         )
         console.print(Text(header, style="bold"))
         self.task = self.progress.add_task(
-            f"epoch {facts.epoch + 1}", total=self.epochs, completed=facts.epoch, accuracy="", speed=""
+            f"epoch {info.epoch + 1}", total=self.epochs, completed=info.epoch, accuracy="", speed=""
         )
-        self.epoch_started, self.seen_before = time.perf_counter(), facts.seen
+        self.epoch_started, self.seen_before = time.perf_counter(), info.seen
 
     def batch(self, progress: BatchProgress) -> None:
         assert self.task is not None
@@ -198,13 +198,13 @@ def _summary(report: Report) -> RenderableType:
 
 
 def save_report(report: Report) -> None:
-    """accuracy.txt and accuracy.svg in the run folder."""
+    """Writes accuracy.txt and accuracy.svg into the run folder."""
     table = Group(Text(_title(report), style="bold"), _summary(report))
     save_picture(table, picture(report.folder.path), "rnnclf")
 
 
 def show_report(report: Report, job: int | None, parallel: bool) -> None:
-    """The summary of a run: a panel on a terminal, else a few lines; one line in a sweep."""
+    """Prints the summary of a run: a panel on a terminal, else a few lines; in a sweep, one line."""
     test, folder = report.scores["test"], short(report.folder.path)
     correct = f"{test.correct:,} of {test.total:,}"
     guessing = f"guessing {percent(report.results['test']['commonest_rate'])}"
@@ -231,7 +231,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
 
 
 def show_finished(folder: Path, results: dict[str, Any]) -> None:
-    """There was nothing to go on with."""
+    """Says that the run to be resumed has already finished."""
     accuracy = f"test accuracy {percent(results['test']['accuracy'])}"
     print_plain(f"{short(folder)} is finished: {results['epochs']} epochs, {accuracy}")
     print_plain(f"train longer: rnnclf resume {short(folder)} epochs={2 * results['epochs']}")

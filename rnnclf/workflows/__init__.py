@@ -1,4 +1,4 @@
-"""What each command does, from a Config to results. Nothing here prints.
+"""The work behind each command, from a Config to its results. Nothing here prints.
 
-Import the modules, not this package: `rnnclf list` must not wait for torch.
+Import the modules one by one, not this package, so that `rnnclf list` does not wait for torch.
 """

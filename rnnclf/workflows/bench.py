@@ -1,4 +1,4 @@
-"""How fast cells are on this machine, engine by engine, beside torch's own layers. Prints nothing.
+"""Speed of cells on this machine, for each engine and for torch's own layers. Prints nothing.
 
 Shapes: B batch, T time, I inputs, H hidden, K classes.
 """
@@ -37,10 +37,10 @@ from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
 
 CLASSES = 10
-WARM_UP, TURN = 2, 5  # steps of a turn, at most: first those that do not count, then those that do
-LONG = 0.2  # seconds of a turn, after which it is the next one's: the machine may have slow ones
-REST = 0.02  # seconds before a turn, in which threads fall asleep
-PRODUCT = (4096, 1024, 1024)  # rows, inner, columns: large enough to show what the machine can do
+WARM_UP, TURN = 2, 5  # maximum number of untimed, then of timed steps in a turn
+LONG = 0.2  # maximum seconds of a turn, so that slow periods of the machine are shared by all candidates
+REST = 0.02  # seconds of pause before a turn, for threads to go to sleep
+PRODUCT = (4096, 1024, 1024)  # rows, inner, columns: large enough to reach the peak rate of the machine
 
 TORCH_LAYERS: dict[str, Callable[..., nn.Module]] = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -49,7 +49,7 @@ Watch = Callable[[str], None]
 
 @dataclass
 class Bench(Options):
-    """What is measured: the sizes of the model and its batches, and how long."""
+    """Settings of a benchmark: sizes of the model and its batches, and the time for each measurement."""
 
     hidden: int = option(150, "units of each layer", low=1, high=65_536)
     batch: int = option(150, "sequences of a training step", low=1, high=1_000_000)
@@ -76,13 +76,13 @@ class Bench(Options):
 
 @dataclass(frozen=True)
 class Measured:
-    """One engine on one cell, or torch's own layer.
+    """The figures of one engine on one cell, or of torch's own layer.
 
-    auto: whether engine=auto takes it (with several layers it may take two: the last is run otherwise).
+    auto: whether engine=auto chooses it (it may choose two, since the last of several layers can differ).
     training, inference: sequences per second.
-    memory: bytes, the most that one training step holds at once beside weights and optimizer.
-    flops: of a training step per second, see `training_flops`; None where they are not counted.
-    share: flops as a share of the machine's product rate.
+    memory: peak memory of one training step in bytes, without weights and optimizer state.
+    flops: FLOP/s in training, see `training_flops`; None if they are not counted.
+    share: flops divided by the machine's product rate.
     """
 
     cell: str
@@ -97,7 +97,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Machine:
-    """product_rate: FLOP/s of a large float32 product, the best of several."""
+    """product_rate: FLOP/s of the fastest of several large float32 matrix products."""
 
     hardware: str
     device: str
@@ -107,7 +107,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All that was measured; the rows of a cell stand together."""
+    """All results; the rows of a cell are adjacent."""
 
     settings: Bench
     machine: Machine
@@ -122,34 +122,34 @@ def bench(words: Sequence[str], settings: Bench, watch: Watch = lambda what: Non
 
     Args:
         words: names of cells, or module:Class.
-        watch: is told what is being measured.
+        watch: called with a description of each measurement when it begins.
 
     Raises:
-        ConfigError: an unknown cell, a size that a cell cannot have or that does not fit into memory.
+        ConfigError: a cell is unknown, a cell does not support a size, or memory is insufficient.
     """
     cells = [cell_named(word)(hidden_size=settings.hidden) for word in dict.fromkeys(words)]
     for cell in cells:
         cell.check_size()
     device = prepare(Config(threads=settings.threads, device=settings.device))
     keep_freed_memory()
-    with _memory_errors_in_words():
+    with _explain_memory_errors():
         watch("the machine's product rate")
         machine = _machine(device, settings.seconds)
-        rows = [row for cell in cells for row in _measured(cell, settings, machine, device, watch)]
+        rows = [row for cell in cells for row in _measure(cell, settings, machine, device, watch)]
     return Benchmark(settings, machine, rows)
 
 
 @contextmanager
-def _memory_errors_in_words() -> Iterator[None]:
+def _explain_memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        wanting = ("can't allocate memory", "not enough memory", "out of memory")
-        if not any(words in str(error) for words in wanting):
+        messages = ("can't allocate memory", "not enough memory", "out of memory")
+        if not any(message in str(error) for message in messages):
             raise
         raise ConfigError(
-            "There is not enough memory for this: make hidden, batch, inference_batch, length, inputs or"
-            " layers smaller."
+            "There is not enough memory for this: reduce hidden, batch, inference_batch, length, inputs or"
+            " layers."
         ) from error
 
 
@@ -164,7 +164,7 @@ def _machine(device: torch.device, seconds: float) -> Machine:
 
 
 def product_rate(device: torch.device, seconds: float) -> float:
-    """FLOP/s of the fastest of several large products of float32 matrices, a multiply-add counted as two."""
+    """FLOP/s of the fastest of several large float32 matrix products; a multiply-add counts as two."""
     rows, inner, columns = PRODUCT
     a, b = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
     out = torch.empty(rows, columns, device=device)
@@ -173,7 +173,7 @@ def product_rate(device: torch.device, seconds: float) -> float:
 
 
 class TorchClassifier(nn.Module):
-    """What SequenceClassifier is, from torch's own layers: logits (B, K) of x (B, T, I)."""
+    """A SequenceClassifier built from torch's own layers: logits (B, K) of x (B, T, I)."""
 
     def __init__(self, layers: Callable[..., nn.Module], settings: Bench) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class TorchClassifier(nn.Module):
 
 
 class Candidate:
-    """A model with an optimizer of its own, and the two things it does with a batch."""
+    """A model and its optimizer; makes the functions to be timed: a training step, and inference."""
 
     def __init__(self, name: str, model: nn.Module) -> None:
         self.name, self.model = name, model
@@ -195,8 +195,7 @@ class Candidate:
 
     @contextmanager
     def step_on(self, x_BTI: Tensor, y_B: Tensor) -> Iterator[Callable[[], None]]:
-        """What makes a step on a batch as training would; afterwards nothing of it is left but the new
-        weights, and place for the next."""
+        """Yields a function that does one training step on a batch, by the same code as real training."""
         model, data = self.model, _as_data(x_BTI, y_B)
         if not isinstance(model, SequenceClassifier) or not is_eligible(model, data):
             yield partial(self.train, x_BTI, y_B)
@@ -216,7 +215,7 @@ class Candidate:
             compiled.close()
 
     def train(self, x_BTI: Tensor, y_B: Tensor) -> None:
-        """One step by way of autograd."""
+        """One training step with autograd."""
         with self._cores(len(y_B)):
             loss = functional.cross_entropy(self.model(x_BTI), y_B)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -224,7 +223,7 @@ class Candidate:
             self.optimizer.zero_grad(set_to_none=True)
 
     def inference_on(self, x_BTI: Tensor, y_B: Tensor) -> Callable[[], None]:
-        """What classifies a batch as an evaluation would."""
+        """A function that classifies a batch, by the same code as an evaluation."""
         model, data = self.model, _as_data(x_BTI, y_B)
         classify = partial(model, x_BTI)
         if isinstance(model, SequenceClassifier) and is_eligible(model, data):
@@ -246,7 +245,7 @@ def _as_data(x_BTI: Tensor, y_B: Tensor) -> SequenceDataset:
 
 
 def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candidate]:
-    """The cell with each of its engines, then torch's own layer where there is one."""
+    """The cell with each of its engines, then torch's own layer if there is one."""
     models: dict[str, nn.Module] = {
         engine: SequenceClassifier(cell, settings.inputs, CLASSES, settings.stack(engine))
         for engine in engines_on(device.type, cell)
@@ -256,29 +255,29 @@ def candidates(cell: Cell, settings: Bench, device: torch.device) -> list[Candid
     return [Candidate(name, model.to(device)) for name, model in models.items()]
 
 
-def _measured(
+def _measure(
     cell: Cell, settings: Bench, machine: Machine, device: torch.device, watch: Watch
 ) -> Iterator[Measured]:
-    """A row for each candidate of a cell."""
-    those = candidates(cell, settings, device)
+    """Yields a row for each candidate of a cell."""
+    models = candidates(cell, settings, device)
     x_BTI, y_B = _batch(settings, settings.batch, device)
-    watch(f"{cell.name}: training with {', '.join(c.name for c in those)}")
-    with ExitStack() as open_until_then:
-        steps = [open_until_then.enter_context(c.step_on(x_BTI, y_B)) for c in those]
+    watch(f"{cell.name}: training with {', '.join(c.name for c in models)}")
+    with ExitStack() as contexts:
+        steps = [contexts.enter_context(c.step_on(x_BTI, y_B)) for c in models]
         training = alternated(steps, settings.seconds, device)
     watch(f"{cell.name}: memory")
-    memory = [_memory_of_step(candidate, x_BTI, y_B, device) for candidate in those]
-    watch(f"{cell.name}: inference with {', '.join(c.name for c in those)}")
+    memory = [_memory_of_step(candidate, x_BTI, y_B, device) for candidate in models]
+    watch(f"{cell.name}: inference with {', '.join(c.name for c in models)}")
     x_BTI, y_B = _batch(settings, settings.inference_batch, device)
-    inference = alternated([c.inference_on(x_BTI, y_B) for c in those], settings.seconds, device)
-    taken = engines_for_layers(cell, device.type, settings.layers)
+    inference = alternated([c.inference_on(x_BTI, y_B) for c in models], settings.seconds, device)
+    chosen = engines_for_layers(cell, device.type, settings.layers)
     counted = training_flops(cell, settings)
-    for candidate, train, infer, held in zip(those, training, inference, memory, strict=True):
+    for candidate, train, infer, held in zip(models, training, inference, memory, strict=True):
         flops = None if counted is None else counted / median(train)
         yield Measured(
             cell=cell.name,
             engine=candidate.name,
-            auto=candidate.name in taken,
+            auto=candidate.name in chosen,
             training=settings.batch / median(train),
             inference=settings.inference_batch / median(infer),
             memory=held,
@@ -288,13 +287,13 @@ def _measured(
 
 
 def _batch(settings: Bench, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Some x (B, T, I) and y (B)."""
+    """Random x (B, T, I) and y (B)."""
     x_BTI = torch.randn(size, settings.length, settings.inputs, device=device)
     return x_BTI, torch.randint(CLASSES, (size,), device=device)
 
 
 def _memory_of_step(candidate: Candidate, x_BTI: Tensor, y_B: Tensor, device: torch.device) -> int:
-    """With all that it takes place for the first time."""
+    """Peak bytes of the first step of a candidate, which includes the buffers that it allocates only once."""
     with candidate.step_on(x_BTI, y_B) as step:
         return peak_bytes(step, device)
 
@@ -302,12 +301,12 @@ def _memory_of_step(candidate: Candidate, x_BTI: Tensor, y_B: Tensor, device: to
 def alternated(
     steps: Sequence[Callable[[], object]], seconds: float, device: torch.device
 ) -> list[list[float]]:
-    """The durations of each step in seconds. They take turns, equally often and in another order each time,
-    so that whatever else the machine does, and who came before, hits all alike; together they get `seconds`
-    each.
+    """The durations of each step in seconds, measured for `seconds` per step on average.
 
-    A turn is some steps, of which the first do not count, after a rest: in training a step follows one of its
-    own kind. The threads of one engine wait busily for a while for more work, on the cores of the next.
+    The steps take turns, equally often and in random order, so that other load on the machine, and the step
+    that ran before, affect all of them alike. A turn is a pause, a few untimed steps and a few timed ones:
+    in training, a step follows another of the same kind. The pause is needed because the threads of an engine
+    keep spinning for a while after its last step, on the cores that the next one needs.
     """
     for step in steps:
         step()
@@ -335,7 +334,7 @@ def _duration(step: Callable[[], object], device: torch.device) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    """Until the device has done all that it was told to."""
+    """Waits until the device has finished all submitted work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -343,16 +342,16 @@ def _wait(device: torch.device) -> None:
 
 
 def training_flops(cell: Cell, settings: Bench) -> int | None:
-    """FLOPs of one training step in the products with the matrices of a gated cell, or None of another.
+    """FLOPs of the matrix products in one training step of a gated cell; None for other cells.
 
-    With N_W and N_U weights in W (input_weight) and U (recurrent_weight) a layer takes
+    With N_W and N_U weights in W (input_weight) and U (recurrent_weight), a layer needs
 
-        2 B (2 T N_W + 3 (T - 1) N_U)        and above the first layer 3 T N_W
+        2 B (2 T N_W + 3 (T - 1) N_U)        with 3 T N_W instead of 2 T N_W above the first layer.
 
-    A multiply-add counts as two. Two products are those forward and for the gradient of the weight, the third
-    is for the gradient of what was multiplied; the first layer's inputs need none. The first state is zero:
-    products with it are not needed, though an engine may compute them. What is done number by number, and
-    the head, are not counted.
+    A multiply-add counts as two. Each weight takes part in a forward product, in one for its own gradient and
+    in one for the gradient of its operand, which the inputs of the first layer do not need. The initial state
+    is zero, so products with it are not needed, though an engine may compute them. Element-wise operations
+    and the head are not counted.
     """
     if not isinstance(cell, GatedCell):
         return None
@@ -365,8 +364,8 @@ def training_flops(cell: Cell, settings: Bench) -> int | None:
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """The most memory that `step` holds at once beyond what was there before it, in bytes, as the
-    allocators hand it out: that of torch and, on a CPU, those of NumPy and Python, the most of each."""
+    """The peak memory that `step` allocates, in bytes: from torch's allocator and, on a CPU, also from those
+    of NumPy and Python, whose peak is added to torch's."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -375,7 +374,7 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
     of_python = []
 
     def traced() -> None:
-        tracemalloc.start()  # NumPy tells it what its arrays take
+        tracemalloc.start()  # NumPy reports the memory of its arrays to it
         try:
             step()
             of_python.append(tracemalloc.get_traced_memory()[1])
@@ -387,9 +386,9 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
 
 
 def _allocations(step: Callable[[], object]) -> list[int]:
-    """What `step` is given (positive) and gives back (negative), in bytes, in the order of time.
+    """Allocations (positive) and deallocations (negative) of `step` in bytes, in order of time.
 
-    Torch's profiler sees what autograd's hooks do not: what an operation holds inside.
+    Torch's profiler also sees temporary memory inside an operation, which autograd's hooks do not.
     """
     with _silent_stderr(), torch.autograd.profiler.profile(profile_memory=True) as profile:
         step()
@@ -400,7 +399,7 @@ def _allocations(step: Callable[[], object]) -> list[int]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """The profiler's library logs to file descriptor 2 whatever it is told."""
+    """Silences file descriptor 2: the profiler's library logs to it, whatever its settings."""
     before = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,4 +1,4 @@
-"""What can be chosen: every group, every choice, with what is known of it. Torch-free."""
+"""The choices of the command line, by group, with their options and facts. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rnnclf.options import OptionFacts, described
 from rnnclf.readout import READOUTS
 from rnnclf.registry import Registry
 
-EXAMPLE_INPUTS = 28  # features of a row of MNIST, where parameter counts are compared
+EXAMPLE_INPUTS = 28  # features at which parameter counts are compared: a row of an MNIST image
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Choice:
     name: str
     summary: str
     word: str
-    """How it is chosen on the command line."""
+    """The word of the command line that selects it."""
     details: str = ""
     options: tuple[OptionFacts, ...] = ()
     facts: tuple[tuple[str, Any], ...] = ()
@@ -59,7 +59,7 @@ def _component(group: str, name: str, kind: Any) -> Choice:
 
 
 def _reflowed(text: str) -> str:
-    """Prose as one line a paragraph, so that any terminal can wrap it; equations as they stand."""
+    """Joins the lines of each paragraph, so that any terminal can wrap it; equations are left as they are."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(p if " = " in p else " ".join(p.split()) for p in paragraphs)
 
@@ -89,7 +89,7 @@ def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
 
 
 def _metrics() -> list[Choice]:
-    """What results hold beside accuracy and log loss; nobody chooses them."""
+    """The metrics in the results besides accuracy and log loss. They are only listed, not selected."""
     choices = []
     for metric in METRICS:
         choices.append(Choice("metric", metric.key, _reflowed(metric.compute.__doc__ or ""), metric.key))
@@ -119,22 +119,22 @@ KINDS: Registry[Callable[[], list[Choice]]] = Registry("group", _SOURCES)
 
 
 def group_named(word: str) -> str:
-    """The group that `word` means, in the singular or the plural: cells → cell."""
+    """The group named by `word`, singular or plural: cells → cell. Raises UnknownNameError."""
     singular = word.removesuffix("s")
     name = singular if singular in KINDS else word
-    KINDS[name]  # UnknownNameError where there is none
+    KINDS[name]  # raises UnknownNameError
     return name
 
 
 def list_choices(word: str | None = None, plugins: tuple[str, ...] = ()) -> list[Choice]:
-    """All choices, or those of one group."""
+    """All choices, or the choices of one group."""
     register(list(plugins))
     groups = KINDS.names() if word is None else [group_named(word)]
     return [choice for group in groups for choice in KINDS[group]()]
 
 
 def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:
-    """One choice of a group, whole. Raises UnknownNameError."""
+    """One choice of a group, with all its details. Raises UnknownNameError."""
     group = group_named(word)
     choices = {choice.name: choice for choice in list_choices(group, plugins)}
     return Registry(group, choices)[name]

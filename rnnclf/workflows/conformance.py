@@ -1,4 +1,4 @@
-"""A cell of the user's, put to the claims that every cell must keep. Prints nothing."""
+"""Checks the claims that every cell must satisfy on a cell of the user. Prints nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnclf.registry import did_you_mean
 
 
 def cell_named(word: str) -> type[Cell]:
-    """The class that `module:Class` or the name of a cell stands for. Raises ConfigError."""
+    """The class named by `module:Class` or by the name of a cell. Raises ConfigError."""
     module_name, colon, class_name = word.partition(":")
     if not colon:
         return CELLS[word]
@@ -24,12 +24,12 @@ def cell_named(word: str) -> type[Cell]:
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise ConfigError(f"'{module_name}' has no class '{class_name}'.{did_you_mean(class_name, classes)}")
     if not issubclass(kind, Cell):
-        raise ConfigError(f"{class_name} is no cell: it must derive from rnnclf.cells.Cell.")
+        raise ConfigError(f"{class_name} is not a cell: it must derive from rnnclf.cells.Cell.")
     return kind
 
 
-def put_claims(kind: type[Cell], watch: Callable[[str], None] = lambda claim: None) -> list[Verdict]:
-    """One verdict per claim; `watch` is told the claim that is being tested."""
+def check_claims(kind: type[Cell], watch: Callable[[str], None] = lambda claim: None) -> list[Verdict]:
+    """Returns a verdict for each claim. Calls `watch` with each claim before it is tested."""
     verdicts = []
     for claim in CLAIMS:
         watch(words(claim))

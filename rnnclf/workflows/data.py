@@ -1,4 +1,4 @@
-"""What data hold, before anything is trained on them. Torch-free."""
+"""Checks a data set before training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rnnclf.errors import DataError, RnnclfError
 from rnnclf.files import absolute, is_path
 from rnnclf.hydra_app.compose import assignment, load_config
 
-PARTICULAR = ("archive", "arrays")  # sources that know their own by more than a suffix: asked first
+PARTICULAR = ("archive", "arrays")  # these look at more than a file's suffix, so they are asked first
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One training sequence of a class, for a picture: x_TC as it was read, NaN where a value is missing."""
+    """One training sequence of a class, to be drawn: x_TC as read from the file, NaN for missing values."""
 
     label: str
     x_TC: Array
@@ -33,24 +33,24 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """What was found in a data set."""
+    """The result of checking a data set."""
 
     config: Config
     words: tuple[str, ...]
-    """The words of the command line that choose the data and deal with what was found."""
+    """The words of the command line that select the data and handle the problems found."""
     sequences: int
     steps: tuple[int, int, int]
-    """Of the shortest, the median and the longest sequence."""
+    """The length of the shortest, the median and the longest sequence."""
     even: bool
-    """Whether steps follow each other without times of their own."""
+    """Whether the steps have no time stamps."""
     channels: tuple[ChannelFacts, ...]
     members: dict[SplitName, dict[str, int]]
-    """How many sequences of each class are in each split."""
+    """The number of sequences of each class in each split."""
     groups: int | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     obstacle: str | None
-    """Why these data cannot be divided and trained on as they are; None: they can."""
+    """Why these data cannot be split and trained on as they are; None if they can."""
     fingerprint: str
     examples: tuple[Example, ...]
 
@@ -76,11 +76,11 @@ class Checked:
 
 
 def check(words: list[str], progress: Progress = silent) -> Checked:
-    """Reads a data set and looks at all of it.
+    """Reads a whole data set and checks it.
 
-    `words` are those of the train command; a word that is a path stands for the source that reads it.
-    Raises DataError or ConfigError for data that cannot be read; what only keeps them from being divided
-    is told in `obstacle`.
+    `words` are words of the train command; a path is replaced by the words that select the source for it.
+    Raises DataError or ConfigError if the data cannot be read. If they can be read but not split, `obstacle`
+    in the result says why.
     """
     import numpy as np
 
@@ -90,7 +90,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     problems = findings(recordings, found, hashes)
     try:
-        parts, warnings = _divided(config, recordings, progress)
+        parts, warnings = _divide(config, recordings, progress)
         obstacle = None
     except RnnclfError as error:
         parts, warnings, obstacle = {"train": np.arange(len(recordings))}, [], str(error)
@@ -114,7 +114,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
 
 
 def _words_for(word: str) -> list[str]:
-    """The words that choose the source for a path."""
+    """The words that select the source for a path. Raises DataError."""
     path = Path(absolute(word)) if word.startswith("~") else Path(word)
     if not path.exists():
         raise DataError(f"{word} does not exist. Give a path, or words such as dataset=digits.")
@@ -124,16 +124,18 @@ def _words_for(word: str) -> list[str]:
         if kind.takes(path):
             return [f"dataset={name}", assignment("dataset.path", str(path))]
     known = ", ".join(name for name, _ in kinds)
-    raise DataError(f"{word} looks like none of {known}: choose one with dataset=NAME dataset.path={word}.")
+    raise DataError(
+        f"{word} is not recognised as any of {known}: choose one with dataset=NAME dataset.path={word}."
+    )
 
 
-def _divided(
+def _divide(
     config: Config, recordings: Recordings, progress: Progress
 ) -> tuple[dict[SplitName, Array], list[str]]:
-    """The three splits as training would have them, and what makes their scores doubtful."""
+    """The three splits as in training, and warnings about leaks between them."""
     source = config.dataset
     refuse_one_class(recordings)
-    missing = "mask" if source.missing == "error" else source.missing  # the line to use says so
+    missing = "mask" if source.missing == "error" else source.missing  # as in the suggested command
     recordings = without_gaps(recordings, missing)
     parts = divide(recordings, source.plan())
     return parts, leaks(digests(recordings, progress).digests_N, parts)

@@ -1,4 +1,4 @@
-"""The diagnosis of a run: its file, and what its figures mean in words."""
+"""The diagnosis of a run: its file, and an interpretation of its figures in words."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ROW = re.compile(
 )
 
 WEAK, LOST, STRONG = 1e-3, 1e-6, 1e3
-"""Gradients of the first step as shares of that of the last. Their sum is what a weight learns from, and
-float32 keeps seven digits of it: what is below LOST has no part in it."""
+"""Thresholds for the ratio of the first step's gradient to the last step's. The gradient of a weight is a
+sum over all steps, and float32 keeps seven digits of it: contributions below LOST are rounded away."""
 
 SATURATED = {"tanh": 0.5, "sigmoid": 0.9}
-"""Shares that are too many. A gate that is open or shut for good may be just what a task needs, so that it
-takes more of them."""
+"""The shares of saturated values that count as too large. The limit for gates is higher: a task may need a
+gate that is always open or always shut."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Diagnosis:
     words: tuple[str, str]
 
     def gradients(self) -> dict[tuple[int, str], list[float]]:
-        """By step, of each direction of each layer."""
+        """The gradient norm at each step, by layer and direction."""
         return _gradients(self.figures)
 
     def of(self, place: tuple[int, str], quantity: str) -> dict[str, float]:
-        """The values of a quantity that has no steps, by part."""
+        """The values, by part, of a quantity that is not measured per step."""
         return {
             figure.part: figure.value
             for figure in self.figures
@@ -51,8 +51,8 @@ class Diagnosis:
 
 
 def record_diagnosis(path: Path, epoch: int, training: Training, data: SequenceDataset) -> None:
-    """Adds the figures of an epoch to the file; what it holds of this epoch and later ones is dropped, as
-    after a return to an earlier checkpoint."""
+    """Adds the figures of an epoch to the file, and removes rows of this or a later epoch, which it holds if
+    the run was resumed from an earlier checkpoint."""
     lines = [row[0] for row in _rows(path) if int(row["epoch"]) < epoch]
     for figure in diagnose(training.model, data, training.recipe.loss):
         *place, value = astuple(figure)
@@ -61,7 +61,7 @@ def record_diagnosis(path: Path, epoch: int, training: Training, data: SequenceD
 
 
 def read_diagnosis(path: Path, config: Config) -> Diagnosis | None:
-    """The diagnosis of the last epoch in the file; None where there is none."""
+    """The diagnosis of the last epoch in the file; None if there is none."""
     rows = _rows(path)
     epoch = max((int(row["epoch"]) for row in rows), default=0)
     figures = tuple(_figure(row) for row in rows if int(row["epoch"]) == epoch)
@@ -69,7 +69,7 @@ def read_diagnosis(path: Path, config: Config) -> Diagnosis | None:
 
 
 def _rows(path: Path) -> list[re.Match[str]]:
-    """The rows of the file that are whole."""
+    """The complete rows of the file. Raises OutputError."""
     if not path.is_file():
         return []
     try:
@@ -99,12 +99,12 @@ def _gradients(figures: tuple[Figure, ...]) -> dict[tuple[int, str], list[float]
 
 
 def worst_of(gradients: dict[tuple[int, str], list[float]]) -> tuple[int, str]:
-    """The layer and direction whose first step has a gradient farthest from that of its last."""
+    """The layer and direction in which the gradients of the first and the last step differ most."""
     return max(gradients, key=lambda place: _distance(first_to_last(gradients[place])))
 
 
 def first_to_last(gradient: list[float]) -> float:
-    """The gradient of the first step as a share of that of the last; NaN where there is none at all."""
+    """The gradient of the first step divided by that of the last; NaN if both are zero."""
     first, last = gradient[0], gradient[-1]
     if not (math.isfinite(first) and math.isfinite(last)) or (last == 0 and first > 0):
         return math.inf
@@ -116,7 +116,7 @@ def _distance(share: float) -> float:
 
 
 def in_words(figures: tuple[Figure, ...], config: Config) -> tuple[str, str]:
-    """What the figures say of the gradients, and what they say of the rest or what to try."""
+    """A sentence on the gradients, and one on saturation or on what to try."""
     gradients = _gradients(figures)
     place = worst_of(gradients)
     share = first_to_last(gradients[place])
@@ -136,7 +136,7 @@ def _on_gradients(gradient: list[float], share: float, where: str) -> str:
     steps = len(gradient)
     first = f"The gradient of the first of {steps} steps{where} is"
     if share > STRONG:
-        return f"{first} {share:.2g} times that of the last: what happened early outshouts all that follows."
+        return f"{first} {share:.2g} times that of the last: what happened early drowns out the rest."
     if share >= WEAK:
         return f"{first} {share:.2g} of that of the last: what happened early can be learned."
     weak = next(step for step, value in enumerate(gradient) if value >= WEAK * gradient[-1])
@@ -153,7 +153,7 @@ def _on_the_rest(figures: tuple[Figure, ...], share: float, steps: int, config: 
         ends = "-1 or 1" if highest.part == "tanh" else "0 or 1"
         where = f"the results of {highest.part} in layer {highest.layer}"
         return (
-            f"{_percent(highest.value)} of {where} are near {ends}, where hardly a gradient passes:"
+            f"{_percent(highest.value)} of {where} are near {ends}, where gradients almost vanish:"
             f" try {_either(_to_desaturate(config))}."
         )
     if math.isnan(share) or share > STRONG:
@@ -161,14 +161,15 @@ def _on_the_rest(figures: tuple[Figure, ...], share: float, steps: int, config: 
     if share < WEAK:
         return f"Try {_either(_to_remember(steps, config))}."
     if highest is None:
-        return "Its cell has no tanh or sigmoid that could be saturated."
+        return "The cell has no tanh or sigmoid that could saturate."
     return (
-        f"Nothing is stuck: at most {_percent(highest.value)} of the results of {highest.part} are saturated."
+        "No sign of saturation:"
+        f" at most {_percent(highest.value)} of the results of {highest.part} are saturated."
     )
 
 
 def _to_remember(steps: int, config: Config) -> list[str]:
-    """What carries gradients further back, where it is not chosen already."""
+    """Settings that carry gradients further back in time, without those already in use."""
     ideas = []
     if config.cell.family == "simple":
         ideas += ["cell=lstm", "cell=gru"]

@@ -1,4 +1,4 @@
-"""Saved checkpoints on a data set: accuracy, classes, confusions. Prints nothing."""
+"""Evaluates saved checkpoints on a data set: accuracy, classes, confusions. Prints nothing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rnnclf.workflows.loading import load_model
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import checkpoints_in, run_of, write_csv
 
-FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # the rest is fixed
-ALL = "all"  # the split that is all sequences
+FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
+ALL = "all"  # the name of the split that contains all sequences
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One checkpoint on one split."""
+    """The evaluation of one checkpoint on one split."""
 
     path: Path
     config: Config
@@ -40,9 +40,9 @@ class Evaluated:
     evaluation: Evaluation
     seconds: float
     recorded_correct: int | None
-    """What results.json beside the checkpoint says, where it speaks of the same data."""
+    """The number of correct predictions in results.json; None if that is missing or the data differ."""
     other_data: bool
-    """Whether the data differ from those of the training."""
+    """Whether the data differ from the training run's."""
 
     def to_dict(self) -> dict[str, Any]:
         precision, recall, f1 = self.evaluation.macro()
@@ -67,14 +67,14 @@ class Evaluated:
 
 @dataclass
 class _Loader:
-    """The split that is asked for, by the options of its source and by what was learned: a sweep's
-    checkpoints share one reading."""
+    """Loads the requested split. Checkpoints with the same source options and preparation, such as those of
+    a sweep, share one read of the data."""
 
     split: str
     loaded: dict[str, tuple[SequenceDataset, str]] = field(default_factory=dict)
 
     def __call__(self, source: Source, learned: Learned) -> tuple[SequenceDataset, str]:
-        """The sequences, and the fingerprint of all that was read."""
+        """Returns the sequences, and the fingerprint of all data that were read."""
         key = repr((source, learned))
         if key not in self.loaded:
             if self.split == ALL:
@@ -89,10 +89,10 @@ AnyPath = str | os.PathLike[str]
 
 
 def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
-    """Scores every checkpoint that one path or several name, in their order.
+    """Evaluates all checkpoints in one path or several, in that order.
 
     `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Raises an
-    RnnclfError where a path holds no checkpoint, or its model does not fit the data.
+    RnnclfError if a path holds no checkpoint, or a model does not fit the data.
     """
     split, overrides = _split_and_overrides(list(words))
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
@@ -102,7 +102,7 @@ def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> l
 
 
 def save(results: list[Evaluated], base: Path) -> Path:
-    """Writes the evaluation into a timestamped folder of its own under `base`, and returns it."""
+    """Writes the evaluation into a new timestamped folder under `base`, and returns the folder."""
     folder = claim_folder(base)
     for number, result in enumerate(results):
         name = "predictions" if len(results) == 1 else f"predictions-{number}"
@@ -138,7 +138,7 @@ def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
         if key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
                 f"'{key}' cannot be changed at evaluation: the checkpoint fixes it."
-                f" Free are split, {', '.join(FREE_KEYS)}."
+                f" You can change split, {', '.join(FREE_KEYS)}."
             )
     plugins = values.get("plugins", [])
     register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])

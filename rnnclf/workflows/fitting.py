@@ -91,7 +91,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         model = build_model(config, *data.shape).to(device)
         training, history = Training(model, recipe(config, data)), History()
         for result in fit(training, parts["train"], parts["validation"]):
-            history.take(result, model)
+            history.add(result, model)
         model.load_state_dict(history.best_weights)
         return Classifier(
             config,

@@ -1,5 +1,7 @@
-"""What a checkpoint, a run folder or a sweep folder is, by its own account: nothing of it is built, torch is
-not needed. Prints nothing."""
+"""Describes a checkpoint, a run folder or a sweep folder from its files alone.
+
+Builds no model, does not import torch, prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,21 @@ from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of, read_csv, read_j
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """A checkpoint file. Where it cannot be read, `error` says why, and there is nothing else."""
+    """A checkpoint file. If it cannot be read, `error` says why, and the other fields are empty."""
 
     path: Path
     header: dict[str, Any]
     parameters: int = 0
-    """Numbers in the weights and buffers of the model."""
+    """The number of elements in the weights and buffers of the model."""
     tensors: dict[str, int] | None = None
-    """How many there are of the model, the optimizer …"""
+    """The number of tensors of the model, the optimizer …"""
     size: int = 0
     sha256: str = ""
     error: str | None = None
 
     @property
     def resumable(self) -> bool:
-        """Whether it holds more than weights: the state from which training can go on."""
+        """Whether it holds training state besides the weights, so that the run can be resumed."""
         return bool(self.tensors and self.tensors.keys() - {"model"})
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,11 +52,11 @@ class RunFacts:
     """Rows of epochs.csv."""
     checkpoints: tuple[CheckpointFacts, ...]
     state: str
-    """running, done, failed, interrupted, or lost: its process ended without a word."""
+    """running, done, failed, interrupted, or lost: its process ended without reporting."""
 
     @property
     def error(self) -> str | None:
-        """What is wrong with the files, not with the training."""
+        """An error in the files, as opposed to an error in training."""
         return next((found.error for found in self.checkpoints if found.error), None)
 
     @property
@@ -74,7 +76,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """A sweep folder: its jobs, without their checkpoints."""
+    """A sweep folder and its jobs, without their checkpoints."""
 
     path: Path
     jobs: tuple[RunFacts, ...]
@@ -82,7 +84,7 @@ class SweepFacts:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many jobs are done, failed …"""
+        """The number of jobs that are done, failed …"""
         return dict(Counter(job.state for job in self.jobs).most_common())
 
     @property
@@ -100,7 +102,7 @@ Facts = CheckpointFacts | RunFacts | SweepFacts
 
 
 def inspect(path: Path) -> Facts:
-    """What `path` is. Raises CheckpointError where it is neither a checkpoint nor a run nor a sweep."""
+    """Describes `path`. Raises CheckpointError if it is neither a checkpoint nor a run nor a sweep."""
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
@@ -113,7 +115,7 @@ def inspect(path: Path) -> Facts:
     found = run.checkpoints
     if not found and not run.status.exists():
         raise CheckpointError(
-            f"{path} is no run folder: it holds neither {run.status.name} nor a checkpoint."
+            f"{path} is not a run folder: it holds neither {run.status.name} nor a checkpoint."
         )
     return _run(run, tuple(_or_error(file) for file in found))
 

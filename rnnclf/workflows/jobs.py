@@ -1,6 +1,6 @@
-"""What `rnnclf train` and `rnnclf resume` do, job by job; sweeps. Prints nothing.
+"""The commands `rnnclf train` and `rnnclf resume`: single runs and the jobs of sweeps. Prints nothing.
 
-Torch is imported when the first job runs: launching and ranking a sweep do without it.
+Torch is imported when the first job runs: launching and ranking a sweep do not need it.
 """
 
 from __future__ import annotations
@@ -25,46 +25,47 @@ if TYPE_CHECKING:
     from rnnclf.config import Config
     from rnnclf.workflows.train import Report, Watcher
 
-SETTLE = 10  # seconds that the jobs of an interrupted launcher get to save
+SAVE_TIMEOUT = 10  # seconds to wait for the jobs of an interrupted launcher to save
 
 
 class JobsWatcher:
-    """Is told how jobs go. This one ignores it; the console's prints. It travels to the processes of jobs."""
+    """Receives the events of jobs. This class ignores them; the console's subclass prints them. It is pickled
+    and sent to the processes of jobs."""
 
     def preload(self) -> None:
-        """Imports what a job will need, before its process is forked."""
+        """Imports the modules that a job needs, before its process is forked."""
 
     def run(self, job: Job) -> AbstractContextManager[Watcher]:
-        """The watcher of a job while it runs."""
+        """A context whose value watches the run of a job."""
         from rnnclf.workflows.train import Watcher
 
         return nullcontext(Watcher())
 
     def save(self, report: Report) -> None:
-        """Writes further files into the folder of a run, before it counts as done."""
+        """Writes additional files into the folder of a run, before its status becomes done."""
 
     def run_ended(self, job: Job, report: Report) -> None:
-        """A run is done."""
+        """A run has finished."""
 
     def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
-        """There was nothing left to do for this run."""
+        """A run that was to be resumed had already finished."""
 
     def job_failed(self, job: Job, error: Exception) -> None:
-        """A job of a sweep failed; the others go on."""
+        """A job of a sweep failed; the others continue."""
 
     def note(self, sentence: str) -> None:
         """Something unusual happened."""
 
     def sweep_resumed(self, folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
-        """These jobs of a sweep are about to run, some of them newly added."""
+        """The pending jobs of a sweep are about to run; `added` are those added to it just now."""
 
     def sweep_ended(self, folder: Path, rows: list[SweepRow]) -> None:
-        """The jobs of a sweep have ended, or were interrupted; ranked."""
+        """The jobs of a sweep have ended or were interrupted; `rows` are ranked."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a command: the results of a run, or a sweep folder; whether a job did not finish."""
+    """The outcome of a command: the results of a run or the folder of a sweep, and whether a job failed."""
 
     folder: Path | None
     results: dict[str, Any] | None
@@ -72,16 +73,16 @@ class Finished:
 
 
 def train(words: list[str], watch: JobsWatcher) -> Finished:
-    """Trains what the words of a command line describe: a run or a sweep.
+    """Trains the run or the sweep that the words of a command line describe.
 
-    Raises an RnnclfError for what the user can put right, of a sweep before its first job starts.
+    Raises an RnnclfError for errors that the user can correct; for a sweep, before its first job starts.
     """
     results: list[dict[str, Any]] = []
     sweeps: list[Path] = []
     with ExitStack() as held:
 
         def begin_sweep(folder: Path, jobs: list[Planned]) -> None:
-            held.enter_context(ledger.begun(folder, jobs))
+            held.enter_context(ledger.create_sweep(folder, jobs))
             sweeps.append(folder)
 
         try:
@@ -89,8 +90,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             start = Start(refuse_used_run, begin_sweep)
             outcome = run_hydra(body, words, "rnnclf train", _isolated(watch), start)
             if outcome.broke and outcome.sweep_folder is not None:
-                _launch(outcome.sweep_folder, _left_behind(outcome, watch), [], watch)
-        finally:  # a sweep that was interrupted gets its table, too
+                _launch(outcome.sweep_folder, _remaining_jobs(outcome, watch), [], watch)
+        finally:  # an interrupted sweep gets its table, too
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
     only = results[0] if results and not sweeps else None
@@ -98,9 +99,9 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
 
 
 def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
-    """Goes on with an interrupted run, or with the unfinished jobs of a sweep.
+    """Resumes an interrupted run, or the unfinished jobs of a sweep.
 
-    words: of a run `epochs=N`, to train longer; of a sweep points to add, and a launcher.
+    words: for a run, `epochs=N` to train longer; for a sweep, points to add, and a launcher.
     """
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -109,7 +110,7 @@ def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
 
 
 def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[str, Any]]) -> float:
-    """One run, from its config to a full run folder; returns the validation accuracy, for sweepers."""
+    """Trains one run into its folder. Returns the validation accuracy, for sweepers."""
     import_torch()
     from rnnclf.workflows.train import train as train_run
 
@@ -121,7 +122,7 @@ def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[
 
 
 def _resume_job(job: Job, watch: JobsWatcher) -> float | None:
-    """One job of a sweep, from where it stands to its end."""
+    """Resumes one job of a sweep. Returns its validation accuracy, or None if it had already finished."""
     import_torch()
     from rnnclf.workflows.resume import resume_run
 
@@ -139,7 +140,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
 
     values = parsed(words)
     if other := values.keys() - {"epochs"}:
-        raise ConfigError(f"{sorted(other)[0]} cannot be changed when a run goes on: only epochs can.")
+        raise ConfigError(f"{sorted(other)[0]} cannot be changed when a run is resumed: only epochs can.")
     epochs = values.get("epochs")
     if epochs is not None and type(epochs) is not int:
         raise ConfigError(f"epochs must be a whole number, got '{epochs}'.")
@@ -157,7 +158,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
 def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finished:
     launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
     points = [word for word in words if word not in launching]
-    with ledger.reopened(folder):
+    with ledger.open_sweep(folder):
         added = ledger.add_points(folder, points) if points else []
         pending = ledger.unfinished(folder)
         watch.sweep_resumed(folder, pending, added)
@@ -169,39 +170,39 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finishe
 
 
 def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: JobsWatcher) -> None:
-    """Runs these jobs of a sweep with the launcher that `words` name, or the one it had."""
+    """Runs the pending jobs of a sweep with the launcher in `words`, or with its original launcher."""
     words = ledger.launching(folder, words)
     while pending:
         names = [run.path.name for run in pending]
         outcome = run_again(partial(_resume_job, watch=watch), folder, names, words, _isolated(watch))
         if not outcome.broke:
             break
-        left = _left_behind(outcome, watch)
-        pending = left if len(left) < len(pending) else []  # or it would break for ever
+        left = _remaining_jobs(outcome, watch)
+        pending = left if len(left) < len(pending) else []  # else it may break for ever
 
 
-def _left_behind(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
-    """The unfinished jobs of a launcher that ended before them, as joblib does when one of its processes is
+def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
+    """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
     killed."""
     folder, error = outcome.sweep_folder, outcome.error
     assert folder is not None
     reason = (str(error).splitlines() or [""])[0]
     watch.note(f"the launcher ended before its jobs did: {type(error).__name__}: {reason}")
-    ledger.settle(folder)
-    left = ledger.without_end(folder)
+    ledger.wait_for_jobs(folder)
+    left = ledger.pending_jobs(folder)
     if left:
-        watch.note(f"going on with {len(left)} of them")
+        watch.note(f"restarting {len(left)} of them")
     return left
 
 
 def _isolated(watch: JobsWatcher) -> Callable[[Job, Callable[[], float | None]], float | None]:
-    """Runs a job of a sweep in a process of its own."""
+    """A function that runs each job of a sweep in a process of its own."""
     return partial(_in_subprocess, watch)
 
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:
-    """Reports an error at once, since the other jobs go on."""
-    import_torch()  # here once, instead of in the process of each job
+    """Reports an error at once: the other jobs may run for a long time."""
+    import_torch()  # once here, instead of in the process of each job
     watch.preload()
     try:
         return ledger.in_subprocess(job, work)
@@ -211,10 +212,10 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
 
 
 def _end_sweep(folder: Path, watch: JobsWatcher) -> bool:
-    """Ranks the jobs of a sweep; returns whether one did not finish."""
+    """Ranks the jobs of a sweep. Returns whether any of them did not finish."""
     if not folder.is_dir():
         return False
-    ledger.settle(folder, SETTLE)
+    ledger.wait_for_jobs(folder, SAVE_TIMEOUT)
     rows = rank_sweep(folder)
     watch.sweep_ended(folder, rows)
     return not all(row.done for row in rows)

@@ -1,5 +1,5 @@
-"""A sweep as a ledger: every job has its folder and its status from the start. What is done, what failed and
-what never began can be told from them, and gone on with, whatever ended the sweep. Prints nothing."""
+"""The jobs of a sweep on disk. Every job has a folder and a status from the start, so however the sweep
+ended, it is known which jobs are done, failed or never started, and it can be resumed. Prints nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
 from rnnclf.workflows.runs import (
     RunFolder,
-    facts_of,
+    config_record,
     is_sweep,
     jobs_of,
     refuse_used_sweep,
@@ -33,11 +33,11 @@ from rnnclf.workflows.runs import (
 log = logging.getLogger("rnnclf")
 
 LONGEST = 2**18  # characters of a multirun.yaml; Hydra writes about 10,000
-MOST_PARTS = 50_000  # of its lists and mappings, written out
+MOST_PARTS = 50_000  # of its lists and mappings, with aliases expanded
 LONGEST_WORDS = 10_000  # characters in all: Hydra's grammar takes a minute for a list of some ten thousand
 
-# What is taken over from a sweep's own words when it goes on. Others may run commands (setup, python), and a
-# sweep folder may come from a stranger.
+# The words of a sweep that are used again when it is resumed. Others may run commands (setup, python), and a
+# sweep folder may come from an untrusted source.
 LAUNCHERS_WORDS = re.compile(
     r"hydra\.sweeper\.max_batch_size=\d+"
     r"|hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|tasks_per_node|mem_gb"
@@ -47,8 +47,8 @@ LAUNCHERS_WORDS = re.compile(
 
 
 @contextmanager
-def begun(folder: Path, jobs: list[Planned]) -> Iterator[None]:
-    """Holds a new sweep for this process, with a folder for each of its jobs. Raises OutputError where the
+def create_sweep(folder: Path, jobs: list[Planned]) -> Iterator[None]:
+    """Creates a sweep with a folder for each job, and locks it for this process. Raises OutputError if the
     folder holds another sweep, or cannot be made."""
     refuse_used_sweep(folder)
     try:
@@ -57,31 +57,32 @@ def begun(folder: Path, jobs: list[Planned]) -> Iterator[None]:
         raise OutputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
     with RunFolder(folder).locked():
         for number, job in enumerate(jobs):
-            _enter(RunFolder(folder / str(number)), job)
+            _create_job(RunFolder(folder / str(number)), job)
         yield
 
 
-def _enter(run: RunFolder, job: Planned) -> None:
+def _create_job(run: RunFolder, job: Planned) -> None:
     try:
         run.path.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {run.path}: {error.strerror}.") from error
-    write_json(run.status, {"state": "waiting", **facts_of(job.config, job.words)})
+    write_json(run.status, {"state": "waiting", **config_record(job.config, job.words)})
 
 
 @contextmanager
-def reopened(folder: Path) -> Iterator[None]:
-    """Holds an old sweep for this process. Raises OutputError where another process has it."""
+def open_sweep(folder: Path) -> Iterator[None]:
+    """Locks an existing sweep for this process. Raises CheckpointError if `folder` is not a sweep, and
+    OutputError if another process holds it."""
     if not is_sweep(folder):
-        raise CheckpointError(f"{folder} is no sweep folder: it has no {sweep_record(folder).name}.")
+        raise CheckpointError(f"{folder} is not a sweep folder: it has no {sweep_record(folder).name}.")
     with RunFolder(folder).locked():
         yield
 
 
 def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
-    """Does the work of a job in a process of its own, whose death leaves the other jobs running."""
+    """Runs a job in a process of its own, so that the other jobs continue if it crashes."""
     run = RunFolder(job.folder)
-    if is_done(run):  # a launcher may start a job twice
+    if run.is_finished():  # a launcher may start a job twice
         return float(run.read_results()["validation"]["accuracy"])
     try:
         return fork.in_subprocess(work, run.log)
@@ -89,46 +90,43 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
-    except KeyboardInterrupt:  # to the process itself it looked like SIGTERM
+    except KeyboardInterrupt:  # the process itself received SIGTERM
         if run.read_status().get("state") == "interrupted":
             _close(run, "interrupted", "stopped by Ctrl-C")
         raise
 
 
 def _close(run: RunFolder, state: str, reason: str) -> None:
-    """Writes the end of a job whose process could not, or did not know why it ended."""
+    """Records the end of a job if its process could not, or did not know the reason."""
     status = run.read_status()
     if status.get("state") in ("waiting", "running", state):
         write_json(run.status, {**status, "state": state, "error": reason})
 
 
-def is_done(run: RunFolder) -> bool:
-    return run.read_status().get("state") == "done" and bool(run.read_results())
-
-
 def unfinished(folder: Path) -> list[RunFolder]:
-    """The jobs that are not done, and that no process works on."""
-    return [run for run in jobs_of(folder) if not is_done(run) and not run.busy()]
+    """The jobs that are not finished and that no process is running."""
+    return [run for run in jobs_of(folder) if not run.is_finished() and not run.busy()]
 
 
-def without_end(folder: Path) -> list[RunFolder]:
-    """Those of them that did not fail: they never began, or were cut off."""
+def pending_jobs(folder: Path) -> list[RunFolder]:
+    """The unfinished jobs that did not fail: they never started, or were interrupted."""
     return [run for run in unfinished(folder) if run.read_status().get("state") != "failed"]
 
 
-def settle(folder: Path, seconds: float = float("inf")) -> None:
-    """Waits until no process works on a job: those of a launcher that ended may still be saving."""
+def wait_for_jobs(folder: Path, seconds: float = float("inf")) -> None:
+    """Waits until no process runs a job, for at most `seconds`: after a launcher has ended, its processes may
+    still be saving."""
     end = time.monotonic() + seconds
     while any(run.busy() for run in jobs_of(folder)) and time.monotonic() < end:
         time.sleep(0.1)
 
 
 def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
-    """Adds those jobs of the sweep's grid, with the values of `words`, that are not there yet.
+    """Adds the jobs of the sweep's grid with the values of `words`, except those that it already has.
 
-    They get the next free numbers and wait. Which are there is told by the hash of their configuration, so
-    words that mean the same are the same job. Raises an RnnclfError where the grid is not known or a job not
-    valid; then nothing is added.
+    New jobs get the next free numbers and the state waiting. Jobs are compared by the hash of their
+    configuration, so different words for the same configuration are the same job. Raises an RnnclfError,
+    and adds nothing, if the grid is unknown or a job is invalid.
     """
     wanted = plan([*_other_words(folder, words), *words])
     jobs = jobs_of(folder)
@@ -140,13 +138,13 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
             there.add(job.config.digest())
             number += 1
             added.append(RunFolder(folder / str(number)))
-            _enter(added[-1], job)
+            _create_job(added[-1], job)
     return added
 
 
 def _digest(run: RunFolder) -> str | None:
-    """The hash of a job's configuration, as this version would write it: options that came later have their
-    defaults in it."""
+    """The hash of a job's configuration as this version computes it, with the defaults of options that
+    did not exist yet when the job was created."""
     status = run.read_status()
     try:
         return from_plain(status["configuration"]).digest()
@@ -155,11 +153,11 @@ def _digest(run: RunFolder) -> str | None:
 
 
 def _other_words(folder: Path, words: list[str]) -> list[str]:
-    """The words of the sweep, without those for whose keys there are new ones."""
+    """The words of the sweep, except those whose keys are also in `words`."""
     file = sweep_record(folder)
     recorded = _recorded(folder)
     if not str(_at(recorded, "sweeper", "_target_")).endswith(".BasicSweeper"):
-        raise ConfigError(f"{file} tells of no grid to which points could be added.")
+        raise ConfigError(f"{file} describes no grid to which points could be added.")
     found = _at(recorded, "overrides", "task")
     params = _at(recorded, "sweeper", "params") or {}
     if not isinstance(found, list) or not isinstance(params, dict):
@@ -168,11 +166,11 @@ def _other_words(folder: Path, words: list[str]) -> list[str]:
     old = [*(f"{key}={value}" for key, value in params.items()), *map(str, found)]
     if sum(map(len, old)) > LONGEST_WORDS:
         raise ConfigError(
-            f"{file} holds words of more than {LONGEST_WORDS:,} characters: start another sweep."
+            f"{file} holds more than {LONGEST_WORDS:,} characters of words: start another sweep."
         )
     for word in old:
         if "${" in word or word.lstrip("+~").startswith("hydra"):
-            raise ConfigError(f"{file} holds {word!r}, which is not taken from a file: start another sweep.")
+            raise ConfigError(f"{file} holds {word!r}, which is not allowed there: start another sweep.")
     if _at(recorded, "job", "config_name") != "config" or _own_folders(recorded):
         raise ConfigError(f"{file} names configuration files of its own: start another sweep with them.")
     return [word for word in old if key_of(word) not in new]
@@ -185,8 +183,8 @@ def _own_folders(recorded: Any) -> bool:
 
 
 def launching(folder: Path, words: list[str]) -> list[str]:
-    """The words by which jobs of the sweep are launched: `words`, and of those it was started with the ones
-    that can do no harm. Where another launcher is named, these do not fit."""
+    """The words that set the launcher of the sweep's jobs: `words`, preceded by the harmless ones of the
+    original command, which are left out if `words` choose another launcher."""
     if any(word.startswith("hydra/launcher=") for word in words):
         return words
     recorded = _recorded(folder)
@@ -201,13 +199,13 @@ def launching(folder: Path, words: list[str]) -> list[str]:
 
 
 def _recorded(folder: Path) -> Any:
-    """Hydra's node of multirun.yaml as plain data: nothing in it is resolved or built. None where the file
-    is damaged."""
+    """Hydra's node of multirun.yaml as plain data, without resolving or instantiating anything. None if the
+    file is damaged."""
     try:
         text = read_record(sweep_record(folder))
         found = yaml.load(text, _Loader) if len(text) <= LONGEST else None
         return None if _has_more_parts(found, MOST_PARTS) else _at(found, "hydra")
-    except Exception:  # PyYAML raises a dozen kinds for what is no YAML; nothing but reading is done here
+    except Exception:  # PyYAML raises a dozen types for invalid YAML, and this block does nothing but read
         return None
 
 
@@ -215,7 +213,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _has_more_parts(value: Any, most: int) -> bool:
-    """Whether so many parts would be written out: aliases make nine lines of YAML a list of 10^9 parts."""
+    """Whether a value has more than `most` parts: with aliases, nine lines of YAML can describe 10^9."""
     rest, count = [value], 0
     while rest and count <= most:
         part = rest.pop()

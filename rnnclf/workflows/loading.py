@@ -1,4 +1,4 @@
-"""From a checkpoint to its model, its configuration, and the way its data have to be read."""
+"""Loads the model of a checkpoint, its configuration, and the preparation of its data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.workflows import machine
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")
-"""Options of a dataset that decide the meaning of a step: a trained model fixes them."""
+"""Dataset options that determine what a time step means: a trained model fixes them."""
 
 
 class Loaded(NamedTuple):
-    """A checkpoint, ready to classify data that are read by its configuration."""
+    """A checkpoint and its model, ready to classify data that are read with its configuration."""
 
     checkpoint: Checkpoint
     config: Config
@@ -37,9 +37,9 @@ def build_model(config: Config, input_size: int, classes: int) -> SequenceClassi
 
 
 def load_model(file: Path, overrides: list[str]) -> Loaded:
-    """Loads a checkpoint, with some words of its configuration replaced.
+    """Loads a checkpoint and applies overrides to its configuration.
 
-    Nothing in the file is run, and a damaged or oversized file is refused before memory is allocated for it.
+    No code in the file is run, and a damaged or oversized file is refused before memory is allocated for it.
     Raises CheckpointError or ConfigError.
     """
     saved = checkpoint.load(file)
@@ -61,17 +61,17 @@ def config_of(saved: Checkpoint) -> Config:
         raise CheckpointError(f"{saved.path}: {error}{own}") from error
     root = getattr(config.dataset, "root", None)
     if root is not None and not Path(root).is_dir():
-        # trained on another machine, which had the same files in another folder
+        # trained on another machine, where the files were in another folder
         config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
     if config.device not in ("auto", *machine.devices()):
         config.device = "auto"
-    if config.precision == "tf32" and not machine.knows_tf32(machine.devices()[0]):
+    if config.precision == "tf32" and not machine.supports_tf32(machine.devices()[0]):
         config.precision = "float32"  # which is more exact
     return config
 
 
 def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Config:
-    """The config with its data read as in training. Raises ConfigError where `words` ask for another way."""
+    """The config with its data read as in training. Raises ConfigError if `words` ask for another way."""
     kinds = ["series" if c.dataset.layout() is None else "pictures" for c in (trained, config)]
     if kinds[0] != kinds[1]:
         raise ConfigError(
@@ -94,7 +94,8 @@ def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Confi
 
 
 def _learned(saved: Checkpoint, config: Config) -> Learned:
-    """What the model has learned about its data. Raises CheckpointError if `config` reads them otherwise."""
+    """The classes and the preparation that the model was trained with. Raises CheckpointError if `config`
+    reads the data in another way."""
     try:
         preparation = Preparation.from_plain(saved.preparation)
     except ConfigError as error:
@@ -107,5 +108,5 @@ def _learned(saved: Checkpoint, config: Config) -> Learned:
                 f" these are read with {key} {now.get(key)}."
             )
     if saved.input_size != preparation.input_size:
-        raise CheckpointError(f"{saved.path} is damaged: its preparation does not fit its model.")
+        raise CheckpointError(f"{saved.path} is damaged: its preparation does not match its model.")
     return Learned(preparation, saved.classes)

@@ -1,4 +1,4 @@
-"""The machine a run is on: where it computes, and what of it belongs into the records."""
+"""The machine of a run: device, threads, precision, memory, and its description for the records."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rnnclf.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
-AUTO_THREADS = torch.get_num_threads()  # before any run of this process asks for another number
+AUTO_THREADS = torch.get_num_threads()  # before any run of this process changes it
 
 
 def devices() -> list[str]:
-    """The devices that are here, the fastest first."""
+    """The available devices, the fastest first."""
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -38,22 +38,23 @@ def devices() -> list[str]:
 
 
 def prepare(config: Config) -> torch.device:
-    """Sets the number of threads and returns the device. Raises ConfigError where there is none such."""
+    """Sets the number of threads and the precision, and returns the device. Raises ConfigError if one of
+    them is not available."""
     threads = AUTO_THREADS if config.threads == "auto" else int(config.threads)
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     for kind in (np.float32, np.float64):
-        np.finfo(kind)  # looks for the smallest number once, and would warn if there were none by then
+        np.finfo(kind)  # computed once and cached; with denormals flushed it would warn
     # Numbers too small for the normal format are set to zero: computing with them is up to 100 times slower.
     torch.set_flush_denormal(True)
     present = devices()
     name = present[0] if config.device == "auto" else config.device
     if name not in present:
         raise ConfigError(f"device={name} is not available here; available: {', '.join(present)}.")
-    if config.precision == "tf32" and not knows_tf32(name):
+    if config.precision == "tf32" and not supports_tf32(name):
         raise ConfigError(
-            "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"
-            f" device={name} has not: use precision=float32."
+            "precision=tf32 needs an NVIDIA GPU of the Ampere generation or newer, and"
+            f" device={name} does not support it: use precision=float32."
         )
     _set_precision("tf32" if config.precision == "tf32" else "ieee")
     return torch.device(name)
@@ -80,12 +81,12 @@ def _flushes_denormal() -> bool:
     return bool(tiny * 1 == 0)
 
 
-def knows_tf32(device: str) -> bool:
+def supports_tf32(device: str) -> bool:
     return device == "cuda" and torch.cuda.is_tf32_supported()
 
 
 def _precision_settings() -> list[tuple[Any, str]]:
-    """The attributes of torch that say how float32 is multiplied on a GPU."""
+    """The attributes of torch that set how a GPU multiplies float32."""
     backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):
         operations = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
@@ -94,7 +95,7 @@ def _precision_settings() -> list[tuple[Any, str]]:
 
 
 def _set_precision(name: str) -> None:
-    """How float32 is multiplied on a GPU: ieee, or tf32, which cuDNN's recurrent layers take unless told."""
+    """Sets how a GPU multiplies float32: ieee, or tf32, which cuDNN's recurrent layers use by default."""
     for owner, attribute in _precision_settings():
         setattr(owner, attribute, name if attribute == "fp32_precision" else name == "tf32")
 
@@ -109,12 +110,12 @@ def _restore_precision(values: list[Any]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keeps large blocks of memory that are freed for the next step, which needs blocks of the same sizes.
+    """Makes glibc keep large freed blocks for the next training step, which needs blocks of the same sizes.
 
-    glibc hands each back to the system at once and has it cleared, page by page, when it is asked for again:
-    most of the time of a step whose tensors are larger than the caches (docs/decisions/0005-memory.md).
-    To be called when the data are read, whose copies are given back here: afterwards they would be kept, too.
-    Elsewhere than on glibc nothing is done.
+    By default, glibc returns each large block to the system at once, and the system clears it page by page
+    when it is allocated again. This takes most of the time of a step whose tensors exceed the caches
+    (docs/decisions/0005-memory.md). Call this after the data are read: it first returns the memory of
+    temporary copies, which would otherwise be kept, too. Without glibc, it does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -133,7 +134,7 @@ def device_in_words(device: torch.device) -> str:
 
 
 def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
-    """What has to be known to repeat a run, beside its configuration."""
+    """All that is needed to reproduce a run, besides its configuration."""
     packages = ("torch", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "torchvision")
     return {
         "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",
@@ -156,7 +157,8 @@ def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout that rnnclf runs from, '+' after it where files are changed."""
+    """The git revision of the checkout that rnnclf runs from, with '+' appended if files are changed; None
+    outside a checkout."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None

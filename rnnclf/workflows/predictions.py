@@ -1,4 +1,4 @@
-"""The predictions of a model as a table: a Parquet file that polars, pandas and DuckDB open as it is.
+"""The predictions of a model as a table: a Parquet file that polars, pandas and DuckDB can open.
 
 A row for each sequence: split, id, label, predicted, and probability_CLASS of each class.
 Shapes: N sequences, K classes.
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import OutputError
-from rnnclf.files import written_aside
+from rnnclf.files import replacement_of
 from rnnclf.metrics import Evaluation
 
 if TYPE_CHECKING:
     import polars as pl
 
-CHUNK = 2**20  # probabilities at a time, so that memory stays bounded
+CHUNK = 2**20  # maximum number of probabilities in memory at a time
 
 
 def write_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
-    """Replaces `path` by the table of some splits, which share their classes. Raises OutputError."""
+    """Replaces `path` by a table of the given splits, which share their classes. Raises OutputError."""
     from polars.exceptions import PolarsError
     from polars.io.plugins import register_io_source
 
@@ -31,14 +31,14 @@ def write_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None
 
     first = next(_frames(*next(iter(evaluations.items()))))
     try:
-        with written_aside(path) as aside:
-            register_io_source(chunks, schema=first.schema).sink_parquet(aside)
+        with replacement_of(path) as temporary:
+            register_io_source(chunks, schema=first.schema).sink_parquet(temporary)
     except PolarsError as error:
         raise OutputError(f"Cannot write {path}: {error}.") from error
 
 
 def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
-    """Some sequences at a time, in their order."""
+    """The rows in order, in chunks of bounded size."""
     import numpy as np
     import polars as pl
 

@@ -1,4 +1,4 @@
-"""Going on with a run that was interrupted, so that it ends as if it had not been. Prints nothing."""
+"""Resumes an interrupted run, with the same result as without the interruption. Prints nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import build_model, config_of
-from rnnclf.workflows.runs import RunFolder, facts_of, read_json
+from rnnclf.workflows.runs import RunFolder, config_record, read_json
 from rnnclf.workflows.saving import history_of
 from rnnclf.workflows.train import (
     Conclusion,
@@ -30,15 +30,15 @@ from rnnclf.workflows.train import (
     Report,
     Run,
     Watcher,
-    begin,
-    carry_out,
+    complete_run,
     recipe,
+    start_run,
 )
 
 log = logging.getLogger("rnnclf")
 
-# What decides the last digits beside the configuration, and where provenance.json has it.
-CIRCUMSTANCES = {
+# What affects the last digits of results, besides the configuration, and its keys in provenance.json.
+ENVIRONMENT = {
     "threads": ("threads",),
     "device": ("device",),
     "torch": ("versions", "torch"),
@@ -52,56 +52,52 @@ def resume_run(
     watch: Watcher | None = None,
     conclude: Conclusion = lambda report: None,
 ) -> Report | None:
-    """Goes on in a run folder, from its last checkpoint, or from the start where it has none yet.
+    """Resumes a run from its last checkpoint, or from the start if it has none yet.
 
-    The configuration is that of the checkpoint; modules that its `plugins` name are imported, so a folder
-    of a stranger's is not to be resumed.
+    The configuration comes from the checkpoint, and the modules named in its `plugins` are imported: do not
+    resume a folder from an untrusted source.
 
     Args:
-        epochs: the number of epochs that the run is to have in the end; None: as it was.
-        conclude: what else is to be written of the report before the run counts as done.
+        epochs: the new total number of epochs; None leaves it unchanged.
+        conclude: called with the report before the run's status becomes done, to write further files.
 
     Returns:
-        What came of it, or None where the run was finished already.
+        The report, or None if the run had already finished.
 
-    Raises an RnnclfError where there is nothing to go on with, the data are not those of the run, another
-    process trains in the folder, or training itself ends with one.
+    Raises an RnnclfError if there is nothing to resume, if the data have changed, if another process trains
+    in the folder, or if training raises one.
     """
     if not folder.path.is_dir():
         raise CheckpointError(f"{folder.path} does not exist: give the folder of a run.")
     if not any(path.exists() for path in (folder.status, folder.last, folder.previous)):
-        raise CheckpointError(f"{folder.path} is no run folder: it has no {folder.status.name}.")
-    if epochs is None and _done(folder):
+        raise CheckpointError(f"{folder.path} is not a run folder: it has no {folder.status.name}.")
+    if epochs is None and folder.is_finished():
         return None
     watch, began = watch or Watcher(), time.perf_counter()
-    with folder.locked(), _log_of(folder):
+    with folder.locked(), _logging_to(folder):
         status = folder.read_status()
-        saved, notes = _newest(folder)
+        saved, notes = _latest_checkpoint(folder)
         config = _config(folder, saved, status)
-        if _done(folder) and epochs in (None, config.epochs):
+        if folder.is_finished() and epochs in (None, config.epochs):
             return None
         if epochs is not None:
             config = replace(config, epochs=epochs)
-        # what can be wrong with that is found here, while the records are as they were
+        # most errors are raised here, before any record is changed
         run = None if saved is None else _restored(saved, config, folder, watch, notes)
         reading = time.perf_counter() - began
-        with folder.tracked(_facts(config, status, reading)) as tracked:
+        with folder.tracked(_resumed_status(config, status, reading)) as tracked:
             if run is None:
-                report = begin(config, folder, watch, tracked)
+                report = start_run(config, folder, watch, tracked)
             else:
                 run.status = tracked
-                report = carry_out(run, watch)
+                report = complete_run(run, watch)
             conclude(report)
     return report
 
 
-def _done(folder: RunFolder) -> bool:
-    return folder.read_status().get("state") == "done" and bool(folder.read_results())
-
-
-def _newest(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
-    """The last checkpoint that is whole, and what has to be said of it; None where there was none yet."""
-    if not folder.last.exists():  # there is one before it where the process died between two renames
+def _latest_checkpoint(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
+    """The last intact checkpoint, and notes about it for the user; None if there is none yet."""
+    if not folder.last.exists():  # the process may have died between the two renames of a save
         return checkpoint.load(folder.previous) if folder.previous.exists() else None, []
     try:
         return checkpoint.load(folder.last), []
@@ -109,11 +105,11 @@ def _newest(folder: RunFolder) -> tuple[Checkpoint | None, list[str]]:
         if not folder.previous.exists():
             raise
         saved = checkpoint.load(folder.previous)
-        _put_aside(folder.last, folder.damaged)  # or the next checkpoint would replace the good one by it
-        return saved, [f"{error} The one before it is used: {folder.previous}."]
+        _move(folder.last, folder.damaged)  # else the next save would replace the intact one by it
+        return saved, [f"{error} Using the previous checkpoint instead: {folder.previous}."]
 
 
-def _put_aside(path: Path, to: Path) -> None:
+def _move(path: Path, to: Path) -> None:
     try:
         os.replace(path, to)
     except OSError as error:
@@ -136,14 +132,14 @@ def _config(folder: RunFolder, saved: Checkpoint | None, status: Mapping[str, An
         raise CheckpointError(f"{folder.status}: {error}") from error
 
 
-def _facts(config: Config, status: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """What status.json says from now on; `seconds` were spent since the run was taken up again."""
+def _resumed_status(config: Config, status: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The new content of status.json; `seconds` is the time spent since resuming began."""
     resumed = status.get("resumed", 0)
-    facts = {**status, **facts_of(config, status.get("overrides", [])), "state": "running"}
-    facts["resumed"] = (resumed if isinstance(resumed, int) else 0) + 1
-    facts["seconds"] = status.get("seconds", 0.0) + seconds
-    facts.pop("error", None)
-    return facts
+    resumed_status = {**status, **config_record(config, status.get("overrides", [])), "state": "running"}
+    resumed_status["resumed"] = (resumed if isinstance(resumed, int) else 0) + 1
+    resumed_status["seconds"] = status.get("seconds", 0.0) + seconds
+    resumed_status.pop("error", None)
+    return resumed_status
 
 
 def _restored(
@@ -153,68 +149,68 @@ def _restored(
     watch: Watcher,
     notes: list[str],
 ) -> Run:
-    """The run as it was when the checkpoint was taken."""
+    """The run in its state at the checkpoint. Raises CheckpointError or ConfigError."""
     started = time.perf_counter()
     history = history_of(saved)
     data = Data.of(config, watch)
     if data.splits.fingerprint != saved.fingerprint:
-        raise CheckpointError(
-            f"The data are not those that {folder.path} was trained on: they have changed, or are others."
-        )
+        raise CheckpointError(f"These are not the data that {folder.path} was trained on: they have changed.")
     training = _training(saved, config, data)
     run = Run(config, folder, data, training, history, started=started)
-    extension = _extension(saved, run)
-    run.notes = (_place(training), *notes, *extension, *_other_circumstances(run))
+    extension = _record_extension(saved, run)
+    run.notes = (_position(training), *notes, *extension, *_record_provenance(run))
     run.changed = bool(extension)
     for sentence in run.notes:
         log.info("%s", sentence)
     return run
 
 
-def _place(training: Training) -> str:
+def _position(training: Training) -> str:
     epoch, batches = training.epoch, training.so_far.batches
     return (
-        f"Going on in epoch {epoch + 1} after batch {batches}."
+        f"Resuming in epoch {epoch + 1} after batch {batches}."
         if batches
-        else f"Going on after epoch {epoch}."
+        else f"Resuming after epoch {epoch}."
     )
 
 
 def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
-    """A model as it was. It gets memory of its own, laid out as in a run that was never interrupted: the
-    last digits of a product may depend on where numbers begin."""
+    """The training state of a checkpoint. Tensors are copied into a newly built model, so that their memory
+    is laid out as in an uninterrupted run: the last digits of a product may depend on alignment."""
     with torch.device("meta"):
-        checkpoint.fill(build_model(config, *data.shape), saved)  # raises where the shapes do not fit
+        checkpoint.fill(
+            build_model(config, *data.shape), saved
+        )  # raises CheckpointError if the shapes do not match
     torch.manual_seed(config.seed)
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
     try:
         training.restore(saved.tensors, saved.resumable.training)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
+        raise CheckpointError(f"{saved.path} cannot be resumed from: {error}.") from error
     return training
 
 
-def _extension(saved: Checkpoint, run: Run) -> list[str]:
-    """Takes a changed number of epochs into the history, and says what it means."""
+def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
+    """Records a changed number of epochs in the history, and returns notes on its consequences."""
     training, schedule = run.training, run.config.schedule
     before, now = saved.config["epochs"], run.config.epochs
     if now == before:
         return []
     least = training.epoch + bool(training.so_far.batches)
     if now < least:
-        raise ConfigError(f"epochs must be at least {least}: so many have begun already. Got {now}.")
+        raise ConfigError(f"epochs must be at least {least}: that many have already started. Got {now}.")
     run.history.extended.append({"at": training.epoch, "from": before, "to": now})
-    notes = [f"It is to have {now} epochs now instead of {before}."]
+    notes = [f"The run now has {now} epochs instead of {before}."]
     if any(schedule.factor(step, before) != schedule.factor(step, now) for step in range(before)):
         notes.append(
-            f"schedule={schedule.name} depends on the number of epochs: from here on it is that of {now}, and"
-            f" the result is not that of a run with epochs={now} from the start."
+            f"schedule={schedule.name} depends on the number of epochs: from here on it follows {now}, so"
+            f" the result differs from a run with epochs={now} from the start."
         )
     return notes
 
 
-def _other_circumstances(run: Run) -> list[str]:
-    """Takes this process into provenance.json, and says what differs from the one before."""
+def _record_provenance(run: Run) -> list[str]:
+    """Adds this process to provenance.json, and returns a note on how it differs from the previous one."""
     file = run.folder.provenance
     now = machine.provenance(run.data.device, run.data.splits.fingerprint)
     recorded = read_json(file)
@@ -224,12 +220,12 @@ def _other_circumstances(run: Run) -> list[str]:
     write_json(file, {**recorded, "resumed": [*earlier, now]} if recorded else now)
     differences = [
         f"{what} {there} instead of {then}"
-        for what, keys in CIRCUMSTANCES.items()
+        for what, keys in ENVIRONMENT.items()
         if (then := _at(before, keys)) is not None and then != (there := _at(now, keys))
     ]
     if not differences:
         return []
-    return [f"The run goes on with {', '.join(differences)}: its result may differ in the last digits."]
+    return [f"The run resumes with {', '.join(differences)}: its result may differ in the last digits."]
 
 
 def _at(value: Any, keys: tuple[str, ...]) -> Any:
@@ -239,7 +235,7 @@ def _at(value: Any, keys: tuple[str, ...]) -> Any:
 
 
 class _Log(logging.FileHandler):
-    """A log that may fail: of a full disk the checkpoint tells that cannot be written."""
+    """A log file that ignores write errors: a full disk is reported when a checkpoint cannot be written."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -250,8 +246,8 @@ class _Log(logging.FileHandler):
 
 
 @contextmanager
-def _log_of(folder: RunFolder) -> Iterator[None]:
-    """What is logged goes on in train.log, where nobody else sees to that."""
+def _logging_to(folder: RunFolder) -> Iterator[None]:
+    """Appends log records to train.log, unless a handler does so already. Raises OutputError."""
     target = os.path.abspath(folder.log)
     handlers = [*log.handlers, *(logging.getLogger().handlers if log.propagate else [])]
     if any(getattr(handler, "baseFilename", None) == target for handler in handlers):

@@ -1,4 +1,4 @@
-"""The run folder: the one module that knows what lies where inside outputs/<run>/."""
+"""The run folder: the only module that knows the layout of outputs/<run>/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rnnclf.errors import CheckpointError, OutputError, RnnclfError
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
 from rnnclf.system.signals import asked_to_end
 
-MOST_ROWS = 200_000  # of a table that is read whole: a run has one for each epoch
+MOST_ROWS = 200_000  # of a table that is read into memory; a run has one row per epoch
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -68,12 +68,12 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that are there, the best first."""
+        """The existing checkpoints, the best first."""
         return [path for path in (self.best, self.last, self.previous) if path.exists()]
 
     @property
     def damaged(self) -> Path:
-        """Where a `last` that turned out to be damaged is put."""
+        """The new name of a `last` that was found to be damaged."""
         return self.path / "damaged.safetensors"
 
     @property
@@ -85,25 +85,28 @@ class RunFolder:
         return self.path / ".lock"
 
     def read_status(self) -> dict[str, Any]:
-        """What status.json holds, without values that are not of the type they should be of."""
+        """The content of status.json, without values of the wrong type."""
         found = read_json(self.status)
         return {key: value for key, value in found.items() if fits(value, STATUS.get(key, object))}
 
     def read_results(self) -> dict[str, Any]:
-        """What results.json holds; nothing where it is missing, damaged or not what it should be."""
+        """The content of results.json; empty if it is missing, damaged or malformed."""
         found = read_json(self.results)
         return found if fits(found, RESULTS) else {}
 
+    def is_finished(self) -> bool:
+        return self.read_status().get("state") == "done" and bool(self.read_results())
+
     def drop_previous(self) -> None:
-        """Removes the last checkpoint but one: a finished run needs the best one for evaluation, and the last
-        one to train longer."""
+        """Removes the second-to-last checkpoint: a finished run needs only the best one, for evaluation, and
+        the last one, to train longer."""
         with suppress(OSError):
             self.previous.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process alone; the system lets go of it when the process ends, however
-        that comes. Raises OutputError where another process holds it."""
+        """Locks the folder for this process; the system releases the lock when the process ends for whatever
+        reason. Raises OutputError if another process holds it."""
         try:
             descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -117,7 +120,7 @@ class RunFolder:
             os.close(descriptor)
 
     def busy(self) -> bool:
-        """Whether a process holds the folder right now."""
+        """Whether a process holds the lock right now."""
         try:
             descriptor = os.open(self.lock, os.O_RDONLY)
         except OSError:
@@ -129,10 +132,10 @@ class RunFolder:
 
     @contextmanager
     def tracked(self, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Keeps status.json: running inside the block, then done, failed or interrupted.
+        """Maintains status.json: running inside the block, then done, failed or interrupted.
 
-        facts: what it says beside that; the block may add to what it is given of them. `seconds` of earlier
-            sittings are added to.
+        facts: further content. The block receives the whole content as a dictionary, and may add to it.
+            `seconds` from earlier processes are added up.
         """
         began = time.time()
         status = {"state": "running", "started": began, "seconds": 0.0, **facts}
@@ -163,8 +166,9 @@ class RunFolder:
 
 
 def _flock(descriptor: int, wait: float = 0) -> bool:
-    """Whether the lock could be had, after so many seconds. Always, where there are no such locks: Windows,
-    some network file systems; there it is up to the user that no two processes train in one folder."""
+    """Waits for `wait` seconds, and returns whether the lock was acquired. Always true on systems without
+    such locks, namely Windows and some network file systems: there, the user must make sure that no two
+    processes train in one folder."""
     try:
         import fcntl
     except ImportError:
@@ -188,19 +192,19 @@ def _reason(error: BaseException) -> str:
 
 
 def refuse_used_run(folder: Path) -> None:
-    """Raises OutputError where `folder` holds a run already."""
+    """Raises OutputError if `folder` already holds a run."""
     if RunFolder(folder).status.exists():
         raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
 
 
 def refuse_used_sweep(folder: Path) -> None:
-    """Raises OutputError where `folder` holds a sweep already."""
+    """Raises OutputError if `folder` already holds a sweep."""
     if is_sweep(folder):
         raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
 
 
 def sweep_record(folder: Path) -> Path:
-    """Hydra's record of a sweep: its presence says that the folder is one."""
+    """Hydra's record of a sweep. A folder is a sweep folder if this file exists."""
     return folder / "multirun.yaml"
 
 
@@ -209,7 +213,7 @@ def sweep_table(folder: Path) -> Path:
 
 
 def picture(folder: Path) -> Path:
-    """The accuracy table of a run, a sweep or an evaluation, without its suffix: .txt and .svg."""
+    """The path of the accuracy table of a run, a sweep or an evaluation, without .txt or .svg."""
     return folder / "accuracy"
 
 
@@ -223,14 +227,14 @@ def jobs_of(sweep: Path) -> list[RunFolder]:
     return [RunFolder(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
-def facts_of(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
-    """What status.json says from the first moment on: enough to begin anew, whatever happens before the
-    first checkpoint."""
+def config_record(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    """The part of status.json that describes the configuration. It is written at the start, so that the run
+    can be restarted if it ends before its first checkpoint."""
     return {"overrides": list(overrides), "config": config.digest(), "configuration": config.to_plain()}
 
 
 def run_of(checkpoint: Path) -> RunFolder | None:
-    """The run whose best checkpoint this is; None for any other file."""
+    """The run that has this file as its best checkpoint; None if there is none."""
     run = RunFolder(checkpoint.parent)
     return run if checkpoint == run.best else None
 
@@ -238,7 +242,7 @@ def run_of(checkpoint: Path) -> RunFolder | None:
 def checkpoints_in(path: Path) -> list[Path]:
     """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError if there is none.
     """
     if path.is_file():
         return [path]
@@ -258,7 +262,7 @@ def checkpoints_in(path: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the file is missing or damaged."""
+    """The JSON object in a file; empty if the file is missing or damaged."""
     try:
         value = json.loads(read_record(path))
         refuse_odd(value)
@@ -268,7 +272,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table by its header; none where the file is missing, damaged, or longer than any run."""
+    """The rows of a CSV table as dictionaries; none if the file is missing, damaged or too long."""
     try:
         table = csv.DictReader(io.StringIO(read_record(path), newline=""), strict=True)
         rows = [
@@ -293,8 +297,8 @@ STATUS: dict[str, Any] = {
 
 
 def fits(value: Any, form: Any) -> bool:
-    """Whether a value out of JSON has the form: a type (float: any finite number), [form of each part],
-    (form of the first part, of the second …), {key: form of its value}; other keys may be there, too."""
+    """Whether a JSON value has a form: a type (float: any finite number), [form of each element], (form of
+    the first element, of the second …), or {key: form of its value}, where additional keys are allowed."""
     if isinstance(form, dict):
         return isinstance(value, dict) and all(key in value and fits(value[key], form[key]) for key in form)
     if isinstance(form, list):
@@ -309,7 +313,7 @@ def fits(value: Any, form: Any) -> bool:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces `path` by a table; the first row's keys are its header."""
+    """Replaces `path` by a CSV table; the keys of the first row are its header."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")

@@ -1,7 +1,7 @@
-"""What a run writes while it trains: when, in which order, and how a checkpoint becomes a run again.
+"""The files that a run writes during training, and reading its history back from a checkpoint.
 
-`last.safetensors` holds everything, the rows of epochs.csv and the weights of the best epoch, too: whatever
-stands between two of the writes below, the other files can be written again from it.
+`last.safetensors` holds everything, including the rows of epochs.csv and the weights of the best epoch: if
+the process is killed between two of the writes below, the other files can be restored from it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from rnnclf.workflows.runs import RunFolder, write_csv
 
 @dataclass
 class History:
-    """What a run has come to so far."""
+    """The results of the epochs so far."""
 
     results: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     """The model's state after the best epoch."""
     extended: list[dict[str, int]] = field(default_factory=list)
-    """Changes of the number of epochs: after which epoch, from which number, to which."""
+    """Changes of the number of epochs: after which epoch (at), from and to which number."""
     seconds: float = 0.0
-    """Of earlier processes, up to the checkpoint that this one goes on from."""
+    """Training time of earlier processes, up to the checkpoint from which this one resumed."""
 
-    def take(self, result: EpochResult, model: SequenceClassifier) -> bool:
-        """Adds an epoch; returns whether it is the best so far."""
+    def add(self, result: EpochResult, model: SequenceClassifier) -> bool:
+        """Adds an epoch. Returns whether it is the best so far."""
         self.results.append(result)
         is_best = self.best is None or _rank(result) > _rank(self.best)
         if is_best:
@@ -53,10 +53,10 @@ class History:
 
 @dataclass
 class Saver:
-    """Writes the files of a run as it goes.
+    """Writes the files of a run during training.
 
-    After each epoch: epochs.csv and, where it is the best so far, best.safetensors. When a checkpoint is due:
-    last.safetensors, after those. A signal that waits has the run saved at the next batch.
+    After each epoch it writes epochs.csv and, if the epoch is the best so far, best.safetensors. When a
+    checkpoint is due, it then writes last.safetensors. After a signal, the run is saved at the next batch.
     """
 
     folder: RunFolder
@@ -66,22 +66,22 @@ class Saver:
     history: History
     started: float
     waiting: DeferredSignals
-    say: Callable[[str], None]
+    note: Callable[[str], None]
     _steps: int = 0
-    """Since the last checkpoint."""
+    """Number of steps since the last checkpoint."""
     _saved: float = field(default_factory=time.monotonic)
     _saved_at: tuple[int, ...] = ()
-    """Where training stood at the last checkpoint."""
+    """The position of training at the last checkpoint."""
 
     def after_batch(self) -> None:
         self._steps += 1
-        self.end_if_asked()
+        self.save_and_stop_if_signalled()
         if self._due(epoch_done=False):
             self.save()
 
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
-        is_best = self.history.take(result, self.training.model)
+        is_best = self.history.add(result, self.training.model)
         self.write_epochs()
         if is_best:
             self.write_best()
@@ -89,19 +89,19 @@ class Saver:
             self.save()
         return is_best
 
-    def end_if_asked(self) -> None:
-        """Saves and ends where a signal waits."""
+    def save_and_stop_if_signalled(self) -> None:
+        """Saves a checkpoint and ends the run if a signal is pending."""
         if self.waiting.signal is not None:
             self.save()
-            self.stop_if_asked()
+            self.stop_if_signalled()
 
-    def stop_if_asked(self) -> None:
-        """Ends where a signal waits and all is saved already."""
+    def stop_if_signalled(self) -> None:
+        """Ends the run if a signal is pending; everything must have been saved."""
         if self.waiting.signal is None:
             return
         epoch, batches = self.training.epoch, self.training.so_far.batches
         place = f"in epoch {epoch + 1} after batch {batches}" if batches else f"after epoch {epoch}"
-        self.say(f"Saved {place}. Go on with: rnnclf resume {self.folder.path}")
+        self.note(f"Saved {place}. Resume with: rnnclf resume {self.folder.path}")
         self.waiting.end()
 
     def _due(self, epoch_done: bool) -> bool:
@@ -113,13 +113,13 @@ class Saver:
         return epoch_done
 
     def save(self) -> None:
-        """Writes last.safetensors, where it does not say so already; the one before it is kept."""
+        """Writes last.safetensors unless it is up to date, and keeps the previous one."""
         history, training = self.history, self.training
         place = (training.epoch, training.so_far.batches, len(training.rollbacks))
         if place == self._saved_at:
             return
         tensors = {**training.tensors(), "epochs": _as_tensor(history.results)}
-        if history.best is not None and not self._stands_at_best():
+        if history.best is not None and not self._is_at_best():
             tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}
         now = history.results[-1] if history.results else None
         resumable = ResumableHeader(
@@ -132,7 +132,7 @@ class Saver:
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
-    def _stands_at_best(self) -> bool:
+    def _is_at_best(self) -> bool:
         best, training = self.history.best, self.training
         return best is not None and best.epoch == training.epoch and not training.so_far.batches
 
@@ -143,8 +143,8 @@ class Saver:
         weights = {f"model.{name}": tensor for name, tensor in self.history.best_weights.items()}
         checkpoint.save(self.folder.best, header_after(self.config, self.splits, self.history.best), weights)
 
-    def write_again(self) -> None:
-        """Has epochs.csv and best.safetensors agree with the history, as after a kill they may not."""
+    def restore_files(self) -> None:
+        """Rewrites epochs.csv and best.safetensors from the history: after a kill they may not match it."""
         if self.history.best is None:
             return
         self.write_epochs()
@@ -157,23 +157,23 @@ class Saver:
 
 
 def history_of(saved: Checkpoint) -> History:
-    """What a checkpoint says of the epochs before it. Raises CheckpointError where that cannot be."""
+    """The history in a checkpoint. Raises CheckpointError if it is inconsistent."""
     tensors = saved.tensors
     try:
         header, results = saved.resumable, _from_tensor(tensors["epochs"])
         number = header.best_epoch
         best = None if number is None else results[number - 1]
         if len(results) != header.training["epoch"] or (best is not None and best.epoch != number):
-            raise ValueError("its epochs are not all there")
+            raise ValueError("its list of epochs is incomplete")
         prefix = "best." if any(name.startswith("best.") for name in tensors) else "model."
         weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         return History(results, best, weights if best else {}, header.extended, header.seconds)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{saved.path} does not say how to go on: {error}.") from error
+        raise CheckpointError(f"{saved.path} cannot be resumed from: {error}.") from error
 
 
 def row(result: EpochResult) -> dict[str, Any]:
-    """An epoch as epochs.csv has it."""
+    """An epoch as a row of epochs.csv."""
     test = {} if result.test is None else {"test_accuracy": result.test.accuracy}
     return {
         "epoch": result.epoch,
@@ -188,7 +188,7 @@ def row(result: EpochResult) -> dict[str, Any]:
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
-    """Better by validation accuracy; between equals, by validation loss."""
+    """Orders epochs by validation accuracy and, if equal, by validation loss."""
     return result.validation.accuracy, -result.validation.loss
 
 
@@ -215,7 +215,7 @@ def header_after(
     )
 
 
-# The epochs as numbers of float64, a row each, which holds counts below 2^53 and losses exactly.
+# Epochs are stored as rows of float64, which represents losses and counts below 2^53 exactly.
 _SCORES = ("train", "validation", "test")
 
 

@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep, best first."""
+"""The ranking of the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from rnnclf.metrics import METRICS
 from rnnclf.workflows.runs import RunFolder, jobs_of, sweep_table, write_csv
 
 REASONS = {
-    "waiting": "not begun",
-    "running": "another process works on it",
-    "lost": "its process ended without a word",
+    "waiting": "not started",
+    "running": "another process is running it",
+    "lost": "its process ended without reporting",
 }
 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One job: what it was, what came of it."""
+    """One job: its overrides and its outcome."""
 
     job: int
     overrides: list[str]
     state: str
     results: dict[str, Any]
-    """The content of results.json, empty where the job did not finish."""
+    """The content of results.json, empty if the job did not finish."""
     error: str
     log: str
-    """The path of its log, where there is one."""
+    """The path of its log; empty if there is none."""
 
     @property
     def done(self) -> bool:
@@ -37,8 +37,8 @@ class SweepRow:
 def rank_sweep(folder: Path) -> list[SweepRow]:
     """The jobs of a sweep, best validation accuracy first, then those that did not finish.
 
-    Validation ranks, never test: the winner would otherwise be chosen by the data that judge it.
-    Also writes the table to the folder's sweep.csv.
+    Jobs are never ranked by test accuracy: the winner would then be chosen by the data that it is judged on.
+    Also writes the table to sweep.csv in the folder.
     """
     rows = [_row(run) for run in jobs_of(folder)]
     rows.sort(key=_rank)
@@ -50,7 +50,7 @@ def rank_sweep(folder: Path) -> list[SweepRow]:
 def _row(run: RunFolder) -> SweepRow:
     status = run.read_status()
     state = status.get("state", "lost")
-    if state == "running" and not run.busy():  # nobody writes its end any more
+    if state == "running" and not run.busy():  # its process ended without writing a status
         state = "lost"
     return SweepRow(
         job=int(run.path.name),

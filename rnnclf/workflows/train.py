@@ -1,4 +1,4 @@
-"""One run: from a Config to a run folder full of results. Prints nothing."""
+"""Trains one run, from its Config to the results in its folder. Prints nothing."""
 
 from __future__ import annotations
 
@@ -27,67 +27,67 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import RunFolder, facts_of
+from rnnclf.workflows.runs import RunFolder, config_record
 from rnnclf.workflows.saving import History, Saver, row
 
 log = logging.getLogger("rnnclf")
 
 SCORED: tuple[SplitName, ...] = ("validation", "test")
-"""The splits whose predictions are kept with a run."""
+"""The splits whose predictions are saved with a run."""
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What is known of a run before its first epoch."""
+class RunInfo:
+    """What is known about a run before training begins, to be shown to the user."""
 
     config: Config
     parameters: int
     sizes: dict[str, int]
-    """Sequences of each split."""
+    """Number of sequences in each split."""
     device: str
     notes: tuple[str, ...] = ()
-    """What was guessed or found in the data."""
+    """What was inferred from the data, and how the run was resumed."""
     warnings: tuple[str, ...] = ()
-    """What makes the scores doubtful."""
+    """Reasons to doubt the scores."""
     epoch: int = 0
-    """Epochs done already."""
+    """Number of completed epochs."""
     seen: int = 0
-    """Training sequences done of the epoch that is on."""
+    """Number of training sequences already processed in the current epoch."""
 
 
 class Watcher:
-    """Is told how a run goes. This one does nothing; the console's draw."""
+    """Receives the events of a run. This class ignores them; subclasses in the console display them."""
 
     def reading(self, what: str, share: float) -> None:
-        """The data are being read: what is done, and which share of it, from 0 to 1."""
+        """The data are being read: `what` is the current activity, `share` its progress from 0 to 1."""
 
-    def started(self, facts: RunFacts) -> None:
-        """The data are read, the model is built."""
+    def started(self, info: RunInfo) -> None:
+        """The data have been read and the model is built."""
 
     def batch(self, progress: BatchProgress) -> None:
-        """A batch is done."""
+        """A batch has been processed."""
 
     def epoch(self, result: EpochResult, best: bool) -> None:
-        """An epoch is done; `best` says whether it is the best so far."""
+        """An epoch has finished; `best` says whether it is the best so far."""
 
     def note(self, sentence: str) -> None:
-        """Something happened that one wants to know."""
+        """A message for the user, such as a rollback."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run; `results` is the content of results.json."""
+    """The outcome of a run; `results` is the content of results.json."""
 
     folder: RunFolder
     results: dict[str, Any]
     evaluations: dict[str, Evaluation]
-    """Of the validation and the test split, with the weights of the best epoch."""
+    """The evaluations of the validation and the test split with the weights of the best epoch."""
     diagnosis: Diagnosis | None = None
-    """Of the last epoch, where it was asked for."""
+    """The diagnosis of the last epoch, if it was requested."""
 
     @property
     def scores(self) -> dict[str, Score]:
-        """Of the validation and the test split, with the weights of the best epoch."""
+        """The scores of the validation and the test split with the weights of the best epoch."""
         return {name: evaluation.score for name, evaluation in self.evaluations.items()}
 
 
@@ -95,7 +95,7 @@ Conclusion = Callable[[Report], None]
 
 
 def sized(config: Config, input_size: int, classes: int) -> Config:
-    """The config with the hidden size that `match_parameters` asks for. Raises ConfigError."""
+    """The config with the hidden size that matches `match_parameters`, if that is set. Raises ConfigError."""
     if config.match_parameters is None:
         return config
 
@@ -117,38 +117,38 @@ def train(
     overrides: Sequence[str] = (),
     conclude: Conclusion = lambda report: None,
 ) -> Report:
-    """Trains one classifier and writes everything that belongs into its run folder.
+    """Trains one classifier and writes all files of its run folder.
 
     Args:
-        folder: made where it does not exist.
-        overrides: the words that made the config, for the records.
-        conclude: what else is to be written of the report before the run counts as done.
+        folder: created if it does not exist.
+        overrides: the words of the command line that made the config, for the records.
+        conclude: called with the report before the run's status becomes done, to write further files.
 
-    Raises an RnnclfError for what the user can put right: data, device, a loss that diverges, a disk
-    that is full, a folder in which another process trains. The checkpoints written so far stay whole.
+    Raises an RnnclfError for errors that the user can correct: in the data or the device, a diverging loss, a
+    full disk, a folder in which another process trains. Checkpoints written so far stay intact.
     """
     if not isinstance(folder, RunFolder):
         folder = RunFolder(made_folder(Path(folder)))
-    with folder.locked(), folder.tracked(facts_of(config, overrides)) as status:
-        report = begin(config, folder, watch or Watcher(), status)
+    with folder.locked(), folder.tracked(config_record(config, overrides)) as status:
+        report = start_run(config, folder, watch or Watcher(), status)
         conclude(report)
     return report
 
 
-def begin(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, Any]) -> Report:
-    """Trains from the first step."""
+def start_run(config: Config, folder: RunFolder, watch: Watcher, status: dict[str, Any]) -> Report:
+    """Trains a run from its first step."""
     started = time.perf_counter()
     data = Data.of(config, watch)
     write_json(folder.provenance, machine.provenance(data.device, data.splits.fingerprint))
     config = sized(config, *data.shape)
     torch.manual_seed(config.seed)
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
-    return carry_out(Run(config, folder, data, training, History(), status, started), watch)
+    return complete_run(Run(config, folder, data, training, History(), status, started), watch)
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on, and where."""
+    """The data of a run, and the device that holds them."""
 
     device: torch.device
     splits: Splits
@@ -168,13 +168,13 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Features of a step, classes."""
+        """The number of features of a step, and of classes."""
         return self.splits.train.input_size, len(self.splits.train.classes)
 
 
 @dataclass
 class Run:
-    """A run between its data and its results."""
+    """A run whose data are read and whose model is built."""
 
     config: Config
     folder: RunFolder
@@ -182,24 +182,24 @@ class Run:
     training: Training
     history: History
     status: dict[str, Any] = field(default_factory=dict)
-    """What status.json will say."""
+    """The content of status.json. What is added here is written when the run ends."""
     started: float = field(default_factory=time.perf_counter)
-    """When this process began with it."""
+    """The time at which this process began the run."""
     notes: tuple[str, ...] = ()
-    """What is to be said of how it goes on."""
+    """Messages for the user about resuming."""
     changed: bool = False
-    """Whether its configuration is not that of its last checkpoint."""
+    """Whether its configuration differs from its last checkpoint's."""
 
     def record(self) -> None:
-        """Takes into status.json what else than a number of epochs has happened."""
+        """Adds rollbacks and changes of the number of epochs to the status."""
         if self.training.rollbacks:
             self.status["rollbacks"] = [asdict(rollback) for rollback in self.training.rollbacks]
         if self.history.extended:
             self.status["extended"] = self.history.extended
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         splits = self.data.splits
-        return RunFacts(
+        return RunInfo(
             self.config,
             self.training.model.parameter_count(),
             {name: len(part) for name, part in self.data.parts.items()},
@@ -211,26 +211,26 @@ class Run:
         )
 
 
-def carry_out(run: Run, watch: Watcher) -> Report:
-    """Trains from where the run stands to its end, and writes its results."""
+def complete_run(run: Run, watch: Watcher) -> Report:
+    """Trains a run from its current state to its end, and writes its results."""
     training, history, parts = run.training, run.history, run.data.parts
-    watch.started(run.facts())
+    watch.started(run.info())
     run.record()
 
     def on_rollback(rollback: Rollback) -> None:
         run.record()
         share = f"{rollback.factor:g} of the learning rate"
-        say(f"{rollback.reason}. Back to the start of epoch {training.epoch + 1}, with {share}.")
+        note(f"{rollback.reason}. Back to the start of epoch {training.epoch + 1}, with {share}.")
 
-    def say(sentence: str) -> None:
+    def note(sentence: str) -> None:
         log.warning("%s", sentence)
         watch.note(sentence)
 
     with defer_signals() as waiting:
-        saver = Saver(run.folder, run.config, run.data.splits, training, history, run.started, waiting, say)
+        saver = Saver(run.folder, run.config, run.data.splits, training, history, run.started, waiting, note)
         if run.changed:
             saver.save()
-        saver.write_again()
+        saver.restore_files()
 
         def on_batch(progress: BatchProgress) -> None:
             watch.batch(progress)
@@ -239,17 +239,17 @@ def carry_out(run: Run, watch: Watcher) -> Report:
         for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
             if run.config.protocol == "tutorial":
                 result = replace(result, test=score_model(training.model, parts["test"]))
-            if run.config.diagnose:  # before the checkpoint, after which the epoch does not come again
+            if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             is_best = saver.after_epoch(result)
             log.info("%s", row(result))
             watch.epoch(result, is_best)
-            saver.end_if_asked()
-        return _concluded(run, saver)
+            saver.save_and_stop_if_signalled()
+        return _write_results(run, saver)
 
 
-def _concluded(run: Run, saver: Saver) -> Report:
-    """The results: every split scored with the weights of the best epoch."""
+def _write_results(run: Run, saver: Saver) -> Report:
+    """Evaluates every split with the weights of the best epoch, and writes the results."""
     trained = time.perf_counter()
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
@@ -258,12 +258,12 @@ def _concluded(run: Run, saver: Saver) -> Report:
     scores: dict[str, dict[str, Any]] = {
         "train": {**score_model(model, train).to_dict(), "commonest_rate": commonest_share(train.y_N)}
     }
-    saver.stop_if_asked()
+    saver.stop_if_signalled()
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
         evaluations[name] = evaluate_model(model, run.data.parts[name])
         scores[name] = evaluations[name].to_dict()
-        saver.stop_if_asked()
+        saver.stop_if_signalled()
     write_predictions(run.folder.predictions, evaluations)
     earlier = history.seconds
     results = {
@@ -325,6 +325,7 @@ def commonest_share(y_N: torch.Tensor) -> float:
 
 
 def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:
-    """For each class N / (K · its members), so that all weigh the same together and the mean is 1."""
+    """For each of K classes N / (K · its number of sequences): all classes get the same total weight, and the
+    mean weight of the sequences is 1."""
     members_K = torch.bincount(train.y_N.cpu(), minlength=len(train.classes)).clamp(min=1)
     return tuple((len(train) / (len(train.classes) * members_K)).tolist())

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from rnnclf.console.evaluation import show_evaluation
-from rnnclf.console.screen import interval, percent, seconds_in_words, short
+from rnnclf.console.screen import interval, seconds_in_words, short
 from rnnclf.console.sweep import show_sweep, sweep_table
-from rnnclf.metrics import Evaluation
+from rnnclf.metrics import Evaluation, percent
 from rnnclf.workflows.sweep import SweepRow
 from tests.terminals import lines_of
 
@@ -100,7 +100,7 @@ def test_many_classes_are_shown_without_a_matrix(capsys, cli):
     show_evaluation([result], Path("out"))
     shown = capsys.readouterr().out
     assert "rows: true" not in shown
-    assert "1 of the 3 'class0' were taken for 'class1' (33.33 %)" in shown
+    assert "1 of the 3 'class0' were classified as 'class1' (33.33 %)" in shown
 
 
 @pytest.mark.parametrize(

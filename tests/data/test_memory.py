@@ -151,7 +151,7 @@ def test_labels_that_name_no_classes_are_refused(labels, message):
         ([np.zeros((3, 2)), np.zeros((0, 2))], "Sequence 1 (counted from 0) has no steps"),
         ([np.zeros((3, 2)), np.zeros((3, 2, 2))], "Sequence 1 (counted from 0) has the shape (3, 2, 2)"),
         ([np.zeros((3, 2)), np.full((3, 2), "a")], "holds text"),
-        (np.zeros((2, 3, 2, 2)), "(N, T) or (N, T, C) is needed"),
+        (np.zeros((2, 3, 2, 2)), "must be (N, T) or (N, T, C)"),
         (np.zeros((2, 3, 2), complex), "omplex"),
         (np.full((2, 3, 2), np.inf), "inf"),
         (np.zeros(2), "1D array"),
@@ -184,7 +184,7 @@ def test_a_sequence_without_values_is_classified_where_that_can_be():
     x[4, 3, 1] = np.nan
     nothing = np.full((1, 7, 2), np.nan)
     assert small(missing="mask").fit(x, y).predict(nothing).shape == (1,)
-    with pytest.raises(DataError, match=r"sequence 1, step 0 .* no value at all"):
+    with pytest.raises(DataError, match=r"sequence 1, step 0 .* no values at all"):
         small(missing="drop").fit(x, y).predict(np.concatenate((x[:1], nothing)))
 
 

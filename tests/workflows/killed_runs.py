@@ -16,7 +16,7 @@ from rnnclf.data.synthetic import Waves, make
 from rnnclf.hydra_app import load_config
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.train import RunFacts, Watcher, train
+from rnnclf.workflows.train import RunInfo, Watcher, train
 
 # 6 batches of 50 an epoch, 5 of them whole
 DIGITS = "dataset=digits dataset.validation=30 dataset.test=1500 hidden=4 batch_size=50 epochs=3 threads=1"
@@ -35,8 +35,8 @@ class Witness(Watcher):
     batches: list[BatchProgress] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def started(self, facts: RunFacts) -> None:
-        self.notes += facts.notes
+    def started(self, info: RunInfo) -> None:
+        self.notes += info.notes
 
     def batch(self, progress: BatchProgress) -> None:
         self.batches.append(progress)

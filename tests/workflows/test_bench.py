@@ -351,7 +351,7 @@ def test_too_little_memory_is_said_in_words(monkeypatch):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(torch, "randn", randn)
-    with pytest.raises(ConfigError, match="not enough memory for this: make hidden, batch"):
+    with pytest.raises(ConfigError, match="not enough memory for this: reduce hidden, batch"):
         bench(["basic"], SMALL)
 
 

@@ -119,7 +119,7 @@ def test_other_data_are_refused_and_the_records_left_as_they_were(tmp_path):
     before = content(folder)
     text = table.read_text()
     table.write_text(text.replace(re.search(r"\d\.\d+", text)[0], "0.125", 1))
-    with pytest.raises(CheckpointError, match=r"The data are not those that .* was trained on"):
+    with pytest.raises(CheckpointError, match=r"These are not the data that .* was trained on"):
         resume_run(folder)
     table.unlink()
     with pytest.raises(DataError):
@@ -169,7 +169,7 @@ def test_a_strange_state_is_refused_in_words(tmp_path):
     folder.previous.unlink()
     for header, content_ in cases:
         checkpoint.save(folder.last, header, content_)
-        with pytest.raises(CheckpointError, match="does not say how to go on"):
+        with pytest.raises(CheckpointError, match="cannot be resumed from"):
             resume_run(folder)
 
 

@@ -160,7 +160,7 @@ def test_exploding_gradients_are_told_with_what_might_help():
     first, second = words(made([5e4, 1.0, 2.0]), "clip=null", "cell.recurrent_init=glorot")
     assert first == (
         "The gradient of the first of 3 steps is 2.5e+04 times that of the last: what happened early"
-        " outshouts all that follows."
+        " drowns out the rest."
     )
     rate = "a smaller learning rate (optimizer.lr is 0.002)"
     assert second == f"Try clip=1, cell.recurrent_init=orthogonal, cell=lstm, cell=gru or {rate}."
@@ -171,7 +171,7 @@ def test_exploding_gradients_are_told_with_what_might_help():
 def test_a_healthy_net_is_told_so():
     first, second = words(made([0.2, 0.1, 0.4]))
     assert first.endswith("first of 3 steps is 0.5 of that of the last: what happened early can be learned.")
-    assert second == "Nothing is stuck: at most 2.0 % of the results of tanh are saturated."
+    assert second == "No sign of saturation: at most 2.0 % of the results of tanh are saturated."
     assert "no tanh or sigmoid" in words(made([0.2, 0.4], None))[1]
 
 
@@ -179,11 +179,11 @@ def test_a_healthy_net_is_told_so():
 def test_saturation_is_told_with_what_might_help():
     second = words(made(FALLING, 0.625), "dataset.normalise=none")[1]
     assert second == (
-        "62.5 % of the results of tanh in layer 1 are near -1 or 1, where hardly a gradient passes: try a"
+        "62.5 % of the results of tanh in layer 1 are near -1 or 1, where gradients almost vanish: try a"
         " smaller learning rate (optimizer.lr is 0.002) or dataset.normalise=standard."
     )
     assert "0 or 1" in words(made([1.0], 0.95, "sigmoid"))[1]
-    assert "Nothing is stuck" in words(made([1.0], 0.85, "sigmoid"))[1]
+    assert "No sign of saturation" in words(made([1.0], 0.85, "sigmoid"))[1]
 
 
 def test_dead_units_are_told():

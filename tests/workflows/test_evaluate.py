@@ -34,7 +34,14 @@ def trained(trained_once, tmp_path) -> Path:
 def test_eval_prints_classes_and_confusions_and_saves_them(cli, tmp_path, trained):
     done = cli("eval", trained, "--output", "scores")
     assert done.exit_code == 0, done.output
-    for word in ("precision", "recall", "F1", "support", "rows: true, columns: predicted", "were taken for"):
+    for word in (
+        "precision",
+        "recall",
+        "F1",
+        "support",
+        "rows: true, columns: predicted",
+        "were classified as",
+    ):
         assert word in done.output
     (folder,) = (tmp_path / "scores").glob("*/*")
     names = {"evaluation.json", "classes.csv", "confusion.csv", "accuracy.txt", "accuracy.svg"}
@@ -103,7 +110,7 @@ def test_eval_says_when_a_record_does_not_hold(cli, trained):
         (["RUN", "hidden=3"], "'hidden' cannot be changed at evaluation"),
         (["split=test"], "Give a checkpoint file"),
         (["STRANGER"], "No cell named 'warp'. Known: basic"),
-        (["WIDE"], "is damaged: its preparation does not fit its model"),
+        (["WIDE"], "is damaged: its preparation does not match its model"),
         (["OTHER"], "head.bias should be (2,) float32, the file has (10,) float32"),
         (["MISFIT"], "head.weight should be (10, 8) float32, the file has missing"),
     ],

@@ -52,7 +52,7 @@ def test_a_run_says_what_became_of_it(cli, run):
     assert done.stdout.splitlines()[0].endswith("run, done")
     assert re.search(r"epochs +1 of 1", done.stdout)
     assert re.search(r"last.safetensors +1 .* ok +yes", done.stdout)
-    assert "go on with it" not in done.stdout
+    assert "resume it" not in done.stdout
     answer = json.loads(cli("inspect", run, "--json").stdout)
     assert answer["results"] == json.loads((run / "results.json").read_text())
     assert [Path(c["path"]).name for c in answer["checkpoints"]] == ["best.safetensors", "last.safetensors"]
@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_off_can_be_gone_on_with(cli, run):
     (run / "status.json").write_text(json.dumps({**status, "state": "running"}))
     done = cli("inspect", run)
     assert done.stdout.splitlines()[0].endswith("run, lost")
-    assert "go on with it: rnnclf resume run" in done.stdout
+    assert "resume it: rnnclf resume run" in done.stdout
 
 
 def test_a_run_with_a_damaged_checkpoint_shows_the_others(cli, run):
@@ -83,7 +83,7 @@ def test_a_sweep_lists_its_jobs(cli, ground):
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [("nowhere", "nowhere does not exist"), ("empty", "empty is no run folder")]
+    ("path", "message"), [("nowhere", "nowhere does not exist"), ("empty", "empty is not a run folder")]
 )
 def test_what_is_nothing_is_refused(cli, tmp_path, path, message):
     (tmp_path / "empty").mkdir()

@@ -61,7 +61,7 @@ def test_a_signal_saves_first(number, end, reason, own_signals, tmp_path):
     assert (state["epoch"], state["so_far"]["batches"]) == (1, 3)
     status = folder.read_status()
     assert (status["state"], status["error"]) == ("interrupted", reason)
-    assert witness.notes == [f"Saved in epoch 2 after batch 3. Go on with: rnnclf resume {tmp_path}"]
+    assert witness.notes == [f"Saved in epoch 2 after batch 3. Resume with: rnnclf resume {tmp_path}"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resume_run(folder)
     assert_as_in_peace(folder, CASES["zoneout"])
@@ -92,7 +92,7 @@ def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
         with pytest.raises(KeyboardInterrupt):
             train(config_of(""), folder, witness)
     assert folder.read_status()["state"] == "interrupted"
-    assert witness.notes == [f"Saved after epoch 3. Go on with: rnnclf resume {tmp_path}"]
+    assert witness.notes == [f"Saved after epoch 3. Resume with: rnnclf resume {tmp_path}"]
     before = folder.last.read_bytes()
     resume_run(folder, watch=(witness := Witness()))
     assert (witness.batches, folder.last.read_bytes()) == ([], before)

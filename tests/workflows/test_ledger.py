@@ -49,14 +49,14 @@ def test_a_job_that_dies_leaves_the_others_running_and_resume_does_the_rest(laun
     before = files_of(sweep / "3")
     resumed = shell("resume", "sweep")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on with 3 of 4 jobs: #0 #1 #2" in resumed.stdout
+    assert "resuming 3 of 4 jobs: #0 #1 #2" in resumed.stdout
     assert "4 of 4 jobs done" in resumed.stdout
     assert files_of(sweep / "3") == before
     whole = RunFolder(sweep / "3").read_results()
     for number in "012":  # from their checkpoints of the first epoch, to the same end
         run = RunFolder(sweep / number)
         assert run.read_status()["resumed"] == 1
-        assert "Going on after epoch 1." in run.log.read_text()
+        assert "Resuming after epoch 1." in run.log.read_text()
         assert [run.read_results()[split] for split in SPLITS] == [whole[split] for split in SPLITS]
 
 
@@ -78,7 +78,7 @@ def test_ctrl_c_saves_the_jobs_that_run_and_resume_does_the_rest(launcher, tmp_p
     if launcher == "basic":
         assert states(sweep) == {"0": "interrupted", "1": "waiting", "2": "waiting"}
         assert "#0 seed=0: interrupted: stopped by Ctrl-C" in output
-        assert "not begun: #1 #2" in output
+        assert "not started: #1 #2" in output
 
     wait_for(lambda: not any(run.busy() for run in jobs_of(sweep)))
     Path("deadly").unlink()
@@ -142,14 +142,14 @@ def test_a_stopped_sweep_knows_what_never_began_and_ends_as_in_peace(cli, monkey
     sweep = Path("sweep")
     assert stopped.exit_code == 130
     assert states(sweep) == {"0": "done", "1": "interrupted", "2": "waiting"}
-    assert "not begun: #2" in stopped.stdout
+    assert "not started: #2" in stopped.stdout
     assert "1 of 3 jobs done" in stopped.stdout
-    assert "go on with it: rnnclf resume sweep" in stopped.stdout
+    assert "resume it: rnnclf resume sweep" in stopped.stdout
 
     before = files_of(sweep / "0")
     resumed = cli("resume", "sweep")
     assert resumed.exit_code == 0, resumed.output
-    assert "going on with 2 of 3 jobs: #1 #2" in resumed.stdout
+    assert "resuming 2 of 3 jobs: #1 #2" in resumed.stdout
     assert files_of(sweep / "0") == before
     assert [differences(sweep / number, whole / number) for number in "012"] == [[], [], []]
     with open(sweep / "sweep.csv") as file:
@@ -162,7 +162,7 @@ def test_a_job_that_fails_again_is_listed_again_and_the_rest_left_alone(cli):
     before = files_of(sweep / "1")
     resumed = cli("resume", sweep)
     assert resumed.exit_code == 1
-    assert "going on with 1 of 2 jobs: #0" in resumed.stdout
+    assert "resuming 1 of 2 jobs: #0" in resumed.stdout
     assert re.search(r"#0 optimizer.lr=1e\+38: failed: The loss became", resumed.stdout)
     assert resumed.stderr.startswith("error: #0 The loss became")
     assert files_of(sweep / "1") == before
@@ -182,13 +182,13 @@ def test_new_points_get_the_next_numbers_and_old_ones_stay(cli, two_jobs):
     grown = cli("resume", sweep, "seed=1,2", "cell=basic,gru")
     assert grown.exit_code == 0, grown.output
     assert "3 added: #4 #5 #6" in grown.stdout
-    assert "going on with 3 of 5 jobs: #4 #5 #6" in grown.stdout
+    assert "resuming 3 of 5 jobs: #4 #5 #6" in grown.stdout
     new = [parsed(RunFolder(sweep / number).read_status()["overrides"]) for number in "456"]
     points = [(words["cell"], words["seed"], words["hidden"]) for words in new]
     assert sorted(points) == [("basic", 2, 4), ("gru", 1, 4), ("gru", 2, 4)]
     assert {number: files_of(sweep / number) for number in "03"} == before
     again = cli("resume", sweep, "cell=gru,basic", "seed=2,1")  # the same, said in another way
-    assert "nothing is left to do" in again.stdout
+    assert "nothing left to do" in again.stdout
     assert "5 of 5 jobs done" in again.stdout
 
 

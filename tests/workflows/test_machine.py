@@ -80,7 +80,7 @@ def float32_products():
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has other names")
 def test_float32_is_float32_and_tf32_is_tf32(monkeypatch):
-    monkeypatch.setattr(machine, "knows_tf32", lambda device: True)
+    monkeypatch.setattr(machine, "supports_tf32", lambda device: True)
     machine.prepare(Config(precision="tf32", device="cpu"))
     assert float32_products() == ["tf32"] * 3
     for precision in ("float32", "bf16"):
@@ -89,7 +89,7 @@ def test_float32_is_float32_and_tf32_is_tf32(monkeypatch):
 
 
 def test_tf32_is_refused_where_there_is_no_gpu_for_it(cli):
-    message = "precision=tf32 needs a GPU that has it, NVIDIA's Ampere or a newer one, and"
+    message = "precision=tf32 needs an NVIDIA GPU of the Ampere generation or newer, and"
     done = cli("train", *SMALL, "device=cpu", "precision=tf32")
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())

@@ -22,8 +22,8 @@ from tests.workflows.sweeps import SMALL, states
     [
         (["nowhere"], "nowhere does not exist: give a run folder or a sweep folder."),
         (["file"], "file is a file: give a run folder or a sweep folder."),
-        (["empty"], "empty is no run folder: it has no status.json."),
-        (["run", "hidden=3"], "hidden cannot be changed when a run goes on: only epochs can."),
+        (["empty"], "empty is not a run folder: it has no status.json."),
+        (["run", "hidden=3"], "hidden cannot be changed when a run is resumed: only epochs can."),
         (["run", "epochs=many"], "epochs must be a whole number, got 'many'."),
         (["run", "epochs=1,2"], "'epochs=1,2' is not of the form KEY=VALUE."),
     ],

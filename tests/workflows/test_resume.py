@@ -81,7 +81,7 @@ def test_it_goes_on_from_the_last_checkpoint_not_from_the_start(every, batches, 
     assert (witness.batches[0].epoch, witness.batches[0].seen) == first
     epoch, batch = first[0] - (first[1] == 50), first[1] // 50 - 1
     place = f"in epoch {first[0]} after batch {batch}" if batch else f"after epoch {epoch}"
-    assert witness.notes[0] == f"Going on {place}."
+    assert witness.notes[0] == f"Resuming {place}."
 
 
 @pytest.mark.long
@@ -259,7 +259,9 @@ def test_a_longer_run_resumes_as_such_and_says_what_becomes_of_its_schedule(tmp_
 def test_fewer_epochs_than_there_are_is_refused_and_nothing_lost(tmp_path):
     folder = of_peace("", tmp_path / "run")
     before = content(folder)
-    with pytest.raises(ConfigError, match=r"epochs must be at least 3: so many have begun already. Got 2"):
+    with pytest.raises(
+        ConfigError, match=r"epochs must be at least 3: that many have already started. Got 2"
+    ):
         resume_run(folder, epochs=2)
     assert content(folder) == before
 
