@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from rnnclf.console.evaluation import show_evaluation
-from rnnclf.console.screen import interval, percent, seconds_in_words, short
+from rnnclf.console.screen import interval, seconds_in_words, short
 from rnnclf.console.sweep import show_sweep, sweep_table
-from rnnclf.metrics import Evaluation
+from rnnclf.metrics import Evaluation, percent
 from rnnclf.workflows.sweep import SweepRow
 from tests.terminals import lines_of
 
