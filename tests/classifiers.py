@@ -38,7 +38,4 @@ def features_of(model, x_BTI, lengths_B=None):
     return seen[0]
 
 
-# Precision
-
-
 NOT_ROUNDED = ("lem", "lmu", "esn", "lru", "s5")  # torch has no operation for types mixed as there

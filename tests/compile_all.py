@@ -1,4 +1,7 @@
-"""Has the machine code of some cells made and kept: python -m tests.compile_all float32 basic lstm"""
+"""Compiles the machine code that the tests run, and keeps it: python -m tests.compile_all float32 [long]
+
+With `long`, also what only the long tests run: several layers in one step, and whole steps in float64.
+"""
 
 import sys
 
@@ -8,22 +11,26 @@ from rnnclf.cells import CELLS
 from rnnclf.data import padded_dataset
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
+from rnnclf.stack import Stack
 from rnnclf.training.compiled_step import CompiledSteps
 from rnnclf.training.recipe import CrossEntropy
 
 
-def make(dtype: torch.dtype, names: list[str]) -> None:
+def make(dtype: torch.dtype, layers: tuple[int, ...]) -> None:
     torch.set_num_threads(1)
-    for name in names:
+    data = padded_dataset(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
+    for name in ("basic", "lstm", "gru"):
         cell = CELLS[name](hidden_size=3)
         x_TBI = torch.zeros(3, 4, 2, dtype=dtype, requires_grad=True)
         unroll(cell.build(2).to(dtype), x_TBI, engine="compiled")[0].sum().backward()
-        model = SequenceClassifier(cell, 2, 3).to(dtype)
-        data = padded_dataset(torch.zeros(4, 3, 2), torch.zeros(4, dtype=torch.int64), ("a", "b", "c"))
-        steps = CompiledSteps(model, CrossEntropy.plain(3), data)
-        steps(torch.arange(4))
-        steps.close()
+        for number in layers:
+            model = SequenceClassifier(cell, 2, 3, Stack(layers=number)).to(dtype)
+            steps = CompiledSteps(model, CrossEntropy.plain(3), data)
+            steps(torch.arange(4))
+            steps.close()
 
 
 if __name__ == "__main__":
-    make(getattr(torch, sys.argv[1]), sys.argv[2:])
+    kind = getattr(torch, sys.argv[1])
+    short = (1,) if kind == torch.float32 else ()
+    make(kind, (1, 2, 3) if "long" in sys.argv[2:] else short)

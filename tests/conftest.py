@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., Any]
 
 
-def pytest_xdist_setupnodes() -> None:
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Fills Numba's cache once, before every worker compiles everything at the same time."""
     words = [sys.executable, "-m", "tests.compile_all"]
-    cells = "basic", "lstm", "gru"
-    for process in [subprocess.Popen([*words, dtype, *cells], cwd=ROOT) for dtype in ("float32", "float64")]:
+    extent = [] if "not long" in config.option.markexpr else ["long"]
+    for process in [subprocess.Popen([*words, dtype, *extent], cwd=ROOT) for dtype in ("float32", "float64")]:
         process.wait()
 
 

@@ -195,10 +195,16 @@ def test_a_diverging_run_names_epoch_and_batch_and_exits_with_2(cli, only_run):
         (["cell=gruu"], "Did you mean 'gru'?"),
         (["hidden=1,2"], "add -m"),
         (["--mutlirun"], "Did you mean '--multirun'?"),
-        (["-cd", "/nowhere"], "'/nowhere' not found"),
         (["-m", "hidden=3,-4"], "no job was started"),
-        (["-m", "hidden=3,abc"], "hidden must be a whole number, got 'abc'"),
-        (["-m", "cell=basic,gru", "cell.nonlinearity=relu"], "cell=gru has no option 'nonlinearity'"),
+        pytest.param(["-cd", "/nowhere"], "'/nowhere' not found", marks=pytest.mark.long),
+        pytest.param(
+            ["-m", "hidden=3,abc"], "hidden must be a whole number, got 'abc'", marks=pytest.mark.long
+        ),
+        pytest.param(
+            ["-m", "cell=basic,gru", "cell.nonlinearity=relu"],
+            "cell=gru has no option 'nonlinearity'",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_wrong_word_starts_nothing(cli, tmp_path, words, message):

@@ -7,6 +7,7 @@ import copy
 import functools
 import tempfile
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +45,45 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
             ["match_parameters=many"],
             "match_parameters must be a number such as 30000, 30k or 1.5M, got 'many'.",
         ),
-        (["match_parameters=0"], "match_parameters must be a number such as 30000, 30k or 1.5M, got '0'."),
-        (["match_parameters=[1]"], "match_parameters"),
+        pytest.param(
+            ["match_parameters=0"],
+            "match_parameters must be a number such as 30000, 30k or 1.5M, got '0'.",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(["match_parameters=[1]"], "match_parameters", marks=pytest.mark.long),
         (
             ["cell=lstm", "cell.forget_bais=1"],
             "no option 'forget_bais'. Did you mean 'forget_bias'?",
         ),
-        (["cell=gru", "cell.nonlinearity=relu"], "cell=gru has no option 'nonlinearity'."),
+        pytest.param(
+            ["cell=gru", "cell.nonlinearity=relu"],
+            "cell=gru has no option 'nonlinearity'.",
+            marks=pytest.mark.long,
+        ),
         (["+foo=1"], "No key named 'foo'."),
-        (["+cell.foo=1"], "cell=basic has no option 'foo'."),
+        pytest.param(["+cell.foo=1"], "cell=basic has no option 'foo'.", marks=pytest.mark.long),
         (["hidden=abc"], "hidden must be a whole number, got 'abc'."),
-        (["hidden=3.5"], "hidden must be a whole number, got '3.5'."),
+        pytest.param(["hidden=3.5"], "hidden must be a whole number, got '3.5'.", marks=pytest.mark.long),
         (["bidirectional=2.5"], "bidirectional must be true or false, got '2.5'."),
         (["hidden=-5"], "hidden must be at least 1 and at most 1000000, got -5."),
-        (["dropout=1"], "dropout must be at least 0 and below 1, got 1.0."),
+        pytest.param(
+            ["dropout=1"], "dropout must be at least 0 and below 1, got 1.0.", marks=pytest.mark.long
+        ),
         (["optimizer.lr=nan"], "optimizer.lr must be above 0, got nan."),
-        (["optimizer.lr=inf"], "optimizer.lr must be above 0, got inf."),
-        (["precision=bf17"], "precision must be float32, tf32 or bf16, got 'bf17'. Did you mean 'bf16'?"),
-        (["engine=compiled", "precision=bf16"], "engine=compiled computes in float32 only: with"),
+        pytest.param(["optimizer.lr=inf"], "optimizer.lr must be above 0, got inf.", marks=pytest.mark.long),
+        pytest.param(
+            ["precision=bf17"],
+            "precision must be float32, tf32 or bf16, got 'bf17'. Did you mean 'bf16'?",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ["engine=compiled", "precision=bf16"],
+            "engine=compiled computes in float32 only: with",
+            marks=pytest.mark.long,
+        ),
         (["readout=lats"], "readout must be last, mean, max or attention, got 'lats'. Did you mean 'last'?"),
         (["threads=many"], "threads must be a whole number or auto, got 'many'."),
-        (["threads=0"], "threads must be at least 1"),
+        pytest.param(["threads=0"], "threads must be at least 1", marks=pytest.mark.long),
         (["cell.name=gru"], "The name 'basic' cannot be changed to 'gru'"),
         (["experiment=tutorail"], "No experiment named 'tutorail'. Did you mean 'tutorial'?"),
         (["~optimizer"], "optimizer is missing"),
@@ -88,12 +107,22 @@ def test_an_empty_line_gives_the_defaults():
     assert config.cell.hidden_size == 150
 
 
-@pytest.mark.parametrize("word", [f"{group}={name}" for group in GROUPS for name in GROUPS[group]])
-def test_a_choice_has_its_file_gets_its_size_and_survives_the_way_into_a_checkpoint_and_back(word):
-    config = load_config([word, "clip=null", "hidden=7"])
-    group, name = word.split("=")
-    assert type(getattr(config, group)) is GROUPS[group][name]
-    assert getattr(config, group).name == name
+def choices() -> list[Any]:
+    """Lines in which each choice of each group occurs, one of each group in a line."""
+    cases = []
+    for names in zip_longest(*(GROUPS[group].names() for group in GROUPS)):
+        marks = () if any(names[1:]) else pytest.mark.long  # only a cell is left
+        chosen = {group: name for group, name in zip(GROUPS, names, strict=True) if name}
+        cases.append(pytest.param(chosen, id="-".join(chosen.values()), marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize("chosen", choices())
+def test_a_choice_has_its_file_gets_its_size_and_survives_the_way_into_a_checkpoint_and_back(chosen):
+    config = load_config([*(f"{group}={name}" for group, name in chosen.items()), "clip=null", "hidden=7"])
+    for group, name in chosen.items():
+        assert type(getattr(config, group)) is GROUPS[group][name]
+        assert getattr(config, group).name == name
     assert config.cell.hidden_size == 7
     again = from_plain(config.to_plain())
     assert again == config
@@ -109,10 +138,16 @@ def test_the_digest_changes_with_any_value():
     assert len(set(digests)) == len(digests)
 
 
+@functools.cache
+def defaults() -> Config:
+    """To read, not to change."""
+    return load_config([])
+
+
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "???", "a${hidden}"])
 @pytest.mark.parametrize("key", ["readout", "protocol"])
 def test_nothing_in_a_checkpoint_is_resolved(key, text):
-    plain = {**load_config([]).to_plain(), key: text}
+    plain = {**defaults().to_plain(), key: text}
     with pytest.raises(ConfigError, match="not a plain value"):
         from_plain(plain)
 
@@ -124,14 +159,11 @@ JSON = st.recursive(
 )
 
 
-DEFAULTS = load_config([]).to_plain()
-
-
 @pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([f.name for f in fields(Config)]), value=JSON, deeper=st.booleans())
 def test_a_strangers_config_gives_a_config_or_a_clean_error(key, value, deeper):
-    plain: dict[str, Any] = copy.deepcopy(DEFAULTS)
+    plain: dict[str, Any] = copy.deepcopy(defaults().to_plain())
     if deeper and isinstance(plain[key], dict):
         plain[key][next(iter(plain[key]))] = value
     else:
@@ -150,7 +182,7 @@ def test_overridden_changes_just_what_is_named():
 @pytest.mark.parametrize("word", ["threads=1,2", "+threads=1", "~threads", "dataset.tset=3", "dataset=mnits"])
 def test_overridden_refuses_what_is_no_plain_value(word):
     with pytest.raises(ConfigError):
-        overridden(load_config(["dataset=digits"]), [word])
+        overridden(defaults(), [word])
 
 
 # Every key, with a value that must change the outcome of a small run, and what must be set beside it.
@@ -295,7 +327,12 @@ def test_every_key_is_in_the_table_of_changes():
     assert set(CHANGES) | SHOWN_ELSEWHERE == named - (OPTIONS_OF_CELLS - set(CHANGES))
 
 
-@pytest.mark.parametrize("key", CHANGES)
+DAILY = ("cell", "hidden", "layers", "bidirectional", "readout", "epochs", "batch_size", "seed")
+
+
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=() if key in DAILY else pytest.mark.long) for key in CHANGES]
+)
 def test_no_key_is_dead(key):
     words = CHANGES[key]
     base = words[:-1] if words[-1].startswith(f"{key}=") else []

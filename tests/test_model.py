@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rnnclf.cells import CELLS
 from rnnclf.engine.choose import choose
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier, reversed_in_time
+from rnnclf.readout import READOUTS
 from rnnclf.stack import Stack
 from tests.classifiers import (
     BATCH,
@@ -25,15 +27,16 @@ from tests.classifiers import (
     STEPS,
     classifier,
     each_direction,
-    each_readout,
     features_of,
     random_input,
 )
+from tests.pairwise import pairwise
 
 TORCH_LAYERS = {"basic": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 # one of each kind: a loop, a state of two parts, a scan, a convolution; test_cells.py has all
-each_cell = pytest.mark.parametrize("name", ["basic", "lstm", "mingru", "s4d"])
+OF_EACH_KIND = ("basic", "lstm", "mingru", "s4d")
+each_cell = pytest.mark.parametrize("name", OF_EACH_KIND)
 each_depth = pytest.mark.parametrize("layers", [1, 2])
 
 
@@ -62,10 +65,10 @@ def final_states(h_n, bidirectional):
     return torch.cat(tuple(hidden[-2:]), dim=-1) if bidirectional else hidden[-1]
 
 
-@pytest.mark.parametrize("name", TORCH_LAYERS)
-@pytest.mark.parametrize("readout", ["last", "mean", "max"])
-@each_direction
-@each_depth
+@pytest.mark.parametrize(
+    ("name", "readout", "bidirectional", "layers"),
+    pairwise(TORCH_LAYERS, ("last", "mean", "max"), (False, True), (1, 2)),
+)
 def test_unroll_equals_that_of_torch(name, readout, bidirectional, layers):
     model = classifier(name, layers=layers, bidirectional=bidirectional, readout=readout)
     twin = torch_twin(model, TORCH_LAYERS[name], layers, bidirectional)
@@ -135,10 +138,10 @@ def scored_alone(model, sequences, y_B):
     return logits_BK, loss, weight_gradients(model, loss), [x_TI.grad for x_TI in inputs]
 
 
-@each_cell
-@each_readout
-@each_direction
-@pytest.mark.parametrize("filler", [0.0, 1e30, math.inf, math.nan])
+@pytest.mark.parametrize(
+    ("name", "readout", "bidirectional", "filler"),
+    pairwise(OF_EACH_KIND, READOUTS.names(), (False, True), (0.0, 1e30, math.inf, math.nan)),
+)
 def test_padding_is_invisible(name, readout, bidirectional, filler):
     model = classifier(name, layers=2, bidirectional=bidirectional, readout=readout)
     sequences = [torch.randn(length, INPUT, dtype=torch.float64) for length in LENGTHS]
@@ -153,9 +156,9 @@ def test_padding_is_invisible(name, readout, bidirectional, filler):
         torch.testing.assert_close((logits_BK, loss, gradients, of_inputs), expected, rtol=1e-10, atol=1e-12)
 
 
-@each_cell
-@each_readout
-@each_direction
+@pytest.mark.parametrize(
+    ("name", "readout", "bidirectional"), pairwise(OF_EACH_KIND, READOUTS.names(), (False, True))
+)
 def test_lengths_of_whole_sequences_change_nothing(name, readout, bidirectional):
     model = classifier(name, layers=2, bidirectional=bidirectional, readout=readout)
     x_BTI = random_input()
@@ -323,8 +326,15 @@ def test_what_does_not_go_together_is_refused_in_words(name, options, message):
     "options",
     [
         {"residual": True, "norm": "layer", "layers": 3, "readout": "attention"},
-        {"norm": "batch", "layers": 2, "bidirectional": True, "readout_layers": "all", "residual": True},
-        {"dropout": 0.3, "variational": True, "layers": 2},
+        {
+            "norm": "batch",
+            "layers": 2,
+            "bidirectional": True,
+            "readout_layers": "all",
+            "residual": True,
+            "dropout": 0.3,
+            "variational": True,
+        },
         {"recurrent_dropout": 0.3},
         {"zoneout": 0.3},
     ],
@@ -346,8 +356,10 @@ def test_every_cell_works_with_every_option_or_is_refused_in_words(name, options
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
 
 
-@pytest.mark.parametrize("lengths_B", [None, torch.tensor(LENGTHS)], ids=["whole", "ragged"])
-@pytest.mark.parametrize("name", CELLS.names())
+@pytest.mark.parametrize(
+    ("name", "lengths_B"),
+    [(name, None) for name in CELLS.names()] + [(name, torch.tensor(LENGTHS)) for name in OF_EACH_KIND],
+)
 def test_bf16_is_near_float32_or_refused_in_words(name, lengths_B):
     models = [
         classifier(name, layers=2, readout="mean", precision=kind).float() for kind in ("float32", "bf16")
@@ -382,8 +394,7 @@ def test_zoneout_goes_with_bf16(name, training):
     assert not torch.equal(*logits)
 
 
-@pytest.mark.parametrize("name", CELLS.names())
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("ragged", [False, True])
-def test_auto_takes_an_engine_that_knows_bf16(name, device, ragged):
-    assert choose(CELLS[name](), device, ragged=ragged, bf16=True) not in ("fused", "compiled")
+def test_auto_takes_an_engine_that_knows_bf16():
+    for name, device, ragged in product(CELLS.names(), ("cpu", "cuda"), (False, True)):
+        engine = choose(CELLS[name](), device, ragged=ragged, bf16=True)
+        assert engine not in ("fused", "compiled"), (name, device, ragged)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnclf.cells import CELLS
+from rnnclf.config import Config
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
 from rnnclf.sizing import LARGEST, hidden_for, parse_count
@@ -58,9 +60,14 @@ def test_no_other_hidden_size_is_nearer(a, b, c, wanted, multiple):
         assert other < 1 or distance <= abs(count(other) - wanted)
 
 
+@cache
+def matching() -> Config:
+    return load_config(["match_parameters=30k"])
+
+
 @pytest.mark.parametrize("name", CELLS.names())
 def test_every_cell_meets_a_number_of_parameters(name):
-    config = sized(load_config([f"cell={name}", "match_parameters=30k"]), 8, 10)
+    config = sized(replace(matching(), cell=CELLS[name]()), 8, 10)
 
     def distance(hidden):
         with torch.device("meta"):

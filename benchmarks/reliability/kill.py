@@ -185,9 +185,12 @@ def live(words: list[str], disk: Disk | None = None, sent: int = 0, after: float
     """A process that runs `rnnclf WORDS`, and is sent a signal after so many seconds if it still runs."""
     with tempfile.TemporaryFile() as output:
         began = time.monotonic()
+        # a child that a signal reaches before it is ready for it would go on as a second harness
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process = os.fork()
         if process == 0:
             _child(words, disk, output.fileno())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         code = _ended(process, began + (after if sent else PATIENCE))
         if code is None:
             os.kill(process, sent or signal.SIGKILL)
@@ -215,6 +218,7 @@ def _child(words: list[str], disk: Disk | None, output: int) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -222,16 +226,19 @@ def _child(words: list[str], disk: Disk | None, output: int) -> NoReturn:
             disk.watch()
         from rnnclf.cli import app
 
-        app(words)
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:  # before the command had begun
+        try:
+            app(words)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # before the command began, or after it ended
         code = 130
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        try:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+        finally:  # also when Ctrl-C comes this late
+            os._exit(code)
 
 
 @dataclass

@@ -41,7 +41,9 @@ def extreme_cases():
             able = made(kind, INPUT, **options).engines
             for engine in able if not options else able[:1]:
                 changed = [f"{key}={value}" for key, value in options.items()]
-                cases.append(pytest.param(kind, options, engine, id="-".join([kind.name, *changed, engine])))
+                name = "-".join([kind.name, *changed, engine])
+                marks = pytest.mark.long if engine == "loop" else ()
+                cases.append(pytest.param(kind, options, engine, id=name, marks=marks))
     return cases
 
 

@@ -16,6 +16,7 @@ from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from tests.cells.structured_cells import INPUT, built, expect_uniform, learn, noise, put, weights_of
 from tests.equations.structured import legendre_window
+from tests.pairwise import pairwise
 
 # LMU
 
@@ -77,9 +78,9 @@ def test_lmu_fixed_matrices_are_saved_but_not_trained():
 # ESN
 
 
-@pytest.mark.parametrize("hidden", [1, 2, 7, 100])
-@pytest.mark.parametrize("radius", [0.3, 0.99, 1.5])
-@pytest.mark.parametrize("density", [0.01, 0.2, 1.0])
+@pytest.mark.parametrize(
+    ("hidden", "radius", "density"), pairwise((1, 2, 7, 100), (0.3, 0.99, 1.5), (0.01, 0.2, 1.0))
+)
 def test_esn_has_the_spectral_radius_and_density_asked_for(hidden, radius, density):
     weights = weights_of(built(ESN, hidden=hidden, spectral_radius=radius, density=density))
     reservoir = weights["recurrent_weight"]

@@ -14,6 +14,7 @@ from rnnclf.engine.fft import convolve, fast_length, weighted_sum
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import linear_scan
 from rnnclf.engine.unrolling import unroll
+from tests.pairwise import pairwise
 
 
 def by_definition(a, b, h):
@@ -45,13 +46,14 @@ def recurrence(kind, time, batch, n, dtype, seed=0):
 
 
 # 1 is the least, 30 leaves a rest of every number of chunks, 3000 numbers are walked without chunks
-@pytest.mark.parametrize("kind", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+SIZES = [(1, 1, 1), (2, 3, 2), (7, 1, 4), (30, 2, 5), (100, 1, 3), (9, 50, 60)]
+
+
 @pytest.mark.parametrize(
-    ("time", "batch", "n"), [(1, 1, 1), (2, 3, 2), (7, 1, 4), (30, 2, 5), (100, 1, 3), (9, 50, 60)]
+    ("kind", "size", "dtype"), pairwise(SHAPES, SIZES, (torch.float64, torch.complex128))
 )
-def test_scan_equals_its_definition_in_values_and_gradients(kind, dtype, time, batch, n):
-    parts = recurrence(kind, time, batch, n, dtype)
+def test_scan_equals_its_definition_in_values_and_gradients(kind, size, dtype):
+    parts = recurrence(kind, *size, dtype)
     found, expected = linear_scan(*parts), by_definition(*parts)
     torch.testing.assert_close(found, expected)
     probe = torch.randn_like(expected)

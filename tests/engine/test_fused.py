@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
+from tests.pairwise import pairwise
 
 FUSED = [name for name, kind in CELLS.items() if "fused" in kind().engines]
 
@@ -58,15 +60,17 @@ def outcome(name, engine, *, dtype, lengths_B=None, every_step=True, started=Fal
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
-@pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("engine", ["fused", "compiled", "native"])
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("lengths", [None, [3, 9, 1, 5, 9], [2, 1, 1, 2, 1]])
-@pytest.mark.parametrize("every_step", [True, False])
-@pytest.mark.parametrize("started", [True, False])
-def test_it_equals_the_loop_in_outputs_and_gradients(
-    two_cores, name, engine, dtype, lengths, every_step, started
-):
+LENGTHS = (None, (3, 9, 1, 5, 9), (2, 1, 1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("runs", "dtype", "lengths", "every_step", "started"),
+    pairwise(
+        product(FUSED, ("fused", "compiled", "native")), TOLERANCE, LENGTHS, (True, False), (True, False)
+    ),
+)
+def test_it_equals_the_loop_in_outputs_and_gradients(two_cores, runs, dtype, lengths, every_step, started):
+    name, engine = runs
     options = {"dtype": dtype, "every_step": every_step, "started": started}
     options["lengths_B"] = None if lengths is None else torch.tensor(lengths)
     found, expected = (outcome(name, each, **options) for each in (engine, "loop"))

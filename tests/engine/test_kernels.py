@@ -30,7 +30,9 @@ def of_width(width: int, folder: Path, changed: pytest.MonkeyPatch):
     return module
 
 
-@pytest.fixture(scope="module", params=[None, 16, 64])
+@pytest.fixture(
+    scope="module", params=[None, *(pytest.param(width, marks=pytest.mark.long) for width in (16, 64))]
+)
 def code(request, tmp_path_factory):
     if request.param is None:
         yield kernels

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.linalg import expm
-from scipy.signal import cont2discrete
 
 from tests.equations.common import relu
 from tests.equations.dynamical import above_diagonal
@@ -22,6 +21,8 @@ def exprnn(x, state, weights, cell):
 
 def legendre_window(size, theta):
     """The memory of an LMU over steps of length 1: what it keeps of itself, what it takes of its input."""
+    from scipy.signal import cont2discrete  # here, because it takes long to import
+
     a, b = np.empty((size, size)), np.empty((size, 1))
     for i in range(size):
         b[i] = (2 * i + 1) * (-1) ** i

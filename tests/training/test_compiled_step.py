@@ -17,6 +17,7 @@ pytest.importorskip("numba")
 from rnnclf.training.compiled_step import CompiledSteps
 from rnnclf.training.eligibility import MOST_LAYERS
 from rnnclf.training.recipe import CrossEntropy
+from tests.pairwise import pairwise
 from tests.training.compiled import CASES, CLASSES, as_read, classifier, one_step, ready
 
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -55,7 +56,7 @@ def assert_as_by_autograd(model, loss, data, indices_B, tolerance):
         )
 
 
-@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
@@ -66,9 +67,9 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(3, 20), EXACT[dtype])
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("hidden", [1, 15, 16, 17, 33])
-@pytest.mark.parametrize("inputs", [1, 7, 15, 16, 17])
+@pytest.mark.parametrize(
+    ("hidden", "inputs", "case"), pairwise((1, 15, 16, 17, 33), (1, 7, 15, 16, 17), CASES)
+)
 def test_every_size_is_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs), ready(inputs=inputs)
     assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), data, torch.arange(5), EXACT[torch.float32])
@@ -90,17 +91,14 @@ def test_every_number_of_layers_is_right(layers):
     assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(20), EXACT[torch.float32])
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("hidden", [1, 15, 16, 17, 33])
-@pytest.mark.parametrize("inputs", [1, 16, 40])
+@pytest.mark.long
+@pytest.mark.parametrize(("hidden", "inputs", "case"), pairwise((1, 15, 16, 17, 33), (1, 16, 40), CASES))
 def test_layers_of_every_size_are_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs, layers=2), ready(inputs=inputs)
     assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), data, torch.arange(5), 1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("steps", [1, 2, 100])
-@pytest.mark.parametrize("classes", [2, 17, 40])
+@pytest.mark.parametrize(("case", "steps", "classes"), pairwise(CASES, (1, 2, 100), (2, 17, 40)))
 def test_every_length_and_number_of_classes_is_right(case, steps, classes):
     model, data = classifier(case, classes=classes), ready(steps=steps, classes=classes)
     assert_as_by_autograd(model, CrossEntropy.plain(classes), data, torch.arange(12), 1e-4)
@@ -120,6 +118,7 @@ def test_classes_are_weighed_and_labels_smoothed_as_by_torch(weight_C, smoothing
     assert_as_by_autograd(classifier(), loss, ready(), torch.arange(20), EXACT[torch.float32])
 
 
+@pytest.mark.long
 def test_sequences_are_prepared_as_batches_are():
     model = classifier().double()
     loss, indices_B = CrossEntropy.plain(CLASSES), torch.tensor([3, 39, 0, 17, 17])

@@ -27,7 +27,10 @@ from rnnclf.engine.compiled import whole_step
 from rnnclf.training.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
 from rnnclf.training.eligibility import MOST_LAYERS, is_eligible
 from rnnclf.training.recipe import CrossEntropy
+from tests.pairwise import pairwise
 from tests.training.compiled import CASES, CLASSES, as_read, classifier, one_step, ready
+
+LAYERS = [1, pytest.param(2, marks=pytest.mark.long)]  # code of its own, whose compilation takes long
 
 # Training
 
@@ -47,10 +50,10 @@ def by_hand(monkeypatch):
     return lambda: monkeypatch.setattr(epoch_steps, "compiled_steps", lambda *what: None)
 
 
-@pytest.mark.parametrize("make", [ready, as_read])
-@pytest.mark.parametrize("optimizer", [Adam(), AdamW(), SGD(), RMSprop()])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize(
+    ("case", "optimizer", "make"), pairwise(CASES, (Adam(), AdamW(), SGD(), RMSprop()), (ready, as_read))
+)
 def test_training_comes_to_what_the_general_way_comes_to(case, layers, optimizer, make, by_hand):
     plan = recipe(optimizer=optimizer, clip=0.5, label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5))
     one, other = classifier(case, layers=layers), classifier(case, layers=layers)
@@ -110,10 +113,11 @@ def by_the_general_way(model, data, monkeypatch):
         return evaluate_model(model, data)
 
 
-@pytest.mark.parametrize("make", [ready, as_read])
-@pytest.mark.parametrize("n", [1, SCORED_AT_ONCE - 1, SCORED_AT_ONCE, 2 * SCORED_AT_ONCE + 10])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize(
+    ("case", "n", "make"),
+    pairwise(CASES, (1, SCORED_AT_ONCE - 1, SCORED_AT_ONCE, 2 * SCORED_AT_ONCE + 10), (ready, as_read)),
+)
 def test_scores_are_those_of_the_general_way(case, layers, n, make, monkeypatch):
     model, data = classifier(case, layers=layers), make(n)
     assert is_eligible(model, data)

@@ -139,8 +139,7 @@ def test_the_weight_behind_exploding_gradients_is_named_however_often_the_host_l
     assert outcome(plan, sequences(90), options)[0] == expected
 
 
-@pytest.mark.parametrize("every", [1, 7, 50])
-@pytest.mark.parametrize("batch", [3, 7, 9, 12])
+@pytest.mark.parametrize(("every", "batch"), [(1, 9), (7, 3), (7, 7), (7, 9), (50, 9), (50, 12)])
 def test_what_is_saved_between_two_looks_was_looked_at(every, batch, monkeypatch):
     data, options = sequences(90), {"dropout": 0.3, "name": "gru"}
     plan = recipe(schedule=OneCycle())

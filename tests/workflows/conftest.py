@@ -14,7 +14,7 @@ from rnnclf.hydra_app.compose import quoted
 from tests.workflows.sweeps import SMALL
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ground(tmp_path_factory):
     """A run and a sweep folder made by the program, and their files as bytes."""
     return fuzz.prepare(tmp_path_factory.mktemp("ground"))

@@ -44,8 +44,8 @@ def test_eval_prints_classes_and_confusions_and_saves_them(cli, tmp_path, traine
     ):
         assert word in done.output
     (folder,) = (tmp_path / "scores").glob("*/*")
-    names = {"evaluation.json", "classes.csv", "confusion.csv", "accuracy.txt", "accuracy.svg"}
-    assert {path.name for path in folder.iterdir()} == names
+    tables = {"classes.csv", "confusion.csv", "accuracy.txt", "accuracy.svg", "predictions.parquet"}
+    assert {path.name for path in folder.iterdir()} == {"evaluation.json", *tables}
     (saved,) = json.loads((folder / "evaluation.json").read_text())
     assert saved["correct"] == json.loads((trained / "results.json").read_text())["test"]["correct"]
     with open(folder / "confusion.csv") as file:

@@ -119,8 +119,8 @@ def test_a_model_is_evaluated_in_the_precision_it_was_trained_in_unless_another_
     report = train(load_config([*SMALL, "precision=bf16"]), RunFolder(tmp_path))
     (same,), (other,) = (evaluate([tmp_path], words) for words in ([], ["precision=float32"]))
     assert same.evaluation.score == report.scores["test"]
-    assert other.evaluation.loss != same.evaluation.loss
-    assert other.evaluation.loss == pytest.approx(same.evaluation.loss, rel=0.05)
+    assert other.evaluation.score.loss != same.evaluation.score.loss
+    assert other.evaluation.score.loss == pytest.approx(same.evaluation.score.loss, rel=0.05)
 
 
 def test_a_cell_that_bf16_does_not_go_with_is_said_before_the_first_step(tmp_path):

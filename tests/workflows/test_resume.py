@@ -20,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from benchmarks.reliability.kill import differences
 from rnnclf import checkpoint
 from rnnclf.cells import CELLS
+from rnnclf.config import Checkpointing
 from rnnclf.data import DATASETS
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
@@ -196,9 +197,8 @@ def test_how_often_changes_nothing_of_the_outcome():
 
 @pytest.mark.parametrize("every", ["epoch", "30s", "5m", "1h", "200", "200 steps", "200steps", "1 step"])
 def test_every_takes_times_and_steps(every):
-    config = load_config([f"checkpoint.every={every}"])
     numbers = {"30s": 30, "5m": 300, "1h": 3600}
-    interval = config.checkpoint.interval()
+    interval = Checkpointing(every=every).interval()
     assert interval.seconds == numbers.get(every)
     assert interval.steps == (None if every == "epoch" or every in numbers else int(every.split("s")[0]))
 
@@ -208,8 +208,14 @@ def test_every_takes_times_and_steps(every):
 )
 def test_every_refuses_the_rest(every):
     with pytest.raises(ConfigError, match=r"checkpoint.every must be epoch, a time such as 30s") as caught:
-        load_config([f"checkpoint.every='{every}'"])
+        Checkpointing(every=every)
     assert f"got '{every}'" in str(caught.value)
+
+
+def test_every_is_read_and_checked_on_the_command_line():
+    assert load_config(["checkpoint.every=200 steps"]).checkpoint.interval().steps == 200
+    with pytest.raises(ConfigError, match=r"checkpoint.every must be epoch, .*, got 'often'"):
+        load_config(["checkpoint.every=often"])
 
 
 # Finished runs, longer runs
@@ -288,6 +294,9 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
 @pytest.mark.long
 def test_twenty_kills_lose_nothing():
     command = [sys.executable, str(ROOT / "benchmarks" / "reliability" / "kill.py"), "lstm", "--kills", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^2\d kills survived, nothing lost", done.stdout, re.MULTILINE)
+    # twenty at least: how many the last run survives before its end depends on how fast the machine is
+    survived = re.search(r"^(\d+) kills survived, nothing lost", done.stdout, re.MULTILINE)
+    assert survived
+    assert int(survived[1]) >= 20
