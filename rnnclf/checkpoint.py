@@ -385,14 +385,16 @@ def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     for name in sorted(wanted.keys() | given.keys()):
         should_be, found = (_kind(tensors.get(name)) for tensors in (wanted, given))
         if should_be != found:
-            raise CheckpointError(
-                f"{checkpoint.path} does not match its own configuration:"
-                f" {name} should be {should_be}, but the file has {found}."
+            problem = (
+                f"{name} should be {should_be}, but is missing"
+                if found is None
+                else f"{name} should be {should_be}, but the file has {found}"
+                if should_be
+                else f"the file has {name}, which the model has not"
             )
+            raise CheckpointError(f"{checkpoint.path} does not match its own configuration: {problem}.")
     model.load_state_dict(given, assign=True)
 
 
-def _kind(tensor: Tensor | None) -> str:
-    return (
-        "missing" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-    )
+def _kind(tensor: Tensor | None) -> str | None:
+    return None if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

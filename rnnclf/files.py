@@ -151,7 +151,7 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot make the folder {path}: {error.strerror}.") from error
+        raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error
     return path
 
 

@@ -141,9 +141,8 @@ def _class_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _matrix(evaluation: Evaluation) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title="rows: true, columns: predicted")
-    table.title_style, table.title_justify = "dim", "left"
+def _matrix(evaluation: Evaluation) -> RenderableType:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("")
     for name in evaluation.classes:
         table.add_column(name, justify="right", no_wrap=True)
@@ -151,7 +150,7 @@ def _matrix(evaluation: Evaluation) -> Table:
         styles = ["green" if i == j else "bold red" if count else "dim" for j, count in enumerate(row)]
         cells = [Text(str(count) if count else "·", style=s) for count, s in zip(row, styles, strict=True)]
         table.add_row(Text(name, style="bold"), *cells)
-    return table
+    return Group(Text("rows: true, columns: predicted", style="dim"), table)
 
 
 def _confusions(evaluation: Evaluation) -> Text:

@@ -162,8 +162,8 @@ def refuse_one_class(recordings: Recordings) -> None:
     """Raises DataError if all sequences belong to the same class."""
     if len(recordings.classes) == 1:
         raise DataError(
-            f"All {len(recordings):,} sequences belong to class '{recordings.classes[0]}':"
-            " a classifier needs at least two classes."
+            f"The data have only one class, '{recordings.classes[0]}' ({len(recordings):,} sequences):"
+            " a classifier needs at least two."
         )
 
 

@@ -54,7 +54,7 @@ def create_sweep(folder: Path, jobs: list[Planned]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}.") from error
+        raise OutputError(f"Cannot create the folder {folder}: {error.strerror}.") from error
     with RunFolder(folder).locked():
         for number, job in enumerate(jobs):
             _create_job(RunFolder(folder / str(number)), job)
@@ -65,7 +65,7 @@ def _create_job(run: RunFolder, job: Planned) -> None:
     try:
         run.path.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot make the folder {run.path}: {error.strerror}.") from error
+        raise OutputError(f"Cannot create the folder {run.path}: {error.strerror}.") from error
     write_json(run.status, {"state": "waiting", **config_record(job.config, job.words)})
 
 

@@ -131,7 +131,7 @@ def test_labels_keep_their_type_and_order(three, classes):
         ([float("nan"), 1.0, 2.0], "NaN"),
         ([0.5, 1.5, 2.5], "Unknown label type"),
         ([1, "1", 2], "The labels 1 and '1' have the same name"),
-        (["a", "a", "a"], "belong to class 'a'"),
+        (["a", "a", "a"], "only one class, 'a'"),
     ],
 )
 def test_labels_that_name_no_classes_are_refused(labels, message):

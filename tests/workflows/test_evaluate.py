@@ -111,8 +111,8 @@ def test_eval_says_when_a_record_does_not_hold(cli, trained):
         (["split=test"], "Give a checkpoint file"),
         (["STRANGER"], "No cell named 'warp'. Known: basic"),
         (["WIDE"], "is damaged: its preparation does not match its model"),
-        (["OTHER"], "head.bias should be (2,) float32, the file has (10,) float32"),
-        (["MISFIT"], "head.weight should be (10, 8) float32, the file has missing"),
+        (["OTHER"], "head.bias should be (2,) float32, but the file has (10,) float32"),
+        (["MISFIT"], "head.weight should be (10, 8) float32, but is missing"),
     ],
 )
 def test_eval_refuses_in_words(cli, tmp_path, trained, words, message):
