@@ -27,7 +27,7 @@ from tests.cli_runs import SMALL
 
 RUN_FILES = {
     ".hydra", "status.json", "train.log", "epochs.csv", "results.json", "accuracy.txt", "accuracy.svg",
-    "provenance.json", "best.safetensors", "last.safetensors", "previous.safetensors", ".lock",
+    "provenance.json", "best.safetensors", "last.safetensors", "predictions.parquet", ".lock",
 }  # fmt: skip
 
 OWN_CELL = '''

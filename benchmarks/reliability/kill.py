@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 for _library in ("OMP", "OPENBLAS", "MKL"):  # before they are loaded: only a process of one thread may fork
     os.environ[f"{_library}_NUM_THREADS"] = "1"
@@ -330,17 +331,20 @@ def warm(base: Path, names: list[str]) -> Iterator[None]:
 
     import rnnclf.console.training
     import rnnclf.workflows.resume
+    import rnnclf.workflows.train
     from rnnclf.hydra_app import load_config
     from rnnclf.workflows.runs import RunFolder
     from rnnclf.workflows.train import train
 
     assert rnnclf.console.training is not rnnclf.workflows.resume
     torch.set_num_threads(1)
-    for name in names:
-        train(
-            load_config([*SHARED.split(), *RUNS[name].split(), "epochs=1"]),
-            RunFolder(_made(base / f"{name}-warm")),
-        )
+    # without the file of predictions: polars starts threads, and each child starts its own
+    with mock.patch.object(rnnclf.workflows.train, "write_predictions"):
+        for name in names:
+            train(
+                load_config([*SHARED.split(), *RUNS[name].split(), "epochs=1"]),
+                RunFolder(_made(base / f"{name}-warm")),
+            )
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.exists() else threading.active_count()
     if threads != 1:

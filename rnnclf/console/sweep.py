@@ -19,7 +19,7 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.metrics import percent
-from rnnclf.workflows.runs import RunFolder, jobs_of, picture
+from rnnclf.workflows.runs import RunFolder, fits, jobs_of, picture
 from rnnclf.workflows.sweep import SweepRow
 
 ROOMY = 100  # columns; narrower tables omit figures that sweep.csv has, to leave room for the overrides
@@ -58,9 +58,11 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
 
 def _guessing(done: list[SweepRow]) -> str:
     """The test accuracy of always predicting the most frequent class, over all datasets of the sweep."""
-    rates = {row.results["test"].get("commonest_rate") for row in done} - {None}
-    shares = " to ".join(percent(rate) for rate in sorted({min(rates), max(rates)})) if rates else ""
-    return f"; guessing on test: {shares}" if shares else ""
+    found = [row.results["test"].get("commonest_rate") for row in done]
+    rates = [rate for rate in found if fits(rate, float)]  # runs of older versions have none
+    if not rates:
+        return ""
+    return f"; guessing on test: {' to '.join(percent(rate) for rate in sorted({min(rates), max(rates)}))}"
 
 
 def _figures(row: SweepRow) -> list[str]:

@@ -144,7 +144,11 @@ Table(path="my.csv").read()
 @pytest.mark.long
 @pytest.mark.parametrize(
     "where",
-    ["convert._sort_by_time = kill", "convert.seal = kill", "import pathlib; pathlib.Path.rename = kill"],
+    [
+        "convert._sort_by_time = kill",
+        "convert.write_metadata = kill",
+        "import pathlib; pathlib.Path.rename = kill",
+    ],
 )
 def test_a_killed_conversion_begins_anew_and_leaves_nothing(where):
     Path("my.csv").write_text(LONG)
