@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
-from rnnclf.console.sweep import save_sweep, show_resumption, show_sweep
 from rnnclf.hydra_app.bridge import Job
 from rnnclf.workflows.jobs import JobsWatcher
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.sweep import SweepRow
 
 if TYPE_CHECKING:
+    from rnnclf.workflows.sweep import SweepRow
     from rnnclf.workflows.train import Report, Watcher
 
 
@@ -56,9 +55,13 @@ class JobsDisplay(JobsWatcher):
         print_note(sentence)
 
     def sweep_resumed(self, folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
+        from rnnclf.console.sweep import show_resumption
+
         show_resumption(folder, pending, added)
 
     def sweep_ended(self, folder: Path, rows: list[SweepRow]) -> None:
+        from rnnclf.console.sweep import save_sweep, show_sweep
+
         if rows:
             save_sweep(rows, folder)
             show_sweep(rows, folder)

@@ -17,12 +17,11 @@ from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.system.startup import import_torch
-from rnnclf.workflows import ledger
 from rnnclf.workflows.runs import RunFolder, is_sweep, refuse_used_run
-from rnnclf.workflows.sweep import SweepRow, rank_sweep
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
+    from rnnclf.workflows.sweep import SweepRow
     from rnnclf.workflows.train import Report, Watcher
 
 SAVE_TIMEOUT = 10  # seconds to wait for the jobs of an interrupted launcher to save
@@ -82,6 +81,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
     with ExitStack() as held:
 
         def begin_sweep(folder: Path, jobs: list[Planned]) -> None:
+            from rnnclf.workflows import ledger
+
             held.enter_context(ledger.create_sweep(folder, jobs))
             sweeps.append(folder)
 
@@ -156,6 +157,8 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
 
 
 def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finished:
+    from rnnclf.workflows import ledger
+
     launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
     points = [word for word in words if word not in launching]
     with ledger.open_sweep(folder):
@@ -171,6 +174,8 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finishe
 
 def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: JobsWatcher) -> None:
     """Runs the pending jobs of a sweep with the launcher in `words`, or with its original launcher."""
+    from rnnclf.workflows import ledger
+
     words = ledger.launching(folder, words)
     while pending:
         names = [run.path.name for run in pending]
@@ -184,6 +189,8 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
 def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
     """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
     killed."""
+    from rnnclf.workflows import ledger
+
     folder, error = outcome.sweep_folder, outcome.error
     assert folder is not None
     reason = (str(error).splitlines() or [""])[0]
@@ -202,6 +209,8 @@ def _isolated(watch: JobsWatcher) -> Callable[[Job, Callable[[], float | None]],
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:
     """Reports an error at once: the other jobs may run for a long time."""
+    from rnnclf.workflows import ledger
+
     import_torch()  # once here, instead of in the process of each job
     watch.preload()
     try:
@@ -213,6 +222,9 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
 
 def _end_sweep(folder: Path, watch: JobsWatcher) -> bool:
     """Ranks the jobs of a sweep. Returns whether any of them did not finish."""
+    from rnnclf.workflows import ledger
+    from rnnclf.workflows.sweep import rank_sweep
+
     if not folder.is_dir():
         return False
     ledger.wait_for_jobs(folder, SAVE_TIMEOUT)
