@@ -24,12 +24,16 @@ BATCH, STEPS, INPUT, HIDDEN = 4, 7, 3, 5
 GATED = [name for name, kind in CELLS.items() if issubclass(kind, GatedCell)]
 
 
+QUICK = ("basic", "lstm", "gru", "lem", "lmu", "mingru", "s4d", "mamba")
+"""A cell or two of each family, on which claims are tested by default; on the others by the long tests."""
+
+
 def claims():
     """Every cell with every claim. Comparing engines over 784 steps takes seconds for most cells."""
     cases = []
     for name, claim in product(CELLS.names(), CLAIMS):
         is_long = claim.__name__ == "engines_agree" and name not in ("gru", "mingru", "irnn")
-        marks = pytest.mark.long if is_long else ()
+        marks = pytest.mark.long if is_long or name not in QUICK else ()
         cases.append(pytest.param(name, claim, id=f"{name}-{claim.__name__}", marks=marks))
     return cases
 

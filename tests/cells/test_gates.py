@@ -42,11 +42,11 @@ def extreme_cases():
             for engine in able if not options else able[:1]:
                 changed = [f"{key}={value}" for key, value in options.items()]
                 name = "-".join([kind.name, *changed, engine])
-                marks = pytest.mark.long if engine == "loop" else ()
-                cases.append(pytest.param(kind, options, engine, id=name, marks=marks))
+                cases.append(pytest.param(kind, options, engine, id=name))
     return cases
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "options", "engine"), extreme_cases())
 def test_3000_steps_of_extreme_inputs_stay_finite_in_outputs_and_gradients(kind, options, engine):
     torch.manual_seed(0)
