@@ -27,20 +27,8 @@ def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> No
     the old file is first renamed to `keep`. Between the two renames `path` does not exist, so readers must
     fall back on `keep`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        try:
-            _write(temporary, content)
-            if keep is not None and path.exists():
-                os.replace(path, keep)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    with _renamed_to(path, keep) as temporary:
+        _write(temporary, content)
 
 
 @contextmanager
@@ -49,12 +37,22 @@ def replacement_of(path: Path) -> Iterator[Path]:
 
     If anything fails, the old file at `path` stays intact, as with `write_atomically`.
     """
+    with _renamed_to(path) as temporary:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _renamed_to(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Yields a temporary path in the same folder. The file that was written and flushed there is renamed to
+    `path` on exit, or removed after an error. Raises OutputError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         try:
             yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):

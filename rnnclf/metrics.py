@@ -9,12 +9,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    import numpy as np
-
-Array: TypeAlias = "np.ndarray[Any, Any]"
+    from rnnclf.data.recordings import Array
 
 Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 CALIBRATION_BINS = 15
@@ -217,9 +215,16 @@ def _mean_share(parts_K: Array, wholes_K: Array) -> float:
 # The metrics
 
 
+def commonest_share(y_N: Array) -> float:
+    """The share of the most frequent class among labels, int64."""
+    import numpy as np
+
+    return int(np.bincount(y_N).max()) / len(y_N)
+
+
 def commonest_rate(found: Evaluation) -> float:
     """The share of the most frequent class: the accuracy of always guessing it."""
-    return int(found.totals_3K[2].max()) / len(found)
+    return commonest_share(found.y_N)
 
 
 def balanced_accuracy(found: Evaluation) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,6 +19,9 @@ from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.registry import did_you_mean
 
+_one_at_a_time = threading.Lock()
+"""Hydra composes in global state, which the threads of a process share."""
+
 
 def load_config(overrides: list[str]) -> Config:
     """The Config of `rnnclf train` with these overrides; for scripts and notebooks. Raises RnnclfError."""
@@ -27,10 +31,11 @@ def load_config(overrides: list[str]) -> Config:
 
 def _compose(overrides: list[str]) -> DictConfig:
     register(plugins_in(overrides))
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", overrides)
+        with _one_at_a_time:
+            GlobalHydra.instance().clear()
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                return compose("config", overrides)
     except Exception as error:  # the only input is the words, for some of which Hydra raises nearly anything
         raise explained(error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import fields
@@ -27,9 +26,6 @@ NOT_HERE = {
     "checkpoint": "it writes into a run folder",
 }
 """Words of the command line that have no meaning in Python, and why."""
-
-_one_at_a_time = threading.Lock()
-"""Hydra composes in global state."""
 
 
 def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
@@ -58,8 +54,7 @@ def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Con
         if name not in defaults or not _same(value, defaults[name])
     ]
     refuse_conflicting(words)
-    with _one_at_a_time:
-        return deepcopy(_composed(("dataset=arrays", *words)))
+    return deepcopy(_composed(("dataset=arrays", *words)))
 
 
 def _same(value: Any, default: Any) -> bool:

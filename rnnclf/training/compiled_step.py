@@ -46,7 +46,7 @@ THREAD = "rnnclf-step"
 """The name of the worker threads."""
 
 SCORED_AT_ONCE = 150
-"""Sequences per batch of `CompiledScoring`: few enough for all their time steps to stay in the caches.
+"""Sequences per batch of `scoring_batches`: few enough for all their time steps to stay in the caches.
 Measured."""
 
 
@@ -91,30 +91,17 @@ class CompiledSteps:
             self._step = None
 
 
-class CompiledScoring(CompiledSteps):
-    """Runs the forward pass on batches, without gradients. Has worker threads: use it as a context manager.
+def compiled_scoring(model: SequenceClassifier, data: SequenceDataset) -> CompiledSteps:
+    """Steps that end with the loss, for evaluation; to be closed.
 
     model, data: such that `is_eligible` holds.
     """
+    return CompiledSteps(model, CrossEntropy.plain(len(data.classes)), data, needs_gradients=False)
 
-    def __init__(self, model: SequenceClassifier, data: SequenceDataset) -> None:
-        super().__init__(model, CrossEntropy.plain(len(data.classes)), data, needs_gradients=False)
 
-    def __enter__(self) -> CompiledScoring:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def batches(self) -> list[Tensor]:
-        """The indices of all sequences, in order, divided into batches."""
-        return list(torch.split(torch.arange(len(self.data)), SCORED_AT_ONCE))
-
-    def __call__(self, indices_B: Tensor) -> tuple[float, int]:  # type: ignore[override]
-        """The mean cross-entropy of the sequences with these indices, and the number of correct
-        predictions."""
-        loss, _, correct = super().__call__(indices_B)
-        return loss, correct
+def scoring_batches(data: SequenceDataset) -> tuple[Tensor, ...]:
+    """The indices of all sequences, in order, in batches of a size that suits `compiled_scoring`."""
+    return torch.split(torch.arange(len(data)), SCORED_AT_ONCE)
 
 
 class _Weights(NamedTuple):

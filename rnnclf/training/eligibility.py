@@ -43,7 +43,7 @@ def _is_eligible_model(model: SequenceClassifier) -> bool:
     from rnnclf.engine.compiled.layout import Compiled
 
     kind = cell.compiled_steps()
-    return issubclass(kind, Compiled) and kind.buffers is not Compiled.buffers
+    return issubclass(kind, Compiled) and kind.buffers.__func__ is not Compiled.buffers.__func__  # type: ignore[attr-defined]
 
 
 def _are_eligible_data(train: SequenceDataset) -> bool:

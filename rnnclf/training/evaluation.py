@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from rnnclf.data import SequenceDataset
-from rnnclf.metrics import Array, Evaluation, Score
+from rnnclf.data.recordings import Array
+from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import is_eligible
 
 EVALUATION_BATCH = 1000  # sequences: large products, little memory
-IN_MEMORY = 2**26  # bytes of logits; more of them are kept in a temporary file
-PENDING = 2**24  # bytes of logits that wait on a device, which would have to stop for each batch
+IN_MEMORY = 2**26  # bytes of logits to keep in memory; more go to a temporary file
+PENDING = 2**24  # bytes of logits to collect on a device before copying them, which makes the host wait
 
 
 @torch.inference_mode()
@@ -30,7 +32,7 @@ def score_model(model: SequenceClassifier, data: SequenceDataset) -> Score:
     with model.cores(EVALUATION_BATCH, data.ragged):
         rows = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
     right, loss = 0.0, 0.0
-    for batch_right, batch_loss in rows:  # one after the other, so that every machine adds in the same order
+    for batch_right, batch_loss in rows:  # not sum(), which rounds differently from Python 3.12 on
         right += batch_right
         loss += batch_loss
     return Score(int(right), len(data), loss / len(data))
@@ -48,24 +50,24 @@ def _score(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]
 
 def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]]:
     """The same with one call of machine code for each batch."""
-    from rnnclf.training.compiled_step import CompiledScoring
+    from rnnclf.training.compiled_step import compiled_scoring, scoring_batches
 
     rows = []
-    with CompiledScoring(model, data) as scoring:
-        for indices_B in scoring.batches():
-            loss, right = scoring(indices_B)
+    with closing(compiled_scoring(model, data)) as step:
+        for indices_B in scoring_batches(data):
+            loss, _, right = step(indices_B)
             rows.append([right, loss * len(indices_B)])
     return rows
 
 
 @torch.inference_mode()
 def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
-    """The logits of every sequence of `data`, in its order, and what follows from them.
+    """Predicts the class of every sequence of `data`, in its order.
 
-    Memory stays bounded: many logits are written to a temporary file, which is gone with the result.
+    Memory stays bounded: many logits go to a temporary file, which exists as long as the result.
     """
     model.eval()
-    logits_NK = _room(len(data), len(data.classes))
+    logits_NK = _allocate_logits(len(data), len(data.classes))
     with model.cores(EVALUATION_BATCH, data.ragged):
         compiled = is_eligible(model, data)
         for indices_n, logits_nK in _logits_compiled(model, data) if compiled else _logits(model, data):
@@ -74,7 +76,7 @@ def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluati
 
 
 def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """The logits of some sequences at a time, and their places."""
+    """Indices and logits, many sequences at a time."""
     indices, waiting, size = [], [], 0
     for indices_B, logits_BK, _ in _batches(model, data):
         indices.append(indices_B)
@@ -88,25 +90,25 @@ def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[
 
 
 def _logits_compiled(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    from rnnclf.training.compiled_step import CompiledScoring
+    from rnnclf.training.compiled_step import compiled_scoring, scoring_batches
 
-    with CompiledScoring(model, data) as scoring:
-        for indices_B in scoring.batches():
-            scoring(indices_B)
-            yield indices_B, scoring.logits_BK
+    with closing(compiled_scoring(model, data)) as step:
+        for indices_B in scoring_batches(data):
+            step(indices_B)
+            yield indices_B, step.logits_BK
 
 
 def _batches(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Places, logits and labels, batch by batch."""
+    """Indices, logits and labels, batch by batch."""
     order = data.evaluation_order(EVALUATION_BATCH)
     for indices_B, at_hand_B in zip(order, data.at_hand(order), strict=True):
         x_BTI, y_B, lengths_B = data.batch(at_hand_B)
         yield indices_B, model(x_BTI, lengths_B), y_B
 
 
-def _room(sequences: int, classes: int) -> Array:
-    """An array (N, K) for logits, float32."""
+def _allocate_logits(sequences: int, classes: int) -> Array:
+    """An array (N, K), float32, in memory or in a temporary file."""
     if 4 * sequences * classes <= IN_MEMORY:
         return np.empty((sequences, classes), np.float32)
-    with tempfile.TemporaryFile(prefix="rnnclf-") as file:  # a mapped file can be used after it is closed
+    with tempfile.TemporaryFile(prefix="rnnclf-") as file:  # the mapping outlives the closed file
         return np.memmap(file, np.float32, "w+", shape=(sequences, classes))

@@ -64,9 +64,8 @@ class JobsWatcher:
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a command: the results of a run or the folder of a sweep, and whether a job failed."""
+    """The outcome of a command: the results of a single run, and whether a job failed."""
 
-    folder: Path | None
     results: dict[str, Any] | None
     failed: bool
 
@@ -89,14 +88,13 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
         try:
             body = partial(_train_job, watch=watch, results=results)
             start = Start(refuse_used_run, begin_sweep)
-            outcome = run_hydra(body, words, "rnnclf train", _isolated(watch), start)
+            outcome = run_hydra(body, words, "rnnclf train", partial(_in_subprocess, watch), start)
             if outcome.broke and outcome.sweep_folder is not None:
                 _launch(outcome.sweep_folder, _remaining_jobs(outcome, watch), [], watch)
         finally:  # an interrupted sweep gets its table, too
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
-    only = results[0] if results and not sweeps else None
-    return Finished(sweeps[0] if sweeps else Path(only["folder"]) if only else None, only, failed)
+    return Finished(results[0] if results and not sweeps else None, failed)
 
 
 def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
@@ -153,7 +151,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
         watch.run_was_done(path, results)
     else:
         watch.run_ended(job, report)
-    return Finished(path, {"folder": str(path.absolute()), **results}, failed=False)
+    return Finished({"folder": str(path.absolute()), **results}, failed=False)
 
 
 def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finished:
@@ -169,7 +167,7 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finishe
             _launch(folder, pending, launching, watch)
         finally:
             failed = _end_sweep(folder, watch)
-    return Finished(folder, None, failed)
+    return Finished(None, failed)
 
 
 def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: JobsWatcher) -> None:
@@ -179,7 +177,9 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
     words = ledger.launching(folder, words)
     while pending:
         names = [run.path.name for run in pending]
-        outcome = run_again(partial(_resume_job, watch=watch), folder, names, words, _isolated(watch))
+        outcome = run_again(
+            partial(_resume_job, watch=watch), folder, names, words, partial(_in_subprocess, watch)
+        )
         if not outcome.broke:
             break
         left = _remaining_jobs(outcome, watch)
@@ -200,11 +200,6 @@ def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
     if left:
         watch.note(f"restarting {len(left)} of them")
     return left
-
-
-def _isolated(watch: JobsWatcher) -> Callable[[Job, Callable[[], float | None]], float | None]:
-    """A function that runs each job of a sweep in a process of its own."""
-    return partial(_in_subprocess, watch)
 
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:

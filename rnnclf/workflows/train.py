@@ -15,7 +15,7 @@ import torch
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.files import made_folder, write_json
-from rnnclf.metrics import Evaluation, Score
+from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
@@ -80,15 +80,12 @@ class Report:
 
     folder: RunFolder
     results: dict[str, Any]
+    scores: dict[str, Score]
+    """The scores of all three splits with the weights of the best epoch."""
     evaluations: dict[str, Evaluation]
     """The evaluations of the validation and the test split with the weights of the best epoch."""
     diagnosis: Diagnosis | None = None
     """The diagnosis of the last epoch, if it was requested."""
-
-    @property
-    def scores(self) -> dict[str, Score]:
-        """The scores of the validation and the test split with the weights of the best epoch."""
-        return {name: evaluation.score for name, evaluation in self.evaluations.items()}
 
 
 Conclusion = Callable[[Report], None]
@@ -255,14 +252,14 @@ def _write_results(run: Run, saver: Saver) -> Report:
     assert history.best is not None  # a recipe has at least one epoch
     model.load_state_dict(history.best_weights)
     train = run.data.parts["train"]
-    scores: dict[str, dict[str, Any]] = {
-        "train": {**score_model(model, train).to_dict(), "commonest_rate": commonest_share(train.y_N)}
-    }
+    score = score_model(model, train)
+    scores = {"train": score}
+    metrics = {"train": {**score.to_dict(), "commonest_rate": commonest_share(train.y_N.cpu().numpy())}}
     saver.stop_if_signalled()
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
-        evaluations[name] = evaluate_model(model, run.data.parts[name])
-        scores[name] = evaluations[name].to_dict()
+        evaluation = evaluate_model(model, run.data.parts[name])
+        evaluations[name], scores[name], metrics[name] = evaluation, evaluation.score, evaluation.to_dict()
         saver.stop_if_signalled()
     write_predictions(run.folder.predictions, evaluations)
     earlier = history.seconds
@@ -270,7 +267,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
         **_description(run.config, model),
         "epochs": len(history.results),
         "best_epoch": history.best.epoch,
-        **scores,
+        **metrics,
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
         "epoch_seconds": [round(result.seconds, 4) for result in history.results],
@@ -280,7 +277,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
     write_json(run.folder.results, results)
     run.folder.drop_previous()
     found = read_diagnosis(run.folder.diagnosis, run.config) if run.config.diagnose else None
-    return Report(run.folder, results, evaluations, found)
+    return Report(run.folder, results, scores, evaluations, found)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
@@ -317,11 +314,6 @@ def recipe(config: Config, data: Data) -> Recipe:
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",
     )
-
-
-def commonest_share(y_N: torch.Tensor) -> float:
-    """The share of the most frequent class."""
-    return int(torch.bincount(y_N.cpu()).max()) / len(y_N)
 
 
 def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:

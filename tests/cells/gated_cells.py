@@ -3,13 +3,12 @@
 Shapes: T time, B batch, I inputs, H hidden. What a step does is in tests/equations.
 """
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from rnnclf.engine.unrolling import unroll
+from tests.cells.weights import weights_of
 
 TIME, BATCH, INPUT, HIDDEN = 9, 3, 4, 6
 
@@ -24,10 +23,6 @@ def wild(kind, *, hidden=HIDDEN, inputs=INPUT, **options):
         for weight in module.parameters():
             weight.copy_(1.5 * torch.randn(weight.shape, generator=generator))
     return module
-
-
-def weights_of(module):
-    return {name: weight.numpy().astype(np.float64) for name, weight in module.state_dict().items()}
 
 
 def started(kind, *, inputs=INPUT, **options):
@@ -67,15 +62,6 @@ def pooled_at_every_step(keep_TBH, add_TBH, start_BH):
 
 def expect_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-
-
-def expect_uniform(values, low, high):
-    """Kolmogorov and Smirnov: values that are uniform pass with every seed but one of a thousand."""
-    shares = np.sort((np.ravel(values) - low) / (high - low))
-    assert shares[0] >= -1e-5
-    assert shares[-1] <= 1 + 1e-5
-    expected = (np.arange(len(shares)) + 0.5) / len(shares)
-    assert np.abs(shares - expected).max() < 1.95 / math.sqrt(len(shares))
 
 
 # QRNN

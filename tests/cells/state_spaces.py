@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-
-def weights_of(module):
-    return {name: weight.numpy().astype(np.float64) for name, weight in module.state_dict().items()}
+from tests.cells.weights import weights_of
 
 
 def started(kind, *, inputs=1, seed=0, **options):
@@ -28,15 +26,6 @@ def wild(kind, seed=0, **options):
         for weight in module.parameters():
             weight.copy_(3 * torch.randn(weight.shape, generator=generator))
     return module
-
-
-def expect_uniform(values, low, high):
-    """Kolmogorov and Smirnov: values that are uniform pass with every seed but one of a thousand."""
-    shares = np.sort((np.ravel(values) - low) / (high - low))
-    assert shares[0] >= -1e-5
-    assert shares[-1] <= 1 + 1e-5
-    expected = (np.arange(len(shares)) + 0.5) / len(shares)
-    assert np.abs(shares - expected).max() < 1.95 / math.sqrt(len(shares))
 
 
 def expect_normal(values, variance):

@@ -6,7 +6,8 @@ import torch
 
 from rnnclf.cells.linoss import LinOSS
 from rnnclf.engine.unrolling import unroll
-from tests.cells.state_spaces import expect_uniform, started, weights_of, wild
+from tests.cells.state_spaces import started, wild
+from tests.cells.weights import expect_uniform, weights_of
 from tests.equations.common import relu, sigmoid
 
 # LinOSS

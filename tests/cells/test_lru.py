@@ -8,7 +8,8 @@ import torch
 
 from rnnclf.cells.lru import LRU
 from rnnclf.errors import ConfigError
-from tests.cells.state_spaces import expect_normal, expect_uniform, started
+from tests.cells.state_spaces import expect_normal, started
+from tests.cells.weights import expect_uniform
 
 # LRU
 

@@ -9,7 +9,8 @@ import torch
 from rnnclf.cells.linear import LinearState
 from rnnclf.cells.mamba import Mamba
 from rnnclf.conformance.cells import drawn, made, reached_state, sequences
-from tests.cells.state_spaces import expect_uniform, started, weights_of, wild
+from tests.cells.state_spaces import started, wild
+from tests.cells.weights import expect_uniform, weights_of
 from tests.equations import statespace
 from tests.equations.common import softplus
 

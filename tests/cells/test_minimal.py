@@ -14,15 +14,14 @@ from tests.cells.gated_cells import (
     TIME,
     engines,
     expect_close,
-    expect_uniform,
     outputs,
     pooled_at_every_step,
     start,
     started,
-    weights_of,
     wild,
     write,
 )
+from tests.cells.weights import expect_uniform, weights_of
 from tests.equations.common import sigmoid
 from tests.equations.gates import positive
 

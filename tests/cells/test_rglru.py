@@ -17,14 +17,13 @@ from tests.cells.gated_cells import (
     convolved,
     engines,
     expect_close,
-    expect_uniform,
     outputs,
     pooled_at_every_step,
     started,
-    weights_of,
     wild,
     write,
 )
+from tests.cells.weights import expect_uniform, weights_of
 from tests.equations.common import sigmoid, softplus
 from tests.equations.statespace import gelu
 

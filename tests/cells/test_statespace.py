@@ -15,7 +15,8 @@ from rnnclf.cells.state import leaves
 from rnnclf.conformance.cells import drawn, made, reached_state, sequences
 from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
-from tests.cells.state_spaces import expect_uniform, started, weights_of, wild
+from tests.cells.state_spaces import started, wild
+from tests.cells.weights import expect_uniform, weights_of
 from tests.equations.common import sigmoid
 from tests.equations.statespace import gelu, glu, joined
 
