@@ -1,4 +1,4 @@
-"""RNNClassifier: the words of the command line in scikit-learn's hands.
+"""RNNClassifier: a scikit-learn estimator with the options of the command line.
 
 Shapes: N sequences, T steps, C channels, K classes.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import assert_all_finite
@@ -41,15 +42,15 @@ class WordError(ConfigError, ValueError):
 
 
 class InputError(DataError, ValueError):
-    """X or y is not what it should be."""
+    """X or y is not valid."""
 
 
 class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A recurrent sequence classifier, trained as `rnnclf train` does it.
 
     Each keyword is a word of the command line with the same meaning and default; two underscores stand for
-    a dot: `optimizer__lr=0.01`, `cell__forget_bias=2`. `rnnclf list` and `rnnclf show cell lstm` show what
-    can be chosen. fit sets a stratified part of the sequences aside (`validation`, a number or a share), and
+    a dot: `optimizer__lr=0.01`, `cell__forget_bias=2`. `rnnclf list` and `rnnclf show cell lstm` print
+    the choices. fit sets a stratified part of the sequences aside (`validation`, a number or a share), and
     keeps the weights of the epoch with the best accuracy on it.
 
     Args:
@@ -65,10 +66,10 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_features_in_: channels; for arrays (N, T), T.
         history_: losses, accuracies and the learning rate of each epoch, as in epochs.csv.
         model_: the SequenceClassifier, a torch module, on the CPU.
-        config_: the Config of the training. notes_: what was noticed in the data, as sentences.
+        config_: the Config used in training. notes_: remarks on the data, as sentences.
 
-    Raises a ValueError if a keyword, X or y is not valid; but for what scikit-learn itself checks, it is an
-    RnnclfError, too.
+    Raises a ValueError if a keyword, X or y is not valid. It is an RnnclfError, too, unless a check of
+    scikit-learn's raised it.
     """
 
     def __init__(
@@ -165,16 +166,14 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each sequence, (N,). X as in `fit`; lengths may be others."""
+        """The most probable class of each sequence, (N,). X as in `fit`; lengths may differ from training."""
         place_N = self._logits(X).argmax(axis=1)
         predicted: NDArray[Any] = self.classes_[place_N]
         return predicted
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each class, (N, K), in the order of `classes_`."""
-        logits_NK: NDArray[np.float64] = self._logits(X).astype(np.float64)
-        proba_NK: NDArray[np.float64] = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-        proba_NK /= proba_NK.sum(axis=1, keepdims=True)
+        proba_NK: NDArray[np.float64] = softmax(self._logits(X).astype(np.float64), axis=1)
         return proba_NK
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -234,7 +233,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._classifier = classifier
 
     def _config(self) -> Config:
-        """The Config that the same words make on the command line. Raises ConfigError."""
+        """The Config of the same words on the command line. Raises ConfigError."""
         if self.layout not in LAYOUTS:
             hint = did_you_mean(str(self.layout), LAYOUTS)
             raise WordError(f"layout must be {' or '.join(LAYOUTS)}, got '{self.layout}'.{hint}")
@@ -243,7 +242,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return config_from(words, _KEYWORDS)
 
     def _logits(self, X: Any) -> NDArray[np.float32]:
-        """(N, K), in the order of `classes_`."""
+        """Logits (N, K), in the order of `classes_`."""
         check_is_fitted(self)
         with _errors_of_python():
             channels = self._classifier.learned.preparation.channels
@@ -284,7 +283,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return LongFrame(X, str(self.id), self.time, self.label, named)
 
     def _array(self, X: Any, reset: bool) -> Any:
-        """X as scikit-learn checks it: an array of numbers, or a list of sequences as it is."""
+        """X, checked by scikit-learn if it is an array; a list of sequences is returned unchanged."""
         if isinstance(X, list | tuple) and not X:
             raise InputError("X has no sequences.")
         if _is_list_of_sequences(X):
@@ -304,13 +303,13 @@ _KEYWORDS = {parameter.name: parameter.default for parameter in _PARAMETERS if p
 
 
 def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassifier:
-    """The classifier of a checkpoint or, by validation the best, of a run folder.
+    """Loads the classifier of a checkpoint file, or the best one of a run folder.
 
     Args:
         plugins: modules with components of your own.
 
-    A model that Python saved has its labels as they were, if they are numbers or texts; one of the command
-    line has the names of its classes. Raises CheckpointError.
+    A model saved in Python gets its original labels back if they are numbers or strings; those of a model
+    trained on the command line are the names of its classes. Raises CheckpointError.
     """
     from rnnclf.workflows.fitting import load_classifier
 
@@ -323,7 +322,7 @@ def load(path: str | os.PathLike[str], plugins: Sequence[str] = ()) -> RNNClassi
 
 
 def _is_list_of_sequences(X: Any) -> bool:
-    """Whether X is a list of arrays, or of lists that have different lengths or hold lists themselves."""
+    """Whether X is a list of arrays, a list of nested lists, or a list of lists of different lengths."""
     if isinstance(X, np.ndarray):
         return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(X[0]) > 0
     if not isinstance(X, list | tuple) or not X:
@@ -336,7 +335,7 @@ def _is_list_of_sequences(X: Any) -> bool:
 
 
 def _labels(y: Any) -> list[Any]:
-    """y as (N,). Raises ValueError where it is none, or holds numbers that are no classes."""
+    """y as a list (N,). Raises ValueError if it is not one-dimensional, or holds continuous numbers."""
     kinds = {type(label) for label in y} if isinstance(y, list | tuple) else set()
     if len(kinds) > 1 or kinds & {tuple, type(None)}:  # which would become texts, or several columns
         return list(y)
@@ -349,7 +348,7 @@ def _labels(y: Any) -> list[Any]:
 
 @contextmanager
 def _errors_of_python() -> Iterator[None]:
-    """Spells keywords in messages as in Python, and makes errors about keywords and data ValueErrors."""
+    """Spells keywords in messages as in Python, and turns errors about keywords and data into ValueErrors."""
     try:
         yield
     except (WordError, InputError):

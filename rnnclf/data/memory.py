@@ -20,10 +20,10 @@ from rnnclf.registry import did_you_mean
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The classes of some sequences.
+    """The labels of some sequences.
 
-    labels_N: int64, places in `names`. names: what the command line calls the classes, in its order.
-    values_K: the label that each name stands for, as it was given.
+    labels_N: int64, indices into `names`. names: the classes, named and ordered as on the command line.
+    values_K: the original label of each class.
     """
 
     labels_N: Array
@@ -32,22 +32,22 @@ class Labels:
 
     @property
     def plain(self) -> list[bool | int | float | str] | None:
-        """`values_K` for a checkpoint; None where the names say it all, or other objects would be needed."""
+        """`values_K` as a checkpoint can store them; None if they equal the names, or are other objects."""
         values = [getattr(value, "item", lambda value=value: value)() for value in self.values_K]
         is_plain = all(isinstance(value, bool | int | float | str) for value in values)
         return values if is_plain and values != list(self.names) else None
 
     def of(self, recordings: Recordings) -> Recordings:
-        """The recordings with these labels. Raises DataError where their numbers differ."""
+        """The recordings with these labels. Raises DataError if there are more or fewer than sequences."""
         if len(self.labels_N) != len(recordings):
             raise DataError(f"y has {len(self.labels_N):,} labels for {len(recordings):,} sequences.")
         return replace(recordings, labels_N=self.labels_N, classes=self.names)
 
 
 def labels_in(y: Iterable[Any]) -> Labels:
-    """The classes that y (N,) names by numbers, texts or other hashable values.
+    """Encodes labels y (N,), which are numbers, strings or other hashable values.
 
-    Raises DataError for a label that is missing, and for two that have the same name.
+    Raises DataError for a missing label, and for two labels with the same name.
     """
     values = list(y)
     place_of: dict[Any, int] = {}
@@ -68,7 +68,7 @@ def labels_in(y: Iterable[Any]) -> Labels:
 
 
 def name_of(label: Any) -> str:
-    """What the command line calls a label: true and false are 1 and 0, whole numbers have no point."""
+    """The name of a label on the command line: 1 or 0 for booleans, 7 for 7.0."""
     import numpy as np
 
     if isinstance(label, bytes):
@@ -81,7 +81,7 @@ def name_of(label: Any) -> str:
 
 
 def as_classes(values: Sequence[Any]) -> Array:
-    """Labels as an array (K,) of numbers or texts; of objects where they are neither, or of several kinds."""
+    """Labels as an array (K,) of numbers or strings, or of objects if they are neither or of mixed types."""
     import numpy as np
 
     kinds = {type(value) for value in values}
@@ -94,7 +94,7 @@ def as_classes(values: Sequence[Any]) -> Array:
 
 def recordings_in(x: Any, channels_first: bool = False) -> Recordings:
     """The sequences of an array (N, T) or (N, T, C), or of a list of arrays (T,) or (T, C), which may have
-    different lengths; with `channels_first` (N, C, T) and (C, T). Their labels are all 0.
+    different lengths; with `channels_first` (N, C, T) and (C, T). All labels are 0.
 
     Raises DataError for anything else.
     """
@@ -106,7 +106,6 @@ def recordings_in(x: Any, channels_first: bool = False) -> Recordings:
 
 
 def _recordings_of_list(parts: list[Array], channels_first: bool) -> Recordings:
-
     if not parts:
         raise DataError("X has no sequences.")
     axes = "(C, T)" if channels_first else "(T, C)"
@@ -123,10 +122,10 @@ def _recordings_of_list(parts: list[Array], channels_first: bool) -> Recordings:
         if not sequence_TC.size:
             raise DataError(f"{what} has no {'steps' if size else 'channels'}.")
         sequences.append(sequence_TC)
-    return _one_behind_the_other(sequences, numbered(sequences[0].shape[1]))
+    return _concatenated(sequences, numbered(sequences[0].shape[1]))
 
 
-def _one_behind_the_other(sequences: list[Array], channels: tuple[str, ...]) -> Recordings:
+def _concatenated(sequences: list[Array], channels: tuple[str, ...]) -> Recordings:
     import numpy as np
 
     lengths_N = np.array([len(sequence) for sequence in sequences], np.int64)
@@ -141,7 +140,7 @@ def _one_behind_the_other(sequences: list[Array], channels: tuple[str, ...]) -> 
 
 
 def for_prediction(recordings: Recordings, missing: str) -> Recordings:
-    """The recordings as `missing` treats them, without leaving out a sequence.
+    """Applies `missing` to the recordings; every sequence is kept.
 
     Raises DataError if a value is missing with missing=error, and for a sequence without a complete step with
     missing=drop.
@@ -166,7 +165,7 @@ def is_frame(x: Any) -> bool:
 
 @dataclass(frozen=True)
 class LongFrame:
-    """A data frame with a row for each step, and what its columns are.
+    """A data frame with a row for each step, and the roles of its columns.
 
     channels: None for all other columns of numbers.
     """
@@ -178,7 +177,7 @@ class LongFrame:
     channels: tuple[str, ...] | None
 
     def recordings(self) -> Recordings:
-        """The sequences, in the order in which their ids come first; steps by time. Raises DataError."""
+        """The sequences, in order of first appearance, their steps ordered by time. Raises DataError."""
         import numpy as np
 
         channels = self._channels()
@@ -202,7 +201,7 @@ class LongFrame:
         )
 
     def labels(self) -> list[Any] | None:
-        """The label of each sequence; None without a column of labels. Raises DataError."""
+        """The label of each sequence, or None if there is no label column. Raises DataError."""
         if self.label is None:
             return None
         place_R, ids = self._places()
@@ -217,7 +216,7 @@ class LongFrame:
         return labels
 
     def _places(self) -> tuple[Array, list[Any]]:
-        """The sequence of each row, counted in the order in which ids come first, and these ids."""
+        """The number of each row's sequence, in order of first appearance, and the ids in that order."""
         import numpy as np
 
         place_of: dict[Any, int] = {}
@@ -253,25 +252,25 @@ def _is_missing(value: Any) -> bool:
 
 
 def _objects(column: Any) -> list[Any]:
-    """The cells of a column as Python's own objects, None where pandas has its NA."""
+    """The cells of a column as Python objects; None for pandas' NA."""
     cells: list[Any] = column.to_list()
     return [None if type(cell).__name__ in ("NAType", "NaTType") else cell for cell in cells]
 
 
 def _is_numeric(column: Any) -> bool:
-    kind = getattr(column.dtype, "kind", None)  # numpy's and pandas'; polars' types have none
+    kind = getattr(column.dtype, "kind", None)  # of NumPy and pandas types; polars types have none
     if kind is not None:
         return kind in "biuf"
     return bool(column.dtype.is_numeric()) or str(column.dtype) == "Boolean"
 
 
 def _numbers(column: Any, name: str) -> Array:
-    """The cells as float32 (R,), as tables are read; NaN where one is missing."""
+    """The cells as float32 (R,), like those of table files; NaN for missing ones."""
     import numpy as np
 
     if not _is_numeric(column):
         raise DataError(f"Column '{name}' holds no numbers ({column.dtype}).")
-    with np.errstate(over="ignore"):  # what becomes infinite is told later, with its place
+    with np.errstate(over="ignore"):  # infinite values are reported later, with their position
         if hasattr(column, "isna"):
             numbers: Array = column.to_numpy(dtype=np.float32, na_value=np.nan)
         else:
@@ -280,7 +279,7 @@ def _numbers(column: Any, name: str) -> Array:
 
 
 def _times(column: Any, name: str) -> Array:
-    """The cells as float64 (R,): numbers as they are, dates and durations in seconds."""
+    """The cells as float64 (R,): numbers unchanged, dates and durations in seconds."""
     import numpy as np
 
     try:

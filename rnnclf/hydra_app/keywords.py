@@ -15,9 +15,9 @@ from rnnclf.hydra_app.compose import assignment, load_config, quoted, refuse_con
 from rnnclf.registry import did_you_mean
 
 OF_DATA = ("validation", "missing", "normalise")
-"""Options of dataset that are keywords by themselves."""
+"""Options of dataset that are keywords without a prefix."""
 OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_DATA)
-"""Options of dataset=arrays that have no meaning in Python, or are keywords by themselves."""
+"""Options of dataset=arrays that do not apply in Python, or are keywords without a prefix."""
 NOT_HERE = {
     "experiment": "it names a dataset, too",
     "dataset": "the data are given to fit",
@@ -25,11 +25,11 @@ NOT_HERE = {
     "diagnose": "it writes into a run folder",
     "checkpoint": "it writes into a run folder",
 }
-"""Words of the command line that have no meaning in Python, and why."""
+"""Words of the command line that do not apply in Python, and why."""
 
 
 def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
-    """Raises ConfigError for a keyword that is not among `known`, nor an option of a component."""
+    """Raises ConfigError for a keyword that is neither in `known` nor an option of a component."""
     group, _, key = keyword.partition("__")
     if keyword in known:
         return
@@ -44,9 +44,9 @@ def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
 
 
 def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """The Config that `rnnclf train dataset=arrays` makes of the same words. Raises ConfigError.
+    """The Config of `rnnclf train dataset=arrays` with the same words. Raises ConfigError.
 
-    Keywords that have their default value are left out, so that they do not conflict with others.
+    Keywords with their default value are omitted, so that they cannot conflict with others.
     """
     words = [
         _word(f"dataset.{name}" if name in OF_DATA else name.replace("__", "."), value)
@@ -62,7 +62,7 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _word(key: str, value: Any) -> str:
-    value = getattr(value, "item", lambda: value)()  # of NumPy's numbers
+    value = getattr(value, "item", lambda: value)()  # of a NumPy number
     if value is None or isinstance(value, bool):
         return f"{key}={'null' if value is None else str(value).lower()}"
     if isinstance(value, int | float):
@@ -78,7 +78,7 @@ def _composed(words: tuple[str, ...]) -> Config:
 
 
 def keywords_of(config: Config, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords from which `config_from` makes this config, apart from the paths of its data."""
+    """The keywords that make `config_from` return this config, except for the paths of its data."""
     chosen = {group: getattr(config, group).name for group in GROUPS if group != "dataset"}
     daily = {
         daily_field.name: getattr(config, daily_field.name)
@@ -103,7 +103,7 @@ def keywords_of(config: Config, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_python(text: str) -> str:
-    """The text with keys spelled as in Python: dataset.missing → missing, optimizer.lr → optimizer__lr."""
+    """The text with keys spelled as keywords: dataset.missing → missing, optimizer.lr → optimizer__lr."""
     text = text.replace("dataset.axes=NCT", "layout='channels_first'")
     text = re.sub(rf"\bdataset\.({'|'.join(OF_DATA)})\b", r"\1", text)
     return re.sub(rf"\b({'|'.join(GROUPS)})\.([a-z_]+)\b", r"\1__\2", text)
