@@ -74,6 +74,7 @@ def header_of(
     preparation: Mapping[str, Any],
     reading: Mapping[str, Any],
     fingerprint: str,
+    engine: Mapping[str, Any],
     epoch: int,
     metrics: Mapping[str, Any],
     resumable: ResumableHeader | None = None,
@@ -81,6 +82,7 @@ def header_of(
 ) -> dict[str, Any]:
     """The header of a checkpoint, as expected by `save`.
 
+    engine: what trained the model (`EngineUsed`).
     labels: for each class the number or text that it was called in Python; None if that is its name.
     """
     return {
@@ -92,6 +94,7 @@ def header_of(
         "preparation": dict(preparation),
         "reading": dict(reading),
         "fingerprint": fingerprint,
+        "engine": dict(engine),
         "epoch": epoch,
         "metrics": dict(metrics),
         **(resumable.to_plain() if resumable else {}),
@@ -104,8 +107,9 @@ class Checkpoint:
     """The contents of a checkpoint file.
 
     header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, fitted on
-        the training split), reading (the options that decide what a step means), fingerprint, epoch, metrics;
-        labels, if training in Python was given other labels than the names of the classes.
+        the training split), reading (the options that decide what a step means), fingerprint, engine (what
+        trained the model), epoch, metrics; labels, if training in Python was given other labels than the
+        names of the classes.
     tensors: the weights by their names in the model; in `last.safetensors` also the state to resume from.
     """
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
 from rnnclf.cells.parameters import Parameters, ParameterSpec, State
-from rnnclf.engine.choose import engines_of_gated
+from rnnclf.engine.choose import engines_of_gated, missing_engine
 from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 
@@ -87,6 +87,11 @@ class Cell(Component):
     def engines(self) -> tuple[str, ...]:
         """The engines that can run this cell along time."""
         return ("loop",)
+
+    @property
+    def missing_engine(self) -> str:
+        """The engine that would be the fastest on a CPU if its package were installed, or ''."""
+        return ""
 
     @property
     def multiple(self) -> int:
@@ -186,6 +191,10 @@ class GatedCell(AffineCell):
     @property
     def engines(self) -> tuple[str, ...]:
         return engines_of_gated(self)
+
+    @property
+    def missing_engine(self) -> str:
+        return missing_engine(self)
 
     def declares(self, method: str) -> bool:
         """Whether the cell defines this method for its current step: a subclass that redefines the step but

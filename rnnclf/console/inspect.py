@@ -18,7 +18,7 @@ from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.metrics import percent
 from rnnclf.workflows.inspect import CheckpointFacts, Facts, RunFacts, SweepFacts
-from rnnclf.workflows.runs import SCORE, fits
+from rnnclf.workflows.runs import ENGINE, SCORE, fits
 
 LONGEST = 400  # characters of a line; --json has all
 GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment")
@@ -74,6 +74,7 @@ def _of_model(header: Mapping[str, Any], parameters: int) -> Iterator[tuple[str,
     sizes |= {key: config.get(key) for key in SIZES}
     name = _plain(cell.get("name", "?")) if isinstance(cell, dict) else "?"
     yield "model", f"{name}, {_words(sizes)}; {parameters:,} parameters"
+    yield "engine", _engine(header.get("engine"))
     for group in GROUPS:
         yield group, _component(config.get(group))
     rest = {key: value for key, value in config.items() if key not in (*GROUPS, *SIZES)}
@@ -155,6 +156,14 @@ def _scores(metrics: Any) -> Iterator[tuple[str, str]]:
         if score is not None and fits(score, SCORE):
             correct = f"{score['correct']:,} of {score['total']:,}"
             yield split, f"{percent(score['accuracy'])} ({correct}; 95 % {interval(score['interval95'])})"
+
+
+def _engine(used: Any) -> str:
+    """What trained the model, which checkpoints of earlier versions do not say."""
+    if not fits(used, ENGINE):
+        return ""
+    steps = ", whole steps" if used["whole_steps"] else ""
+    return f"{used['name']}{steps}" + (f" ({used['reason']})" if used["reason"] else "")
 
 
 def _component(part: Any) -> str:

@@ -25,6 +25,7 @@ from rnnclf.console.screen import (
 )
 from rnnclf.data import SPLITS
 from rnnclf.metrics import percent
+from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import picture
@@ -55,7 +56,12 @@ def _info_in_words(info: RunInfo) -> str:
     if config.bidirectional:
         model += ", bidirectional"
     data = f"{sizes['train']:,}/{sizes['validation']:,}/{sizes['test']:,}"
-    return f"{model}; {info.parameters:,} parameters; {config.dataset.title()} {data}; {info.device}"
+    parameters, device = f"{info.parameters:,} parameters", f"{info.device}; engine {info.engine.words}"
+    return f"{model}; {parameters}; {config.dataset.title()} {data}; {device}"
+
+
+def _slower(info: RunInfo) -> str:
+    return f"not a faster engine than {info.engine.words}: {info.engine.reason}"
 
 
 class PlainDisplay(Watcher):
@@ -78,6 +84,8 @@ class PlainDisplay(Watcher):
         for sentence in info.warnings:
             print_plain(f"{self.prefix}warning: {sentence}")
         print_plain(f"{self.prefix}{_info_in_words(info)} (train / validation / test)")
+        if info.engine.reason:
+            print_plain(f"{self.prefix}{_slower(info)}")
         if info.config.protocol == "tutorial":
             print_plain(
                 f"{self.prefix}tutorial protocol: train is the last batch, test is scored every epoch"
@@ -143,6 +151,8 @@ class LiveDisplay(Watcher):
         for sentence in info.warnings:
             console.print(Text(sentence, style="yellow"))
         console.print(Text(_info_in_words(info), style="dim"))
+        if info.engine.reason:
+            console.print(Text(_slower(info), style="dim"))
         train = "batch loss" if self.tutorial else "train loss"
         last = "test" if self.tutorial else "rate"
         header = (
@@ -192,6 +202,8 @@ def _summary(report: Report) -> RenderableType:
         f"best epoch {r['best_epoch']} of {r['epochs']} by validation; {r['parameters']:,} parameters;"
         f" trained in {seconds_in_words(r['train_seconds'])}",
     ]
+    used = EngineUsed(**r["engine"])
+    lines.append(f"engine {used.words}" + (f"; not a faster one: {used.reason}" if used.reason else ""))
     if r["protocol"] == "tutorial":
         lines.append("tutorial protocol: the test split was scored after every epoch, too")
     return Group(metrics_table({name: r[name] for name in SPLITS}), Text("\n".join(lines), style="dim"))

@@ -77,11 +77,22 @@ MOST_CACHED_WEIGHTS_OTHERS = 3 * 2**19
 
 def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
     """The engines that can run a gated cell on a CPU, fastest first."""
-    able = [
-        name
-        for name, engine in ENGINES.items()
-        if engine.method and engine.installed and cell.declares(engine.method)
+    return _ordered(cell, [name for name, engine in _declared(cell) if engine.installed])
+
+
+def missing_engine(cell: GatedCell) -> str:
+    """The engine that would be the fastest for a gated cell on a CPU if its package were installed, or ''."""
+    fastest = _ordered(cell, [name for name, _ in _declared(cell)])[0]
+    return "" if ENGINES[fastest].installed else fastest
+
+
+def _declared(cell: GatedCell) -> list[tuple[str, Engine]]:
+    return [
+        (name, engine) for name, engine in ENGINES.items() if engine.method and cell.declares(engine.method)
     ]
+
+
+def _ordered(cell: GatedCell, able: list[str]) -> tuple[str, ...]:
     if "native" in able:
         able.remove("native")
         able.insert(_rank_of_native(cell, able), "native")
@@ -134,6 +145,30 @@ def choose(
     if bf16:
         slow |= {name for name, engine in ENGINES.items() if engine.float32_only}
     return next(name for name in engines_on(device, cell) if name not in slow)
+
+
+def why_not_faster(
+    cell: Cell,
+    device: str,
+    every_step: bool = True,
+    ragged: bool = False,
+    bf16: bool = False,
+    zoneout: bool = False,
+    asked: str = "auto",
+) -> str:
+    """Why `choose`, with the same arguments, returns a slower engine than it could; '' if none is faster."""
+    fastest = choose(cell, device, every_step, ragged)
+    if zoneout:
+        return "zoneout runs in the loop only" if fastest != "loop" else ""
+    automatic = choose(cell, device, every_step, ragged, bf16)
+    if asked not in ("auto", automatic):
+        return f"engine={asked} was asked for, engine=auto takes {automatic}"
+    if automatic != fastest:
+        return f"engine={fastest} does not run with precision=bf16"
+    if device == "cpu" and not bf16 and (missing := cell.missing_engine):
+        engine = ENGINES[missing]
+        return f"engine={missing} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"
+    return ""
 
 
 def engines_for_layers(cell: Cell, device: str, layers: int, **situation: Any) -> set[str]:

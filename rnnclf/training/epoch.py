@@ -17,7 +17,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.optim import make_step
 from rnnclf.training.cuda_graph import CapturedStep
 from rnnclf.training.divergence import Divergence, blame, not_finite_in
-from rnnclf.training.eligibility import is_eligible
+from rnnclf.training.eligibility import recipe_obstacle, step_obstacle
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import Snapshot, Training
 
@@ -184,11 +184,11 @@ class Epoch:
 
 def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> CompiledSteps | None:
     """The compiled training steps of a classifier, or None if it is not eligible for them."""
-    loss = recipe.cross_entropy(len(train.classes))
-    if loss is None or recipe.augment.active or not is_eligible(model, train):
+    if recipe_obstacle(recipe) or step_obstacle(model, train):
         return None
     from rnnclf.training.compiled_step import CompiledSteps
 
+    loss = recipe.cross_entropy(len(train.classes))
     return CompiledSteps(model, loss, train, recipe.clip)
 
 

@@ -58,10 +58,9 @@ class Recipe:
     on_divergence: str = "stop"
     graph: bool = False
 
-    def cross_entropy(self, classes: int) -> CrossEntropy | None:
-        """The loss, for code that computes it itself; None if it is not a cross-entropy."""
-        if self.focal:
-            return None
+    def cross_entropy(self, classes: int) -> CrossEntropy:
+        """The loss, for code that computes it itself. Only without `focal`, which is no cross-entropy."""
+        assert not self.focal
         return CrossEntropy(self.class_weights or (1.0,) * classes, self.label_smoothing)
 
     def loss(self, logits_BK: Tensor, y_B: Tensor) -> Tensor:

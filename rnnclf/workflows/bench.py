@@ -34,7 +34,7 @@ from rnnclf.training.eligibility import is_eligible
 from rnnclf.training.evaluation import score_model
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.workflows.conformance import cell_named
-from rnnclf.workflows.machine import device_in_words, keep_freed_memory, prepare, provenance
+from rnnclf.workflows.machine import device_in_words, hardware, keep_freed_memory, prepare
 
 CLASSES = 10
 WARM_UP, TURN = 2, 5  # maximum number of untimed, then of timed steps in a turn
@@ -154,7 +154,7 @@ def _explain_memory_errors() -> Iterator[None]:
 
 
 def _machine(device: torch.device, seconds: float) -> Machine:
-    facts = provenance(device, fingerprint="")["hardware"]
+    facts = hardware(device)
     return Machine(
         hardware=facts["gpu"] or facts["cpu"],
         device=device_in_words(device) if device.type == "cpu" else device.type,

@@ -26,6 +26,7 @@ from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app.setup import register
 from rnnclf.model import SequenceClassifier
+from rnnclf.training.eligibility import engine_used
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
@@ -90,6 +91,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         torch.manual_seed(config.seed)
         model = build_model(config, *data.shape).to(device)
         training, history = Training(model, recipe(config, data)), History()
+        engine = engine_used(model, training.recipe, parts["train"])
         for result in fit(training, parts["train"], parts["validation"]):
             history.add(result, model)
         model.load_state_dict(history.best_weights)
@@ -97,7 +99,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
             config,
             splits.learned,
             model.cpu(),
-            header_after(config, splits, history.best, labels=labels),
+            header_after(config, splits, engine, history.best, labels=labels),
             tuple(map(row, history.results)),
             (*splits.notes, *splits.warnings),
         )

@@ -133,8 +133,9 @@ def device_in_words(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
-    """All that is needed to reproduce a run, besides its configuration."""
+def provenance(device: torch.device, engine: str, fingerprint: str) -> dict[str, Any]:
+    """All that is needed to reproduce a run, besides its configuration: the device, the engine that trains
+    there, the fingerprint of the data, and the versions of software and hardware."""
     packages = ("torch", "hydra-core", "omegaconf", "safetensors", "scikit-learn", "torchvision")
     return {
         "command": f"{sys.argv[0]} {shlex.join(sys.argv[1:])}",
@@ -144,15 +145,20 @@ def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
             **{package: version(package) for package in packages},
         },
         "git_revision": _git_revision(),
-        "hardware": {
-            "system": platform.platform(),
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        },
+        "hardware": hardware(device),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "engine": engine,
         "data_fingerprint": fingerprint,
+    }
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
 
 

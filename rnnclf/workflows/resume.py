@@ -20,7 +20,6 @@ from rnnclf.errors import CheckpointError, ConfigError, OutputError, RnnclfError
 from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
-from rnnclf.workflows import machine
 from rnnclf.workflows.loading import build_model, config_of
 from rnnclf.workflows.runs import RunFolder, config_record, read_json
 from rnnclf.workflows.saving import history_of
@@ -41,6 +40,7 @@ log = logging.getLogger("rnnclf")
 ENVIRONMENT = {
     "threads": ("threads",),
     "device": ("device",),
+    "engine": ("engine",),
     "torch": ("versions", "torch"),
     "processor": ("hardware", "cpu"),
 }
@@ -212,7 +212,7 @@ def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
 def _record_provenance(run: Run) -> list[str]:
     """Adds this process to provenance.json, and returns a note on how it differs from the previous one."""
     file = run.folder.provenance
-    now = machine.provenance(run.data.device, run.data.splits.fingerprint)
+    now = run.provenance()
     recorded = read_json(file)
     earlier = recorded.get("resumed", [])
     earlier = earlier if isinstance(earlier, list) else []

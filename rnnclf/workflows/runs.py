@@ -290,6 +290,7 @@ RESULTS: dict[str, Any] = {
     **{"epochs": int, "best_epoch": int, "total_seconds": float},
     **{"train": SCORE, "validation": {**SCORE, "loss": float}, "test": SCORE},
 }
+ENGINE: dict[str, Any] = {"name": str, "whole_steps": bool, "reason": str}
 STATUS: dict[str, Any] = {
     **{"state": str, "overrides": [str], "config": str, "error": str},
     **{"started": float, "seconds": float},

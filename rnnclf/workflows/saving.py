@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from rnnclf.errors import CheckpointError
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.system.signals import DeferredSignals
+from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
@@ -62,6 +63,7 @@ class Saver:
     folder: RunFolder
     config: Config
     splits: Splits
+    engine: EngineUsed
     training: Training
     history: History
     started: float
@@ -128,7 +130,7 @@ class Saver:
             history.extended,
             history.seconds + time.perf_counter() - self.started,
         )
-        header = header_after(self.config, self.splits, now, resumable)
+        header = header_after(self.config, self.splits, self.engine, now, resumable)
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
@@ -141,7 +143,8 @@ class Saver:
 
     def write_best(self) -> None:
         weights = {f"model.{name}": tensor for name, tensor in self.history.best_weights.items()}
-        checkpoint.save(self.folder.best, header_after(self.config, self.splits, self.history.best), weights)
+        header = header_after(self.config, self.splits, self.engine, self.history.best)
+        checkpoint.save(self.folder.best, header, weights)
 
     def restore_files(self) -> None:
         """Rewrites epochs.csv and best.safetensors from the history: after a kill they may not match it."""
@@ -195,6 +198,7 @@ def _rank(result: EpochResult) -> tuple[float, float]:
 def header_after(
     config: Config,
     splits: Splits,
+    engine: EngineUsed,
     result: EpochResult | None,
     resumable: ResumableHeader | None = None,
     labels: Sequence[Any] | None = None,
@@ -208,6 +212,7 @@ def header_after(
         preparation=splits.learned.preparation.to_plain(),
         reading=config.dataset.reading(),
         fingerprint=splits.fingerprint,
+        engine=asdict(engine),
         epoch=0 if result is None else result.epoch,
         metrics={} if result is None else {"validation": result.validation.to_dict()},
         resumable=resumable,

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
+from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
 from rnnclf.training.recipe import Recipe
@@ -45,6 +47,7 @@ class RunInfo:
     sizes: dict[str, int]
     """Number of sequences in each split."""
     device: str
+    engine: EngineUsed
     notes: tuple[str, ...] = ()
     """What was inferred from the data, and how the run was resumed."""
     warnings: tuple[str, ...] = ()
@@ -136,11 +139,12 @@ def start_run(config: Config, folder: RunFolder, watch: Watcher, status: dict[st
     """Trains a run from its first step."""
     started = time.perf_counter()
     data = Data.of(config, watch)
-    write_json(folder.provenance, machine.provenance(data.device, data.splits.fingerprint))
     config = sized(config, *data.shape)
     torch.manual_seed(config.seed)
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
-    return complete_run(Run(config, folder, data, training, History(), status, started), watch)
+    run = Run(config, folder, data, training, History(), status, started)
+    write_json(folder.provenance, run.provenance())
+    return complete_run(run, watch)
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,14 @@ class Run:
     changed: bool = False
     """Whether its configuration differs from its last checkpoint's."""
 
+    @cached_property
+    def engine(self) -> EngineUsed:
+        """What trains it."""
+        return engine_used(self.training.model, self.training.recipe, self.data.parts["train"])
+
+    def provenance(self) -> dict[str, Any]:
+        return machine.provenance(self.data.device, self.engine.words, self.data.splits.fingerprint)
+
     def record(self) -> None:
         """Adds rollbacks and changes of the number of epochs to the status."""
         if self.training.rollbacks:
@@ -201,6 +213,7 @@ class Run:
             self.training.model.parameter_count(),
             {name: len(part) for name, part in self.data.parts.items()},
             machine.device_in_words(self.data.device),
+            self.engine,
             (*splits.notes, *self.notes),
             splits.warnings,
             self.training.epoch,
@@ -224,7 +237,8 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         watch.note(sentence)
 
     with defer_signals() as waiting:
-        saver = Saver(run.folder, run.config, run.data.splits, training, history, run.started, waiting, note)
+        splits, started = run.data.splits, run.started
+        saver = Saver(run.folder, run.config, splits, run.engine, training, history, started, waiting, note)
         if run.changed:
             saver.save()
         saver.restore_files()
@@ -265,6 +279,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
     earlier = history.seconds
     results = {
         **_description(run.config, model),
+        "engine": asdict(run.engine),
         "epochs": len(history.results),
         "best_epoch": history.best.epoch,
         **metrics,

@@ -1,0 +1,89 @@
+"""The engine that is recorded is the one that trained, and the reason for a slower one is true."""
+
+import pytest
+
+from rnnclf.augment import SeriesAugment
+from rnnclf.cells import CELLS
+from rnnclf.engine import choose
+from rnnclf.engine.choose import ENGINES, Engine
+from rnnclf.training.eligibility import engine_used
+from rnnclf.training.epoch import compiled_steps
+from rnnclf.training.state import Training
+from tests.training.small import classifier, recipe, sequences, trained
+
+
+def used(model, plan=None, ragged=False):
+    return engine_used(model, plan or recipe(), sequences(ragged=ragged))
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the engines that are called, in a set that fills during the test."""
+    names, original = set(), Engine.run.fget
+
+    def run(engine):
+        names.update(name for name, known in ENGINES.items() if known is engine)
+        return original(engine)
+
+    monkeypatch.setattr(Engine, "run", property(run))
+    return names
+
+
+@pytest.mark.parametrize("name", CELLS.names())
+def test_the_recorded_engine_is_the_one_that_trains(name, ran):
+    training = Training(classifier(name, hidden=8), recipe(epochs=1, batch_size=30))
+    data = sequences()
+    recorded = engine_used(training.model, training.recipe, data)
+    compiled = compiled_steps(training.model, training.recipe, data)
+    assert recorded.whole_steps == (compiled is not None)
+    if compiled is not None:
+        compiled.close()
+    trained(training, data)
+    assert (set() if recorded.whole_steps else {recorded.name}) == ran
+
+
+@pytest.mark.parametrize(
+    ("stack", "name", "reason"),
+    [
+        ({"cell": "lem"}, "loop", ""),
+        ({"cell": "s4d"}, "fft", ""),
+        ({"cell": "s4d", "readout": "mean"}, "fft", ""),
+        ({"engine": "fused"}, "fused", "engine=fused was asked for, engine=auto takes compiled"),
+        ({"zoneout": 0.1}, "loop", "zoneout runs in the loop only"),
+        ({"zoneout": 0.1, "cell": "lem"}, "loop", ""),
+        ({"precision": "bf16"}, "loop", "engine=compiled does not run with precision=bf16"),
+        ({"dropout": 0.2}, "compiled", "dropout is not part of the compiled step"),
+        ({"bidirectional": True}, "compiled", "bidirectional is not part of the compiled step"),
+        ({"layers": 5}, "compiled", "the compiled step has at most 4 layers"),
+    ],
+)
+def test_the_reason_for_a_slower_engine_is_recorded(stack, name, reason):
+    pytest.importorskip("numba")
+    stack = dict(stack)
+    found = used(classifier(stack.pop("cell", "basic"), **stack))
+    assert (found.name, found.whole_steps, found.reason) == (name, False, reason)
+
+
+def test_the_fastest_engine_needs_no_reason():
+    pytest.importorskip("numba")
+    found = used(classifier())
+    assert (found.name, found.whole_steps, found.reason, found.words) == (
+        "compiled",
+        True,
+        "",
+        "compiled, whole steps",
+    )
+
+
+def test_recipe_and_data_are_reasons_too():
+    pytest.importorskip("numba")
+    assert used(classifier(), recipe(focal=2.0)).reason == "focal is not part of the compiled step"
+    assert used(classifier(), recipe(augment=SeriesAugment())).reason.startswith("augment is")
+    assert used(classifier(), ragged=True).reason == "the compiled step needs sequences of equal length"
+
+
+def test_without_numba_the_reason_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(choose, "find_spec", lambda package: None)
+    assert used(classifier()).reason == "engine=compiled needs Numba: pip install 'rnnclf[fast]'"
+    assert used(classifier()).name == "fused"
+    assert used(classifier("lem")).reason == ""
