@@ -382,7 +382,7 @@ def in_bytes(size: int) -> str:
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Loads the weights of the checkpoint into `model`, which was built on torch's meta device.
 
-    Raises CheckpointError if names, shapes or types do not match the model.
+    Raises CheckpointError if names, shapes or types do not match the model, or a value is NaN or infinite.
     """
     given = checkpoint.model_tensors()
     wanted = model.state_dict()
@@ -397,6 +397,8 @@ def fill(model: nn.Module, checkpoint: Checkpoint) -> None:
                 else f"the file has {name}, which the model has not"
             )
             raise CheckpointError(f"{checkpoint.path} does not match its own configuration: {problem}.")
+        if not given[name].isfinite().all():
+            raise CheckpointError(f"{checkpoint.path} has values in {name} that are not finite.")
     model.load_state_dict(given, assign=True)
 
 

@@ -5,6 +5,8 @@ Shapes: B batch, T time steps, S steps in total, C channels as read, I features 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,10 @@ class Preparation:
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.shift_C) == len(self.scale_C) >= 1:
             raise ConfigError("The preparation must have one shift and one scale per channel.")
+        if not all(map(math.isfinite, self.shift_C)) or not all(
+            map(_is_scale, (*self.scale_C, self.interval))
+        ):
+            raise ConfigError("The preparation must have finite shifts, and finite scales above 0.")
 
     @property
     def fills_gaps(self) -> bool:
@@ -83,6 +89,11 @@ class Preparation:
             return _interpolated(x_BTC, seen_BTC, times_BT)
         since_BTC = (_since_seen(seen_BTC, times_BT) / self.interval).log1p().float()
         return torch.cat((x_BTC.where(seen_BTC, 0), seen_BTC.float(), since_BTC), dim=-1)
+
+
+def _is_scale(number: float) -> bool:
+    """Whether it is safe to divide by this number; a denormal one would be rounded to zero."""
+    return sys.float_info.min <= number < math.inf
 
 
 def _for_each(number_C: tuple[float, ...], x_BTC: Tensor) -> Tensor | float:
@@ -133,7 +144,7 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
         parts = moments(recordings)
         shift_C, scale_C = (spread if normalise == "standard" else _range)(parts, train)
     # a constant channel is not scaled
-    scale_C = np.where(np.isfinite(scale_C) & (scale_C > 0), scale_C, 1.0)
+    scale_C = np.where(np.isfinite(scale_C) & (scale_C >= sys.float_info.min), scale_C, 1.0)
     return Preparation(
         channels=recordings.channels,
         missing=missing,

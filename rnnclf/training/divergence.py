@@ -13,10 +13,14 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from rnnclf.metrics import Score
 from rnnclf.readout import valid_steps
 
-# A spike: SPIKE_BATCHES consecutive losses above SPIKE_FACTOR times both the median of the last USUAL_BATCHES
-# losses and the chance level. A single batch of hard sequences is not a spike.
+# A spike: SPIKE_BATCHES consecutive losses above SPIKE_FACTOR times both the median of the last
+# USUAL_BATCHES losses and the chance level. A single batch of hard sequences is not a spike. In the first
+# steps there is no usual loss to compare with: there, and where a loss rises slowly, it has diverged when
+# USUAL_BATCHES losses above SPIKE_FACTOR times the chance level follow one below it. A loss that starts
+# above that level may still be falling.
 SPIKE_BATCHES, SPIKE_FACTOR, USUAL_BATCHES = 10, 5.0, 100
 
 
@@ -35,16 +39,34 @@ class Losses:
         self.recent = deque(recent, USUAL_BATCHES)
         self.high = high
 
-    def spiked(self, loss: float, chance_loss: float) -> bool:
-        """Adds the loss of a batch; returns whether it completes a spike.
+    def diverged(self, loss: float, chance_loss: float) -> bool:
+        """Adds the loss of a batch; returns whether it completes a spike or a lasting rise.
 
         chance_loss: the loss of a model that predicts equal probabilities for all classes.
         """
-        is_high = loss > SPIKE_FACTOR * chance_loss  # first, as it is rarely true and saves the median
-        is_high = is_high and len(self.recent) == USUAL_BATCHES and loss > SPIKE_FACTOR * median(self.recent)
-        self.high = self.high + 1 if is_high else 0
+        level = SPIKE_FACTOR * chance_loss
+        # first, as it is rarely true and saves the median
+        is_high = loss > level and len(self.recent) == USUAL_BATCHES
+        is_unusual = is_high and loss > SPIKE_FACTOR * median(self.recent)
+        self.high = self.high + 1 if is_unusual else 0
+        before = self.recent[0] if self.recent else loss
         self.recent.append(loss)
-        return self.high == SPIKE_BATCHES
+        return self.high == SPIKE_BATCHES or (is_high and before <= level < min(self.recent))
+
+
+def doubt(validation: Score, classes: int, rate: float) -> str:
+    """A sentence if the best epoch is far worse than guessing, else ''. This is how runs end that diverge and
+    are too short for `Losses`.
+
+    validation: the score of the best epoch. rate: the option optimizer.lr, for the advice.
+    """
+    chance_loss = math.log(classes)
+    if validation.loss <= SPIKE_FACTOR * chance_loss:
+        return ""
+    return (
+        f"The best epoch is worse than guessing: its validation loss is {validation.loss:.3g}, that of"
+        f" guessing {chance_loss:.3g}. Try a smaller learning rate (optimizer.lr is {rate:g})."
+    )
 
 
 def not_finite_in(x_BTI: Tensor, lengths_B: Tensor | None, indices_B: Tensor) -> str:

@@ -44,7 +44,7 @@ class _DivergenceCheck:
             batch = self.batch()
             in_data = not_finite_in(batch.x_BTI, batch.lengths_B, self.indices_B)
             raise self._divergence(f"The loss became {loss}", in_data or blame(model), bool(in_data))
-        if self.training.losses.spiked(loss, self.chance_loss):
+        if self.training.losses.diverged(loss, self.chance_loss):
             raise self._divergence(f"The loss rose to {loss:.3g} and stayed high", blame(model))
 
     def check_norm(self, norm: float) -> None:
@@ -165,7 +165,7 @@ class Epoch:
 
     def _is_divergent(self, row: list[float]) -> bool:
         loss, norm, _ = row
-        return not math.isfinite(loss + norm) or self.training.losses.spiked(loss, self.chance_loss)
+        return not math.isfinite(loss + norm) or self.training.losses.diverged(loss, self.chance_loss)
 
     def _take_snapshot(self) -> None:
         if self.every > 1:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from rnnclf.data import SequenceDataset
 from rnnclf.data.recordings import Array
+from rnnclf.errors import DivergedError
 from rnnclf.metrics import Evaluation, Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import is_eligible
@@ -65,13 +66,17 @@ def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluati
     """Predicts the class of every sequence of `data`, in its order.
 
     Memory stays bounded: many logits go to a temporary file, which exists as long as the result.
+    Raises DivergedError if outputs of the model are not finite.
     """
     model.eval()
     logits_NK = _allocate_logits(len(data), len(data.classes))
     with model.cores(EVALUATION_BATCH, data.ragged):
         compiled = is_eligible(model, data)
         for indices_n, logits_nK in _logits_compiled(model, data) if compiled else _logits(model, data):
-            logits_NK[indices_n.numpy()] = logits_nK.cpu().numpy()
+            found_nK = logits_nK.cpu().numpy()
+            if not np.isfinite(found_nK).all():
+                raise DivergedError("The model's outputs are not finite: it cannot classify.")
+            logits_NK[indices_n.numpy()] = found_nK
     return Evaluation(data.classes, data.y_N.cpu().numpy(), logits_NK, data.ids_N)
 
 

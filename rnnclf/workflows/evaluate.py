@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, Learned, SequenceDataset, Source
-from rnnclf.errors import CheckpointError, ConfigError
+from rnnclf.errors import CheckpointError, ConfigError, DivergedError
 from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
@@ -151,10 +151,10 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     device = machine.prepare(config)
     try:
         data, fingerprint = load(config.dataset, learned)
-    except CheckpointError as error:
+        machine.keep_freed_memory()
+        evaluation = evaluate_model(model.to(device), data.to(device))
+    except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
-    machine.keep_freed_memory()
-    evaluation = evaluate_model(model.to(device), data.to(device))
     other_data = fingerprint != saved.fingerprint
     recorded = run.read_results() if (run := run_of(file)) else {}
     return Evaluated(

@@ -26,6 +26,7 @@ from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app.setup import register
 from rnnclf.model import SequenceClassifier
+from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import engine_used
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
@@ -94,6 +95,8 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         engine = engine_used(model, training.recipe, parts["train"])
         for result in fit(training, parts["train"], parts["validation"]):
             history.add(result, model)
+        assert history.best is not None  # a recipe has at least one epoch
+        doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         model.load_state_dict(history.best_weights)
         return Classifier(
             config,
@@ -101,7 +104,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
             model.cpu(),
             header_after(config, splits, engine, history.best, labels=labels),
             tuple(map(row, history.results)),
-            (*splits.notes, *splits.warnings),
+            tuple(filter(None, (*splits.notes, *splits.warnings, doubtful))),
         )
 
 

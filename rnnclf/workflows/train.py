@@ -20,6 +20,7 @@ from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
+from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
@@ -256,6 +257,9 @@ def complete_run(run: Run, watch: Watcher) -> Report:
             log.info("%s", row(result))
             watch.epoch(result, is_best)
             saver.save_and_stop_if_signalled()
+        assert history.best is not None  # a recipe has at least one epoch
+        if sentence := doubt(history.best.validation, run.data.shape[1], run.config.optimizer.lr):
+            note(sentence)
         return _write_results(run, saver)
 
 

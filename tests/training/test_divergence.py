@@ -9,13 +9,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnclf.errors import DivergedError
-from rnnclf.optim import SGD, OneCycle, RMSprop
+from rnnclf.optim import SGD, Adam, OneCycle, RMSprop
 from rnnclf.training import divergence, evaluation
 from rnnclf.training import epoch as epoch_steps
 from rnnclf.training.evaluation import score_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from tests.training.small import (
+    CLASSES,
     assert_equal,
     broken_at,
     classifier,
@@ -251,3 +252,21 @@ def test_an_evaluation_asks_the_device_once_what_it_has_come_to(monkeypatch):
         with monkeypatch.context() as patched:
             asked.append(reads(lambda: score_model(model, data), patched))
     assert asked[0] == asked[1] == ["tolist"]
+
+
+def test_a_run_too_short_for_a_lasting_rise_is_called_worse_than_guessing():
+    best = trained(Training(classifier(), recipe(optimizer=Adam(lr=1e10))))[-1].validation
+    sentence = divergence.doubt(best, CLASSES, 1e10)
+    assert best.loss > 1e6
+    assert sentence.startswith("The best epoch is worse than guessing: its validation loss is")
+    assert "that of guessing 1.1" in sentence
+    assert "optimizer.lr is 1e+10" in sentence
+    assert not divergence.doubt(trained(Training(classifier(), recipe()))[-1].validation, CLASSES, 1e-3)
+
+
+def test_a_rate_far_too_high_from_the_start_ends_training():
+    fresh = Training(classifier(), recipe(optimizer=Adam(lr=1e10), epochs=60))
+    with pytest.raises(
+        DivergedError, match=r"The loss rose to .* and stayed high in epoch 26, at batch 1 of 4"
+    ):
+        trained(fresh)

@@ -24,19 +24,25 @@ from tests.workflows.killed_runs import Witness, assert_as_in_peace, config_of, 
 def test_a_spike_is_many_high_losses_in_a_row(level):
     chance_loss, losses = math.log(10), Losses()
     high = 5.1 * max(level, chance_loss)
-    assert not any(losses.spiked(level, chance_loss) for _ in range(USUAL_BATCHES))
+    assert not any(losses.diverged(level, chance_loss) for _ in range(USUAL_BATCHES))
     for _ in range(3):  # hard batches between others are none
-        assert not any(losses.spiked(high, chance_loss) for _ in range(SPIKE_BATCHES - 1))
-        assert not losses.spiked(level, chance_loss)
-    spikes = [losses.spiked(high, chance_loss) for _ in range(SPIKE_BATCHES)]
+        assert not any(losses.diverged(high, chance_loss) for _ in range(SPIKE_BATCHES - 1))
+        assert not losses.diverged(level, chance_loss)
+    spikes = [losses.diverged(high, chance_loss) for _ in range(SPIKE_BATCHES)]
     assert spikes == [False] * (SPIKE_BATCHES - 1) + [True]
+
+
+def test_a_loss_that_rises_in_the_first_step_and_stays_high_has_diverged():
+    chance_loss, losses = math.log(10), Losses()
+    found = [losses.diverged(loss, chance_loss) for loss in [2.4] + [2.4e9] * USUAL_BATCHES]
+    assert found == [False] * USUAL_BATCHES + [True]
 
 
 def test_losses_high_from_the_start_or_well_below_chance_level_are_no_spike():
     losses = Losses()
-    assert not any(losses.spiked(100.0, math.log(10)) for _ in range(300))
+    assert not any(losses.diverged(100.0, math.log(10)) for _ in range(300))
     losses = Losses([1e-6] * USUAL_BATCHES)
-    assert not any(losses.spiked(2.0, math.log(10)) for _ in range(50))
+    assert not any(losses.diverged(2.0, math.log(10)) for _ in range(50))
 
 
 # Relu and a rate far too high: gradients explode in the first epoch, and no longer at a part of it.
