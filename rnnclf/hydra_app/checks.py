@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,9 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
 from rnnclf.errors import ConfigError, RnnclfError
-from rnnclf.hydra_app.compose import explained, plugins_in, refuse_conflicting
+from rnnclf.hydra_app.compose import composing, explained, plugins_in, refuse_conflicting
 from rnnclf.hydra_app.job import is_grid
-from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.hydra_app.setup import register
 
 EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
 MAX_JOBS = 10_000  # of a grid; all are composed before the first starts
@@ -105,9 +104,8 @@ def own_part(composed: DictConfig) -> Config:
 def plan(words: list[str]) -> list[Planned]:
     """The jobs of the grid defined by these words. Raises ConfigError if any of them is invalid."""
     register(plugins_in(words))
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with composing():
             loader = GlobalHydra.instance().config_loader()
             return planned(loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN))
     except Exception as error:  # the only input is the words, for some of which Hydra raises nearly anything

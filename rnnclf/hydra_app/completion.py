@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 
 from rnnclf.config import GROUPS, NESTED, Config
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
-from rnnclf.hydra_app.compose import plugins_in
-from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.hydra_app.compose import composing, plugins_in
+from rnnclf.hydra_app.setup import register
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
@@ -72,7 +72,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
         return _starting_with(incomplete, (flag for flag in flags if flag not in COMPLETION_FLAGS))
     flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
     register(plugins_in(overrides))
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with composing():
         line = _Line(flags, overrides)
         found = line.next(incomplete)
         if len(found) == 1 and found[0][-1] in "=./":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -11,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,8 +22,22 @@ from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.registry import did_you_mean
 
-_one_at_a_time = threading.Lock()
+_one_at_a_time = threading.RLock()
 """Hydra composes in global state, which the threads of a process share."""
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Context in which Hydra composes from our conf folder. On exit, it restores a Hydra that the caller has
+    initialised, in a script or a job of their own."""
+    with _one_at_a_time:
+        theirs, version = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                yield
+        finally:
+            GlobalHydra.instance().hydra, VersionBase.instance().version_base = theirs, version
 
 
 def load_config(overrides: list[str]) -> Config:
@@ -32,10 +49,8 @@ def load_config(overrides: list[str]) -> Config:
 def _compose(overrides: list[str]) -> DictConfig:
     register(plugins_in(overrides))
     try:
-        with _one_at_a_time:
-            GlobalHydra.instance().clear()
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                return compose("config", overrides)
+        with composing():
+            return compose("config", overrides)
     except Exception as error:  # the only input is the words, for some of which Hydra raises nearly anything
         raise explained(error) from error
 

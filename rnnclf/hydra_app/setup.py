@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -42,13 +43,22 @@ def register(plugins: list[str]) -> None:
         OmegaConf.register_new_resolver(
             "fresh_dir", lambda base: str(claim_folder(Path(base))), use_cache=True
         )
-    store = ConfigStore.instance()
-    store.store(group="schema", name="config", node=Config, provider="rnnclf")
     for group, name in add_plugins(plugins):
         _store_choice(group, name)
+    _store_schema("schema", "config", Config)
     for group, registry in GROUPS.items():
         for name, kind in registry.items():
-            store.store(group=f"schema/{group}", name=name, node=kind, provider="rnnclf")
+            _store_schema(f"schema/{group}", name, kind)
+
+
+def _store_schema(group: str, name: str, kind: type) -> None:
+    """Stores a schema, unless it is there: storing all of them takes a third of composing a configuration."""
+    store = ConfigStore.instance()
+    stored: Any = store.repo
+    for part in (*group.split("/"), f"{name}.yaml"):
+        stored = stored.get(part, {})
+    if not stored or OmegaConf.get_type(stored.node) is not kind:
+        store.store(group=group, name=name, node=kind, provider="rnnclf")
 
 
 def add_plugins(plugins: list[str]) -> list[tuple[str, str]]:

@@ -98,7 +98,8 @@ def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> l
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     files = [file for path in several for file in checkpoints_in(Path(path))]
     load = _Loader(split)
-    return [_evaluate_one(file, overrides, load) for file in files]
+    with machine.one_at_a_time:
+        return [_evaluate_one(file, overrides, load) for file in files]
 
 
 def save(results: list[Evaluated], base: Path) -> Path:

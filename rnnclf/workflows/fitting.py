@@ -7,7 +7,6 @@ Shapes: N sequences, K classes.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,9 +36,6 @@ from rnnclf.workflows.runs import checkpoints_in
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.train import Data, recipe, sized
 
-_one_at_a_time = threading.RLock()
-"""Torch has one random generator and one number of threads per process."""
-
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
@@ -63,7 +59,7 @@ class Classifier:
         """
         preparation = self.learned.preparation
         recordings = for_prediction(recordings, preparation.missing)
-        with _one_at_a_time, machine.borrowed(config) as device:
+        with machine.one_at_a_time, machine.borrowed(config) as device:
             data = assembled(recordings, self.learned).to(device)
             try:
                 return np.array(evaluate_model(self.model.to(device), data).logits_NK)
@@ -83,7 +79,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
 
     Raises DataError or ConfigError if training is impossible with these data, DivergedError.
     """
-    with _one_at_a_time, machine.borrowed(config) as device, _random_numbers_kept():
+    with machine.one_at_a_time, machine.borrowed(config) as device, _random_numbers_kept():
         config.augment.check_layout(config.dataset.layout())
         splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
         parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,9 @@ from rnnclf.errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
+one_at_a_time = threading.RLock()
+"""Held while a model is trained or evaluated: torch has one random generator and one number of threads per
+process, so two trainings in two threads would change each other's results."""
 AUTO_THREADS = torch.get_num_threads()  # before any run of this process changes it
 
 

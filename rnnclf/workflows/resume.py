@@ -20,6 +20,7 @@ from rnnclf.errors import CheckpointError, ConfigError, OutputError, RnnclfError
 from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
+from rnnclf.workflows import machine
 from rnnclf.workflows.loading import build_model, config_of
 from rnnclf.workflows.runs import RunFolder, config_record, read_json
 from rnnclf.workflows.saving import history_of
@@ -74,7 +75,7 @@ def resume_run(
     if epochs is None and folder.is_finished():
         return None
     watch, began = watch or Watcher(), time.perf_counter()
-    with folder.locked(), _logging_to(folder):
+    with machine.one_at_a_time, folder.locked(), _logging_to(folder):
         status = folder.read_status()
         saved, notes = _latest_checkpoint(folder)
         config = _config(folder, saved, status)

@@ -130,7 +130,7 @@ def train(
     """
     if not isinstance(folder, RunFolder):
         folder = RunFolder(made_folder(Path(folder)))
-    with folder.locked(), folder.tracked(config_record(config, overrides)) as status:
+    with machine.one_at_a_time, folder.locked(), folder.tracked(config_record(config, overrides)) as status:
         report = start_run(config, folder, watch or Watcher(), status)
         conclude(report)
     return report

@@ -165,6 +165,30 @@ def test_two_threads_that_fit_at_once_do_not_mix_their_random_numbers():
         assert_same_weights(weights(model), weights(clone(model).fit(x, y)))
 
 
+def test_trainings_in_two_threads_come_to_what_each_comes_to_alone(tmp_path):
+    own = saved(tmp_path / "own.npz", *waves())
+    words = ["dataset=arrays", f"dataset.path={own}", *WORDS]
+    configs = [load_config([*words, f"seed={seed}", f"threads={1 + seed}"]) for seed in (0, 1)]
+    alone = [trained_weights(config, tmp_path / f"alone{n}") for n, config in enumerate(configs)]
+    together = {}
+
+    def work(n):
+        together[n] = trained_weights(configs[n], tmp_path / f"together{n}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n, expected in enumerate(alone):
+        assert_same_weights(together[n], expected)
+
+
+def trained_weights(config, folder):
+    train(config, folder)
+    return checkpoint.load(folder / "best.safetensors").model_tensors()
+
+
 def test_a_fitted_model_can_be_pickled():
     x, y = waves()
     model = small().fit(x, y)
