@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path
-from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_sigterm
+from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 from rnnclf.system.startup import end_with, gc_disabled, import_torch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with exit_on_sigterm():
+            with exit_on_signals():
                 return self._invoke(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -38,10 +40,7 @@ def register(plugins: list[str]) -> None:
     completion, and a sweep over all cells would run them.
     """
     if not OmegaConf.has_resolver("fresh_dir"):
-        # cached, so that all processes of a sweep get the same folder
-        OmegaConf.register_new_resolver(
-            "fresh_dir", lambda base: str(claim_folder(Path(base))), use_cache=True
-        )
+        _register_fresh_dir(_claimed)
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config, provider="rnnclf")
     for group, name in add_plugins(plugins):
@@ -49,6 +48,25 @@ def register(plugins: list[str]) -> None:
     for group, registry in GROUPS.items():
         for name, kind in registry.items():
             store.store(group=f"schema/{group}", name=name, node=kind, provider="rnnclf")
+
+
+def _claimed(base: str) -> str:
+    return str(claim_folder(Path(base)))
+
+
+def _register_fresh_dir(folder: Callable[[str], str]) -> None:
+    # cached, so that all processes of a sweep get the same folder
+    OmegaConf.register_new_resolver("fresh_dir", folder, use_cache=True, replace=True)
+
+
+@contextmanager
+def folders_unclaimed() -> Iterator[None]:
+    """Makes no folder inside the block, where a configuration is only shown."""
+    _register_fresh_dir(lambda base: f"{base}/DATE/TIME")
+    try:
+        yield
+    finally:
+        _register_fresh_dir(_claimed)
 
 
 def add_plugins(plugins: list[str]) -> list[tuple[str, str]]:

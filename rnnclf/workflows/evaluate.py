@@ -21,7 +21,8 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import load_model
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import checkpoints_in, run_of, write_csv
+from rnnclf.workflows.runs import run_of, write_csv
+from rnnclf.workflows.sweep_folder import checkpoints_in
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
 ALL = "all"  # the name of the split that contains all sequences

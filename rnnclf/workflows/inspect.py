@@ -13,7 +13,8 @@ from typing import Any
 
 from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
-from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of, read_csv, read_json
+from rnnclf.workflows.runs import RunFolder, read_csv, read_json
+from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,10 @@ def inspect(path: Path) -> Facts:
 
 
 def _run(run: RunFolder, checkpoints: tuple[CheckpointFacts, ...]) -> RunFacts:
-    status = run.read_status()
-    state = status.get("state", "lost")
     return RunFacts(
         path=run.path,
-        state="lost" if state == "running" and not run.busy() else state,
-        status=status,
+        state=run.state(),
+        status=run.read_status(),
         results=run.read_results(),
         provenance=read_json(run.provenance),
         epochs=len(read_csv(run.epochs)),
