@@ -254,6 +254,11 @@ def picture(folder: Path) -> Path:
     return folder / "accuracy"
 
 
+def evaluation_record(folder: Path) -> Path:
+    """The scores of an evaluation. A folder is that of an evaluation if this file exists."""
+    return folder / "evaluation.json"
+
+
 def pictures(folder: Path) -> list[Path]:
     return [picture(folder).with_suffix(suffix) for suffix in (".txt", ".svg")]
 
@@ -272,12 +277,23 @@ def run_of(checkpoint: Path) -> RunFolder | None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if the file is missing or damaged."""
+    value = _read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The JSON list in a file; empty if the file is missing or damaged."""
+    value = _read_json(path)
+    return value if isinstance(value, list) else []
+
+
+def _read_json(path: Path) -> Any:
     try:
         value = json.loads(read_record(path))
         refuse_odd(value)
     except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from rnnclf.workflows.runs import (
     EVALUATIONS,
     RunFolder,
     earlier_run,
+    evaluation_record,
     fits,
     pictures,
     read_json,
@@ -166,6 +167,8 @@ def checkpoints_in(path: Path) -> list[Path]:
             raise CheckpointError(f"{path} is a sweep without a single checkpoint.")
         return found
     best = RunFolder(path).best
+    if evaluation_record(path).is_file():
+        raise CheckpointError(f"{path} holds an evaluation: give the folder of a run or a sweep.")
     if not best.is_file():
         raise no_checkpoint(best)
     return [best]
