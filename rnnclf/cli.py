@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path
-from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_sigterm
+from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 from rnnclf.system.startup import end_with, gc_disabled, import_torch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with exit_on_sigterm():
+            with exit_on_signals():
                 return self._invoke(ctx)
         except KeyboardInterrupt:
             from rnnclf.console.screen import print_note
@@ -192,46 +192,65 @@ def evaluate(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option(help="Where the timestamped folder of tables is created.")] = Path(
-        "outputs"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the timestamped folder of tables is created; if left out, eval/ inside the run or the"
+            " sweep, or outputs/ for several.",
+            show_default=False,
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
     import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
-    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
     from rnnclf.workflows import evaluate as workflow
 
     use_stderr(json)
     paths = [Path(word) for word in words if is_path(word)]
     if not paths:
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
-    results = workflow.evaluate(paths, [word for word in words if not is_path(word)])
-    folder = workflow.save(results, output)
+    results, failures = workflow.evaluate_all(paths, [word for word in words if not is_path(word)])
+    folder, note = workflow.claim_evaluation(paths, output)
+    workflow.save(results, folder)
     save_evaluation(results, folder)
     show_evaluation(results, folder)
+    if note:
+        print_note(note)
     if json:
         print_json([result.to_dict() for result in results])
+    for failure in failures:
+        print_error(failure.message)
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command("inspect")
 def inspect_(
     path: Annotated[
-        Path, typer.Argument(help="A checkpoint file, a run folder or a sweep folder.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A checkpoint file, or the folder of a run, a sweep or an evaluation.", show_default=False
+        ),
     ],
     json: AsJson = False,
 ) -> None:
     """Describe a file or folder, and check whether it is intact. [cyan]inspect outputs/RUN[/]"""
     from rnnclf.console.inspect import show_inspection
-    from rnnclf.console.screen import print_json, use_stderr
-    from rnnclf.workflows.inspect import inspect
+    from rnnclf.console.screen import print_error, print_json, use_stderr
+    from rnnclf.workflows.inspect import SweepFacts, inspect
 
     use_stderr(json)
     found = inspect(path)
     show_inspection(found)
     if json:
         print_json(found.to_dict())
+    if isinstance(found, SweepFacts) and found.errors:
+        for error in found.errors:
+            print_error(error)
+        raise typer.Exit(1)
     if found.error is not None:
         raise RnnclfError(found.error)
 

@@ -3,8 +3,9 @@
 import errno
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +51,8 @@ def _renamed_to(path: Path, keep: Path | None = None) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         try:
+            if os.path.lexists(temporary):  # in a stranger's folder, perhaps a link or a pipe
+                os.unlink(temporary)
             yield temporary
             if keep is not None and path.exists():
                 os.replace(path, keep)
@@ -65,7 +68,7 @@ def _renamed_to(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a new file and flushes it to disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         rest = memoryview(content)
         while rest:  # os.write may write only a part
@@ -89,11 +92,26 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Removes incomplete files of killed processes; only safe for the one process that writes to `folder`."""
-    for path in folder.glob(f".*{TEMPORARY}"):
-        with suppress(OSError):
-            path.unlink()
+def clear_leftovers(*files: Path) -> None:
+    """Removes what killed processes had written of these files, and nothing else; only safe for the one
+    process that writes them."""
+    for folder in {path.parent for path in files}:
+        names = "|".join(re.escape(path.name) for path in files if path.parent == folder)
+        own = re.compile(rf"\.({names})\.\d+{re.escape(TEMPORARY)}")
+        for path in folder.glob(f".*{TEMPORARY}"):
+            if own.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """A descriptor of a regular file, which is created if `flags` have O_CREAT. Raises OSError for anything
+    else: opening a pipe could block for ever."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -144,6 +162,18 @@ def absolute(path: str) -> str:
         raise ConfigError(f"Cannot expand {path}: {error}") from error
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """Those of a folder and the folders above it that do not exist yet, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes these folders in order, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 def made_folder(path: Path) -> Path:
     """The folder, which is made with those above it where it does not exist. Raises OutputError."""
     try:
@@ -153,12 +183,12 @@ def made_folder(path: Path) -> Path:
     return path
 
 
-def claim_folder(base: Path) -> Path:
+def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
     """Creates and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3 if that exists. Raises OutputError.
 
     mkdir succeeds in one process only, so two runs in the same second never share a folder.
     """
-    first = base / datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+    first = base / datetime.now().strftime(pattern)
     path, number = first, 1
     while True:
         try:

@@ -99,7 +99,7 @@ def test_what_even_the_removal_left_is_cleared_by_the_next_process(places, tmp_p
     left = 0
     for _ in each_fault(places, tmp_path, lasting=True):
         left += len(list(path.parent.glob(".*.tmp")))
-        files.clear_leftovers(path.parent)
+        files.clear_leftovers(path)
         assert not list(path.parent.glob(".*"))
     assert left > 0
 

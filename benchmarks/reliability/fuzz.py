@@ -279,6 +279,7 @@ def prepare(folder: Path) -> Ground:
             for file in (run.status, run.results, run.epochs):
                 ground.records[file.name] = file.read_bytes()
                 (ground.run / file.name).write_bytes(file.read_bytes())
+            (ground.run / run.best.name).write_bytes(run.best.read_bytes())
     OmegaConf.save(composed_sweep([*small, "seed=1,2"]), ground.sweep / "multirun.yaml")
     ground.records["multirun.yaml"] = (ground.sweep / "multirun.yaml").read_bytes()
     return ground

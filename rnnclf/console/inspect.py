@@ -1,4 +1,4 @@
-"""Descriptions of checkpoints, run folders and sweep folders.
+"""Descriptions of checkpoints and of the folders of runs, sweeps and evaluations.
 
 The files may come from an untrusted source, so any value may have any type.
 """
@@ -17,7 +17,7 @@ from rich.text import Text
 from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.metrics import percent
-from rnnclf.workflows.inspect import CheckpointFacts, Facts, RunFacts, SweepFacts
+from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, RunFacts, SweepFacts
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 
 LONGEST = 400  # characters of a line; --json has all
@@ -34,6 +34,9 @@ def show_inspection(found: Facts) -> None:
         console.print(_headed(found, f"run, {found.state}", _of_run(found)))
         if found.checkpoints:
             console.print(_checkpoints(found.checkpoints))
+    elif isinstance(found, EvaluationFacts):
+        console.print(_headed(found, f"evaluation of {len(found.scores)} checkpoints", ()))
+        console.print(_evaluated(found))
     else:
         states = ", ".join(f"{count} {state}" for state, count in found.states.items())
         console.print(_headed(found, f"sweep of {len(found.jobs)} jobs: {states}", ()))
@@ -128,7 +131,7 @@ def _jobs(found: SweepFacts) -> Table:
     for job in found.jobs:
         scores = [job.results.get(name) for name in ("validation", "test")]
         table.add_row(
-            f"#{job.path.name}",
+            f"#{job.number}",
             Text(_cut(job.state, 20), style=STYLES.get(job.state, "yellow")),
             f"{job.epochs}",
             *(percent(score["accuracy"]) if score else "" for score in scores),
@@ -138,7 +141,20 @@ def _jobs(found: SweepFacts) -> Table:
 
 
 def _error(job: RunFacts) -> str:
-    return _plain(job.status.get("error", ""))
+    return _plain(job.error or job.status.get("error", ""))
+
+
+def _evaluated(found: EvaluationFacts) -> Table:
+    table = _table("model", "data", "accuracy", "95 % interval", "checkpoint")
+    for score in found.scores:
+        table.add_row(
+            _cut(f"{score['cell']} {score['hidden']}", 40),
+            _cut(f"{score['dataset']} {score['split']}", 40),
+            percent(score["accuracy"]),
+            interval(score["interval95"]),
+            _cut(score["checkpoint"]),
+        )
+    return table
 
 
 def _table(*columns: str) -> Table:

@@ -19,8 +19,9 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.metrics import percent
-from rnnclf.workflows.runs import RunFolder, fits, jobs_of, picture
+from rnnclf.workflows.runs import RunFolder, fits, picture
 from rnnclf.workflows.sweep import SweepRow
+from rnnclf.workflows.sweep_folder import jobs_of
 
 ROOMY = 100  # columns; narrower tables omit figures that sweep.csv has, to leave room for the overrides
 
@@ -108,4 +109,4 @@ def show_resumption(folder: Path, pending: list[RunFolder], added: list[RunFolde
 
 
 def _numbers(runs: list[RunFolder]) -> str:
-    return " ".join(f"#{run.path.name}" for run in runs)
+    return " ".join(f"#{run.number}" for run in runs)

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from rnnclf.files import claim_folder
 from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
-from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.hydra_app.setup import conf_dir, folders_unclaimed, register
 from rnnclf.registry import did_you_mean
 
 __all__ = ["Job", "Outcome", "run_hydra"]
@@ -33,6 +33,7 @@ VALUE_FLAGS = (
 )
 PLAIN_FLAGS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc"
 INFO_FLAGS = ("--info", "-i")
+SHOWING_FLAGS = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc"}
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def run_hydra(
-    body: Callable[[Config, Job], float],
+    body: Callable[[Config, Job], float | None],
     words: list[str],
     prog: str,
     isolate: Isolate = lambda job, work: work(),
@@ -72,12 +73,17 @@ def run_hydra(
 
 
 def run_again(
-    body: Callable[[Job], float | None], folder: Path, names: list[str], words: list[str], isolate: Isolate
+    body: Callable[[Job], float | None],
+    folder: Path,
+    jobs: Mapping[int, Path],
+    words: list[str],
+    isolate: Isolate,
 ) -> Outcome:
-    """Runs `body` for the named jobs of the sweep in `folder`, with the launcher selected by `words`.
+    """Runs `body` for jobs of the sweep in `folder`, given by number and folder, with the launcher selected
+    by `words`.
 
-    For Hydra this is a sweep over the job names, recorded in a new folder inside `folder`, so nothing there
-    is overwritten. Hydra composes no configuration for the jobs: `body` has to know what to run.
+    For Hydra this is a sweep over the numbers, recorded in a new folder inside `folder`, so nothing there is
+    overwritten. Hydra composes no configuration for the jobs: `body` has to know what to run.
 
     Raises RnnclfError for words that Hydra does not understand.
     """
@@ -86,10 +92,12 @@ def run_again(
             f"'{unrelated[0]}' cannot be changed on resume: only options of the launcher, hydra.…, can."
         )
     record = claim_folder(folder / ".resumed")
-    relative = os.path.relpath(folder, record)
+    places = {number: os.path.relpath(path, record) for number, path in jobs.items()}
+    folders = ",".join(f"job{number}:{quoted(place)}" for number, place in places.items())
     own = [
-        *(f"hydra.sweep.dir={quoted(str(record))}", f"hydra.sweep.subdir='{relative}/${{job}}'"),
-        *(f"+job={','.join(names)}", "hydra.output_subdir=null", "~hydra.callbacks.checks"),
+        *(f"hydra.sweep.dir={quoted(str(record))}", "hydra.sweep.subdir='${folders.${job}}'"),
+        *(f"+folders={{{folders}}}", f"+job={','.join(f'job{number}' for number in jobs)}"),
+        *("hydra.output_subdir=null", "~hydra.callbacks.checks"),
         "hydra/hydra_logging=disabled",  # which would number the jobs from 0
     ]
     register([])
@@ -101,7 +109,8 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     GlobalHydra.instance().clear()  # left over from initialize() in a notebook or a test
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    with _as_process(argv), starting(start):
+    showing = SHOWING_FLAGS & {word.split("=")[0] for word in argv}
+    with _as_process(argv), starting(start), folders_unclaimed() if showing else nullcontext():
         try:
             with _help_without_schemas() if {"--help", "-h"} & set(argv) else nullcontext():
                 main(as_task(body, failures, isolate))()

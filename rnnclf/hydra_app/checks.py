@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, from_composed
-from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.errors import ConfigError, OutputError, RnnclfError
+from rnnclf.files import missing_folders, remove_empty
 from rnnclf.hydra_app.compose import composing, explained, plugins_in, refuse_conflicting
 from rnnclf.hydra_app.job import is_grid
+from rnnclf.hydra_app.job_folders import OUR_DIR, JobFolders, is_numbered
 from rnnclf.hydra_app.setup import register
 
 EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
+HYDRAS_RECORDS = ("config.yaml", "hydra.yaml", "overrides.yaml")
 MAX_JOBS = 10_000  # of a grid; all are composed before the first starts
 
 
@@ -36,6 +40,8 @@ class Planned(NamedTuple):
 
     words: list[str]
     config: Config
+    folder: str
+    """Relative to the folder of the sweep, with slashes."""
 
 
 class Refusal(BaseException):
@@ -57,6 +63,18 @@ class Start:
     begin_run: Callable[[Path], None] = lambda folder: None
     begin_sweep: Callable[[Path, list[Planned]], None] = lambda folder, jobs: None
     sweep_folder: Path | None = None
+    new_folders: list[Path] = field(default_factory=list)
+    """The folders made for this run or sweep, the innermost first."""
+    records: list[Path] = field(default_factory=list)
+    """The files that Hydra writes into the folder of a single run."""
+
+    def discard(self) -> None:
+        """Removes Hydra's records of a run that could not start, and the folders that are then empty."""
+        for path in self.records:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        remove_empty({path.parent: None for path in self.records[:1]})
+        remove_empty(self.new_folders)
 
 
 _start: ContextVar[Start] = ContextVar("start")
@@ -79,15 +97,20 @@ class Checks(Callback):
         try:
             own_part(config)
             refuse_conflicting([str(word) for word in config.hydra.overrides.task])
-            _start.get().begin_run(Path(str(config.hydra.run.dir)))
+            start, folder = _start.get(), _claimed(config.hydra.run)
+            _refuse_used_records(config, folder)
+            start.begin_run(folder)
+            start.records = [*_records(config, folder), folder / f"{config.hydra.job.name}.log"]
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             plan = planned(config)
-            folder, start = Path(str(config.hydra.sweep.dir)), _start.get()
-            start.begin_sweep(folder, plan if _numbered(config) else [])
+            start, folder = _start.get(), _claimed(config.hydra.sweep)
+            for job in plan:
+                _refuse_used_records(config, folder / job.folder)
+            start.begin_sweep(folder, plan)
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
         start.sweep_folder = folder
@@ -115,23 +138,51 @@ def plan(words: list[str]) -> list[Planned]:
 def planned(config: DictConfig) -> list[Planned]:
     """The jobs of a grid sweep in order; none for sweepers that choose jobs as they go.
 
-    Raises ConfigError if any of them is invalid.
+    Raises ConfigError if any of them is invalid, if there are none, or if two have the same folder.
     """
     if not is_grid(config.hydra):
+        if not is_numbered(config):
+            raise ConfigError("hydra.sweep.subdir can only be changed for a grid of values.")
         return []
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     words += [str(word) for word in config.hydra.overrides.task]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides(words)
+    _refuse_empty(overrides)
     _refuse_too_many(overrides)
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    return [_checked(config, job) for job in jobs]
+    folders = JobFolders(config)
+    found = [_checked(config, number, words, folders) for number, words in enumerate(jobs)]
+    folders.refuse_nested()
+    return found
 
 
-def _numbered(config: DictConfig) -> bool:
-    """Whether the job folders are named by job number, which hydra.sweep.subdir can change."""
-    sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    return isinstance(sweep, dict) and sweep["subdir"] == "${hydra.job.num}"
+def _claimed(node: DictConfig) -> Path:
+    """The folder of a run or a sweep. What has to be made for it is noted in `new_folders`."""
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    folder = Path(str(node.dir))
+    ours = raw["dir"] == OUR_DIR  # which has just been made
+    _start.get().new_folders = [folder, folder.parent] if ours else missing_folders(folder)
+    return folder
+
+
+def _records(config: DictConfig, folder: Path) -> list[Path]:
+    inner = config.hydra.output_subdir
+    return [] if inner is None else [folder / str(inner) / name for name in HYDRAS_RECORDS]
+
+
+def _refuse_used_records(config: DictConfig, folder: Path) -> None:
+    """Raises OutputError if Hydra would write its records over those of another program."""
+    for path in _records(config, folder):
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already: choose another folder.")
+
+
+def _refuse_empty(overrides: list[Override]) -> None:
+    for override in overrides:
+        values = override.sweep_string_iterator() if override.is_discrete_sweep() else ["any"]
+        if next(iter(values), None) is None:
+            raise ConfigError(f"{override.input_line} gives no values, so the sweep would have no jobs.")
 
 
 def _refuse_too_many(overrides: list[Override]) -> None:
@@ -147,11 +198,11 @@ def _values(override: Override) -> float:
     return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
-def _checked(config: DictConfig, words: list[str]) -> Planned:
+def _checked(config: DictConfig, number: int, words: list[str], folders: JobFolders) -> Planned:
     try:
         refuse_conflicting(words)
-        loader = GlobalHydra.instance().config_loader()
-        return Planned(words, own_part(loader.load_sweep_config(config, words)))
+        job = GlobalHydra.instance().config_loader().load_sweep_config(config, words)
+        return Planned(words, own_part(job), folders.claim(number, job))
     except EXPECTED as error:
         message = f"{explained(error)} (in the job {' '.join(words)}; no job was started)"
         raise ConfigError(message) from error

@@ -38,10 +38,10 @@ Isolate: TypeAlias = Callable[[Job, Callable[[], float | None]], float | None]
 """Runs the given work of a job, for instance in a subprocess."""
 
 
-def with_config(body: Callable[[Config, Job], float]) -> Body:
+def with_config(body: Callable[[Config, Job], float | None]) -> Body:
     """Adapts a body that takes a typed Config to the DictConfig composed by Hydra."""
 
-    def call(composed: DictConfig, job: Job) -> float:
+    def call(composed: DictConfig, job: Job) -> float | None:
         add_plugins([str(module) for module in composed.plugins])  # this may be a worker process
         return body(from_composed(composed), job)
 
@@ -98,6 +98,12 @@ def _current_job(composed: DictConfig) -> Job:
     return Job(
         folder=Path(hydra.runtime.output_dir),
         overrides=list(hydra.overrides.task),
-        number=int(composed.job if "job" in composed else hydra.job.num) if sweep else None,
+        number=_number(composed) if sweep else None,
         parallel=sweep and hydra.runtime.choices.get("hydra/launcher") != "basic",
     )
+
+
+def _number(composed: DictConfig) -> int:
+    """The number of a job in its sweep; in a resumed one, Hydra numbers those that are left."""
+    resumed = composed.get("job")
+    return int(HydraConfig.get().job.num if resumed is None else str(resumed).removeprefix("job"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -39,10 +41,7 @@ def register(plugins: list[str]) -> None:
     completion, and a sweep over all cells would run them.
     """
     if not OmegaConf.has_resolver("fresh_dir"):
-        # cached, so that all processes of a sweep get the same folder
-        OmegaConf.register_new_resolver(
-            "fresh_dir", lambda base: str(claim_folder(Path(base))), use_cache=True
-        )
+        _register_fresh_dir(_claimed)
     for group, name in add_plugins(plugins):
         _store_choice(group, name)
     _store_schema("schema", "config", Config)
@@ -59,6 +58,25 @@ def _store_schema(group: str, name: str, kind: type) -> None:
         stored = stored.get(part, {})
     if not stored or OmegaConf.get_type(stored.node) is not kind:
         store.store(group=group, name=name, node=kind, provider="rnnclf")
+
+
+def _claimed(base: str) -> str:
+    return str(claim_folder(Path(base)))
+
+
+def _register_fresh_dir(folder: Callable[[str], str]) -> None:
+    # cached, so that all processes of a sweep get the same folder
+    OmegaConf.register_new_resolver("fresh_dir", folder, use_cache=True, replace=True)
+
+
+@contextmanager
+def folders_unclaimed() -> Iterator[None]:
+    """Makes no folder inside the block, where a configuration is only shown."""
+    _register_fresh_dir(lambda base: f"{base}/DATE/TIME")
+    try:
+        yield
+    finally:
+        _register_fresh_dir(_claimed)
 
 
 def add_plugins(plugins: list[str]) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.system.signals import TERMINATED, exit_on_sigterm
+from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals
 
 Work = Callable[[], float | None]
 
@@ -41,9 +40,14 @@ def in_subprocess(work: Work, log: Path) -> float | None:
     answers, send_end = fork.Pipe(duplex=False)
     read_end, write_end = fork.Pipe(duplex=False)
     process = fork.Process(target=_child, args=(work, log, send_end, read_end, write_end))
-    with warnings.catch_warnings():  # Python 3.12 warns about threads; these are NumPy's, and idle
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
+    try:
+        with warnings.catch_warnings():  # Python 3.12 warns about threads; these are NumPy's, and idle
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+    except OSError as error:
+        for end in (answers, send_end, read_end, write_end):
+            end.close()
+        raise ChildDied(f"its process could not be started: {error.strerror}") from error
     send_end.close()
     read_end.close()
     try:
@@ -66,10 +70,10 @@ def _child(
 ) -> None:
     write_end.close()  # only the parent may hold this end, so that it closes when the parent dies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which then stops us
-    with open(log, "a") as crashes, exit_on_sigterm():
+    with open(log, "a") as crashes, exit_on_signals():
         faulthandler.enable(crashes)
-        threading.Thread(target=_stop_with_parent, args=(parent_alive,), daemon=True).start()
         try:
+            _watch_parent(parent_alive)
             answer: tuple[bool, float | Exception | None] = True, work()
         except (RnnclfError, JobFailed) as error:
             answer = False, error
@@ -77,11 +81,18 @@ def _child(
         faulthandler.disable()
 
 
+def _watch_parent(parent_alive: Connection) -> None:
+    try:
+        threading.Thread(target=_stop_with_parent, args=(parent_alive,), daemon=True).start()
+    except RuntimeError as error:
+        raise JobFailed("its process could not start a thread: the limit of processes is reached") from error
+
+
 def _stop_with_parent(parent_alive: Connection) -> None:
     try:
         parent_alive.recv_bytes()
     except (EOFError, OSError):
-        os.kill(os.getpid(), signal.SIGTERM)
+        ask_to_end()
 
 
 def _answer(process: BaseProcess, answers: Connection) -> float | None:
@@ -106,8 +117,8 @@ def _wait_for_exit(process: BaseProcess) -> None:
 
 
 def _exit_reason(exit_code: int | None) -> str:
-    if exit_code == TERMINATED:
-        return "its process was stopped by SIGTERM"
+    if name := ended_by(exit_code):
+        return f"its process was stopped by {name}"
     if exit_code is None or exit_code >= 0:
         return f"its process exited with code {exit_code} without reporting a result"
     if -exit_code == signal.SIGKILL:

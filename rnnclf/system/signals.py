@@ -1,37 +1,92 @@
-"""Ctrl-C and SIGTERM: commands exit at once; training defers them, saves its state, then exits."""
+"""Signals that ask a process to end: commands exit at once; training first saves its state.
+
+They are Ctrl-C; SIGTERM, which `kill`, `timeout` and batch systems send; SIGHUP, sent when a terminal or an
+ssh connection is closed; SIGUSR1, by which batch systems announce that the time is nearly up.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-INTERRUPTED, TERMINATED = 130, 143  # exit codes
+INTERRUPTED = 130  # the exit code after Ctrl-C
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")
+ENDING = {int(getattr(signal, name)): name for name in _NAMES if hasattr(signal, name)}
+"""The other signals, by number. The exit code is 128 + the number, as a shell would report it."""
+
+BURST = 1.0
+"""Seconds in which several signals count as one: `timeout` sends two, a closed terminal up to three."""
+
+_asked: float | None = None
+"""When a signal asked this process to end, in seconds of the monotonic clock; None if none did."""
 
 
-def _exit(*_: Any) -> NoReturn:
-    sys.exit(TERMINATED)
+def _ask() -> bool:
+    """Notes that a signal has arrived. Returns whether it is the first, or not part of the first's burst."""
+    global _asked
+    now = time.monotonic()
+    if _asked is not None and now - _asked < BURST:
+        return False
+    _asked = now
+    return True
+
+
+def _forget() -> None:
+    global _asked
+    _asked = None
+
+
+def exit_code(number: int) -> int:
+    return 128 + number
+
+
+def ended_by(code: Any) -> str | None:
+    """The name of the signal behind an exit code; None if there is none."""
+    return ENDING.get(code - 128) if isinstance(code, int) else None
+
+
+def _exit(number: int, *_: Any) -> None:
+    if _ask():
+        sys.exit(exit_code(number))
 
 
 @contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM, such as a batch system's kill, unwind like Ctrl-C: status.json says "interrupted"."""
+def exit_on_signals() -> Iterator[None]:
+    """Makes these signals unwind like Ctrl-C: status.json says "interrupted".
+
+    A signal that the parent process has set to be ignored stays so: SIGHUP under nohup.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    before = signal.signal(signal.SIGTERM, _exit)
+    _forget()
+    before = {number: signal.getsignal(number) for number in ENDING}
+    taken = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in taken:
+        signal.signal(number, _exit)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+def ask_to_end() -> None:
+    """Sends this process SIGTERM, unless it has been asked to end already: a second signal would act at once,
+    and training would not save."""
+    if _asked is None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
-    """The Ctrl-C or SIGTERM behind an error, None if there is none.
+    """The signal behind an error, None if there is none.
 
     If a signal arrives during machine code, such as Numba's, it becomes the cause of a SystemError.
     """
@@ -47,9 +102,11 @@ class DeferredSignals:
     signal: int | None = None
 
     def _receive(self, number: int, frame: Any) -> None:
-        if self.signal is not None:  # the second signal acts at once
+        again = _ask()
+        if self.signal is None:
+            self.signal = number
+        elif again or number == signal.SIGINT:  # a second request acts at once
             self._end(number)
-        self.signal = number
 
     def end(self) -> NoReturn:
         """Ends the process as the deferred signal would have."""
@@ -58,25 +115,28 @@ class DeferredSignals:
 
     @staticmethod
     def _end(number: int) -> NoReturn:
-        if number == signal.SIGTERM:
-            _exit()
+        if number in ENDING:
+            sys.exit(exit_code(number))
         raise KeyboardInterrupt
 
 
 @contextmanager
 def defer_signals() -> Iterator[DeferredSignals]:
-    """Defers the first Ctrl-C or SIGTERM to the end of the block; a second one acts at once.
+    """Defers the first signal that asks to end to the end of the block; a second one acts at once.
 
     Signals with another handler or that are ignored (nohup, a launcher, a notebook) are left alone. So are
     all signals in other threads than the main one, where Python allows no handlers.
     """
     deferred = DeferredSignals()
-    default_handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: (_exit, signal.SIG_DFL)}
+    default_handlers: dict[int, tuple[Any, ...]] = {
+        signal.SIGINT: (signal.default_int_handler,),
+        **dict.fromkeys(ENDING, (_exit, signal.SIG_DFL)),
+    }
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number, default in default_handlers.items():
-            current = signal.getsignal(number)
-            if current in (default if isinstance(default, tuple) else (default,)):
+        _forget()
+        for number, defaults in default_handlers.items():
+            if signal.getsignal(number) in defaults:
                 before[number] = signal.signal(number, deferred._receive)
     try:
         yield deferred

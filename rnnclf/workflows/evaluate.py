@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, Learned, SequenceDataset, Source
-from rnnclf.errors import CheckpointError, ConfigError, DivergedError
+from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
@@ -21,9 +21,11 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import load_model
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import checkpoints_in, run_of, write_csv
+from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, run_of, write_csv
+from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
+OUTPUTS = "outputs"  # where evaluations are saved that belong to no single run or sweep
 ALL = "all"  # the name of the split that contains all sequences
 
 
@@ -94,21 +96,93 @@ def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> l
     `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Raises an
     RnnclfError if a path holds no checkpoint, or a model does not fit the data.
     """
+    results = []
+    for found in _each(paths, words):
+        if isinstance(found, Failure):
+            raise found.error
+        results.append(found)
+    return results
+
+
+class Failure(NamedTuple):
+    """A checkpoint, or a path without one, that could not be evaluated."""
+
+    path: Path
+    error: RnnclfError
+
+    @property
+    def message(self) -> str:
+        message = str(self.error)
+        return message if str(self.path) in message else f"{self.path}: {message}"
+
+
+def evaluate_all(paths: Sequence[Path], words: Sequence[str] = ()) -> tuple[list[Evaluated], list[Failure]]:
+    """Evaluates as `evaluate` does, but a checkpoint that fails does not stop the others.
+
+    Raises an RnnclfError for wrong words, and if nothing could be evaluated.
+    """
+    found = list(_each(paths, words))
+    results = [each for each in found if isinstance(each, Evaluated)]
+    failures = [each for each in found if isinstance(each, Failure)]
+    if failures and not results:
+        first, *others = failures
+        more = sum(str(failure.error) != str(first.error) for failure in others)
+        rest = f" ({more} more could not be evaluated.)" if more else ""
+        raise type(first.error)(f"{first.error}{rest}")
+    return results, failures
+
+
+def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[Evaluated | Failure]:
     split, overrides = _split_and_overrides(list(words))
-    several = [paths] if isinstance(paths, str | os.PathLike) else paths
-    files = [file for path in several for file in checkpoints_in(Path(path))]
     load = _Loader(split)
-    with machine.one_at_a_time:
-        return [_evaluate_one(file, overrides, load) for file in files]
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        try:
+            files = checkpoints_in(Path(path))
+        except RnnclfError as error:
+            yield Failure(Path(path), error)
+            continue
+        for file in files:
+            try:
+                with machine.one_at_a_time:
+                    evaluated = _evaluate_one(file, overrides, load)
+            except RnnclfError as error:
+                run = run_of(file)
+                yield Failure(file if run is None else run.path, error)
+            else:
+                yield evaluated
 
 
-def save(results: list[Evaluated], base: Path) -> Path:
-    """Writes the evaluation into a new timestamped folder under `base`, and returns the folder."""
-    folder = claim_folder(base)
+def claim_evaluation(paths: Sequence[Path], output: Path | None) -> tuple[Path, str | None]:
+    """Creates the folder of an evaluation of `paths`, with a note for the user if it is not the usual one.
+
+    The folder is below `output` if that is given; else inside the folder of the run or the sweep that was
+    evaluated; else, for several of them or a checkpoint alone, below outputs/.
+    """
+    home = None if output is not None else _home(paths)
+    if home is None:
+        return claim_folder(Path(OUTPUTS) if output is None else output), None
+    try:
+        return claim_folder(home / EVALUATIONS, "%Y-%m-%d_%H-%M-%S"), None
+    except OutputError:
+        note = f"Nothing can be written into {home}: the evaluation is saved below {OUTPUTS} instead."
+        return claim_folder(Path(OUTPUTS)), note
+
+
+def _home(paths: Sequence[Path]) -> Path | None:
+    """The run or the sweep that holds all of these, if there is one."""
+    homes = {path if path.is_dir() else path.parent for path in paths}
+    if len(homes) > 1:
+        homes = {next((above for above in home.parents if is_sweep(above)), home) for home in homes}
+    home = homes.pop()
+    return home if not homes and (is_sweep(home) or RunFolder(home).status.exists()) else None
+
+
+def save(results: list[Evaluated], folder: Path) -> None:
+    """Writes the evaluation into a folder that was claimed for it."""
     for number, result in enumerate(results):
         name = "predictions" if len(results) == 1 else f"predictions-{number}"
         write_predictions(folder / f"{name}.parquet", {result.split: result.evaluation})
-    write_json(folder / "evaluation.json", [result.to_dict() for result in results])
+    write_json(evaluation_record(folder), [result.to_dict() for result in results])
     write_csv(
         folder / "classes.csv",
         [
@@ -126,7 +200,6 @@ def save(results: list[Evaluated], base: Path) -> Path:
             for predicted, count in zip(result.evaluation.classes, row, strict=True)
         ],
     )
-    return folder
 
 
 def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
@@ -148,6 +221,8 @@ def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
 
 def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     started = time.perf_counter()
+    if not file.exists():
+        raise no_checkpoint(file)
     saved, config, learned, model = load_model(file, overrides)
     device = machine.prepare(config)
     try:

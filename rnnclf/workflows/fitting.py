@@ -32,8 +32,8 @@ from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import build_model, load_model
-from rnnclf.workflows.runs import checkpoints_in
 from rnnclf.workflows.saving import History, header_after, row
+from rnnclf.workflows.sweep_folder import checkpoints_in
 from rnnclf.workflows.train import Data, recipe, sized
 
 

@@ -1,4 +1,4 @@
-"""Describes a checkpoint, a run folder or a sweep folder from its files alone.
+"""Describes a checkpoint, or the folder of a run, a sweep or an evaluation, from its files alone.
 
 Builds no model, does not import torch, prints nothing.
 """
@@ -13,7 +13,16 @@ from typing import Any
 
 from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
-from rnnclf.workflows.runs import RunFolder, is_sweep, jobs_of, read_csv, read_json
+from rnnclf.workflows.runs import (
+    SCORE,
+    RunFolder,
+    evaluation_record,
+    fits,
+    read_csv,
+    read_json,
+    read_json_list,
+)
+from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,18 @@ class RunFacts:
     """Rows of epochs.csv."""
     checkpoints: tuple[CheckpointFacts, ...]
     state: str
-    """running, done, failed, interrupted, or lost: its process ended without reporting."""
+    """waiting, running, done, failed or interrupted; lost: its process ended without reporting; missing: it
+    has no folder."""
+    number: int | None = None
+    """Its number in a sweep."""
 
     @property
     def error(self) -> str | None:
         """An error in the files, as opposed to an error in training."""
+        if self.state == "missing":
+            return f"{self.path} is missing."
+        if self.state == "done" and not RunFolder(self.path).best.exists():
+            return f"{self.path} is a finished run without its {RunFolder(self.path).best.name}."
         return next((found.error for found in self.checkpoints if found.error), None)
 
     @property
@@ -76,11 +92,16 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """A sweep folder and its jobs, without their checkpoints."""
+    """A sweep folder and its jobs."""
 
     path: Path
     jobs: tuple[RunFacts, ...]
     error: str | None = None
+
+    @property
+    def errors(self) -> list[str]:
+        """An error for each job whose files are damaged or missing."""
+        return [job.error for job in self.jobs if job.error is not None]
 
     @property
     def states(self) -> dict[str, int]:
@@ -98,11 +119,28 @@ class SweepFacts:
         }
 
 
-Facts = CheckpointFacts | RunFacts | SweepFacts
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """The folder of an evaluation: the entries of its evaluation.json."""
+
+    path: Path
+    scores: tuple[dict[str, Any], ...]
+    error: str | None = None
+    resumable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "evaluation", "path": str(self.path), "scores": list(self.scores)}
+
+
+Facts = CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts
+
+SCORED = {"checkpoint": str, "cell": str, "hidden": int, "dataset": str, "split": str, **SCORE}
+"""The keys of an entry of evaluation.json that are shown."""
 
 
 def inspect(path: Path) -> Facts:
-    """Describes `path`. Raises CheckpointError if it is neither a checkpoint nor a run nor a sweep."""
+    """Describes `path`. Raises CheckpointError if it is neither a checkpoint nor the folder of a run, a sweep
+    or an evaluation."""
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
@@ -110,27 +148,27 @@ def inspect(path: Path) -> Facts:
     if not path.is_dir():
         return _described(path)
     if is_sweep(path):
-        return SweepFacts(path, tuple(_run(job, checkpoints=()) for job in jobs_of(path)))
+        return SweepFacts(path, tuple(map(_run, jobs_of(path))))
+    if scores := read_json_list(evaluation_record(path)):
+        return EvaluationFacts(path, tuple(score for score in scores if fits(score, SCORED)))
     run = RunFolder(path)
-    found = run.checkpoints
-    if not found and not run.status.exists():
+    if not run.checkpoints and not run.status.exists():
         raise CheckpointError(
             f"{path} is not a run folder: it holds neither {run.status.name} nor a checkpoint."
         )
-    return _run(run, tuple(_or_error(file) for file in found))
+    return _run(run)
 
 
-def _run(run: RunFolder, checkpoints: tuple[CheckpointFacts, ...]) -> RunFacts:
-    status = run.read_status()
-    state = status.get("state", "lost")
+def _run(run: RunFolder) -> RunFacts:
     return RunFacts(
         path=run.path,
-        state="lost" if state == "running" and not run.busy() else state,
-        status=status,
+        state=run.state(),
+        status=run.read_status(),
         results=run.read_results(),
         provenance=read_json(run.provenance),
         epochs=len(read_csv(run.epochs)),
-        checkpoints=checkpoints,
+        checkpoints=tuple(map(_or_error, run.checkpoints)),
+        number=run.number,
     )
 
 

@@ -17,7 +17,8 @@ from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.system.startup import import_torch
-from rnnclf.workflows.runs import RunFolder, is_sweep, refuse_used_run
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -76,6 +77,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
     Raises an RnnclfError for errors that the user can correct; for a sweep, before its first job starts.
     """
     results: list[dict[str, Any]] = []
+    runs: list[RunFolder] = []
     sweeps: list[Path] = []
     with ExitStack() as held:
 
@@ -85,12 +87,20 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             held.enter_context(ledger.create_sweep(folder, jobs))
             sweeps.append(folder)
 
+        def begin_run(folder: Path) -> None:
+            refuse_used_folder(folder)
+            runs.append(RunFolder(folder))
+
+        start = Start(begin_run, begin_sweep)
         try:
             body = partial(_train_job, watch=watch, results=results)
-            start = Start(refuse_used_run, begin_sweep)
             outcome = run_hydra(body, words, "rnnclf train", partial(_in_subprocess, watch), start)
             if outcome.broke and outcome.sweep_folder is not None:
                 _launch(outcome.sweep_folder, _remaining_jobs(outcome, watch), [], watch)
+        except RnnclfError:
+            if not sweeps and not any(run.status.exists() for run in runs):
+                start.discard()
+            raise
         finally:  # an interrupted sweep gets its table, too
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
@@ -108,8 +118,10 @@ def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     return _resume_sweep(path, words, watch) if is_sweep(path) else _resume_run(path, words, watch)
 
 
-def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[str, Any]]) -> float:
+def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[str, Any]]) -> float | None:
     """Trains one run into its folder. Returns the validation accuracy, for sweepers."""
+    if job.number is not None and RunFolder(job.folder).has_begun():  # a launcher may start a job twice
+        return _resume_job(job, watch)
     import_torch()
     from rnnclf.workflows.train import train as train_run
 
@@ -176,9 +188,9 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
 
     words = ledger.launching(folder, words)
     while pending:
-        names = [run.path.name for run in pending]
+        jobs = {run.number: run.path for run in pending if run.number is not None}
         outcome = run_again(
-            partial(_resume_job, watch=watch), folder, names, words, partial(_in_subprocess, watch)
+            partial(_resume_job, watch=watch), folder, jobs, words, partial(_in_subprocess, watch)
         )
         if not outcome.broke:
             break

@@ -7,26 +7,33 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from rnnclf.config import from_plain
-from rnnclf.errors import CheckpointError, ConfigError, JobFailed, OutputError, RnnclfError
-from rnnclf.files import read_record, write_json
+from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
+from rnnclf.files import made_folder, missing_folders, read_record, remove_empty, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
-from rnnclf.workflows.runs import (
-    RunFolder,
-    config_record,
+from rnnclf.workflows.runs import RunFolder, config_record, reason_of
+from rnnclf.workflows.sweep_folder import (
+    ListedJob,
+    fault_of,
+    files_of_sweep,
     is_sweep,
     jobs_of,
-    refuse_used_sweep,
+    jobs_record,
+    list_jobs,
+    listed_jobs,
+    numbered_folders,
+    refuse_used_folder,
+    refuse_used_job,
     sweep_record,
 )
 
@@ -48,25 +55,51 @@ LAUNCHERS_WORDS = re.compile(
 
 @contextmanager
 def create_sweep(folder: Path, jobs: list[Planned]) -> Iterator[None]:
-    """Creates a sweep with a folder for each job, and locks it for this process. Raises OutputError if the
-    folder holds another sweep, or cannot be made."""
-    refuse_used_sweep(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create the folder {folder}: {error.strerror}.") from error
-    with RunFolder(folder).locked():
-        for number, job in enumerate(jobs):
-            _create_job(RunFolder(folder / str(number)), job)
+    """Creates a sweep with a folder for each job, and locks it for this process.
+
+    Raises OutputError if the folder holds another sweep or a run, if a job's folder exists already, or if one
+    cannot be made. Nothing that was there before is changed.
+    """
+    refuse_used_folder(folder)
+    listed = [_listed(number, job.folder, job) for number, job in enumerate(jobs)]
+    for job in listed:
+        if fault := fault_of(job.folder):
+            raise ConfigError(f"hydra.sweep.subdir gives job {job.number} the folder {job.folder}, {fault}.")
+        refuse_used_job(RunFolder(folder / job.folder))
+    new_folders = missing_folders(folder)
+    made_folder(folder)
+    with RunFolder(folder).locked(*files_of_sweep(folder)):
+        try:
+            if listed:  # a sweeper that chooses its jobs as it goes has none yet
+                list_jobs(folder, listed)
+            for job in listed:
+                _create_job(folder, job)
+        except RnnclfError:
+            _discard(folder, listed)
+            remove_empty(new_folders)
+            raise
         yield
 
 
-def _create_job(run: RunFolder, job: Planned) -> None:
-    try:
-        run.path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot create the folder {run.path}: {error.strerror}.") from error
-    write_json(run.status, {"state": "waiting", **config_record(job.config, job.words)})
+def _discard(folder: Path, listed: list[ListedJob]) -> None:
+    """Removes a sweep that could not be created."""
+    for job in listed:
+        run = RunFolder(folder / job.folder)
+        run.discard_start()
+        remove_empty([run.path, *(run.path.parents[: len(PurePosixPath(job.folder).parts) - 1])])
+    for path in (jobs_record(folder), RunFolder(folder).lock):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _listed(number: int, folder: str, job: Planned) -> ListedJob:
+    return ListedJob(number, folder, config_record(job.config, job.words))
+
+
+def _create_job(sweep: Path, job: ListedJob) -> RunFolder:
+    run = RunFolder(made_folder(sweep / job.folder), job.number)
+    write_json(run.status, {"state": "waiting", **job.record})
+    return run
 
 
 @contextmanager
@@ -75,8 +108,44 @@ def open_sweep(folder: Path) -> Iterator[None]:
     OutputError if another process holds it."""
     if not is_sweep(folder):
         raise CheckpointError(f"{folder} is not a sweep folder: it has no {sweep_record(folder).name}.")
-    with RunFolder(folder).locked():
+    with RunFolder(folder).locked(*files_of_sweep(folder)):
+        _restore_jobs(folder)
         yield
+
+
+def _restore_jobs(folder: Path) -> None:
+    """Creates again what is missing of the jobs: a folder that was deleted, a status that was lost. Such a
+    job then waits; if its checkpoints are there, it continues from them."""
+    listed = listed_jobs(folder) or _list_again(folder)
+    for job in listed:
+        status = RunFolder(folder / job.folder).read_status()
+        if status.get("state") != "done" and not isinstance(status.get("configuration"), dict):
+            _create_job(folder, job)
+
+
+def _list_again(folder: Path) -> list[ListedJob]:
+    """Lists the jobs of a sweep that has no list, of which the grid in multirun.yaml says which there should
+    be. Points that were added to the grid are known from their folders. Lists nothing if the two disagree, or
+    if the grid is unknown."""
+    try:
+        grid = [_listed(number, job.folder, job) for number, job in enumerate(plan(_other_words(folder, [])))]
+    except RnnclfError:
+        return []
+    listed = {job.number: job for job in grid}
+    known = {job.record["config"] for job in grid}
+    for run in numbered_folders(folder):
+        status, digest = run.read_status(), _digest(run)
+        if digest is None or run.number is None:
+            continue
+        if run.number in listed and digest != listed[run.number].record["config"]:
+            return []
+        if digest not in known and isinstance(status.get("configuration"), dict):
+            known.add(digest)
+            record = {key: status.get(key) for key in ("overrides", "config", "configuration")}
+            listed[run.number] = ListedJob(run.number, run.path.name, record)
+    found = [listed[number] for number in sorted(listed)]
+    list_jobs(folder, found)
+    return found
 
 
 def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
@@ -90,9 +159,9 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
-    except KeyboardInterrupt:  # the process itself received SIGTERM
+    except (KeyboardInterrupt, SystemExit) as end:  # the job's own process received SIGTERM
         if run.read_status().get("state") == "interrupted":
-            _close(run, "interrupted", "stopped by Ctrl-C")
+            _close(run, "interrupted", reason_of(end))
         raise
 
 
@@ -124,22 +193,24 @@ def wait_for_jobs(folder: Path, seconds: float = float("inf")) -> None:
 def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     """Adds the jobs of the sweep's grid with the values of `words`, except those that it already has.
 
-    New jobs get the next free numbers and the state waiting. Jobs are compared by the hash of their
-    configuration, so different words for the same configuration are the same job. Raises an RnnclfError,
-    and adds nothing, if the grid is unknown or a job is invalid.
+    New jobs get the next free numbers, folders of that name, and the state waiting. Jobs are compared by the
+    hash of their configuration, so different words for the same configuration are the same job. Raises an
+    RnnclfError, and adds nothing, if the grid is unknown or a job is invalid.
     """
     wanted = plan([*_other_words(folder, words), *words])
-    jobs = jobs_of(folder)
+    jobs, listed = jobs_of(folder), listed_jobs(folder)
     there = {_digest(run) for run in jobs}
-    number = max((int(run.path.name) for run in jobs), default=-1)
+    taken = [*jobs, *numbered_folders(folder)]  # which may hold a copy of a job
+    number = max((run.number for run in taken if run.number is not None), default=-1)
     added = []
     for job in wanted:
         if job.config.digest() not in there:
             there.add(job.config.digest())
             number += 1
-            added.append(RunFolder(folder / str(number)))
-            _create_job(added[-1], job)
-    return added
+            added.append(_listed(number, str(number), job))
+    if listed:
+        list_jobs(folder, [*listed, *added])
+    return [_create_job(folder, job) for job in added]
 
 
 def _digest(run: RunFolder) -> str | None:

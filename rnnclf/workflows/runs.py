@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnclf.errors import CheckpointError, OutputError, RnnclfError
-from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
-from rnnclf.system.signals import asked_to_end
+from rnnclf.errors import OutputError, RnnclfError
+from rnnclf.files import (
+    clear_leftovers,
+    open_regular,
+    read_record,
+    refuse_odd,
+    write_atomically,
+    write_json,
+)
+from rnnclf.system.signals import asked_to_end, ended_by
 
+EVALUATIONS = "eval"  # the folder of its evaluations, inside that of a run or a sweep
 MOST_ROWS = 200_000  # of a table that is read into memory; a run has one row per epoch
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ class RunFolder:
     """The files of one run."""
 
     path: Path
+    number: int | None = None
+    """Its number in a sweep; None for a run of its own."""
 
     @property
     def status(self) -> Path:
@@ -84,6 +94,14 @@ class RunFolder:
     def lock(self) -> Path:
         return self.path / ".lock"
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that a run writes into its folder."""
+        return [
+            *(self.status, self.epochs, self.diagnosis, self.results, self.predictions, self.provenance),
+            *(self.best, self.last, self.previous, self.damaged, self.log, *pictures(self.path)),
+        ]
+
     def read_status(self) -> dict[str, Any]:
         """The content of status.json, without values of the wrong type."""
         found = read_json(self.status)
@@ -94,8 +112,33 @@ class RunFolder:
         found = read_json(self.results)
         return found if fits(found, RESULTS) else {}
 
+    def state(self) -> str:
+        """waiting, running, done, failed or interrupted, as recorded; lost: its process ended without
+        reporting, or its record is gone; missing: there is no folder."""
+        if not self.path.is_dir():
+            return "missing"
+        state = self.read_status().get("state", "lost")
+        return "lost" if state == "running" and not self.busy() else str(state)
+
+    def has_begun(self) -> bool:
+        return bool(self.read_status().get("state", "waiting") != "waiting")
+
     def is_finished(self) -> bool:
         return self.read_status().get("state") == "done" and bool(self.read_results())
+
+    def refuse_used(self) -> None:
+        """Raises OutputError if a run that starts here would write over something. What is there already of a
+        run that only begins is allowed: the log, and the status of a job that waits."""
+        if self.status.exists() and self.read_status().get("state") != "waiting":
+            raise earlier_run(self.path)
+        refuse_existing(path for path in self.files if path not in (self.status, self.log))
+
+    def discard_start(self) -> None:
+        """Removes the records of a run that failed before it began to train."""
+        if not any(map(os.path.lexists, (self.epochs, self.best, self.last, self.previous))):
+            for path in (self.status, self.provenance, self.lock):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def drop_previous(self) -> None:
         """Removes the second-to-last checkpoint: a finished run needs only the best one, for evaluation, and
@@ -104,17 +147,20 @@ class RunFolder:
             self.previous.unlink(missing_ok=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *files: Path) -> Iterator[None]:
         """Locks the folder for this process; the system releases the lock when the process ends for whatever
-        reason. Raises OutputError if another process holds it."""
+        reason. Raises OutputError if another process holds it.
+
+        files: those that are written under this lock besides the files of a run.
+        """
         try:
-            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_regular(self.lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise OutputError(f"Cannot write {self.lock}: {error.strerror}.") from error
         try:
             if not any(_flock(descriptor, wait) for wait in (0, 0.02, 0.1)):  # `busy` holds it for a moment
                 raise OutputError(f"{self.path} is being trained by another process.")
-            clear_leftovers(self.path)
+            clear_leftovers(*self.files, *files)
             yield
         finally:
             os.close(descriptor)
@@ -122,7 +168,7 @@ class RunFolder:
     def busy(self) -> bool:
         """Whether a process holds the lock right now."""
         try:
-            descriptor = os.open(self.lock, os.O_RDONLY)
+            descriptor = open_regular(self.lock, os.O_RDONLY)
         except OSError:
             return False
         try:
@@ -146,7 +192,7 @@ class RunFolder:
             end = asked_to_end(error) or error
             status |= {
                 "state": "failed" if isinstance(end, Exception) else "interrupted",
-                "error": _reason(end),
+                "error": reason_of(end),
             }
             if end is error:
                 raise
@@ -183,33 +229,24 @@ def _flock(descriptor: int, wait: float = 0) -> bool:
     return True
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """How an error or a signal that ended a run is recorded."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C"
     if isinstance(error, SystemExit):
-        return "stopped by SIGTERM"
+        return f"stopped by {ended_by(error.code) or f'exit code {error.code}'}"
     return str(error) if isinstance(error, RnnclfError) else f"{type(error).__name__}: {error}"
 
 
-def refuse_used_run(folder: Path) -> None:
-    """Raises OutputError if `folder` already holds a run."""
-    if RunFolder(folder).status.exists():
-        raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
+def refuse_existing(files: Iterable[Path]) -> None:
+    """Raises OutputError if any of these files, which are to be written, exists already."""
+    for path in files:
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already: choose another folder.")
 
 
-def refuse_used_sweep(folder: Path) -> None:
-    """Raises OutputError if `folder` already holds a sweep."""
-    if is_sweep(folder):
-        raise OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
-
-
-def sweep_record(folder: Path) -> Path:
-    """Hydra's record of a sweep. A folder is a sweep folder if this file exists."""
-    return folder / "multirun.yaml"
-
-
-def sweep_table(folder: Path) -> Path:
-    return folder / "sweep.csv"
+def earlier_run(folder: Path) -> OutputError:
+    return OutputError(f"{folder} holds the results of an earlier run: choose another folder.")
 
 
 def picture(folder: Path) -> Path:
@@ -217,14 +254,13 @@ def picture(folder: Path) -> Path:
     return folder / "accuracy"
 
 
-def is_sweep(folder: Path) -> bool:
-    return sweep_record(folder).is_file()
+def evaluation_record(folder: Path) -> Path:
+    """The scores of an evaluation. A folder is that of an evaluation if this file exists."""
+    return folder / "evaluation.json"
 
 
-def jobs_of(sweep: Path) -> list[RunFolder]:
-    """The run folders of a sweep, by job number."""
-    numbered = [path for path in sweep.iterdir() if path.is_dir() and path.name.isdecimal()]
-    return [RunFolder(path) for path in sorted(numbered, key=lambda path: int(path.name))]
+def pictures(folder: Path) -> list[Path]:
+    return [picture(folder).with_suffix(suffix) for suffix in (".txt", ".svg")]
 
 
 def config_record(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
@@ -239,36 +275,25 @@ def run_of(checkpoint: Path) -> RunFolder | None:
     return run if checkpoint == run.best else None
 
 
-def checkpoints_in(path: Path) -> list[Path]:
-    """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
-
-    Raises CheckpointError if there is none.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
-        )
-    if is_sweep(path):
-        found = [run.best for run in jobs_of(path) if run.best.is_file()]
-        if not found:
-            raise CheckpointError(f"{path} is a sweep without a single checkpoint.")
-        return found
-    best = RunFolder(path).best
-    if not best.is_file():
-        raise CheckpointError(f"{path} holds no checkpoint: {best.name} is missing.")
-    return [best]
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if the file is missing or damaged."""
+    value = _read_json(path)
+    return value if isinstance(value, dict) else {}
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The JSON list in a file; empty if the file is missing or damaged."""
+    value = _read_json(path)
+    return value if isinstance(value, list) else []
+
+
+def _read_json(path: Path) -> Any:
     try:
         value = json.loads(read_record(path))
         refuse_odd(value)
     except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

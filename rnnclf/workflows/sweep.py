@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.metrics import METRICS
-from rnnclf.workflows.runs import RunFolder, jobs_of, sweep_table, write_csv
+from rnnclf.workflows.runs import RunFolder, write_csv
+from rnnclf.workflows.sweep_folder import jobs_of, listed_jobs, sweep_table
 
 REASONS = {
     "waiting": "not started",
     "running": "another process is running it",
     "lost": "its process ended without reporting",
+    "missing": "its folder is gone",
 }
 
 
@@ -40,21 +42,20 @@ def rank_sweep(folder: Path) -> list[SweepRow]:
     Jobs are never ranked by test accuracy: the winner would then be chosen by the data that it is judged on.
     Also writes the table to sweep.csv in the folder.
     """
-    rows = [_row(run) for run in jobs_of(folder)]
+    words: dict[int | None, list[str]] = {job.number: job.record["overrides"] for job in listed_jobs(folder)}
+    rows = [_row(run, words.get(run.number, [])) for run in jobs_of(folder)]
     rows.sort(key=_rank)
     if rows:
         write_csv(sweep_table(folder), [_flat(rank, row) for rank, row in enumerate(rows, start=1)])
     return rows
 
 
-def _row(run: RunFolder) -> SweepRow:
-    status = run.read_status()
-    state = status.get("state", "lost")
-    if state == "running" and not run.busy():  # its process ended without writing a status
-        state = "lost"
+def _row(run: RunFolder, words: list[str]) -> SweepRow:
+    assert run.number is not None
+    status, state = run.read_status(), run.state()
     return SweepRow(
-        job=int(run.path.name),
-        overrides=[str(word) for word in status.get("overrides", [])],
+        job=run.number,
+        overrides=[str(word) for word in status.get("overrides", words)],
         state=state,
         results=run.read_results() if state == "done" else {},
         error=status.get("error", REASONS.get(state, "")) if state != "done" else "",

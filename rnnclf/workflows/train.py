@@ -15,7 +15,8 @@ import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
-from rnnclf.files import made_folder, write_json
+from rnnclf.errors import ConfigError, DataError
+from rnnclf.files import made_folder, missing_folders, remove_empty, write_json
 from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
@@ -121,18 +122,32 @@ def train(
     """Trains one classifier and writes all files of its run folder.
 
     Args:
-        folder: created if it does not exist.
+        folder: created if it does not exist. It may hold other files, but no other run.
         overrides: the words of the command line that made the config, for the records.
         conclude: called with the report before the run's status becomes done, to write further files.
 
     Raises an RnnclfError for errors that the user can correct: in the data or the device, a diverging loss, a
-    full disk, a folder in which another process trains. Checkpoints written so far stay intact.
+    full disk, a folder that holds a run or in which another process trains. Checkpoints written so far stay
+    intact. Errors in the data or the configuration leave nothing behind if they are noticed before training.
     """
-    if not isinstance(folder, RunFolder):
-        folder = RunFolder(made_folder(Path(folder)))
-    with machine.one_at_a_time, folder.locked(), folder.tracked(config_record(config, overrides)) as status:
-        report = start_run(config, folder, watch or Watcher(), status)
-        conclude(report)
+    run = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    new_folders = missing_folders(run.path)
+    made_folder(run.path)
+    try:
+        with machine.one_at_a_time, run.locked():
+            run.refuse_used()
+            is_job = run.status.exists()  # of a sweep, which keeps a record of all its jobs
+            try:
+                with run.tracked(config_record(config, overrides)) as status:
+                    report = start_run(config, run, watch or Watcher(), status)
+                    conclude(report)
+            except (ConfigError, DataError):
+                if not is_job:
+                    run.discard_start()
+                raise
+    except (ConfigError, DataError):
+        remove_empty(new_folders)
+        raise
     return report
 
 

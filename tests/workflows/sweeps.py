@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnclf.workflows.runs import jobs_of
+from rnnclf.workflows.sweep_folder import jobs_of
 
 SMALL = ("dataset=digits", "hidden=4", "epochs=2", "threads=1")
 SLOW = pytest.mark.slow

@@ -12,8 +12,9 @@ import pytest
 
 from rnnclf.workflows import ledger
 from rnnclf.workflows.evaluate import evaluate
-from rnnclf.workflows.runs import RunFolder, jobs_of
+from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep import rank_sweep
+from rnnclf.workflows.sweep_folder import jobs_of
 from tests.workflows.sweeps import SLOW, SMALL, command, files_of, mortal, shell, started, wait_for
 
 

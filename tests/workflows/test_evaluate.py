@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from rnnclf import checkpoint
+from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows import machine
+from rnnclf.workflows.evaluate import claim_evaluation, evaluate
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 from tests.cli_runs import SMALL
@@ -134,3 +137,110 @@ def test_eval_refuses_in_words(cli, tmp_path, trained, words, message):
     assert done.exit_code == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# Several checkpoints, of which some cannot be read
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "no folder"])
+def test_the_good_jobs_of_a_sweep_are_shown_and_the_others_named(cli, two_jobs, damage):
+    best = two_jobs / "1" / "best.safetensors"
+    if damage == "no folder":
+        shutil.rmtree(best.parent)
+    elif damage == "missing":
+        best.unlink()
+    else:
+        best.write_bytes(best.read_bytes()[:-9])
+    done = cli("eval", two_jobs, "--json")
+    assert done.exit_code == 1
+    assert [Path(row["checkpoint"]).parent.name for row in json.loads(done.stdout)] == ["0"]
+    named = (
+        "is damaged" if damage == "cut off" else "sweep/1 holds no checkpoint: best.safetensors is missing"
+    )
+    assert re.search(rf"^error: .*{named}", done.stderr, re.MULTILINE)
+    assert done.stderr.count("error:") == 1
+
+
+def test_inspect_shows_all_jobs_of_a_sweep_and_names_the_damaged_ones(cli, two_jobs):
+    best = two_jobs / "1" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-9])
+    (two_jobs / "0" / "best.safetensors").unlink()
+    done = cli("inspect", two_jobs)
+    assert done.exit_code == 1
+    assert "#0" in done.stdout
+    assert "#1" in done.stdout
+    missing, damaged = done.stderr.splitlines()
+    assert missing == "error: sweep/0 is a finished run without its best.safetensors."
+    assert damaged.startswith("error: sweep/1/best.safetensors is damaged")
+
+
+def test_the_good_ones_of_several_runs_are_shown_and_the_others_named(cli, trained):
+    Path("empty").mkdir()
+    done = cli("eval", trained, "empty", "nowhere")
+    assert done.exit_code == 1
+    assert "accuracy" in done.stdout
+    assert done.stderr == (
+        "error: empty holds no checkpoint: best.safetensors is missing.\n"
+        "error: nowhere does not exist: give a checkpoint file, a run folder or a sweep folder.\n"
+    )
+
+
+def test_nothing_that_can_be_evaluated_is_one_error(cli, two_jobs):
+    (two_jobs / "1" / "best.safetensors").write_bytes(b"x")
+    done = cli("eval", two_jobs / "1", "nowhere")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "(1 more could not be evaluated.)" in done.stderr
+    with pytest.raises(CheckpointError, match=r"sweep/1/best\.safetensors"):  # in Python, the first one
+        evaluate([two_jobs / "0", two_jobs / "1"])
+
+
+def test_words_that_fit_no_job_are_told_once(cli, two_jobs):
+    done = cli("eval", two_jobs, "dataset=table", "dataset.path=nowhere.csv")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+
+
+# Where an evaluation is saved
+
+
+def test_an_evaluation_is_saved_inside_its_run_or_sweep(cli, trained, two_jobs):
+    lone = Path(shutil.copy(trained / "best.safetensors", "received.safetensors"))
+    for words, home in (
+        ([trained], trained / "eval"),
+        ([trained / "last.safetensors"], trained / "eval"),
+        ([two_jobs], two_jobs / "eval"),
+        ([two_jobs / "0", two_jobs / "1" / "best.safetensors"], two_jobs / "eval"),
+        ([trained, two_jobs / "0"], Path("outputs")),
+        ([lone], Path("outputs")),
+        ([trained, "--output", "mine"], Path("mine")),
+    ):
+        paths = [word for word in words if isinstance(word, Path)]
+        output = Path("mine") if "--output" in words else None
+        folder, note = claim_evaluation(paths, output)
+        assert folder.is_relative_to(home), words
+        assert note is None
+
+
+def test_an_evaluation_of_a_run_that_cannot_be_written_to_goes_to_outputs(cli, trained):
+    (trained / "eval").write_text("")  # also for root, who may write into any folder
+    done = cli("eval", trained)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith(
+        f"Nothing can be written into {trained}: the evaluation is saved below outputs"
+    )
+    assert len(list(Path("outputs").glob("*/*/evaluation.json"))) == 1
+
+
+def test_inspect_says_what_an_evaluation_is(cli, trained):
+    (scored,) = json.loads(cli("eval", trained, "--json").stdout)
+    (folder,) = (trained / "eval").iterdir()
+    done = cli("inspect", folder)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].endswith("evaluation of 1 checkpoints")
+    assert f"{100 * scored['accuracy']:.2f} %" in done.stdout
+    assert json.loads(cli("inspect", folder, "--json").stdout)["scores"] == [scored]
+    refused = cli("eval", folder)
+    assert "holds an evaluation: give the folder of a run or a sweep" in refused.stderr
+    (folder / "evaluation.json").write_text('[{"checkpoint": 3}, 7]')
+    assert cli("inspect", folder).exit_code == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rnnclf import checkpoint
-from rnnclf.system.signals import defer_signals, exit_on_sigterm
+from rnnclf.system.signals import defer_signals, exit_on_signals
 from rnnclf.training import evaluation
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.resume import resume_run
@@ -25,7 +25,7 @@ from tests.workflows.killed_runs import CASES, Witness, assert_as_in_peace, conf
 def own_signals():
     """Ctrl-C and SIGTERM as in a command, whatever the tests were started by."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with exit_on_sigterm():
+    with exit_on_signals():
         yield
     signal.signal(signal.SIGINT, before)
 

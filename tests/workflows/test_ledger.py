@@ -17,8 +17,9 @@ import pytest
 
 from benchmarks.reliability.kill import differences
 from rnnclf.hydra_app.compose import parsed
-from rnnclf.workflows.runs import RunFolder, jobs_of
+from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.saving import Saver
+from rnnclf.workflows.sweep_folder import jobs_of
 from tests.workflows.sweeps import SLOW, SMALL, files_of, mortal, shell, started, states, wait_for
 
 SPLITS = ("train", "validation", "test")
@@ -177,12 +178,12 @@ def test_a_failing_batch_leaves_the_later_ones_running(cli):
 @pytest.mark.long
 def test_new_points_get_the_next_numbers_and_old_ones_stay(cli, two_jobs):
     sweep = two_jobs
-    (sweep / "1").rename(sweep / "3")  # a gap is not filled: a number is a job's for good
+    (sweep / "1").rename(sweep / "3")  # a number is a job's for good: 1 is done again, and 3 is no job
     before = {number: files_of(sweep / number) for number in "03"}
     grown = cli("resume", sweep, "seed=1,2", "cell=basic,gru")
     assert grown.exit_code == 0, grown.output
     assert "3 added: #4 #5 #6" in grown.stdout
-    assert "resuming 3 of 5 jobs: #4 #5 #6" in grown.stdout
+    assert "resuming 4 of 5 jobs: #1 #4 #5 #6" in grown.stdout
     new = [parsed(RunFolder(sweep / number).read_status()["overrides"]) for number in "456"]
     points = [(words["cell"], words["seed"], words["hidden"]) for words in new]
     assert sorted(points) == [("basic", 2, 4), ("gru", 1, 4), ("gru", 2, 4)]

@@ -1,0 +1,178 @@
+"""The sweep folder: the only module that knows the layout of a sweep.
+
+Its jobs are listed in jobs.json, written before the first job starts. The list says which jobs there should
+be, so a lost folder is noticed and a copied one is not taken for a job.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rnnclf.errors import CheckpointError, ConfigError, OutputError
+from rnnclf.files import RECORD_LIMIT, write_json
+from rnnclf.workflows.runs import (
+    EVALUATIONS,
+    RunFolder,
+    earlier_run,
+    evaluation_record,
+    fits,
+    pictures,
+    read_json,
+    refuse_existing,
+)
+
+
+def sweep_record(folder: Path) -> Path:
+    """Hydra's record of a sweep."""
+    return folder / "multirun.yaml"
+
+
+def jobs_record(folder: Path) -> Path:
+    """Our list of the jobs of a sweep. Sweeps of older versions have none."""
+    return folder / "jobs.json"
+
+
+def sweep_table(folder: Path) -> Path:
+    return folder / "sweep.csv"
+
+
+def files_of_sweep(folder: Path) -> list[Path]:
+    """The files that a sweep writes beside the folders of its jobs."""
+    return [sweep_record(folder), jobs_record(folder), sweep_table(folder), *pictures(folder)]
+
+
+def is_sweep(folder: Path) -> bool:
+    return sweep_record(folder).is_file() or jobs_record(folder).is_file()
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Raises OutputError if a run or a sweep in `folder` would write over something there."""
+    run = RunFolder(folder)
+    if run.status.exists() or is_sweep(folder):
+        raise earlier_run(folder)
+    refuse_existing([*run.files, *files_of_sweep(folder)])
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job as it stands in jobs.json."""
+
+    number: int
+    folder: str
+    """Relative to the sweep's folder, with slashes."""
+    record: dict[str, Any]
+    """overrides, config and configuration, as in the job's status.json."""
+
+
+def list_jobs(sweep: Path, jobs: Sequence[ListedJob]) -> None:
+    """Writes jobs.json. What all configurations share is written once, so that a long list stays small.
+
+    Raises ConfigError if the list is still too long to be read back, OutputError if it cannot be written.
+    """
+    plain = [job.record["configuration"] for job in jobs]
+    common = {key: value for key, value in plain[0].items() if all(p.get(key) == value for p in plain)}
+    content = {
+        "configuration": common,
+        "jobs": [
+            {
+                "job": job.number,
+                "folder": job.folder,
+                **job.record,
+                "configuration": {k: v for k, v in job.record["configuration"].items() if k not in common},
+            }
+            for job in jobs
+        ],
+    }
+    write_json(jobs_record(sweep), content)
+    if jobs_record(sweep).stat().st_size > RECORD_LIMIT:
+        raise ConfigError("The words of this sweep's jobs take too much space: sweep over fewer values.")
+
+
+LISTED = {"job": int, "folder": str, "overrides": [str], "config": str, "configuration": dict}
+
+
+def listed_jobs(sweep: Path) -> list[ListedJob]:
+    """The jobs in jobs.json by number; none if the file is missing or damaged."""
+    found = read_json(jobs_record(sweep))
+    common, jobs = found.get("configuration"), found.get("jobs")
+    if not (isinstance(common, dict) and fits(jobs, [LISTED])):
+        return []
+    listed = {
+        job["job"]: ListedJob(
+            job["job"],
+            job["folder"],
+            {
+                "overrides": job["overrides"],
+                "config": job["config"],
+                "configuration": {**common, **job["configuration"]},
+            },
+        )
+        for job in jobs  # type: ignore[union-attr]
+        if fault_of(job["folder"]) is None
+    }
+    return [listed[number] for number in sorted(listed)]
+
+
+def fault_of(folder: str) -> str | None:
+    """Why a job of a sweep cannot have this folder; None if it can. The folder is relative to the sweep's."""
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        return "which is not inside the folder of the sweep"
+    first = path.parts[0]
+    if first.startswith(".") or first == EVALUATIONS or Path(first) in files_of_sweep(Path()):
+        return "a name that the sweep itself uses"
+    return None
+
+
+def jobs_of(sweep: Path) -> list[RunFolder]:
+    """The run folders of a sweep, by job number: those in its list of jobs, whether they exist or not.
+    Without a list, all folders that are named by a number."""
+    if listed := listed_jobs(sweep):
+        return [RunFolder(sweep / job.folder, job.number) for job in listed]
+    return numbered_folders(sweep)
+
+
+def numbered_folders(sweep: Path) -> list[RunFolder]:
+    found = [path for path in sweep.iterdir() if path.is_dir() and path.name.isdecimal()]
+    return [RunFolder(path, int(path.name)) for path in sorted(found, key=lambda path: int(path.name))]
+
+
+def refuse_used_job(run: RunFolder) -> None:
+    """Raises OutputError if the folder of a job that is to be created exists and is not empty."""
+    try:
+        used = os.path.lexists(run.path) and any(run.path.iterdir())
+    except NotADirectoryError:
+        used = True
+    if used:
+        raise OutputError(f"{run.path} exists already: choose another folder for the sweep.")
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
+
+    Not all of a sweep's need exist. Raises CheckpointError if there is none at all.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {what}: give a checkpoint file, a run folder or a sweep folder.")
+    if is_sweep(path):
+        found = [run.best for run in jobs_of(path)]
+        if not any(best.is_file() for best in found):
+            raise CheckpointError(f"{path} is a sweep without a single checkpoint.")
+        return found
+    best = RunFolder(path).best
+    if evaluation_record(path).is_file():
+        raise CheckpointError(f"{path} holds an evaluation: give the folder of a run or a sweep.")
+    if not best.is_file():
+        raise no_checkpoint(best)
+    return [best]
+
+
+def no_checkpoint(best: Path) -> CheckpointError:
+    return CheckpointError(f"{best.parent} holds no checkpoint: {best.name} is missing.")
