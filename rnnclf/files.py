@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.errors import ConfigError, OutputError
+from rnnclf.escaping import json_text
 
 TEMPORARY = ".tmp"  # the last suffix of an incomplete file
 MAX_NESTING = 32  # levels of JSON; ours have up to six
@@ -97,8 +98,8 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as indented JSON. Raises OutputError."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Writes `value` to `path` as indented JSON; NaN and infinity become null. Raises OutputError."""
+    write_atomically(path, f"{json_text(value)}\n".encode())
 
 
 def read_record(path: Path) -> str:

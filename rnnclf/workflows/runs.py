@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import CheckpointError, OutputError, RnnclfError
+from rnnclf.escaping import spreadsheet_cell
 from rnnclf.files import clear_leftovers, read_record, refuse_odd, write_atomically, write_json
 from rnnclf.system.signals import asked_to_end
 
@@ -313,8 +314,9 @@ def fits(value: Any, form: Any) -> bool:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces `path` by a CSV table; the keys of the first row are its header."""
-    rows = list(rows)
+    """Replaces `path` by a CSV table that is safe to open in a spreadsheet; the keys of the first row are its
+    header."""
+    rows = [{key: spreadsheet_cell(value) for key, value in row.items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
