@@ -59,7 +59,7 @@ def _renamed_to(path: Path, keep: Path | None = None) -> Iterator[Path]:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        _flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
 
@@ -76,11 +76,11 @@ def _write(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Flushes the renames in `folder` to disk, if the system supports it."""
-    if os.name == "nt":  # which cannot open folders
+def flush(path: Path) -> None:
+    """Flushes a file, or the renames in a folder, to disk, if the system supports it."""
+    if os.name == "nt":  # which flushes neither folders nor files opened for reading
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
