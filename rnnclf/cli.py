@@ -12,8 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path
+from rnnclf.system import startup, streams
 from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
-from rnnclf.system.startup import end_with, gc_disabled, import_torch
+from rnnclf.system.startup import gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
@@ -32,9 +33,9 @@ class Commands(TyperGroup):
             print_note("stopped by Ctrl-C")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # Typer handles its own exceptions: exits, usage errors, closed pipes.
+            # Typer handles its own exceptions: exits, usage errors.
             typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
-            if typers_own or isinstance(error, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise typer.Exit(_report_error(error)) from None
 
@@ -74,12 +75,21 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 
 def main() -> None:
     """The entry point of the command `rnnclf`."""
+    streams.protect()
+    startup.repair_environment()
     try:
         app(prog_name="rnnclf")
     except SystemExit as end:
-        if isinstance(end.code, int):
-            end_with(end.code)
-        raise
+        if not isinstance(end.code, int):
+            raise
+        code = end.code
+        if problem := streams.unwritten():
+            from rnnclf.console.screen import print_error
+
+            print_error(problem)
+            code = code or 2
+        startup.end_with(code)
+        raise SystemExit(code) from None
 
 
 def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.errors import ConfigError, OutputError
+from rnnclf.escaping import json_text
 
 TEMPORARY = ".tmp"  # the last suffix of an incomplete file
 MAX_NESTING = 32  # levels of JSON; ours have up to six
@@ -61,7 +62,7 @@ def _renamed_to(path: Path, keep: Path | None = None) -> Iterator[Path]:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        _flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
 
@@ -78,11 +79,11 @@ def _write(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Flushes the renames in `folder` to disk, if the system supports it."""
-    if os.name == "nt":  # which cannot open folders
+def flush(path: Path) -> None:
+    """Flushes a file, or the renames in a folder, to disk, if the system supports it."""
+    if os.name == "nt":  # which flushes neither folders nor files opened for reading
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -115,8 +116,8 @@ def open_regular(path: Path, flags: int) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` as indented JSON. Raises OutputError."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Writes `value` to `path` as indented JSON; NaN and infinity become null. Raises OutputError."""
+    write_atomically(path, f"{json_text(value)}\n".encode())
 
 
 def read_record(path: Path) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.screen import SafeConsole, screen, short
+from rnnclf.escaping import one_line
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ def show_checked(found: Checked) -> None:
     console = screen()
     console.print(_headline(found))
     for note in found.notes:
-        console.print(Text(note, style="dim"))
+        console.print(Text(one_line(note), style="dim"))
     for finding in found.findings:
-        console.print(Text("! ", style="bold yellow").append(finding.sentence, style="not bold default"))
+        console.print(
+            Text("! ", style="bold yellow").append(one_line(finding.sentence), style="not bold default")
+        )
     console.print(_channels(found))
     console.print(_classes(found))
     console.print(_examples(found, console.width))
@@ -78,7 +81,9 @@ def _headline(found: Checked) -> Text:
     ]
     if found.groups is not None:
         parts.append(_counted(found.groups, "group"))
-    return Text(found.config.dataset.title(), style="bold").append(f": {', '.join(parts)}", style="not bold")
+    return Text(one_line(found.config.dataset.title()), style="bold").append(
+        f": {', '.join(parts)}", style="not bold"
+    )
 
 
 def _counted(number: int, what: str) -> str:
@@ -92,7 +97,9 @@ def _channels(found: Checked) -> RenderableType:
     table = _table("channel", "missing", "lowest", "mean", "deviation", "highest")
     for channel in found.channels[:CHANNELS]:
         numbers = (channel.low, channel.mean, channel.deviation, channel.high)
-        table.add_row(Text(channel.name), f"{channel.missing:,}", *(f"{number:.4g}" for number in numbers))
+        table.add_row(
+            Text(one_line(channel.name)), f"{channel.missing:,}", *(f"{number:.4g}" for number in numbers)
+        )
     return _with_rest(table, len(found.channels) - CHANNELS, "channels")
 
 
@@ -100,7 +107,7 @@ def _classes(found: Checked) -> RenderableType:
     table = _table("class", *found.members)
     names = list(next(iter(found.members.values())))
     for name in names[:CLASSES]:
-        table.add_row(Text(name), *(f"{members[name]:,}" for members in found.members.values()))
+        table.add_row(Text(one_line(name)), *(f"{members[name]:,}" for members in found.members.values()))
     table.add_section()
     table.add_row("together", *(f"{sum(members.values()):,}" for members in found.members.values()))
     return _with_rest(table, len(names) - CLASSES, "classes")
@@ -139,9 +146,9 @@ def _lines(examples: Sequence[Example], channels: list[str], width: int) -> Rend
             values = np.concatenate([e.x_TC[:, c] for e in examples])
             scale = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 1.0)
             columns = max(round(len(example.x_TC) / longest * max(room, 10)), 1)
-            label = Text(example.label if c == 0 else "", style="bold")
+            label = Text(one_line(example.label) if c == 0 else "", style="bold")
             line = drawn(example.x_TC[:, c], columns if longest > room else len(example.x_TC), scale)
-            grid.add_row(label, Text(name, style="dim"), Text(line, style="cyan"))
+            grid.add_row(label, Text(one_line(name), style="dim"), Text(line, style="cyan"))
     return Padding(grid, (0, 0, 1, 0))
 
 
@@ -167,7 +174,7 @@ def _picture(example: Example, layout: PictureLayout) -> RenderableType:
     light_HW = flat.reshape(layout.height, layout.width, layout.colours).mean(axis=2).repeat(2, axis=1)
     rows = min(layout.height, PICTURE_ROWS)
     columns = round(2 * rows * layout.width / layout.height)
-    lines = [example.label]
+    lines = [one_line(example.label)]
     for band in np.array_split(light_HW, rows):
         lights = (part.mean() for part in np.array_split(band, columns, axis=1))
         lines.append("".join(SHADES[min(int(light * len(SHADES)), len(SHADES) - 1)] for light in lights))

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rnnclf.console.metrics import GUESSING, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
+from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS, Evaluation, four_digits, percent
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.runs import picture, run_of
@@ -132,7 +133,7 @@ def _class_table(evaluation: Evaluation) -> Table:
     table.add_column("support", justify="right", footer=f"{evaluation.score.total:,}")
     for row in evaluation.by_class():
         table.add_row(
-            row.name,
+            Text(one_line(row.name)),
             percent(row.precision),
             percent(row.recall),
             percent(row.f1),
@@ -145,11 +146,11 @@ def _matrix(evaluation: Evaluation) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("")
     for name in evaluation.classes:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(one_line(name)), justify="right", no_wrap=True)
     for i, (name, row) in enumerate(zip(evaluation.classes, evaluation.counts, strict=True)):
         styles = ["green" if i == j else "bold red" if count else "dim" for j, count in enumerate(row)]
         cells = [Text(str(count) if count else "·", style=s) for count, s in zip(row, styles, strict=True)]
-        table.add_row(Text(name, style="bold"), *cells)
+        table.add_row(Text(one_line(name), style="bold"), *cells)
     return Group(Text("rows: true, columns: predicted", style="dim"), table)
 
 
@@ -162,7 +163,8 @@ def _confusions(evaluation: Evaluation) -> Text:
     for pair in pairs:
         members = support[pair.true]
         share = percent(pair.count / members)
-        lines.append(
+        line = (
             f"{pair.count:,} of the {members:,} '{pair.true}' were classified as '{pair.predicted}' ({share})"
         )
+        lines.append(one_line(line))
     return Text("most frequent confusions\n", style="bold").append("\n".join(lines), style="not bold")

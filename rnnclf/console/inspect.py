@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
+from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, RunFacts, SweepFacts
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
@@ -237,4 +238,5 @@ def _when(started: Any, seconds: Any) -> str:
 
 
 def _cut(text: str, most: int = LONGEST) -> str:
+    text = one_line(text)
     return text if len(text) <= most else f"{text[: most - 2]} …"

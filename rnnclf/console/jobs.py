@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
 from rnnclf.hydra_app.bridge import Job
+from rnnclf.system import streams
 from rnnclf.workflows.jobs import JobsWatcher
 from rnnclf.workflows.runs import RunFolder
 
@@ -23,11 +24,16 @@ class JobsDisplay(JobsWatcher):
 
     json: bool
 
+    def _attach(self) -> None:
+        """Sets up printing again: a launcher may run the job in a new process."""
+        streams.protect()
+        use_stderr(self.json)
+
     def preload(self) -> None:
         from rnnclf.console import training  # noqa: F401
 
     def run(self, job: Job) -> AbstractContextManager[Watcher]:
-        use_stderr(self.json)  # again here: a launcher may run the job in a new process
+        self._attach()
         from rnnclf.console.training import training_display
 
         return training_display(job.number, job.parallel)
@@ -48,7 +54,7 @@ class JobsDisplay(JobsWatcher):
         show_finished(folder, results)
 
     def job_failed(self, job: Job, error: Exception) -> None:
-        use_stderr(self.json)
+        self._attach()
         print_error(f"#{job.number} {error}")
 
     def note(self, sentence: str) -> None:

@@ -7,7 +7,6 @@ stderr. Errors always go to stderr.
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import re
@@ -21,24 +20,19 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from rnnclf.escaping import harmless, json_text, one_line
 from rnnclf.files import write_atomically
+from rnnclf.system.startup import NARROWEST
 
 PICTURE_WIDTH = 100  # columns of saved tables, as text and as SVG
+
+USUAL_WIDTH = 80  # columns assumed for terminals without a sensible width
 
 FILE_WIDTH = 120  # columns assumed for pipes and files, which have no width
 
 LONGEST_ERROR = 2000  # characters; an untrusted file may contain a name of a megabyte
 
-# What a terminal would interpret or cannot show: control characters, changes of the writing direction, lone
-# surrogates. Names of classes, files and channels may contain them.
-_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
 _to_stderr = False
-
-
-def harmless(text: str) -> str:
-    """The text with � in place of everything that a terminal would interpret."""
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class SafeConsole(Console):
@@ -46,6 +40,8 @@ class SafeConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+        if self.width < NARROWEST:  # a terminal that does not know its size, or a tiny one, which then wraps
+            self.width = USUAL_WIDTH
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for text, style, control in super().render(renderable, options):
@@ -68,30 +64,31 @@ def screen() -> Console:
 
 def print_plain(line: str) -> None:
     """Prints one line without wrapping it."""
-    print(harmless(line), file=sys.stderr if _to_stderr else sys.stdout, flush=True)
+    print(one_line(line), file=sys.stderr if _to_stderr else sys.stdout, flush=True)
 
 
 def print_note(text: str) -> None:
     """Prints a remark on stderr, apart from the results."""
-    SafeConsole(stderr=True).print(Text(text, style="yellow"), soft_wrap=True)
+    SafeConsole(stderr=True).print(Text(one_line(text), style="yellow"), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     if len(text) > LONGEST_ERROR:
         text = f"{text[: LONGEST_ERROR // 2]} … {text[-LONGEST_ERROR // 2 :]}"
-    line = Text("error: ", style="bold red").append(text, style="not bold default")
+    line = Text("error: ", style="bold red").append(one_line(text), style="not bold default")
     SafeConsole(stderr=True).print(line, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    """Prints JSON on stdout: in ASCII, unless the stream can hold any text."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+    print(json_text(value, ascii_only=not encoding.startswith("utf")))
 
 
 class _ScreenHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = Text(
-            record.getMessage().strip(),
+            one_line(record.getMessage().strip()),
             style="dim" if record.levelno < logging.WARNING else "yellow",
         )
         console = screen() if record.levelno < logging.WARNING else SafeConsole(stderr=True)
@@ -132,4 +129,12 @@ def short(path: Path) -> str:
     """A path as typed in a shell: quoted, and relative if it is below the current folder."""
     path = path.absolute()
     here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    typed = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    if one_line(typed) == typed:
+        return shlex.quote(typed)
+    escaped = "".join(char if char.isprintable() and char not in "\\'" else _octal(char) for char in typed)
+    return f"$'{escaped}'"
+
+
+def _octal(character: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))

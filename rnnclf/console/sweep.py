@@ -18,6 +18,7 @@ from rnnclf.console.screen import (
     seconds_in_words,
     short,
 )
+from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.runs import RunFolder, fits, picture
 from rnnclf.workflows.sweep import SweepRow
@@ -33,7 +34,7 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
     common = _common_words(rows)
 
     def own(row: SweepRow) -> str:
-        return " ".join(word for word in row.overrides if word not in common)
+        return one_line(" ".join(word for word in row.overrides if word not in common))
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("", justify="right")
@@ -49,7 +50,7 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
     parts: list[Table | Text] = [table] if done else []
     for row in (row for row in lost if row.state != "waiting"):
         log = f" (log: {short(Path(row.log))})" if row.log else ""
-        parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {row.error}{log}", style="red"))
+        parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {one_line(row.error)}{log}", style="red"))
     if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
         parts.append(Text(f"not started: {waiting}", style="red"))
     caption = [f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy{_guessing(done)}"]

@@ -24,6 +24,7 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.data import SPLITS
+from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
@@ -147,9 +148,9 @@ class LiveDisplay(Watcher):
         self.tutorial = info.config.protocol == "tutorial"
         console = self.progress.console
         for sentence in info.notes:
-            console.print(Text(sentence, style="dim"))
+            console.print(Text(one_line(sentence), style="dim"))
         for sentence in info.warnings:
-            console.print(Text(sentence, style="yellow"))
+            console.print(Text(one_line(sentence), style="yellow"))
         console.print(Text(_info_in_words(info), style="dim"))
         if info.engine.reason:
             console.print(Text(_slower(info), style="dim"))
@@ -187,7 +188,7 @@ class LiveDisplay(Watcher):
         self.epoch_started, self.seen_before = time.perf_counter(), 0
 
     def note(self, sentence: str) -> None:
-        self.progress.console.print(Text(sentence, style="yellow"))
+        self.progress.console.print(Text(one_line(sentence), style="yellow"))
 
 
 def _title(report: Report) -> str:
@@ -229,7 +230,8 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         accuracy = f"{percent(test.accuracy)} ({interval(test.interval95)})"
         print_plain(f"#{job} test accuracy {accuracy}, {folder}")
     elif parallel or not console.is_terminal:
-        print_plain(f"{words}\nrun folder: {folder}\nevaluate it: rnnclf eval {folder}")
+        for line in (words, f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
+            print_plain(line)
     else:
         headline = Text("test accuracy ").append(percent(test.accuracy), style="bold green")
         headline.append(f"   {bounds}   {guessing}")

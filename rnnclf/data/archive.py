@@ -99,12 +99,11 @@ def _unpacked(path: Path, progress: Progress) -> Path:
     folder = folder_for("unpacked", identity(path))
     try:
         with zipfile.ZipFile(path) as archive:
-            unpack(archive, _members(path, archive), folder, progress)
+            return unpack(archive, _members(path, archive), folder, progress)
     except RnnclfError:
         raise
     except Exception as error:  # zipfile and its decompressors raise many types for a damaged file
         raise DataError(f"{path} is not a .zip file, or is damaged ({excerpt(str(error), 120)}).") from error
-    return folder
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

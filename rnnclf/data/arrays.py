@@ -144,7 +144,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progr
     if size <= IN_MEMORY:
         return parsed(archive.read(member), what)
     folder = folder_for("unpacked", identity(path), member.filename)
-    unpack(archive, {"array.npy": member}, folder, progress)
+    folder = unpack(archive, {"array.npy": member}, folder, progress)
     return mapped(folder / "array.npy", what)
 
 

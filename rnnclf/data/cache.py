@@ -1,4 +1,4 @@
-"""The on-disk cache: downloads, converted tables, statistics of large files. Torch-free.
+"""The on-disk cache: downloads, converted data, statistics of large files. Torch-free.
 
 Everything is inside the user's cache folder and can be deleted at any time.
 """
@@ -8,20 +8,57 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
+import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-from rnnclf.data.recordings import Progress
 from rnnclf.errors import DataError, OutputError
-from rnnclf.files import write_atomically
+from rnnclf.files import flush, write_atomically
 
 CHUNK = 2**24  # bytes
 
 
 def cache_root() -> Path:
-    """$XDG_CACHE_HOME/rnnclf, or ~/.cache/rnnclf."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rnnclf"
+    """$XDG_CACHE_HOME/rnnclf, or ~/.cache/rnnclf.
+
+    In a container there may be no home folder, or one that cannot be written: then it is a private folder in
+    the system's temporary one. The result may not exist, and it may be impossible to create.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "rnnclf"
+    try:
+        root = Path.home() / ".cache" / "rnnclf"
+    except RuntimeError:  # no HOME, and a user without a name
+        return _temporary_root()
+    return root if _can_exist(root) else _temporary_root()
+
+
+def _can_exist(folder: Path) -> bool:
+    """Whether the folder exists or can be made."""
+    for place in (folder, *folder.parents):
+        try:
+            place.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:  # not ours to look into
+            return False
+        return place == folder or os.access(place, os.W_OK | os.X_OK)
+    return False
+
+
+def _temporary_root() -> Path:
+    nowhere = Path(os.devnull) / "rnnclf"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"rnnclf-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except (OSError, AttributeError):  # nothing can be written; Windows has no getuid
+        return nowhere
+    # its name can be guessed, so another user may have made it
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if ours else nowhere
 
 
 def folder_for(kind: str, *facts: Any) -> Path:
@@ -37,22 +74,8 @@ def identity(path: Path) -> tuple[str, int, int]:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.")
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
-
-
-def content_hash(path: Path, progress: Progress) -> str:
-    """The SHA-256 of a file's content; computed again only if the file changed."""
-    remembered = folder_for("hashes", *identity(path))
-    if remembered.is_file():
-        return remembered.read_text(encoding="ascii")
-    digest, size = hashlib.sha256(), max(path.stat().st_size, 1)
-    with open(path, "rb") as file:
-        while block := file.read(CHUNK):
-            digest.update(block)
-            progress(f"checking {path.name}", file.tell() / size)
-    remember(remembered, digest.hexdigest().encode())
-    return digest.hexdigest()
+    found = path.stat()
+    return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
 def remember(path: Path, content: bytes) -> None:
@@ -62,3 +85,39 @@ def remember(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except (OSError, OutputError):
         return
+
+
+def crc32(path: Path) -> int:
+    """The CRC-32 of a file's content, as in .zip files."""
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(CHUNK):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def seal(folder: Path, name: str, facts: dict[str, Any]) -> None:
+    """Writes `facts` (plain data) about a folder of files to the file `name` in it, with checksums of them
+    and of the facts. Flushes everything to disk, so that a power cut cannot leave files of zeros."""
+    sums = {path.name: crc32(path) for path in sorted(folder.iterdir())}
+    facts = {**facts, "checksums": sums}
+    (folder / name).write_text(json.dumps({"facts": facts, "checksum": _checksum(facts)}), encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        flush(path)
+
+
+def unsealed(folder: Path, name: str) -> dict[str, Any]:
+    """The facts written by `seal`. Raises OSError, ValueError, KeyError, TypeError or RecursionError if
+    anything in the folder is not as it was then."""
+    sealed = json.loads((folder / name).read_text(encoding="utf-8"))
+    facts: dict[str, Any] = sealed["facts"]
+    if _checksum(facts) != sealed["checksum"]:
+        raise ValueError(f"{folder / name} is damaged")
+    for file, crc in facts["checksums"].items():
+        if crc32(folder / file) != crc:
+            raise ValueError(f"{folder / file} is damaged")
+    return facts
+
+
+def _checksum(facts: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import shutil
 import tempfile
 import time
@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rnnclf.data.cache import CHUNK
+from rnnclf.data.cache import CHUNK, crc32, seal, unsealed
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import DataError
+from rnnclf.files import flush
 
-FORMAT = 1  # of the cached files; those of any other format are rebuilt
+FORMAT = 2  # of the cached files; those of any other format are rebuilt
+FACTS = "recordings.json"
 ARRAYS = ("values_SC", "starts_N", "lengths_N", "labels_N", "times_S", "groups_N", "given_N")
 STALE = 24 * 3600  # seconds; leftovers of killed processes that are older are removed
 
@@ -110,7 +112,8 @@ def refuse_unseen(recordings: Recordings) -> None:
 def cached(folder: Path, read: Callable[[], Recordings]) -> Recordings:
     """Returns `read()` and saves it to the cache `folder`, from which later calls map it.
 
-    `locate` of the recordings must be a `StepOrigins`. Without a writable cache, `read` runs every time.
+    `locate` of the recordings must be a `StepOrigins`. Without a writable cache, or if what is there is
+    damaged, `read` runs again.
     """
     if (found := _load(folder)) is not None:
         return found
@@ -143,39 +146,68 @@ def staged(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+        flush(folder.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def unpack(
     archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: Path, progress: Progress
-) -> None:
-    """Unpacks members of a .zip file to a cache folder, unless they are there already.
+) -> Path:
+    """Unpacks members of a .zip file to a cache folder, unless they are there already. Returns the folder:
+    without a writable cache, a temporary one, which is removed when the process ends.
 
-    `members` maps the file name to write to the member. Raises DataError if the disk has no room for the
-    sizes that they claim, or the cache cannot be written.
+    `members` maps the file name to write to the member. Raises DataError if there is no room for the sizes
+    that they claim, or nothing can be written.
     """
-    sizes = {folder / name: member.file_size for name, member in members.items()}
-    if all(file.is_file() and file.stat().st_size == size for file, size in sizes.items()):
-        return
+    if all(_is_unpacked(folder / name, member) for name, member in members.items()):
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
-    whole, done = max(sum(sizes.values()), 1), 0
     try:
-        with staged(folder) as staging:
-            free = shutil.disk_usage(staging).free
-            if whole > free:
-                raise DataError(
-                    f"{archive.filename} holds {whole / 2**30:,.1f} GiB; the cache, {folder.parent},"
-                    f" has {free / 2**30:,.1f} GiB free."
-                )
-            for name, member in members.items():
-                with archive.open(member) as packed, open(staging / name, "wb") as file:
-                    while block := packed.read(CHUNK):
-                        file.write(block)
-                        done += len(block)
-                        progress(f"unpacking {archive.filename}", done / whole)
+        _unpack(archive, members, folder, progress)
+        return folder
+    except OSError:  # damage raises other errors
+        pass
+    try:
+        _temporary.append(tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True))
+        elsewhere = Path(_temporary[-1].name) / "unpacked"
+        _unpack(archive, members, elsewhere, progress)
+        return elsewhere
     except OSError as error:
-        raise DataError(f"{archive.filename} cannot be unpacked to {folder.parent}: {error}.") from error
+        raise DataError(
+            f"{archive.filename} cannot be unpacked to {folder.parent}: {error.strerror or error}."
+            " Set XDG_CACHE_HOME=DIR to use another folder."
+        ) from error
+
+
+_temporary: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders in use until the process ends."""
+
+
+def _is_unpacked(path: Path, member: zipfile.ZipInfo) -> bool:
+    try:
+        return path.stat().st_size == member.file_size and crc32(path) == member.CRC
+    except OSError:
+        return False
+
+
+def _unpack(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: Path, progress: Progress
+) -> None:
+    whole, done = max(sum(member.file_size for member in members.values()), 1), 0
+    with staged(folder) as staging:
+        free = shutil.disk_usage(staging).free
+        if whole > free:
+            raise OSError(
+                errno.ENOSPC, f"it holds {whole / 2**30:,.1f} GiB, and only {free / 2**30:,.1f} GiB are free"
+            )
+        for name, member in members.items():
+            with archive.open(member) as packed, open(staging / name, "wb") as file:
+                while block := packed.read(CHUNK):
+                    file.write(block)
+                    done += len(block)
+                    progress(f"unpacking {archive.filename}", done / whole)
+            flush(staging / name)
 
 
 def _save(recordings: Recordings, folder: Path) -> None:
@@ -196,7 +228,7 @@ def _save(recordings: Recordings, folder: Path) -> None:
         if (array := getattr(recordings, name)) is not None:
             np.save(folder / f"{name}.npy", array)
             plain["arrays"].append(name)
-    (folder / "recordings.json").write_text(json.dumps(plain), encoding="utf-8")
+    seal(folder, FACTS, plain)
 
 
 def _load(folder: Path) -> Recordings | None:
@@ -204,7 +236,7 @@ def _load(folder: Path) -> Recordings | None:
     import numpy as np
 
     try:
-        plain = json.loads((folder / "recordings.json").read_text(encoding="utf-8"))
+        plain = unsealed(folder, FACTS)
         if plain["format"] != FORMAT:
             return None
         arrays: dict[str, Any] = {
@@ -222,5 +254,5 @@ def _load(folder: Path) -> Recordings | None:
             ids=origins.ids,
             cache=folder,
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):
+    except Exception:  # whatever is wrong with it, it is read again
         return None

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NARROWEST = 20  # columns of a terminal for which tables are laid out
+
 _exit_code: int | None = None
 
 
@@ -38,6 +40,14 @@ def import_torch() -> None:
             import torch  # noqa: F401
 
             gc.freeze()
+
+
+def repair_environment() -> None:
+    """Removes sizes of the terminal that are no sizes, such as COLUMNS=0: the tables would be empty."""
+    for name, least in (("COLUMNS", NARROWEST), ("LINES", 1)):
+        size = os.environ.get(name)
+        if size is not None and not (size.isascii() and size.isdigit() and int(size) >= least):
+            del os.environ[name]
 
 
 def end_with(code: int) -> None:

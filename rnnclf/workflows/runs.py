@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.errors import OutputError, RnnclfError
+from rnnclf.escaping import spreadsheet_cell
 from rnnclf.files import (
     clear_leftovers,
     open_regular,
@@ -339,8 +340,9 @@ def fits(value: Any, form: Any) -> bool:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces `path` by a CSV table; the keys of the first row are its header."""
-    rows = list(rows)
+    """Replaces `path` by a CSV table that is safe to open in a spreadsheet; the keys of the first row are its
+    header."""
+    rows = [{key: spreadsheet_cell(value) for key, value in row.items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

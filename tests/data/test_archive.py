@@ -292,7 +292,7 @@ def test_zip_files_that_hold_no_data_set_or_many_are_told(tmp_path):
 
 def test_a_zip_file_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match="GiB free"):
+    with pytest.raises(DataError, match="GiB are free"):
         read(zipped(tmp_path / "a.zip", Toy_TRAIN_ts=PLAIN))
 
 

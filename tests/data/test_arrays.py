@@ -188,7 +188,7 @@ def test_a_damaged_packed_array_leaves_nothing_in_the_cache(tmp_path, monkeypatc
 def test_a_packed_array_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match=r"has 0\.0 GiB free"):
+    with pytest.raises(DataError, match=r"only 0\.0 GiB are free"):
         read(npz(tmp_path / "a.npz", x=X, y=Y))
 
 

@@ -181,9 +181,13 @@ def test_a_damaged_cache_is_made_anew(tmp_path):
     cache = read(root).cache
     for damage in ("values_SC.npy", "recordings.json", "labels_N.npy"):
         content = (cache / damage).read_bytes()
-        (cache / damage).write_bytes(content[: len(content) // 2])
-        assert values(read(root)) == [[[7, 8], [9, 10]], [[1, 2], [3, 4], [5, 6]]]
-        assert (cache / damage).read_bytes() == content
+        other = content.replace(b"walk", b"wolk")
+        for bad in (content[: len(content) // 2], content[:-8] + bytes(8), other, b"[" * 100_000):
+            (cache / damage).write_bytes(bad)
+            again = read(root)
+            assert values(again) == [[[7, 8], [9, 10]], [[1, 2], [3, 4], [5, 6]]]
+            assert again.classes == ("run", "walk")
+            assert (cache / damage).read_bytes() == content
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rnnclf.data.table import Table, text
+from rnnclf.data.cache import cache_root
+from rnnclf.data.table import Table, store, text
 from rnnclf.errors import DataError, OutputError
 from tests.data.tables import LONG, WIDE, entries, parquet, read, rows_of, sequences_of
 
@@ -103,8 +104,36 @@ def foreign_labels(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8] + b"\xff" * 8)
 
 
+def zeros(folder: Path) -> None:
+    """What a power cut leaves of files that were never flushed: the right size, nothing in them."""
+    path = folder / "values_SC.npy"
+    path.write_bytes(path.read_bytes()[:128] + bytes(path.stat().st_size - 128))
+
+
+def nested(folder: Path) -> None:
+    (folder / "meta.json").write_text("[" * 100_000)
+
+
+def cut(folder: Path) -> None:
+    path = folder / "meta.json"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def other_classes(folder: Path) -> None:
+    path = folder / "meta.json"
+    path.write_text(path.read_text().replace("walk", "wolk"))
+
+
+def no_object(folder: Path) -> None:
+    (folder / "meta.json").write_text('{"facts": [1], "checksum": null}')
+
+
 @pytest.mark.parametrize(
-    "damage", [damaged_sizes, lost, another_format, no_json, foreign_labels, other_header]
+    "damage",
+    [
+        *(damaged_sizes, lost, another_format, no_json, foreign_labels, other_header),
+        *(zeros, nested, cut, other_classes, no_object),
+    ],
 )
 def test_a_damaged_cache_is_made_anew(damage):
     whole = sequences_of(read(LONG))
@@ -122,7 +151,22 @@ def test_a_cache_that_cannot_be_written_costs_no_run(monkeypatch):
     assert again.cache is None
 
 
-def test_a_full_disk_is_told(monkeypatch):
+def test_a_full_cache_disk_costs_time_only(monkeypatch):
+    whole = sequences_of(read(LONG))
+    seal = store.seal
+
+    def full(folder: Path, *rest: object) -> None:
+        if cache_root() in folder.parents:
+            raise OSError(28, "No space left on device")
+        seal(folder, *rest)
+
+    monkeypatch.setattr(store, "seal", full)
+    again = read(LONG + "\n")
+    assert (sequences_of(again), again.cache) == (whole, None)
+    assert [path.name for path in entries() if path.suffix == ".part"] == []
+
+
+def test_a_disk_that_is_full_everywhere_is_told(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -5,7 +5,7 @@ Shapes: N sequences, S steps, C channels.
 
 from __future__ import annotations
 
-import json
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rnnclf.data.cache import seal, unsealed
 from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_at
 from rnnclf.errors import OutputError
+from rnnclf.files import flush
 
-FORMAT = 2  # of what is kept; another is made anew
+FORMAT = 3  # of what is kept; another is made anew
 META = "meta.json"
 MAPPED = ("values_SC", "times_S", "lines", "ids_bytes", "ids_ends")
 OPTIONAL = ("times_S", "groups_N", "given_N")
@@ -113,11 +115,10 @@ def cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> R
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_exclusive(folder, progress))
+            return opened(folder) or _built(folder, build)
         except (OSError, ImportError):
-            staging = tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True)
-            # a mapped file stays readable after it is deleted
-            return replace(_built(Path(stack.enter_context(staging)) / "table", build), cache=None)
-        return opened(folder) or _built(folder, build)
+            pass
+    return _built_elsewhere(folder, build)
 
 
 @contextmanager
@@ -135,6 +136,7 @@ def _exclusive(folder: Path, progress: Progress) -> Iterator[None]:
 
 
 def _built(folder: Path, build: Callable[[Path], None]) -> Recordings:
+    """Raises OSError if the folder cannot be written."""
     staging = folder.with_name(f"{folder.name}.part")
     try:
         for leftover in (staging, folder):  # left by a killed process; damaged
@@ -142,45 +144,53 @@ def _built(folder: Path, build: Callable[[Path], None]) -> Recordings:
         staging.mkdir()
         build(staging)
         staging.rename(folder)
+        flush(folder.parent)
         for other in folder.parent.iterdir():
             if other.name.split("-")[0] != folder.name.split("-")[0]:
                 shutil.rmtree(other, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    result = opened(folder)
+    if result is None:
+        raise OSError(errno.EIO, "what was written is not what can be read")
+    return result
+
+
+def _built_elsewhere(folder: Path, build: Callable[[Path], None]) -> Recordings:
+    """The recordings in the system's temporary folder, for this process only. Raises OutputError."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True) as staging:
+            # a mapped file stays readable after it is deleted
+            return replace(_built(Path(staging) / "table", build), cache=None)
     except OSError as error:
         raise OutputError(
             f"Cannot write the converted table to {folder.parent}: {error.strerror or error}."
             " Set XDG_CACHE_HOME=DIR to use another folder."
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    result = opened(folder)
-    assert result is not None
-    return result
 
 
 def write_metadata(folder: Path, **facts: Any) -> None:
-    """Writes the metadata of a folder of arrays, with the file sizes."""
-    sizes = {path.name: path.stat().st_size for path in folder.glob("*.npy")}
-    (folder / META).write_text(json.dumps({"format": FORMAT, **facts, "sizes": sizes}), encoding="utf-8")
+    """Writes the metadata of a folder of arrays, with checksums."""
+    seal(folder, META, {"format": FORMAT, **facts})
 
 
 def opened(folder: Path) -> Recordings | None:
     """The recordings in a folder, memory-mapped; None if they are missing or damaged."""
     try:
         return _opened(folder)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AssertionError):
+    except Exception:  # whatever is wrong with them, they are converted again
         return None
 
 
 def _opened(folder: Path) -> Recordings | None:
     import numpy as np
 
-    meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    sizes = meta["sizes"]
-    if meta["format"] != FORMAT or any((folder / name).stat().st_size != sizes[name] for name in sizes):
+    meta = unsealed(folder, META)
+    if meta["format"] != FORMAT:
         return None
     arrays: dict[str, Any] = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in MAPPED else None, allow_pickle=False)
-        for name in (file.removesuffix(".npy") for file in sizes)
+        for name in (file.removesuffix(".npy") for file in meta["checksums"])
     }
     lengths_N, labels_N, lines = arrays["lengths_N"], arrays["labels_N"], arrays["lines"]
     starts_N = np.cumsum(lengths_N) - lengths_N

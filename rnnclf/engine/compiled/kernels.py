@@ -25,7 +25,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.caching import NullCache
 from numba.extending import intrinsic, overload
+
+from rnnclf.engine.compiled.caching import has_cache_folder, tolerate_faults
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,12 +48,10 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"
 
 def jit(function: F) -> F:
     """Compiles a function that is called from Python, and caches its machine code on disk if possible."""
-    try:
-        compiled: Any = numba.njit(**_OPTIONS)(function)
-    except RuntimeError:  # no writable cache folder: compiled again in each process
-        compiled = numba.njit(**_OPTIONS | {"cache": False})(function)
-    else:
+    compiled: Any = numba.njit(**_OPTIONS | {"cache": has_cache_folder()})(function)
+    if not isinstance(compiled._cache, NullCache):
         compiled._cache._cache_file._source_stamp = _STAMP
+        tolerate_faults(compiled._cache)
     return compiled  # type: ignore[no-any-return]
 
 
