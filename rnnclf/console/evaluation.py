@@ -51,7 +51,7 @@ def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
     """All metrics of one checkpoint, or a row for each of several below what they have in common."""
     paths = [_folder(result) for result in results]
     above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
-    data = {f"{result.config.dataset.title()} {result.split}" for result in results}
+    data = {f"{result.data} {result.split}" for result in results}
     where = short(above) if len(data) > 1 else f"{short(above)} on {data.pop()}"
     headline = Text(where, style="bold")
     if len(results) == 1:
@@ -82,7 +82,7 @@ def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("checkpoint", overflow="fold")
     table.add_column("model")
-    titles = [f"{result.config.dataset.title()} {result.split}" for result in results]
+    titles = [f"{result.data} {result.split}" for result in results]
     several = len(set(titles)) > 1
     if several:
         table.add_column("data")
@@ -115,6 +115,7 @@ def _notes(result: Evaluated) -> list[str]:
         notes.append(f"{name}: {correct} correct, but its results.json says {result.recorded_correct}.")
     if result.other_data:
         notes.append(f"{name}: these are not the data it was trained on.")
+    notes += result.notes
     return notes
 
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.conversion import refuse_unseen, unpack
@@ -44,6 +44,8 @@ class Arrays(OwnData):
     split (N,), train, validation or test, or 0, 1, 2; the names channels (C,) and classes (K,).
     x.npy is memory-mapped, so it may be larger than memory.
     """
+
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
 
     name: str = "arrays"
     labels: str | None = option(

@@ -6,12 +6,14 @@ training split.  Shapes: N sequences, S steps in total, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.dataset import SequenceDataset
+from rnnclf.data.npy import COPY_LIMIT
 from rnnclf.data.preparation import Preparation, fitted, without_gaps
-from rnnclf.data.recordings import Array, Progress, Recordings, silent
+from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SplitName, SplitPlan, divide, shared
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, DataError
@@ -57,6 +59,9 @@ class Splits:
 class Source(Component):
     """Base of every data source: the common options, and loading the three splits."""
 
+    LOCATIONS: ClassVar[tuple[str, ...]] = ()
+    """The options that say which files hold the data: the first names the data, the others belong to it."""
+
     validation: float = option(
         0.1,
         "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",
@@ -100,6 +105,13 @@ class Source(Component):
         """Reads all sequences. Raises DataError if a file is missing or malformed."""
         raise NotImplementedError(f"{type(self).__name__} must define read().")
 
+    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
+        """Reads the sequences for a model that was trained on these channels; more may be read.
+
+        What only a split needs, such as groups, may be missing. Raises DataError as `read` does.
+        """
+        return self.read(progress)
+
     def reading(self) -> dict[str, Any]:
         """The options that decide what one step means; a model only works on data read the same way."""
         return {}
@@ -111,6 +123,10 @@ class Source(Component):
     def title(self) -> str:
         """The name of the data in tables."""
         return self.name
+
+    def title_of(self, split: str) -> str:
+        """The name in tables of the data that a split comes from."""
+        return self.title()
 
     def load(self, learned: Learned | None = None, progress: Progress = silent) -> Splits:
         """Reads and splits the data, then prepares them by `learned` or, without it, fits a preparation.
@@ -145,8 +161,15 @@ class Source(Component):
 
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
         """All sequences as one data set, prepared by `learned`, and their fingerprint."""
-        recordings = self._usable(self.read(progress), learned)
+        recordings = self.recordings_for(learned, progress)
         return assembled(recordings, learned), digests(recordings, progress).fingerprint(recordings)
+
+    def recordings_for(self, learned: Learned, progress: Progress = silent) -> Recordings:
+        """All sequences as a trained model needs them: its channels, found by name, and its classes.
+
+        Raises CheckpointError if channels or classes are missing.
+        """
+        return self._usable(self.read_for_model(learned.preparation.channels, progress), learned)
 
     def plan(self) -> SplitPlan:
         return SplitPlan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)
@@ -177,29 +200,64 @@ def leaks(digests_N: Array, parts: dict[SplitName, Array]) -> list[str]:
 
 
 def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
-    """The recordings with labels numbered as in `learned`. Raises CheckpointError if they do not match."""
+    """The recordings with channels and labels ordered as in `learned`.
+
+    Raises CheckpointError if they do not match.
+    """
     import numpy as np
 
-    channels, known = learned.preparation.channels, learned.classes
-    if len(channels) != len(recordings.channels):
-        raise CheckpointError(
-            f"The model was trained on sequences with {len(channels)} features per step;"
-            f" these have {len(recordings.channels)}."
-        )
-    if channels != recordings.channels:
-        raise CheckpointError(
-            f"The model was trained on the channels {_listed(channels)};"
-            f" these are {_listed(recordings.channels)}."
-        )
+    known = learned.classes
+    recordings = _with_channels(recordings, learned.preparation.channels)
     if foreign := [name for name in recordings.classes if name not in known]:
         raise CheckpointError(
-            f"The model knows the classes {_listed(known)}; these data also have {_listed(tuple(foreign))}."
+            f"The model knows the classes {_listed(known)}; these data also have {_listed(foreign)}."
         )
     place_K = np.array([known.index(name) for name in recordings.classes], np.int64)
     return replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordings:
+    """The recordings with these channels, found by name; others are left out, which a note says.
+
+    Raises CheckpointError if one is missing, or if channels without names differ in number.
+    """
+    import numpy as np
+
+    there = recordings.channels
+    if channels == there:
+        return recordings
+    nameless = channels == numbered(len(channels)) or there == numbered(len(there))
+    if len(channels) != len(there) and nameless:
+        raise CheckpointError(
+            f"The model was trained on sequences with {len(channels)} features per step;"
+            f" these have {len(there)}."
+        )
+    if not set(there).issuperset(channels):
+        raise CheckpointError(
+            f"The model was trained on the channels {_listed(channels)}; these data have {_listed(there)}."
+        )
+    values_SC = recordings.values_SC
+    if values_SC.nbytes > COPY_LIMIT:
+        raise CheckpointError(
+            f"The model was trained on the channels {_listed(channels)}; these are {_listed(there)}, too"
+            f" large ({values_SC.nbytes / 2**30:.1f} GiB) to be reordered in memory: save them in that order."
+        )
+    extra = [name for name in there if name not in channels]
+    one = len(extra) == 1
+    note = (
+        f"The model was not trained on {'channel' if one else 'channels'} {_listed(extra)}, which"
+        f" {'is' if one else 'are'} left out."
+    )
+    return replace(
+        recordings,
+        values_SC=np.ascontiguousarray(values_SC[:, [there.index(name) for name in channels]]),
+        channels=channels,
+        notes=(*recordings.notes, *([note] if extra else [])),
+        cache=None,  # the cache describes the values in their order in the file
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:12])
     return f"{shown} … ({len(names)})" if len(names) > 12 else shown
 

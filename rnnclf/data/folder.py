@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,10 @@ from rnnclf.registry import did_you_mean
 TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT, ".npy")
 TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
+
+
+class NoGroupError(DataError):
+    """The path of a file does not say which group its sequence belongs to."""
 
 
 class Entry(NamedTuple):
@@ -90,6 +94,13 @@ class Folder(OwnData):
         folder = folder_for("folders", self.time, self.group, facts)
         return cached(folder, lambda: self._read(entries, notes, progress))
 
+    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
+        try:
+            return self.read(progress)
+        except NoGroupError as error:  # a split needs groups, a model does not
+            recordings = replace(self, group=None).read(progress)
+            return replace(recordings, notes=(*recordings.notes, f"{error} Sequences are not grouped."))
+
     def _entries(self) -> tuple[list[Entry], list[str]]:
         """All sequence files, sorted, and a note on other files. Raises ConfigError or DataError."""
         root, *test = self.paths()
@@ -120,7 +131,7 @@ class Folder(OwnData):
             if first is None:
                 first = contents
                 time = self._time(first.names, notes)
-            _refuse_different_columns(first, contents, entries[0].place, entry.place)
+            contents = _ordered_as(first, contents, entries[0].place, entry.place)
             parts.append(_part(entry, contents, time))
             progress(f"reading {self.title()}", (number + 1) / len(entries))
         assert first is not None
@@ -209,7 +220,7 @@ def _group(group: str | None, within: str, path: Path) -> str | None:
         return None
     match = _pattern(group).search(within)
     if match is None or match[1] is None:
-        raise DataError(f"{path}: dataset.group='{group}' does not match its path.")
+        raise NoGroupError(f"{path}: dataset.group='{group}' does not match its path.")
     return match[1]
 
 
@@ -248,9 +259,13 @@ def _text(path: Path, place: str) -> Contents:
     return Contents(numbers(rows[1:], 2, 1, place), names, 2)
 
 
-def _refuse_different_columns(first: Contents, now: Contents, first_place: str, place: str) -> None:
+def _ordered_as(first: Contents, now: Contents, first_place: str, place: str) -> Contents:
+    """The contents with the columns in the order of the first file. Raises DataError for other columns."""
     if now.names == first.names and now.values_TC.shape[1] == first.values_TC.shape[1]:
-        return
+        return now
+    if first.names is not None and now.names is not None and sorted(first.names) == sorted(now.names):
+        order = [now.names.index(name) for name in first.names]
+        return now._replace(values_TC=now.values_TC[:, order], names=first.names)
     described = [_columns(contents) for contents in (now, first)]
     raise DataError(
         f"{place} has {described[0]}, but {first_place} has {described[1]}: all files need the same columns."

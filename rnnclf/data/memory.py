@@ -265,17 +265,21 @@ def _is_numeric(column: Any) -> bool:
 
 
 def _numbers(column: Any, name: str) -> Array:
-    """The cells as float32 (R,), like those of table files; NaN for missing ones."""
+    """The cells as float32 (R,), like those of table files, or as float64 if they need its range.
+
+    NaN for missing ones.
+    """
     import numpy as np
 
     if not _is_numeric(column):
         raise DataError(f"Column '{name}' holds no numbers ({column.dtype}).")
-    with np.errstate(over="ignore"):  # infinite values are reported later, with their position
-        if hasattr(column, "isna"):
-            numbers: Array = column.to_numpy(dtype=np.float32, na_value=np.nan)
-        else:
-            numbers = column.to_numpy().astype(np.float32)
-    return numbers
+    if hasattr(column, "isna"):
+        exact: Array = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        exact = column.to_numpy().astype(np.float64)
+    peak, limits = np.fmax.reduce(np.abs(exact), initial=0.0), np.finfo(np.float32)
+    fits = peak == 0 or limits.tiny <= peak <= limits.max
+    return exact.astype(np.float32) if fits else exact
 
 
 def _times(column: Any, name: str) -> Array:

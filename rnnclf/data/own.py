@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rnnclf.data.base import NORMALISERS, Source
 from rnnclf.errors import ConfigError
@@ -14,6 +15,8 @@ from rnnclf.options import option
 @dataclass
 class OwnData(Source):
     """Base of the sources that read the user's own data."""
+
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
     path: str | None = option(None, "the file or folder with the data")
     test_path: str | None = option(None, "a file or folder with the test split; null: drawn from the data")
@@ -41,6 +44,12 @@ class OwnData(Source):
 
     def title(self) -> str:
         return self.name if self.path is None else Path(self.path).name
+
+    def title_of(self, split: str) -> str:
+        if self.test_path is None or split not in ("test", "all"):
+            return self.title()
+        test = Path(self.test_path).name
+        return test if split == "test" else f"{self.title()} and {test}"
 
     def paths(self) -> list[Path]:
         """The path of the data and, if given, the path of the test split. Raises ConfigError."""

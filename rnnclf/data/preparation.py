@@ -9,10 +9,11 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recordings import Array, Ids, Recordings
-from rnnclf.data.survey import Moments, chunks, moments, steps_of
+from rnnclf.data.survey import Moments, chunks, moments, powers_of, steps_of
 from rnnclf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
 COPY_LIMIT = 2**30  # bytes that missing=drop may copy
+LARGE = 2.0**100  # float32, which goes up to 2 ** 128 and down to 2 ** -126, is used for scales well within
+COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 are left
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Preparation:
             map(_is_scale, (*self.scale_C, self.interval))
         ):
             raise ConfigError("The preparation must have finite shifts, and finite scales above 0.")
+
+    @cached_property
+    def fits_float32(self) -> bool:
+        """Whether float32 is exact enough to shift and scale with."""
+        return all(
+            1 / LARGE <= scale <= LARGE and abs(shift) <= min(COARSE * scale, LARGE)
+            for shift, scale in zip(self.shift_C, self.scale_C, strict=True)
+        )
 
     @property
     def fills_gaps(self) -> bool:
@@ -75,7 +86,7 @@ class Preparation:
         """The prepared batch (B, T, I), float32; values after `lengths_B` steps are arbitrary."""
         import torch
 
-        exact = torch.float64 if x_BTC.dtype == torch.float64 else torch.float32
+        exact = torch.float32 if self.fits_float32 and x_BTC.dtype != torch.float64 else torch.float64
         x_BTC = x_BTC.to(exact)
         if any(self.shift_C):
             x_BTC = x_BTC - _for_each(self.shift_C, x_BTC)
@@ -143,8 +154,10 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
     elif normalise != "none":
         parts = moments(recordings)
         shift_C, scale_C = (spread if normalise == "standard" else _range)(parts, train)
-    # a constant channel is not scaled
-    scale_C = np.where(np.isfinite(scale_C) & (scale_C >= sys.float_info.min), scale_C, 1.0)
+    # a constant channel is not scaled, unless other values like it would not fit into float32
+    constant_C = ~(np.isfinite(scale_C) & (scale_C >= sys.float_info.min))
+    scale_C = np.where(constant_C, np.where(np.abs(shift_C) > LARGE, np.abs(shift_C), 1.0), scale_C)
+    _refuse_out_of_range(recordings, normalise, shift_C, scale_C)
     return Preparation(
         channels=recordings.channels,
         missing=missing,
@@ -154,22 +167,55 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
     )
 
 
+def _refuse_out_of_range(recordings: Recordings, normalise: str, shift_C: Array, scale_C: Array) -> None:
+    """Raises DataError for a channel that is lost in float32 once it is prepared."""
+    import numpy as np
+
+    if not np.issubdtype(recordings.values_SC.dtype, np.floating):
+        return
+    limits = np.finfo(np.float32)
+    low_C, high_C = moments(recordings).range_C(np.arange(len(recordings)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach_C = np.maximum(np.abs(low_C - shift_C), np.abs(high_C - shift_C)) / scale_C
+    lost_C = (low_C <= high_C) & ((reach_C > limits.max) | ((reach_C < limits.tiny) & (reach_C > 0)))
+    if lost_C.any():
+        c = int(lost_C.argmax())
+        size = "small" if reach_C[c] < 1 else "large"
+        way = "set dataset.normalise=standard" if normalise == "none" else "rescale or remove them"
+        raise DataError(
+            f"Channel '{recordings.channels[c]}' has values from {low_C[c]:.3g} to {high_C[c]:.3g}, which are"
+            f" too {size} for 32 bits{'' if normalise == 'none' else ' next to the others'}: {way}."
+        )
+
+
 def spread(parts: Moments, train: Array) -> tuple[Array, Array]:
     """Mean and deviation (C,) over some sequences, pooled from the moments of each (Chan et al. 1983)."""
     import numpy as np
 
-    count_NC, mean_NC = parts.count_NC[train], parts.mean_NC[train]
+    count_NC, power_NC = parts.count_NC[train], parts.power_NC[train]
     total_C = np.maximum(count_NC.sum(axis=0), 1)
+    power_C = powers_of(parts.peak_C(train))
+    mean_NC = np.ldexp(parts.mean_NC[train], -power_C)
+    squares_NC = np.ldexp(parts.squares_NC[train], 2 * (power_NC - power_C))
     mean_C = (count_NC * mean_NC).sum(axis=0) / total_C
-    squares_C = parts.squares_NC[train].sum(axis=0) + (count_NC * (mean_NC - mean_C) ** 2).sum(axis=0)
-    return mean_C, np.sqrt(squares_C / total_C)
+    squares_C = squares_NC.sum(axis=0) + (count_NC * (mean_NC - mean_C) ** 2).sum(axis=0)
+    return np.ldexp(mean_C, power_C), np.ldexp(np.sqrt(squares_C / total_C), power_C)
 
 
 def _range(parts: Moments, train: Array) -> tuple[Array, Array]:
     import numpy as np
 
-    low_C, high_C = parts.low_NC[train].min(axis=0), parts.high_NC[train].max(axis=0)
-    return np.where(np.isfinite(low_C), low_C, 0.0), high_C - low_C
+    low_C, high_C = parts.range_C(train)
+    return np.where(np.isfinite(low_C), low_C, 0.0), _difference(high_C, low_C)
+
+
+def _difference(high_C: Array, low_C: Array) -> Array:
+    """high_C - low_C, at most the largest float64."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = np.minimum(high_C - low_C, np.finfo(np.float64).max)
+    return found
 
 
 def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
@@ -182,7 +228,7 @@ def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
     values = recordings.values_SC[steps].astype(np.float64)
     empty_C = np.isnan(values).all(axis=0)
     low_C, middle_C, high_C = np.nanpercentile(np.where(empty_C, 0.0, values), (25, 50, 75), axis=0)
-    return middle_C, high_C - low_C
+    return middle_C, _difference(high_C, low_C)
 
 
 def _interval(recordings: Recordings, train: Array) -> float:

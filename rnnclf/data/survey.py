@@ -17,6 +17,7 @@ from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.errors import DataError
 
 CHUNK = 2**18  # values at a time; they fit into the CPU caches
+EXTREME = 400  # power of 2; float64 goes up to 1024, and sums of many squares must fit
 DIGEST = 16  # bytes; two different sequences collide with probability 2⁻¹²⁸
 
 T = TypeVar("T", "Digests", "Moments")
@@ -45,7 +46,8 @@ class Moments:
     """Statistics of each channel of each sequence (N, C), over the values that are not missing.
 
     Count, mean, sum of squared deviations from the mean, minimum and maximum. A channel without values has
-    mean 0, minimum ∞ and maximum -∞.
+    mean 0, minimum ∞ and maximum -∞. The squares are in units of 4 ** power: the power is 0 unless the values
+    are so large or small that their squares would exceed the range of float64.
     """
 
     count_NC: Array
@@ -53,6 +55,18 @@ class Moments:
     squares_NC: Array
     low_NC: Array
     high_NC: Array
+    power_NC: Array
+
+    def peak_C(self, which: Array) -> Array:
+        """The largest absolute value of each channel in the sequences `which`; ∞ if it has none."""
+        import numpy as np
+
+        peak_C: Array = np.maximum(*map(np.abs, self.range_C(which)))
+        return peak_C
+
+    def range_C(self, which: Array) -> tuple[Array, Array]:
+        """The minimum and the maximum of each channel in the sequences `which`; ∞ and -∞ if it has none."""
+        return self.low_NC[which].min(axis=0), self.high_NC[which].max(axis=0)
 
     def missing_C(self, lengths_N: Array) -> Array:
         """The number of missing values of each channel."""
@@ -163,14 +177,26 @@ def _moments_of(recordings: Recordings, which_n: Array) -> tuple[Array, ...]:
     values = recordings.values_SC[steps_of(recordings.starts_N[which_n], lengths_n)].astype(np.float64)
     begins_n = np.cumsum(lengths_n) - lengths_n
     present = ~np.isnan(values)
+    low = np.minimum.reduceat(np.where(present, values, np.inf), begins_n, axis=0)
+    high = np.maximum.reduceat(np.where(present, values, -np.inf), begins_n, axis=0)
+    power = powers_of(np.maximum(np.abs(low), np.abs(high)))
+    if power.any():
+        values = np.ldexp(values, -np.repeat(power, lengths_n, axis=0))
     with np.errstate(invalid="ignore"):  # infinite values are reported afterwards
         count = np.add.reduceat(present, begins_n, axis=0, dtype=np.int64)
         mean = np.add.reduceat(np.where(present, values, 0.0), begins_n, axis=0) / np.maximum(count, 1)
         off = np.where(present, values - np.repeat(mean, lengths_n, axis=0), 0.0)
         squares = np.add.reduceat(off * off, begins_n, axis=0)
-    low = np.minimum.reduceat(np.where(present, values, np.inf), begins_n, axis=0)
-    high = np.maximum.reduceat(np.where(present, values, -np.inf), begins_n, axis=0)
-    return count, mean, squares, low, high
+    return count, np.ldexp(mean, power), squares, low, high, power
+
+
+def powers_of(peaks: Array) -> Array:
+    """The power of 2 to divide values by, int32, if the square of the largest would leave float64; else 0."""
+    import numpy as np
+
+    power = np.frexp(peaks)[1]
+    found: Array = np.where((peaks > 0) & np.isfinite(peaks) & (np.abs(power) > EXTREME), power, 0)
+    return found
 
 
 def _infinite(recordings: Recordings, found: Moments) -> str:

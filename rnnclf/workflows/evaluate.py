@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from rnnclf.config import Config
-from rnnclf.data import SPLITS, Learned, SequenceDataset, Source
+from rnnclf.data import SPLITS, SequenceDataset
+from rnnclf.data.base import assembled
+from rnnclf.data.splits import divide
+from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import parsed
@@ -19,7 +24,7 @@ from rnnclf.metrics import Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
-from rnnclf.workflows.loading import load_model
+from rnnclf.workflows.loading import Loaded, load_model
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, run_of, write_csv
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
@@ -45,6 +50,13 @@ class Evaluated:
     """The number of correct predictions in results.json; None if that is missing or the data differ."""
     other_data: bool
     """Whether the data differ from the training run's."""
+    notes: tuple[str, ...] = ()
+    """What was inferred from other data, as sentences for the user."""
+
+    @property
+    def data(self) -> str:
+        """The name of the data in tables."""
+        return self.config.dataset.title_of(self.split)
 
     def to_dict(self) -> dict[str, Any]:
         precision, recall, f1 = self.evaluation.macro()
@@ -56,6 +68,7 @@ class Evaluated:
             "seed": self.config.seed,
             "epoch": self.epoch,
             "dataset": self.config.dataset.name,
+            "data": self.data,
             "split": self.split,
             **self.evaluation.to_dict(),
             "macro": {"precision": precision, "recall": recall, "f1": f1},
@@ -63,28 +76,53 @@ class Evaluated:
             "confusion": [list(row) for row in self.evaluation.counts],
             "recorded_correct": self.recorded_correct,
             "other_data": self.other_data,
+            "notes": self.notes,
             "seconds": round(self.seconds, 3),
         }
+
+
+class _Data(NamedTuple):
+    """The sequences to score, the split that they are, the fingerprint of all data that were read, and notes
+    on them."""
+
+    sequences: SequenceDataset
+    split: str
+    fingerprint: str
+    notes: tuple[str, ...]
 
 
 @dataclass
 class _Loader:
     """Loads the requested split. Checkpoints with the same source options and preparation, such as those of
-    a sweep, share one read of the data."""
+    a sweep, share one read of the data.
 
-    split: str
-    loaded: dict[str, tuple[SequenceDataset, str]] = field(default_factory=dict)
+    split: None if none was requested: then the test split is scored or, of other data that were named and
+        bring no test split, all sequences.
+    """
 
-    def __call__(self, source: Source, learned: Learned) -> tuple[SequenceDataset, str]:
-        """Returns the sequences, and the fingerprint of all data that were read."""
-        key = repr((source, learned))
+    split: str | None
+    loaded: dict[str, _Data] = field(default_factory=dict)
+
+    def __call__(self, model: Loaded) -> _Data:
+        key = repr((model.config.dataset, model.elsewhere, model.learned, model.checkpoint.fingerprint))
         if key not in self.loaded:
-            if self.split == ALL:
-                self.loaded[key] = source.load_whole(learned)
-            else:
-                splits = source.load(learned)
-                self.loaded[key] = splits[self.split], splits.fingerprint  # type: ignore[index]
+            self.loaded[key] = self._load(model)
         return self.loaded[key]
+
+    def _load(self, model: Loaded) -> _Data:
+        source, elsewhere = model.config.dataset, model.elsewhere
+        recordings = source.recordings_for(model.learned)
+        fingerprint = digests(recordings).fingerprint(recordings)
+        split = self.split or "test"
+        if elsewhere is not None and fingerprint != model.checkpoint.fingerprint:
+            source = elsewhere
+            has_test = recordings.given_N is not None and (recordings.given_N == SPLITS.index("test")).any()
+            split = self.split or ("test" if has_test else ALL)
+        sequences = assembled(recordings, model.learned)
+        if split != ALL:
+            parts = divide(recordings, source.plan())
+            sequences = sequences.subset(torch.from_numpy(parts[split]))  # type: ignore[index]
+        return _Data(sequences, split, fingerprint, recordings.notes)
 
 
 AnyPath = str | os.PathLike[str]
@@ -93,7 +131,8 @@ AnyPath = str | os.PathLike[str]
 def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
     """Evaluates all checkpoints in one path or several, in that order.
 
-    `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Raises an
+    `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Other data
+    that they name are scored as a whole, unless they bring a test split or a split is requested. Raises an
     RnnclfError if a path holds no checkpoint, or a model does not fit the data.
     """
     results = []
@@ -202,10 +241,11 @@ def save(results: list[Evaluated], folder: Path) -> None:
     )
 
 
-def _split_and_overrides(words: list[str]) -> tuple[str, list[str]]:
+def _split_and_overrides(words: list[str]) -> tuple[str | None, list[str]]:
+    """The requested split, None if none is, and the other words. Raises ConfigError."""
     values = parsed(words)
-    split = str(values.pop("split", "test"))
-    if split not in (*SPLITS, ALL):
+    split = str(values.pop("split")) if "split" in values else None
+    if split is not None and split not in (*SPLITS, ALL):
         hint = did_you_mean(split, (*SPLITS, ALL))
         raise ConfigError(f"split must be train, validation, test or all, got '{split}'.{hint}")
     for key in values:
@@ -223,24 +263,26 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
         raise no_checkpoint(file)
-    saved, config, learned, model = load_model(file, overrides)
+    loaded = load_model(file, overrides)
+    saved, config, model = loaded.checkpoint, loaded.config, loaded.model
     device = machine.prepare(config)
     try:
-        data, fingerprint = load(config.dataset, learned)
+        data = load(loaded)
         machine.keep_freed_memory()
-        evaluation = evaluate_model(model.to(device), data.to(device))
+        evaluation = evaluate_model(model.to(device), data.sequences.to(device))
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
-    other_data = fingerprint != saved.fingerprint
+    other_data = data.fingerprint != saved.fingerprint
     recorded = run.read_results() if (run := run_of(file)) else {}
     return Evaluated(
         path=file,
         config=config,
         parameters=model.parameter_count(),
         epoch=saved.epoch,
-        split=load.split,
+        split=data.split,
         evaluation=evaluation,
         seconds=time.perf_counter() - started,
-        recorded_correct=None if other_data else recorded.get(load.split, {}).get("correct"),
+        recorded_correct=None if other_data else recorded.get(data.split, {}).get("correct"),
         other_data=other_data,
+        notes=data.notes if other_data else (),
     )

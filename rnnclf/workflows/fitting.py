@@ -113,8 +113,9 @@ def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier
     files = checkpoints_in(path)
     if len(files) > 1:
         raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
-    saved, config, learned, model = load_model(files[0], [])
-    return Classifier(config, learned, model, saved.header), saved.labels
+    loaded = load_model(files[0], [])
+    saved = loaded.checkpoint
+    return Classifier(loaded.config, loaded.learned, loaded.model, saved.header), saved.labels
 
 
 @contextmanager

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config, from_plain
-from rnnclf.data import Learned
+from rnnclf.data import Learned, Source
 from rnnclf.data.preparation import Preparation
 from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.hydra_app.compose import overridden, parsed
@@ -20,6 +21,8 @@ from rnnclf.workflows import machine
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")
 """Dataset options that determine what a time step means: a trained model fixes them."""
+SPLITTING = ("validation", "test", "split", "split_seed", "folds", "fold")
+"""Dataset options that say how to draw the splits of the data that they were chosen for."""
 
 
 class Loaded(NamedTuple):
@@ -29,6 +32,10 @@ class Loaded(NamedTuple):
     config: Config
     learned: Learned
     model: SequenceClassifier
+    elsewhere: Source | None
+    """If other data than those of the training run are named: their source, without the options that belonged
+    to the old data. It differs from `config.dataset` in how splits are drawn, because the training data keep
+    their splits when they are named by another path. None if no other data are named."""
 
 
 def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
@@ -44,12 +51,14 @@ def load_model(file: Path, overrides: list[str]) -> Loaded:
     """
     saved = checkpoint.load(file)
     trained = config_of(saved)
-    config = _read_as_trained(overridden(trained, overrides), trained, overrides)
+    asked = parsed(overrides)
+    config = _read_as_trained(overridden(trained, overrides), trained, asked)
+    config, elsewhere = _without_old_data(config, trained, asked)
     learned = _learned(saved, config)
     with torch.device("meta"):
         model = build_model(config, learned.preparation.input_size, len(learned.classes))
     checkpoint.fill(model, saved)
-    return Loaded(saved, config, learned, model)
+    return Loaded(saved, config, learned, model, elsewhere)
 
 
 def config_of(saved: Checkpoint) -> Config:
@@ -70,15 +79,36 @@ def config_of(saved: Checkpoint) -> Config:
     return config
 
 
-def _read_as_trained(config: Config, trained: Config, words: list[str]) -> Config:
-    """The config with its data read as in training. Raises ConfigError if `words` ask for another way."""
+def _without_old_data(
+    config: Config, trained: Config, asked: Mapping[str, Any]
+) -> tuple[Config, Source | None]:
+    """The config without the locations that belonged to the training data, if `asked` names other data.
+
+    The test file and the labels of the old data say nothing about the new ones. Also returns `elsewhere`.
+    """
+    now, then = config.dataset, trained.dataset
+    if type(now) is not type(then):
+        return config, now
+    changed = [key for key in now.LOCATIONS if getattr(now, key) != getattr(then, key)]
+    if not changed:
+        return config, None
+
+    def defaults(keys: Sequence[str]) -> dict[str, Any]:
+        return {key: getattr(type(now), key) for key in keys if f"dataset.{key}" not in asked}
+
+    if changed[0] == now.LOCATIONS[0]:
+        now = replace(now, **defaults(now.LOCATIONS[1:]))
+    return replace(config, dataset=now), replace(now, **defaults(SPLITTING))
+
+
+def _read_as_trained(config: Config, trained: Config, asked: Mapping[str, Any]) -> Config:
+    """The config with its data read as in training. Raises ConfigError if words ask for another way."""
     kinds = ["series" if c.dataset.layout() is None else "pictures" for c in (trained, config)]
     if kinds[0] != kinds[1]:
         raise ConfigError(
             f"The model was trained on {kinds[0]} ({trained.dataset.title()}):"
             f" it cannot be evaluated on {kinds[1]} ({config.dataset.title()})."
         )
-    asked = parsed(words)
     own = {
         key: getattr(trained.dataset, key)
         for key in READING

@@ -91,6 +91,11 @@ BAD_FILES = {
         "label,ax_0,ax_1,ay_0\na,1,2,3\n",
         "channel 'ay' has no column for step 1, but others have",
     ),
+    "too small": (
+        "id,time,x,z,label\na,0,1e-300,1,u\na,1, -3e-300,1,u\nb,0,nan,2,v\n",
+        "the values of channel 'x' are at most 3e-300 in size, too small for 32 bits",
+    ),
+    "too small, wide": ("label,x_0,x_1\na,0,0\nb,1e-42,\n", "channel 'x' are at most 1e-42 in size"),
     "one step twice": ("label,ax_1,ax_01\na,1,2\n", "columns 'ax_1' and 'ax_01' are the same step"),
 }
 

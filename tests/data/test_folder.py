@@ -297,6 +297,20 @@ def test_a_name_without_its_group_is_told(tmp_path):
         read(files(tmp_path / "d", walk__a_csv=A), group="p([0-9])")
 
 
+def test_a_trained_model_needs_no_groups(tmp_path):
+    source = Folder(path=str(files(tmp_path / "d", walk__p1_a_csv=A, run__b_csv=B)), group=r"(p\d)_")
+    recordings = source.read_for_model(("0", "1"))
+    assert len(recordings) == 2
+    assert recordings.groups_N is None
+    assert recordings.notes[-1].endswith("does not match its path. Sequences are not grouped.")
+
+
+def test_columns_are_found_by_name_in_every_file(tmp_path):
+    texts = {"walk__a_csv": "x,y\n1,2\n", "walk__b_csv": "y,x\n4,3\n"}
+    recordings = read(files(tmp_path / "d", run__a_csv="x,y\n5,6\n", **texts))
+    assert values(recordings) == [[[5, 6]], [[1, 2]], [[3, 4]]]
+
+
 def test_only_the_time_is_no_sequence(tmp_path):
     with pytest.raises(DataError, match="no columns besides the time, 'x'"):
         read(files(tmp_path / "d", walk__a_csv="x\n1\n"), time="x")

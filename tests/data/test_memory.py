@@ -10,6 +10,7 @@ import torch
 from sklearn.model_selection import cross_val_score
 
 from rnnclf import RNNClassifier
+from rnnclf.data.memory import LongFrame
 from rnnclf.errors import DataError
 from tests.waves import LABELS, assert_same_weights, ragged, small, waves, weights
 
@@ -197,3 +198,12 @@ def test_sequences_of_other_channels_are_not_classified():
 def test_sequences_may_be_longer_than_those_of_the_training():
     model = small().fit(*waves(steps=7))
     assert model.predict(waves(steps=11)[0]).shape == (60,)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300, 1e-42])
+def test_a_frame_keeps_values_that_only_float64_holds(scale):
+    column = scale * np.array([1.0, 2.0, 4.0])
+    frame = polars.DataFrame({"id": [0, 0, 1], "x": column})
+    values_SC = LongFrame(frame, "id", None, None, None).recordings().values_SC
+    np.testing.assert_allclose(values_SC[:, 0], column, rtol=1e-6)
+    assert (values_SC.dtype == np.float32) == (scale == 1)

@@ -150,6 +150,81 @@ def test_large_values_with_a_small_spread_keep_their_spread():
     assert together.std(dim=0, correction=0).tolist() == pytest.approx([1, 1], rel=1e-4)
 
 
+def at_scales(dtype: str, *scales: float, offset: float = 0.0) -> Recordings:
+    """Channels that differ in nothing but their scale."""
+    x = np.random.default_rng(2).normal(size=(60, 1)) + offset
+    values_SC = (x * np.array(scales)).astype(dtype)
+    lengths_N = np.full(12, 5)
+    names = tuple(map(str, range(len(scales))))
+    starts_N = np.arange(12) * 5
+    return Recordings(values_SC, starts_N, lengths_N, np.arange(12) % 2, ("a", "b"), names)
+
+
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [
+        ("float64", (1.0, 1e-300, 1e300, 1e-160, 1e160)),
+        ("float64", (1.0, 2.0**1020, 2.0**-1015)),
+        ("float32", (1.0, 1e-42, 1e37)),
+    ],
+)
+def test_a_channel_is_the_same_at_every_scale(dtype, scales, offset, normalise):
+    data = at_scales(dtype, *scales, offset=offset)
+    found = fitted(data, np.arange(8), "error", normalise)
+    x_BTC = torch.from_numpy(data.values_SC).view(12, 5, -1)
+    prepared = found(x_BTC, torch.full((12,), 5), None)
+    digits = 1e-5 if dtype == "float64" else 2e-3  # float32 holds 1e-42 with three digits
+    for c in range(1, len(scales)):
+        torch.testing.assert_close(prepared[..., c], prepared[..., 0], rtol=digits, atol=digits)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e-300, 3.0, 0.0])
+def test_a_constant_channel_is_harmless_at_every_scale(value):
+    data = at_scales("float64", 1.0, 1.0)
+    data.values_SC[:, 1] = value
+    found = fitted(data, np.arange(8), "error", "standard")
+    prepared = found(torch.from_numpy(data.values_SC).view(12, 5, 2), torch.full((12,), 5), None)
+    assert prepared.abs().max() < 10
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "normalise", "words"),
+    [
+        ("float64", 1e300, "none", "too large for 32 bits: set dataset.normalise=standard"),
+        ("float64", 1e-300, "none", "too small for 32 bits: set dataset.normalise=standard"),
+        ("float32", 1e-42, "none", "too small for 32 bits"),
+    ],
+)
+def test_values_that_float32_cannot_hold_are_refused_unscaled(dtype, scale, normalise, words):
+    with pytest.raises(DataError, match=words):
+        fitted(at_scales(dtype, 1.0, scale), np.arange(8), "error", normalise)
+
+
+def test_a_test_value_out_of_all_proportion_is_refused():
+    data = at_scales("float64", 1.0, 1e-300)
+    data.values_SC[-1, 1] = 1.0
+    with pytest.raises(
+        DataError, match=r"Channel '1' has values .* too large for 32 bits next to the others"
+    ):
+        fitted(data, np.arange(8), "error", "standard")
+
+
+def test_whole_numbers_with_a_small_spread_keep_it():
+    """Nanoseconds since 1970 differ in digits that float32 does not hold."""
+    data = at_scales("float64", 1.0)
+    counts = 1_700_000_000_000_000_000 + (data.values_SC * 1e6).astype(np.int64)
+    whole = Recordings(counts, data.starts_N, data.lengths_N, data.labels_N, data.classes, data.channels)
+    one, other = (
+        fitted(r, np.arange(8), "error", "standard")(
+            torch.from_numpy(r.values_SC).view(12, 5, 1), torch.full((12,), 5), None
+        )
+        for r in (data, whole)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+
+
 def test_bytes_are_divided_by_their_unit_where_nothing_else_is_asked_for():
     data = recordings(values_SC=np.arange(38, dtype=np.uint8).reshape(19, 2), unit=255.0)
     prepare = fitted(data, np.arange(5), "error", "none")

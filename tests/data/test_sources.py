@@ -91,7 +91,7 @@ def test_classes_are_found_by_their_names(changes):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"channels": ("0", "other")}, "trained on the channels 0, 1; these are 0, other."),
+        ({"channels": ("0", "other")}, "trained on the channels 0, 1; these data have 0, other."),
         (
             {"values_SC": np.zeros((180, 3)), "channels": ("a", "b", "c")},
             "trained on sequences with 2 features per step; these have 3.",
@@ -105,6 +105,29 @@ def test_data_that_a_model_was_not_made_for_are_refused(changes, change, words):
     with pytest.raises(CheckpointError) as caught:
         noise().load_whole(learned)
     assert words in str(caught.value)
+
+
+def test_channels_are_found_by_their_names(changes):
+    """In another order, or with one more, data mean what they meant in training."""
+    changes.update(channels=("a", "b"))
+    learned = noise().load().learned
+    before, fingerprint = noise().load_whole(learned)
+    values_SC = noise().read().values_SC
+    for order, names in (([1, 0], ("b", "a")), ([1, 0, 0], ("b", "more", "a"))):
+        changes.update(values_SC=values_SC[:, order], channels=names)
+        after, again = noise().load_whole(learned)
+        torch.testing.assert_close(after.x_SI, before.x_SI, rtol=0, atol=0)
+        assert again == fingerprint
+    note = "The model was not trained on channel more, which is left out."
+    assert note in noise().recordings_for(learned).notes
+
+
+def test_channels_without_names_are_not_told_apart(changes):
+    """The third of three may be any: which two a model was trained on cannot be known."""
+    learned = noise().load().learned
+    changes.update(values_SC=np.zeros((180, 3)), channels=("0", "1", "2"))
+    with pytest.raises(CheckpointError, match="2 features per step; these have 3"):
+        noise().load_whole(learned)
 
 
 def test_one_class_is_nothing_to_train_on_but_something_to_score(changes):

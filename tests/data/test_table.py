@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from rnnclf.data.table import Table
-from rnnclf.errors import DataError
+from rnnclf.errors import ConfigError, DataError
 from tests.data.tables import LONG, WIDE, parquet, read, rows_of, sequences_of
 
 
@@ -146,6 +146,14 @@ def test_channels_of_a_wide_table_are_chosen_by_channel_or_column():
     assert sequences_of(read(content, channels=["ay"]))[0] == ("walk", [[3], [4]])
     assert sequences_of(read(content, channels=["ay", "ax"]))[0] == ("walk", [[3, 1], [4, 2]])
     assert sequences_of(read(WIDE, "one.csv", channels=["t2", "t0"]))[0] == ("walk", [[1], [3]])
+
+
+def test_numbered_columns_are_steps_in_the_order_of_their_numbers():
+    assert sequences_of(read("t10,t2,label,t1\n3,2,walk,1\n6,5,run,4\n"))[0] == ("walk", [[1], [2], [3]])
+    with pytest.raises(ConfigError, match="column 't0' is a step, 'age' is not"):
+        read("label,t0,t1,t2,age\nwalk,1,2,3,40\nrun,4,5,6,41\n")
+    two = read("label,mon,tue,wed\nwalk,1,2,3\nrun,4,5,6\n")
+    assert sequences_of(two)[0] == ("walk", [[1], [2], [3]])
 
 
 def test_what_a_wide_row_misses_at_its_end_is_not_its_own():

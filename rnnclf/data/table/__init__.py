@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rnnclf.data.cache import folder_for, identity
@@ -12,8 +12,8 @@ from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.parquet import SUFFIXES as PARQUET
 from rnnclf.data.table.parquet import ParquetFile
-from rnnclf.data.table.roles import Roles, TableOptions, find_roles
-from rnnclf.data.table.store import cached
+from rnnclf.data.table.roles import Roles, TableOptions, find_roles, for_model
+from rnnclf.data.table.store import cached, opened
 from rnnclf.data.table.text import DELIMITERS, TextFile, is_text
 from rnnclf.data.table.text import SUFFIXES as TEXT
 from rnnclf.errors import DataError
@@ -63,9 +63,17 @@ class Table(OwnData):
         return is_text(path) or path.suffix.lower() in PARQUET
 
     def read(self, progress: Progress = silent) -> Recordings:
-        paths = self.paths()
-        versions = [identity(path) for path in paths]
-        options = TableOptions(
+        return self._converted(self._options(), progress)
+
+    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
+        options = self._options()
+        as_trained = opened(self._folder(options))
+        if as_trained is not None and as_trained.channels == channels:
+            return as_trained
+        return self._converted(replace(options, of_model=channels), progress)
+
+    def _options(self) -> TableOptions:
+        return TableOptions(
             self.form,
             self.id,
             self.time,
@@ -74,6 +82,18 @@ class Table(OwnData):
             self.split_column,
             tuple(self.channels) if self.channels else None,
         )
+
+    def _folder(self, options: TableOptions) -> Path:
+        """The cache folder of the converted tables; it may not exist yet."""
+        versions = [identity(path) for path in self.paths()]
+        first = folder_for("", versions[0]).name
+        facts = {key: value for key, value in vars(options).items() if key != "of_model" or value}
+        entry = f"{first}-{folder_for('', versions, facts, self.delimiter).name}"
+        return folder_for("tables", versions[0][0]) / entry
+
+    def _converted(self, options: TableOptions, progress: Progress) -> Recordings:
+        paths, folder = self.paths(), self._folder(options)
+        versions = [identity(path) for path in paths]
 
         def build(folder: Path) -> None:
             tables = [self._table(path) for path in paths]
@@ -85,9 +105,7 @@ class Table(OwnData):
                     f"{paths[0].name} changed while it was being read: try again when it is complete."
                 )
 
-        first = folder_for("", versions[0]).name
-        entry = f"{first}-{folder_for('', versions, vars(options), self.delimiter).name}"
-        return cached(folder_for("tables", versions[0][0]) / entry, build, progress)
+        return cached(folder, build, progress)
 
     def _table(self, path: Path) -> TableFile:
         if is_text(path):
@@ -100,7 +118,9 @@ class Table(OwnData):
 
 def _roles(tables: list[TableFile], options: TableOptions) -> Roles:
     """The roles of the columns of the first table; the other tables must have the same columns."""
-    first = tables[0]
+    first, notes = tables[0], list[str]()
+    if options.of_model:
+        options, notes = for_model(options, first.name, first.plain)
     block = next(first.blocks(first.columns if options.channels is None else first.plain))
     found = find_roles(block, options)
     for table in tables[1:]:
@@ -108,4 +128,4 @@ def _roles(tables: list[TableFile], options: TableOptions) -> Roles:
             if column not in table.columns:
                 hint = did_you_mean(column, table.columns)
                 raise DataError(f"{table.name} has no column '{column}', which {first.name} has.{hint}")
-    return found
+    return replace(found, notes=(*found.notes, *notes))

@@ -61,6 +61,19 @@ def numbers(block: Block, columns: Sequence[str]) -> Array:
     return values_RC
 
 
+def largest(block: Block, columns: Sequence[str]) -> float:
+    """The largest absolute value of some columns of numbers in float64; 0 if all are missing."""
+    import polars as pl
+
+    def exact(name: str) -> pl.Expr:
+        is_text = block.frame[name].dtype == pl.String
+        column = pl.col(name).str.strip_chars() if is_text else pl.col(name)
+        return column.cast(pl.Float64, strict=False).fill_nan(None).abs().max()
+
+    found = block.frame.select(map(exact, columns))
+    return max((value for value in found.row(0) if value is not None), default=0.0)
+
+
 def _null_counts(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[int, int]]:
     return list(zip(before.null_count().row(0), after.null_count().row(0), strict=True))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.survey import chunks
-from rnnclf.data.table.blocks import TableFile
-from rnnclf.data.table.cells import numbers, seconds
+from rnnclf.data.table.blocks import Block, TableFile
+from rnnclf.data.table.cells import largest, numbers, seconds
 from rnnclf.data.table.register import SequenceRegister
 from rnnclf.data.table.roles import Roles
 from rnnclf.data.table.store import HEADER, GrowingArray, write_metadata
@@ -22,6 +22,7 @@ from rnnclf.errors import DataError
 
 ROWS = 2**20  # rows to sort at a time
 COARSE = 2.0**-12  # range over magnitude of a channel's values below which less than half of 24 bits is left
+TINY = 2.0**-126  # float32 has fewer digits below this, and none below 2 ** -149
 EXACT = 2**24  # float32 holds whole numbers exactly up to this
 
 
@@ -34,6 +35,7 @@ def write_sequences(
     register, ranges = SequenceRegister(roles), Ranges(roles.channels)
     write = _write_long if roles.form == "long" else _write_wide
     lengths_N, found = write(tables, register, ranges, folder, progress)
+    ranges.refuse_tiny(tables[0].name)
     np.save(folder / "lengths_N.npy", lengths_N)
     classes = register.save(folder)
     write_metadata(
@@ -48,21 +50,36 @@ def write_sequences(
 
 
 class Ranges:
-    """The minimum and maximum of each channel."""
+    """The minimum and maximum of each channel, and the largest absolute value before it became float32."""
 
     def __init__(self, channels: Sequence[str]) -> None:
         import numpy as np
 
         self._channels = channels
         self._low_C, self._high_C = np.full((2, len(channels)), np.nan)
+        self._exact_C = np.zeros(len(channels))
 
-    def add(self, values: Array) -> None:
-        """Updates the ranges with values (…, C)."""
+    def add(self, values: Array, block: Block, columns: Sequence[str]) -> None:
+        """Updates the ranges with values (…, C), read from these columns of the block."""
         import numpy as np
 
         values_RC = values.reshape(-1, len(self._channels))
-        self._low_C = np.fmin(self._low_C, np.fmin.reduce(values_RC))
-        self._high_C = np.fmax(self._high_C, np.fmax.reduce(values_RC))
+        low_C, high_C = np.fmin.reduce(values_RC), np.fmax.reduce(values_RC)
+        self._low_C, self._high_C = np.fmin(self._low_C, low_C), np.fmax(self._high_C, high_C)
+        for c in np.flatnonzero((low_C > -TINY) & (high_C < TINY)).tolist():
+            own = columns[c :: len(self._channels)]
+            self._exact_C[c] = max(self._exact_C[c], largest(block, own))
+
+    def refuse_tiny(self, table: str) -> None:
+        """Raises DataError for a channel that is not zero, but too small for float32."""
+        for name, low, high, exact in zip(
+            self._channels, self._low_C, self._high_C, self._exact_C, strict=True
+        ):
+            if exact > 0 and low > -TINY and high < TINY:
+                raise DataError(
+                    f"{table}: the values of channel '{name}' are at most {exact:.3g} in size, too small for"
+                    " 32 bits: multiply them by a constant."
+                )
 
     def notes(self) -> list[str]:
         """A warning for each channel whose range is too narrow for the precision of float32."""
@@ -92,7 +109,7 @@ def _write_wide(
             for block in table.blocks(roles.columns):
                 values_RTC = numbers(block, roles.values).reshape(-1, len(t_T), len(roles.channels))
                 register.enter(block)
-                ranges.add(values_RTC)
+                ranges.add(values_RTC, block, roles.values)
                 present_RT = ~np.isnan(values_RTC).all(axis=2)
                 lengths_R = np.where(present_RT, t_T + 1, 1).max(axis=1)
                 values.append(values_RTC[t_T < lengths_R[:, None]])
@@ -158,7 +175,7 @@ def _read_rows(
             for block in table.blocks(roles.columns):
                 sequence_R = register.enter(block)
                 values_RC = numbers(block, roles.values)
-                ranges.add(values_RC)
+                ranges.add(values_RC, block, roles.values)
                 values.append(values_RC)
                 lines.append(block.lines_R)
                 sequence.append(sequence_R)

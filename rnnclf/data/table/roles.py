@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rnnclf.data.table.blocks import Block
@@ -30,11 +30,15 @@ SPLIT = (("split",),)
 
 ROW_NUMBERS = re.compile(r"Unnamed: \d+|__index_level_\d+__")  # columns that pandas adds
 STEP = re.compile(r"(.*[^\W\d_].*?)(?:[_.](\d{1,9})|\[(\d{1,9})\])$")
+NUMBERED = re.compile(r"(.*?)(\d{1,9})$")  # t0, t1 …: the steps of a single channel
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The options of a table that name columns; None: find the column by its name."""
+    """The options of a table that name columns; None: find the column by its name.
+
+    of_model: the channels of the trained model for which the table is read.
+    """
 
     form: str
     id: str | None
@@ -43,6 +47,7 @@ class TableOptions:
     group: str | None
     split: str | None
     channels: tuple[str, ...] | None
+    of_model: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,24 @@ class Roles:
     def columns(self) -> list[str]:
         others = (self.id, self.time, self.label, self.group, self.split)
         return [*filter(None, others), *self.values]
+
+
+def for_model(options: TableOptions, table: str, columns: Sequence[str]) -> tuple[TableOptions, list[str]]:
+    """The options to read a table for a trained model, with notes.
+
+    Only the model's channels are read, if the table has them, and a column that only a split needs may be
+    missing: no sequence is grouped or assigned to a split by it.
+    """
+    notes = []
+    for option, named in (("group", options.group), ("split_column", options.split)):
+        if named not in (None, NONE) and named not in columns:
+            options = replace(options, group=NONE) if option == "group" else replace(options, split=NONE)
+            notes.append(f"{table} has no column '{named}' (dataset.{option}): done without.")
+    if options.channels is None:
+        known = {*columns, *(match[1] for name in columns if (match := STEP.fullmatch(name)))}
+        if known.issuperset(options.of_model):
+            options = replace(options, channels=options.of_model)
+    return options, notes
 
 
 def find_roles(first: Block, options: TableOptions) -> Roles:
@@ -176,6 +199,7 @@ class _Finder:
         """The channels of a table with one row per step, and the columns of its one step."""
         channels = self.options.channels or self._numeric()
         self._refuse_unknown([name for name in channels if name not in self.columns], self.columns)
+        self._note_untrained(channels)
         return tuple(channels), (tuple(channels),)
 
     def steps(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -189,10 +213,12 @@ class _Finder:
                 [*channel_of.values(), *self.columns],
             )
             chosen = [n for n in self.columns if n in wanted or channel_of.get(n) in wanted]
+            self._note_untrained(chosen)
         else:
             chosen = self._numeric()
         numbered = [name for name in chosen if name in channel_of]
         if not numbered:
+            chosen = self._in_order(chosen)
             self.notes.append(
                 f"{self.name}: columns {chosen[0]} to {chosen[-1]} are the steps of one channel."
             )
@@ -203,6 +229,21 @@ class _Finder:
                 f" Choose dataset.channels from: {_listed(list(dict.fromkeys(channel_of.values())))}."
             )
         return self._by_number({name: (m[1], int(m[2] or m[3])) for name in chosen if (m := found[name])})
+
+    def _in_order(self, chosen: list[str]) -> list[str]:
+        """The columns of the steps of one channel, by number if that is what tells their names apart.
+
+        Raises ConfigError for a column that is no step among others that are.
+        """
+        found = {name: match for name in chosen if (match := NUMBERED.fullmatch(name))}
+        if len({match[1] for match in found.values()}) != 1 or len(found) <= len(chosen) / 2:
+            return chosen
+        if other := [name for name in chosen if name not in found]:
+            raise ConfigError(
+                f"{self.name}: column '{next(iter(found))}' is a step, '{other[0]}' is not. List the columns"
+                " of the steps in dataset.channels."
+            )
+        return sorted(chosen, key=lambda name: int(found[name][2]))
 
     def _by_number(
         self, places: dict[str, tuple[str, int]]
@@ -234,6 +275,16 @@ class _Finder:
         if not numeric:
             raise DataError(f"{self.name} has no numeric columns besides {_listed(sorted(self.taken))}.")
         return numeric
+
+    def _note_untrained(self, read: Sequence[str]) -> None:
+        """Notes the numeric columns that a trained model does not know."""
+        sample = self.first.frame.head(SAMPLE)
+        free = [name for name in self.columns if name not in self.taken and name not in read]
+        if self.options.of_model and (extra := [name for name in free if is_numeric(sample[name])]):
+            self.notes.append(
+                f"{self.name}: the model was not trained on {_listed(extra)}, which"
+                f" {'is' if len(extra) == 1 else 'are'} left out."
+            )
 
     def _refuse_unknown(self, unknown: list[str], known: list[str]) -> None:
         if unknown:
