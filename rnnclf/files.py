@@ -120,6 +120,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, f"{json_text(value)}\n".encode())
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raises OutputError for a named pipe: opening it to write would wait for a reader."""
+    if path.is_fifo():
+        raise OutputError(f"Cannot write {path}: it is a pipe, not a file.")
+
+
 def read_record(path: Path) -> str:
     """The text of a small file.
 

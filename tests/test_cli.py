@@ -343,7 +343,11 @@ LONG = ("train", "dataset=digits", "hidden=8", "epochs=100000", "threads=1", "hy
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("sent", "code", "reason"),
-    [(signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "stopped by Ctrl-C"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
 )
 def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, code, reason):
     process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -33,6 +34,7 @@ VALUE_FLAGS = (
 )
 PLAIN_FLAGS = "--help -h --hydra-help --version --resolve --run -r --multirun -m --shell-completion -sc"
 INFO_FLAGS = ("--info", "-i")
+TOO_MANY = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # processes, open files
 SHOWING_FLAGS = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc"}
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -121,6 +123,8 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
+            if start.sweep_folder is not None and error.errno in TOO_MANY:  # a launcher starts processes
+                return Outcome(start.sweep_folder, error)
             file = error.filename or "the files of this run"
             raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
         except Exception as error:

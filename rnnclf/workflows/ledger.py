@@ -15,7 +15,7 @@ import yaml
 
 from rnnclf.config import from_plain
 from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
-from rnnclf.files import made_folder, missing_folders, read_record, remove_empty, write_json
+from rnnclf.files import made_folder, missing_folders, read_record, refuse_pipe, remove_empty, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
@@ -116,6 +116,8 @@ def open_sweep(folder: Path) -> Iterator[None]:
 def _restore_jobs(folder: Path) -> None:
     """Creates again what is missing of the jobs: a folder that was deleted, a status that was lost. Such a
     job then waits; if its checkpoints are there, it continues from them."""
+    for run in jobs_of(folder):
+        refuse_pipe(run.log)
     listed = listed_jobs(folder) or _list_again(folder)
     for job in listed:
         status = RunFolder(folder / job.folder).read_status()
@@ -159,6 +161,10 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
+    except (RnnclfError, JobFailed) as error:
+        if not run.has_begun():  # so its process could not record it
+            _close(run, "failed", str(error))
+        raise
     except (KeyboardInterrupt, SystemExit) as end:  # the job's own process received SIGTERM
         if run.read_status().get("state") == "interrupted":
             _close(run, "interrupted", reason_of(end))

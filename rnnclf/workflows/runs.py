@@ -21,6 +21,7 @@ from rnnclf.files import (
     open_regular,
     read_record,
     refuse_odd,
+    refuse_pipe,
     write_atomically,
     write_json,
 )
@@ -154,6 +155,7 @@ class RunFolder:
 
         files: those that are written under this lock besides the files of a run.
         """
+        refuse_pipe(self.log)
         try:
             descriptor = open_regular(self.lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:

@@ -73,7 +73,7 @@ def test_the_results_follow_from_the_predictions(run: Path, split: str):
 def test_an_evaluation_repeats_them_bit_for_bit(cli: Cli, run: Path):
     done = cli("eval", run, "--json")
     assert done.exit_code == 0, done.output
-    (folder,) = (run.parent / "outputs").glob("*/*")
+    (folder,) = (run / "eval").iterdir()
     expected = pl.read_parquet(run / "predictions.parquet").filter(pl.col("split") == "test")
     assert pl.read_parquet(folder / "predictions.parquet").equals(expected)
     results = json.loads((run / "results.json").read_text())["test"]

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import resource
+import socket
 import struct
 import sys
 import time
@@ -23,7 +24,9 @@ from rnnclf.cells import CELLS
 from rnnclf.checkpoint import PLACEHOLDER, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
 from rnnclf.errors import CheckpointError
+from rnnclf.files import write_json
 from rnnclf.model import SequenceClassifier
+from rnnclf.workflows.runs import RunFolder
 from tests.conftest import ROOT
 from tests.containers import Opens, container
 
@@ -302,6 +305,50 @@ def test_a_pipe_is_not_waited_for(cli, run):
     done = cli("inspect", run)
     assert done.exit_code == 2
     assert "previous.safetensors is not a regular file" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_no_command_waits_for_what_is_named_like_a_file_of_a_run(cli, run, kind):
+    names = [path.name for path in RunFolder(run).files if path.name != "best.safetensors"]
+    status = (run / "status.json").read_text()
+    for name in (*names, ".lock", "multirun.yaml", "jobs.json", "evaluation.json"):
+        (run / name).unlink(missing_ok=True)
+        if kind == "pipe":
+            os.mkfifo(run / name)
+        else:
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(os.path.relpath(run / name))
+            server.close()
+    assert "is not a regular file" in cli("inspect", run).stderr
+    assert cli("eval", run).exit_code == 0
+    for words in (("resume", run), ("train", "dataset=digits", f"hydra.run.dir={run}")):
+        assert cli(*words).exit_code == 2, words
+    for name in names:
+        os.unlink(run / name)
+    (run / "status.json").write_text(status)
+    assert re.search(r"\.lock: it is not a regular file|\.lock: No such device", cli("resume", run).stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_log_that_is_a_pipe_is_refused_before_anything_opens_it(cli, two_jobs):
+    (two_jobs / "1" / "results.json").unlink()
+    (two_jobs / "1" / "train.log").unlink()
+    os.mkfifo(two_jobs / "1" / "train.log")
+    for path in (two_jobs, two_jobs / "1"):
+        done = cli("resume", path)
+        assert (done.exit_code, "train.log: it is a pipe, not a file." in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("victim")], ids=["pipe", "link"])
+def test_a_temporary_name_that_is_taken_is_not_written_into(tmp_path, make):
+    (tmp_path / "victim").write_text("mine")
+    make(tmp_path / f".it.json.{os.getpid()}.tmp")
+    write_json(tmp_path / "it.json", {"a": 1})
+    assert json.loads((tmp_path / "it.json").read_text()) == {"a": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["it.json", "victim"]
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 @pytest.mark.long
