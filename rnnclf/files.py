@@ -180,8 +180,19 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error
+        raise not_created(path, error) from error
     return path
+
+
+def not_created(path: Path, error: OSError) -> OutputError:
+    """The error of a folder that could not be made; it names the file or the dangling link that is in the
+    way, which the system's own message does not."""
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not place.exists():
+            return OutputError(f"{place} is a link to {os.readlink(place)}, which does not exist.")
+        if place.exists() and not place.is_dir():
+            return OutputError(f"Cannot create the folder {path}: {place} is a file.")
+    return OutputError(f"Cannot create the folder {path}: {error.strerror}.")
 
 
 def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
@@ -195,10 +206,8 @@ def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
         try:
             path.mkdir(parents=True)
             return path
-        except FileExistsError:
-            if not path.is_dir():
-                raise OutputError(f"Cannot write to {path}: it is a file, not a folder.") from None
+        except OSError as error:
+            if not isinstance(error, FileExistsError) or not path.is_dir():
+                raise not_created(path, error) from error
             number += 1
             path = first.with_name(f"{first.name}-{number}")
-        except OSError as error:
-            raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error
