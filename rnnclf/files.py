@@ -185,14 +185,19 @@ def made_folder(path: Path) -> Path:
 
 
 def not_created(path: Path, error: OSError) -> OutputError:
-    """The error of a folder that could not be made; it names the file or the dangling link that is in the
-    way, which the system's own message does not."""
+    """The error of a folder that could not be made."""
+    return OutputError(f"Cannot create the folder {path}: {in_the_way(path) or error.strerror}.")
+
+
+def in_the_way(path: Path) -> str | None:
+    """The file or the dangling link because of which a folder cannot be made, or a file below it; None if
+    there is none. The system's own messages do not name it."""
     for place in (*reversed(path.parents), path):
         if place.is_symlink() and not place.exists():
-            return OutputError(f"{place} is a link to {os.readlink(place)}, which does not exist.")
+            return f"{place} is a link to {os.readlink(place)}, which does not exist"
         if place.exists() and not place.is_dir():
-            return OutputError(f"Cannot create the folder {path}: {place} is a file.")
-    return OutputError(f"Cannot create the folder {path}: {error.strerror}.")
+            return f"{place} is a file"
+    return None
 
 
 def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:

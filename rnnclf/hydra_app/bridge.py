@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import Config, causes
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
-from rnnclf.files import claim_folder, not_created
+from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
@@ -137,9 +137,12 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
 
 
 def _unwritable(error: OSError) -> OutputError:
-    if error.filename and error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT):  # from a mkdir
-        return not_created(Path(error.filename), error)
-    return OutputError(f"Cannot write {error.filename or 'the files of this run'}: {error.strerror}.")
+    if not error.filename:
+        return OutputError(f"Cannot write the files of this run: {error.strerror or error}.")
+    path = Path(os.fsdecode(error.filename))
+    if error.errno == errno.EEXIST:  # only a mkdir ends so
+        return not_created(path, error)
+    return OutputError(f"Cannot write {path}: {in_the_way(path.parent) or error.strerror}.")
 
 
 def _no_logging(error: Exception) -> RnnclfError:

@@ -24,6 +24,7 @@ from rnnclf.checkpoint import PLACEHOLDER, sealed
 from rnnclf.console.screen import SafeConsole, print_error, print_json, print_plain
 from rnnclf.errors import CheckpointError
 from rnnclf.model import SequenceClassifier
+from rnnclf.workflows.runs import RunFolder
 from tests.conftest import ROOT
 from tests.containers import Opens, container
 
@@ -399,3 +400,10 @@ def test_the_watch_sees_what_is_run(watched, monkeypatch):
     monkeypatch.setitem(fuzz.TARGETS, "it", lambda rng, ground: time.sleep(5))
     with pytest.raises(fuzz.Hang):
         fuzz.once("it", 0, 0, watched)
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_seconds(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    with run.tracked({}):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= run.read_status()["seconds"] < 60
