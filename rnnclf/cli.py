@@ -42,6 +42,7 @@ class Commands(TyperGroup):
 
     def _invoke(self, ctx: Any) -> Any:
         """Re-raises the signal that is hidden in a SystemError."""
+        startup.refuse_deleted_folder()
         try:
             return super().invoke(ctx)
         except SystemError as error:

@@ -135,7 +135,8 @@ def read_record(path: Path) -> str:
 def refuse_odd(value: Any) -> None:
     """Raises ValueError for valid JSON that we never write.
 
-    That is nesting deep enough for a RecursionError, and lone surrogates, which cannot be written or printed.
+    That is nesting deep enough for a RecursionError, and lone surrogates other than those that Python has for
+    the bytes of file names that are not UTF-8.
     """
     parts, depth = [value], 0
     while parts:
@@ -147,7 +148,7 @@ def refuse_odd(value: Any) -> None:
             if isinstance(part, dict | list)
         )
         parts = [part for container in inner for part in container]
-    json.dumps(value, ensure_ascii=False).encode()
+    json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def is_path(word: str) -> bool:

@@ -407,3 +407,11 @@ def test_a_clock_that_is_set_back_gives_no_negative_seconds(tmp_path, monkeypatc
     with run.tracked({}):
         monkeypatch.setattr(time, "time", lambda: 0.0)
     assert 0 <= run.read_status()["seconds"] < 60
+
+
+def test_a_file_name_that_is_not_utf8_is_read_back(tmp_path):
+    run, word = RunFolder(tmp_path), os.fsdecode(b"dataset.path=mesur\xe9.csv")
+    with run.tracked({"overrides": [word]}):
+        pass
+    status = run.read_status()
+    assert (status["state"], status["overrides"]) == ("done", [word])
