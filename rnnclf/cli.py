@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +42,7 @@ class Commands(TyperGroup):
 
     def _invoke(self, ctx: Any) -> Any:
         """Re-raises the signal that is hidden in a SystemError."""
+        startup.refuse_deleted_folder()
         try:
             return super().invoke(ctx)
         except SystemError as error:
@@ -417,15 +419,27 @@ def make_data(
     ] = 60,
     missing: Annotated[float, typer.Option(help="Share of missing values.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    json: AsJson = False,
 ) -> None:
     """Write small made-up sequences to try things on: ragged, with gaps. [cyan]data make my.csv[/]"""
     from rnnclf.console.data import reading_display, show_made
+    from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.data.synthetic import Waves, make
 
+    use_stderr(json)
     waves = Waves(sequences, channels, length, missing, seed)
     with reading_display() as progress:
         make(path, waves, progress)
     show_made(path)
+    if json:
+        print_json({"path": str(path), **vars(waves)})
+
+
+if sys.flags.optimize >= 2:  # python -OO leaves the commands without their docstrings
+    from rnnclf.docstrings import docstring_of
+
+    for command in (*app.registered_commands, *data.registered_commands):
+        command.help = docstring_of(command.callback)
 
 
 def _modules(plugins: str) -> tuple[str, ...]:

@@ -141,7 +141,8 @@ def read_record(path: Path) -> str:
 def refuse_odd(value: Any) -> None:
     """Raises ValueError for valid JSON that we never write.
 
-    That is nesting deep enough for a RecursionError, and lone surrogates, which cannot be written or printed.
+    That is nesting deep enough for a RecursionError, and lone surrogates other than those that Python has for
+    the bytes of file names that are not UTF-8.
     """
     parts, depth = [value], 0
     while parts:
@@ -153,7 +154,7 @@ def refuse_odd(value: Any) -> None:
             if isinstance(part, dict | list)
         )
         parts = [part for container in inner for part in container]
-    json.dumps(value, ensure_ascii=False).encode()
+    json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def is_path(word: str) -> bool:
@@ -186,8 +187,24 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error
+        raise not_created(path, error) from error
     return path
+
+
+def not_created(path: Path, error: OSError) -> OutputError:
+    """The error of a folder that could not be made."""
+    return OutputError(f"Cannot create the folder {path}: {in_the_way(path) or error.strerror}.")
+
+
+def in_the_way(path: Path) -> str | None:
+    """The file or the dangling link because of which a folder cannot be made, or a file below it; None if
+    there is none. The system's own messages do not name it."""
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not place.exists():
+            return f"{place} is a link to {os.readlink(place)}, which does not exist"
+        if place.exists() and not place.is_dir():
+            return f"{place} is a file"
+    return None
 
 
 def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
@@ -201,10 +218,8 @@ def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
         try:
             path.mkdir(parents=True)
             return path
-        except FileExistsError:
-            if not path.is_dir():
-                raise OutputError(f"Cannot write to {path}: it is a file, not a folder.") from None
+        except OSError as error:
+            if not isinstance(error, FileExistsError) or not path.is_dir():
+                raise not_created(path, error) from error
             number += 1
             path = first.with_name(f"{first.name}-{number}")
-        except OSError as error:
-            raise OutputError(f"Cannot create the folder {path}: {error.strerror}.") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rnnclf.cells.base import Cell
+from rnnclf.docstrings import docstring_of
 
 CellType = type[Cell]
 Claim = Callable[[CellType], None]
@@ -36,7 +37,7 @@ class Verdict:
 
 def words(claim: Claim) -> str:
     """The sentence that states a claim."""
-    return (claim.__doc__ or "").partition("\n")[0].rstrip(".")
+    return docstring_of(claim).partition("\n")[0].rstrip(".")
 
 
 def verdict(claim: Claim, kind: CellType) -> Verdict:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from rnnclf.data.recordings import Array, Progress, silent
 from rnnclf.errors import ConfigError, OutputError
+from rnnclf.files import in_the_way
 from rnnclf.options import Options, option
 
 CLASSES = ("calm", "quick", "hasty")
@@ -91,7 +92,9 @@ def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
         write(temporary, waves, lambda done: progress(f"writing {path.name}", done / waves.sequences))
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+        raise OutputError(
+            f"Cannot write {path}: {in_the_way(path.parent) or error.strerror or error}."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(
             missing_ok=True

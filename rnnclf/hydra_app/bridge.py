@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import Config
+from rnnclf.config import Config, causes
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
-from rnnclf.files import claim_folder
+from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
@@ -125,9 +125,10 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
         except OSError as error:
             if start.sweep_folder is not None and error.errno in TOO_MANY:  # a launcher starts processes
                 return Outcome(start.sweep_folder, error)
-            file = error.filename or "the files of this run"
-            raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
+            raise _unwritable(error) from error
         except Exception as error:
+            if "Unable to configure" in str(error):  # from the standard library's logging
+                raise _no_logging(error) from error
             if start.sweep_folder is not None:  # from a launcher: jobs raise only the above
                 return Outcome(start.sweep_folder, error)
             if isinstance(error, ValueError | TypeError | AssertionError):
@@ -136,6 +137,23 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     if failures:
         raise failures[0]
     return Outcome(start.sweep_folder, None)
+
+
+def _unwritable(error: OSError) -> OutputError:
+    if not error.filename:
+        return OutputError(f"Cannot write the files of this run: {error.strerror or error}.")
+    path = Path(os.fsdecode(error.filename))
+    if error.errno == errno.EEXIST:  # only a mkdir ends so
+        return not_created(path, error)
+    return OutputError(f"Cannot write {path}: {in_the_way(path.parent) or error.strerror}.")
+
+
+def _no_logging(error: Exception) -> RnnclfError:
+    """The reason why a log cannot be kept: its file cannot be written, or its configuration is wrong."""
+    *_, cause = causes(error)
+    if isinstance(cause, OSError):
+        return _unwritable(cause)
+    return ConfigError(f"The log cannot be configured as hydra/job_logging says: {cause}.")
 
 
 def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:

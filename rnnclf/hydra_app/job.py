@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ def as_task(body: Body, failures: list[Exception], isolate: Isolate) -> TaskFunc
     @functools.wraps(body)
     def task(composed: DictConfig) -> float | None:
         sys.argv = command
+        hydra = HydraConfig.get()
+        if hydra.job.chdir:  # paths are relative to the folder where the command was typed
+            os.chdir(hydra.runtime.cwd)
         job = _current_job(composed)
         work = functools.partial(_logged, body, composed, job)
         try:

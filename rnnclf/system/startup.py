@@ -11,6 +11,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from rnnclf.errors import OutputError
 
 NARROWEST = 20  # columns of a terminal for which tables are laid out
 
@@ -48,6 +51,14 @@ def repair_environment() -> None:
         size = os.environ.get(name)
         if size is not None and not (size.isascii() and size.isdigit() and int(size) >= least):
             del os.environ[name]
+
+
+def refuse_deleted_folder() -> None:
+    """Raises OutputError if the current folder was deleted: libraries would abort the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise OutputError("The current folder no longer exists: change to another one.") from None
 
 
 def end_with(code: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from rnnclf.cells import Cell
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
 from rnnclf.config import GROUPS
+from rnnclf.docstrings import docstring_of
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.metrics import METRICS
 from rnnclf.options import OptionFacts, described
@@ -46,7 +46,7 @@ def _components(group: str) -> list[Choice]:
 
 
 def _component(group: str, name: str, kind: Any) -> Choice:
-    summary, _, details = (inspect.getdoc(kind) or "").partition("\n")
+    summary, _, details = docstring_of(kind).partition("\n")
     return Choice(
         group=group,
         name=name,
@@ -83,7 +83,7 @@ def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
 def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
     choices = []
     for name, function in registry.items():
-        summary, _, details = (inspect.getdoc(function) or "").partition("\n")
+        summary, _, details = docstring_of(function).partition("\n")
         choices.append(Choice(group, name, summary, f"{word}={name}", details.strip()))
     return choices
 
@@ -92,7 +92,7 @@ def _metrics() -> list[Choice]:
     """The metrics in the results besides accuracy and log loss. They are only listed, not selected."""
     choices = []
     for metric in METRICS:
-        choices.append(Choice("metric", metric.key, _reflowed(metric.compute.__doc__ or ""), metric.key))
+        choices.append(Choice("metric", metric.key, _reflowed(docstring_of(metric.compute)), metric.key))
     return choices
 
 

@@ -186,8 +186,8 @@ class RunFolder:
         facts: further content. The block receives the whole content as a dictionary, and may add to it.
             `seconds` from earlier processes are added up.
         """
-        began = time.time()
-        status = {"state": "running", "started": began, "seconds": 0.0, **facts}
+        began = time.monotonic()  # the clock may be set while it runs
+        status = {"state": "running", "started": time.time(), "seconds": 0.0, **facts}
         write_json(self.status, status)
         try:
             yield status
@@ -203,7 +203,7 @@ class RunFolder:
         else:
             status["state"] = "done"
         finally:
-            status["seconds"] = round(status["seconds"] + time.time() - began, 3)
+            status["seconds"] = round(status["seconds"] + time.monotonic() - began, 3)
             self._close(status)
 
     def _close(self, status: dict[str, Any]) -> None:

@@ -94,3 +94,12 @@ except SystemExit:
 assert states == [False] and gc.isenabled()
 """
     assert ended(code, tmp_path) == (0, [])
+
+
+def test_a_current_folder_that_was_deleted_is_told(tmp_path, cli):
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = cli("list")
+    assert done.exit_code == 2
+    assert done.stderr == "error: The current folder no longer exists: change to another one.\n"

@@ -446,3 +446,18 @@ def test_the_watch_sees_what_is_run(watched, monkeypatch):
     monkeypatch.setitem(fuzz.TARGETS, "it", lambda rng, ground: time.sleep(5))
     with pytest.raises(fuzz.Hang):
         fuzz.once("it", 0, 0, watched)
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_seconds(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    with run.tracked({}):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= run.read_status()["seconds"] < 60
+
+
+def test_a_file_name_that_is_not_utf8_is_read_back(tmp_path):
+    run, word = RunFolder(tmp_path), os.fsdecode(b"dataset.path=mesur\xe9.csv")
+    with run.tracked({"overrides": [word]}):
+        pass
+    status = run.read_status()
+    assert (status["state"], status["overrides"]) == ("done", [word])
