@@ -429,4 +429,4 @@ def make_data(
 
 
 def _modules(plugins: str) -> tuple[str, ...]:
-    return tuple(filter(None, plugins.split(",")))
+    return tuple(filter(None, plugins.strip("[]").replace(" ", "").split(",")))
