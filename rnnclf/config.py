@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -333,7 +333,8 @@ def _described(key: str, kind: Any) -> str:
     group, _, name = key.rpartition(".")
     if key in GROUPS:
         return f"the name of one: rnnclf list {key}s shows all"
-    kinds: list[type] = [kind] if isinstance(kind, type) and is_dataclass(kind) else kinds_of(group)
+    own = isinstance(kind, type) and issubclass(kind, Options)
+    kinds: list[type] = [kind] if own else kinds_of(group)
     return next((expected(kind, name) for kind in kinds if name in types_of(kind)), "")
 
 

@@ -86,7 +86,9 @@ def as_typed(value: Any) -> str:
     """A value as one would type it, in a message: null, true, 3.5, 'abc'."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return f"'{value}'" if value.isprintable() else repr(value)
+    return str(value)
 
 
 def check(kind: type, values: Mapping[str, Any], path: str = "") -> None:

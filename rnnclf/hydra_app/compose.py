@@ -129,6 +129,8 @@ def explained(error: Exception) -> RnnclfError:
             return _no_such_choice(cause)
     if isinstance(error, OverrideParseException):
         return ConfigError(f"'{error.override}' is not of the form KEY=VALUE.")
+    if isinstance(error, OSError):  # from looking for a file of that name
+        return ConfigError(f"A name among the words is not possible: {error.strerror}.")
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return ConfigError(f"These overrides do not give a valid configuration: {in_words(error)}")
     return in_words(error)

@@ -11,7 +11,7 @@ from rnnclf.data.synthetic import Waves, make
 from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.words import anchored, prepared
-from rnnclf.workflows.runs import jobs_of
+from rnnclf.workflows.sweep_folder import jobs_of
 
 SMALL = ("hidden=4", "epochs=1", "threads=1")
 
