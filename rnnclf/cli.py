@@ -443,4 +443,4 @@ if sys.flags.optimize >= 2:  # python -OO leaves the commands without their docs
 
 
 def _modules(plugins: str) -> tuple[str, ...]:
-    return tuple(filter(None, plugins.split(",")))
+    return tuple(filter(None, plugins.strip("[]").replace(" ", "").split(",")))

@@ -15,14 +15,20 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from rnnclf.augment import AUGMENTS, Augment
 from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
-from rnnclf.options import Component, Options, check, option
+from rnnclf.options import Component, Options, as_typed, check, expected, option, types_of
 from rnnclf.registry import Registry, did_you_mean
 from rnnclf.sizing import parse_count
 from rnnclf.stack import Stack
@@ -84,7 +90,9 @@ class Config(Stack):
     augment: Augment = MISSING
     hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
-        None, "choose hidden so that the model has about this many parameters: 30000, 30k, 1.5M"
+        None,
+        "choose hidden so that the model has about this many parameters: 30000, 30k, 1.5M",
+        expects="a number such as 30000, 30k or 1.5M",
     )
     epochs: int = option(20, "passes over the training data", low=1)
     batch_size: int = option(150, "sequences per step", low=1)
@@ -124,7 +132,13 @@ class Config(Stack):
     device: str = option(
         "auto", "device to train on; auto: a GPU if there is one", choices=("auto", "cpu", "cuda", "mps")
     )
-    threads: int | str = option("auto", "number of CPU threads, or auto", low=1, high=4096)
+    threads: int | str = option(
+        "auto",
+        "number of CPU threads, or auto",
+        low=1,
+        high=4096,
+        expects="auto or a whole number of at least 1 and at most 4096",
+    )
     plugins: list[str] = field(
         default_factory=list, metadata={"help": "Python modules with your own cells and data sets"}
     )
@@ -132,7 +146,7 @@ class Config(Stack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.threads, str) and self.threads != "auto":
-            raise ConfigError(f"threads must be a whole number or auto, got '{self.threads}'.")
+            raise ConfigError(f"threads must be {expected(Config, 'threads')}, got '{self.threads}'.")
         if not all(isinstance(name, str) for name in self.plugins):
             raise ConfigError(f"plugins must be a list of module names, got {self.plugins}.")
         if self.match_parameters is not None:
@@ -159,6 +173,46 @@ class Config(Stack):
 NESTED: dict[str, type[Options]] = {
     "checkpoint": Checkpointing
 }  # options nested below a key that is not a group
+
+
+# What other libraries and papers call our keys.
+SYNONYMS = {
+    synonym: key
+    for key, synonyms in {
+        "cell": "model rnn rnn_type cell_type architecture arch network",
+        "hidden": "hidden_size hidden_units hidden_dim n_hidden num_hidden units n_units num_units width",
+        "layers": "num_layers n_layers depth",
+        "bidirectional": "bi bidir bidirection birnn",
+        "readout": "pooling aggregation",
+        "dropout": "dropout_rate dropout_p p_dropout drop",
+        "match_parameters": "parameters num_parameters n_parameters params n_params",
+        "epochs": "epoch num_epochs n_epochs max_epochs nb_epoch",
+        "batch_size": "batch bs batchsize minibatch",
+        "clip": "grad_clip clip_grad clip_norm clip_grad_norm max_grad_norm gradient_clip gradient_clip_val",
+        "label_smoothing": "smoothing",
+        "class_weights": "class_weight weights",
+        "augment": "augmentation augmentations transform",
+        "seed": "random_state random_seed",
+        "device": "gpu cuda accelerator",
+        "threads": "num_threads n_threads n_jobs workers num_workers",
+        "optimizer": "optim optimiser",
+        "optimizer.lr": "lr learning_rate learningrate eta step_size",
+        "optimizer.weight_decay": "weight_decay wd decay l2",
+        "optimizer.momentum": "momentum",
+        "schedule": "scheduler lr_scheduler lr_schedule",
+        "dataset": "data datasets",
+        "dataset.path": "path file filename data_path data_dir",
+        "dataset.test": "test_size test_split",
+        "dataset.validation": "val valid val_size val_split validation_size validation_split",
+        "dataset.folds": "cv k_folds n_folds n_splits",
+        "dataset.normalise": "normalize normalization normalisation scaler",
+        "dataset.missing": "nan impute",
+        "cell.nonlinearity": "activation",
+        "precision": "dtype amp mixed_precision",
+        "checkpoint.every": "save_every checkpoint_every",
+    }.items()
+    for synonym in synonyms.split()
+}
 
 
 def from_composed(composed: DictConfig) -> Config:
@@ -198,10 +252,18 @@ def _check_tree(node: DictConfig, path: str) -> None:
 def from_plain(plain: Mapping[str, Any]) -> Config:
     """Converts the plain data of a checkpoint to a Config.
 
-    Components are looked up by name in the registries. Text that OmegaConf would evaluate (`${…}`) is
-    refused, so nothing in an untrusted file is ever resolved. Raises ConfigError.
+    Raises ConfigError.
     """
-    _refuse_interpolation(plain, "")
+    return from_composed(plain_node(plain))
+
+
+def plain_node(plain: Mapping[str, Any]) -> DictConfig:
+    """Plain data as a typed DictConfig, whose components are looked up by name in the registries.
+
+    Text that OmegaConf would evaluate (`${…}`) is refused, or escaped where a path or the name of a column
+    may hold it, so nothing in an untrusted file is ever resolved. Raises ConfigError.
+    """
+    plain = {key: _unresolved(part, str(key)) for key, part in plain.items()}
     try:
         node = OmegaConf.structured(Config)
         for group, registry in GROUPS.items():
@@ -212,28 +274,38 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
     except (KeyError, TypeError) as error:
         raise ConfigError(f"The configuration is incomplete: {error}.") from error
     assert isinstance(node, DictConfig)
-    return from_composed(node)
+    return node
 
 
-def _refuse_interpolation(value: Any, path: str) -> None:
+def _unresolved(value: Any, path: str) -> Any:
+    """The value as OmegaConf leaves it alone. Raises ConfigError for text that it would replace."""
     if isinstance(value, Mapping):
-        for key, part in value.items():
-            _refuse_interpolation(key, path)
-            _refuse_interpolation(part, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for part in value:
-            _refuse_interpolation(part, path)
-    elif isinstance(value, str) and ("${" in value or value == MISSING):
-        raise ConfigError(f"{path} holds {value!r}, which is not a plain value.")
+        return {
+            _unresolved(key, path): _unresolved(part, f"{path}.{key}" if path else str(key))
+            for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_unresolved(part, path) for part in value]
+    if isinstance(value, str) and ("${" in value or value == MISSING):
+        if value == MISSING or not takes_any_text(path):
+            raise ConfigError(f"{path} holds {value!r}, which is not a plain value.")
+        return escaped(value)
+    return value
 
 
-_WRONG_TYPE = re.compile(r"Value '(.*?)' .*?(?:converted to|is not a valid) (\w+)")
-_TYPES = {
-    "Integer": "a whole number",
-    "Float": "a number",
-    "Boolean": "true or false",
-    "bool": "true or false",
-}
+def escaped(text: str) -> str:
+    """The text with every `${` escaped, so that it stays as it is when a configuration is resolved."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", text)
+
+
+def takes_any_text(key: str) -> bool:
+    """Whether the option at `key` holds a path or the name of a column."""
+    group, _, name = key.rpartition(".")
+    if group != "dataset":
+        return False
+    options = [known for kind in kinds_of(group) for known in fields(kind) if known.name == name]
+    types = {part for kind in kinds_of(group) for part in types_of(kind).get(name, ())}
+    return bool({str, list[str]} & types) and not any(option.metadata.get("choices") for option in options)
 
 
 def in_words(error: Exception) -> RnnclfError:
@@ -244,14 +316,30 @@ def in_words(error: Exception) -> RnnclfError:
     for cause in causes(error):
         if not isinstance(cause, OmegaConfBaseException) or not cause.full_key:
             continue
-        key = cause.full_key
+        key = re.sub(r"\[.*", "", cause.full_key)  # of a list, not of its parts
         if isinstance(cause, ConfigAttributeError | ConfigKeyError):
             return ConfigError(unknown_key(key, cause.object_type))
-        if wrong_type := _WRONG_TYPE.search(str(cause)):
-            wanted = _TYPES.get(wrong_type[2], f"a {wrong_type[2]}")
-            return ConfigError(f"{key} must be {wanted}, got '{wrong_type[1]}'.")
-        return ConfigError(f"{key}: {_first_line(cause)}")
+        if isinstance(cause, InterpolationResolutionError | GrammarParseError):
+            return ConfigError(f"{key} holds a ${{…}} that stands for nothing: write a plain value.")
+        if described := _described(key, cause.object_type):
+            value = cause.value if cause.full_key == key else [cause.value]
+            return ConfigError(f"{key} must be {described}, got {as_typed(_plain(value))}.")
+        return ConfigError(f"{key} cannot be set to {as_typed(_plain(cause.value))}.")
     return ConfigError(_first_line(error))
+
+
+def _described(key: str, kind: Any) -> str:
+    """What the option at `key` may be, in words; '' if there is no such option."""
+    group, _, name = key.rpartition(".")
+    if key in GROUPS:
+        return f"the name of one: rnnclf list {key}s shows all"
+    own = isinstance(kind, type) and issubclass(kind, Options)
+    kinds: list[type] = [kind] if own else kinds_of(group)
+    return next((expected(kind, name) for kind in kinds if name in types_of(kind)), "")
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _first_line(error: BaseException) -> str:
@@ -273,9 +361,25 @@ def unknown_key(key: str, kind: Any = None) -> str:
         options = [option_field.name for option_field in fields(kind) if option_field.name != "name"]
         hint = did_you_mean(name, options)
         return f"{group}={kind.name} has no option '{name}'.{hint} Its options: {', '.join(options)}."
+    if key in NESTED:
+        return f"{key} holds options: write {' or '.join(f'{key}.{o.name}=…' for o in fields(NESTED[key]))}."
+    if key == "experiment":
+        return "The file of an experiment of your own must begin with the line '# @package _global_'."
+    return f"No key named '{key}'.{nearest_key(key)}"
+
+
+def nearest_key(key: str) -> str:
+    """' Did you mean 'hidden'?' for the known key that is meant, '' if none is near."""
     elsewhere = [known for known in known_keys() if known.rpartition(".")[2] == key]
-    hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(key, known_keys())
-    return f"No key named '{key}'.{hint}"
+    meant = SYNONYMS.get(key.lower()) or next(iter(elsewhere), None)
+    return f" Did you mean '{meant}'?" if meant else did_you_mean(key, known_keys())
+
+
+def kinds_of(group: str) -> list[type]:
+    """The classes that have the options below a key: all cells for `cell`, Config for the top level, ''."""
+    if group in GROUPS:
+        return [kind for _, kind in GROUPS[group].items()]
+    return [Config] if not group else [NESTED[group]] if group in NESTED else []
 
 
 def known_keys() -> list[str]:

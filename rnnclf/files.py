@@ -159,7 +159,7 @@ def refuse_odd(value: Any) -> None:
 
 def is_path(word: str) -> bool:
     """Whether a command-line word is a path rather than an override KEY=VALUE."""
-    return "=" not in word or Path(word).exists()
+    return "=" not in word or os.path.exists(word)
 
 
 def absolute(path: str) -> str:

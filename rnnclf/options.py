@@ -8,7 +8,9 @@ command lines, checkpoints and calls from Python, and by `rnnclf show`.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rnnclf.errors import ConfigError
 from rnnclf.registry import did_you_mean
@@ -25,14 +27,21 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Iterable[str] | None = None,
+    expects: str | None = None,
 ) -> T:
     """A dataclass field with a default, a help text and a range.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
-    words. None is allowed if the field's declared type includes it.
+    words. None is allowed if the field's declared type includes it. `expects` says in messages what is
+    allowed, where type, range and choices do not.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None}
+    metadata = {
+        "help": help,
+        "limits": limits,
+        "choices": tuple(choices) if choices else None,
+        "expects": expects,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -44,6 +53,42 @@ def described_range(option_field: "Field[Any]") -> str:
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
     parts = [f"{words[k]} {limits[k]}" for k in words if limits.get(k) is not None]
     return " and ".join(parts)
+
+
+@cache
+def types_of(kind: Any) -> dict[str, tuple[Any, ...]]:
+    """The types that each option of `kind` may have: (float, NoneType) for `float | None`."""
+    hints = get_type_hints(kind)
+    return {
+        option_field.name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        for option_field in fields(kind)
+        for hint in [hints[option_field.name]]
+    }
+
+
+def expected(kind: Any, name: str) -> str:
+    """What an option may be, in words: 'a whole number of at least 1', 'a number above 0 or null'."""
+    option_field = next(option_field for option_field in fields(kind) if option_field.name == name)
+    types = types_of(kind)[name]
+    null = " or null" if NoneType in types else ""
+    if words := option_field.metadata.get("expects") or _listed(option_field.metadata.get("choices") or ()):
+        return words + null
+    if bool in types:
+        return f"true or false{null}"
+    if not {int, float} & {*types}:
+        return ("text" if str in types else "a list of names such as [a,b]") + null
+    bounds = described_range(option_field)
+    number = "a number" if float in types else "a whole number"
+    return f"{number}{' of' if bounds.startswith('at') else ''}{f' {bounds}' if bounds else ''}{null}"
+
+
+def as_typed(value: Any) -> str:
+    """A value as one would type it, in a message: null, true, 3.5, 'abc'."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str):
+        return f"'{value}'" if value.isprintable() else repr(value)
+    return str(value)
 
 
 def check(kind: type, values: Mapping[str, Any], path: str = "") -> None:
@@ -60,7 +105,7 @@ def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
     choices = option_field.metadata.get("choices")
     if choices and value not in choices:
         hint = did_you_mean(str(value), choices)
-        raise ConfigError(f"{key} must be {_listed(choices)}, got '{value}'.{hint}")
+        raise ConfigError(f"{key} must be {_listed(choices)}, got {as_typed(value)}.{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     limits = option_field.metadata.get("limits", {})
@@ -79,7 +124,7 @@ def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
 
 
 def _listed(words: Iterable[str]) -> str:
-    *head, last = words
+    *head, last = words or ("",)
     return f"{', '.join(head)} or {last}" if head else str(last)
 
 

@@ -198,7 +198,7 @@ def test_a_diverging_run_names_epoch_and_batch_and_exits_with_2(cli, only_run):
         (["-m", "hidden=3,-4"], "no job was started"),
         pytest.param(["-cd", "/nowhere"], "'/nowhere' not found", marks=pytest.mark.long),
         pytest.param(
-            ["-m", "hidden=3,abc"], "hidden must be a whole number, got 'abc'", marks=pytest.mark.long
+            ["-m", "hidden=3,abc"], "at least 1 and at most 1000000, got 'abc'", marks=pytest.mark.long
         ),
         pytest.param(
             ["-m", "cell=basic,gru", "cell.nonlinearity=relu"],
@@ -288,7 +288,7 @@ def test_own_cells_train_and_evaluate_by_their_name(cli, own_cell, monkeypatch):
     monkeypatch.delitem(CELLS._entries, "leaky")
     stranger = cli("eval", "run")
     assert stranger.exit_code == 2
-    assert "If it is your own, name its module: plugins=[my_module]." in stranger.stderr
+    assert "If it is your own, name its module: plugins=my_module." in stranger.stderr
 
 
 def test_an_installed_package_adds_its_cells(cli, own_cell, monkeypatch):

@@ -61,6 +61,8 @@ class Source(Component):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ()
     """The options that say which files hold the data: the first names the data, the others belong to it."""
+    WITHOUT: ClassVar[tuple[str, ...]] = ()
+    """Common options that mean nothing for this source."""
 
     validation: float = option(
         0.1,

@@ -21,10 +21,11 @@ from rnnclf.config import Config, causes
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting
-from rnnclf.hydra_app.compose import explained, plugins_in, quoted
+from rnnclf.hydra_app.compose import explained, plugins_in
+from rnnclf.hydra_app.grammar import quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
 from rnnclf.hydra_app.setup import conf_dir, folders_unclaimed, register
-from rnnclf.registry import did_you_mean
+from rnnclf.hydra_app.words import prepared, unknown_flag
 
 __all__ = ["Job", "Outcome", "run_hydra"]
 
@@ -70,8 +71,13 @@ def run_hydra(
     not stop the others.
     """
     flags, overrides = flags_and_overrides(words)
+    start = start or Start()
     register(plugins_in(overrides))
-    return _run_main(with_config(body), [prog, *flags, *overrides], isolate, start or Start())
+    if not {"--help", "-h", "--hydra-help", "--version"} & {*flags}:
+        overrides, notes = prepared(overrides, sweep=bool({"-m", "--multirun"} & {*flags}))
+        for sentence in notes:
+            start.note(sentence)
+    return _run_main(with_config(body), [prog, *flags, *overrides], isolate, start)
 
 
 def run_again(
@@ -168,6 +174,8 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
         word = rest.pop(0)
         if not word.startswith("-"):
             overrides.append(word)
+        elif word == "--plugins":  # spelled as for the other commands
+            overrides.append(f"plugins={rest.pop(0) if rest else ''}")
         elif word in INFO_FLAGS:
             topic = rest.pop(0) if rest and rest[0] in INFO_TOPICS else "all"
             flags.append(f"--info={topic}")
@@ -178,9 +186,7 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
             flags.append(word)
         else:
             known = f"{VALUE_FLAGS} {PLAIN_FLAGS} --info --json".split()
-            raise ConfigError(
-                f"No flag named '{word}'.{did_you_mean(word, known)} All flags: rnnclf train --hydra-help."
-            )
+            raise unknown_flag(word, rest, known)
     return flags, overrides
 
 

@@ -57,11 +57,13 @@ class Start:
     """The caller's callbacks before Hydra starts a run or a sweep.
 
     begin_run is called with the run folder, begin_sweep with the sweep folder and its planned jobs, before
-    anything is written there. They raise an RnnclfError to refuse. sweep_folder is set when a sweep starts.
+    anything is written there. They raise an RnnclfError to refuse. note gets remarks on how the words were
+    understood. sweep_folder is set when a sweep starts.
     """
 
     begin_run: Callable[[Path], None] = lambda folder: None
     begin_sweep: Callable[[Path, list[Planned]], None] = lambda folder, jobs: None
+    note: Callable[[str], None] = lambda sentence: None
     sweep_folder: Path | None = None
     new_folders: list[Path] = field(default_factory=list)
     """The folders made for this run or sweep, the innermost first."""
@@ -125,7 +127,7 @@ def own_part(composed: DictConfig) -> Config:
 
 
 def plan(words: list[str]) -> list[Planned]:
-    """The jobs of the grid defined by these words. Raises ConfigError if any of them is invalid."""
+    """The jobs of the grid that words in Hydra's grammar define. Raises ConfigError if one is invalid."""
     register(plugins_in(words))
     try:
         with composing():

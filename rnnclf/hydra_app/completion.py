@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import MISSING, Field, fields
 from functools import cached_property
 from io import StringIO
@@ -21,9 +21,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rnnclf.config import GROUPS, NESTED, Config
+from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import composing, plugins_in
 from rnnclf.hydra_app.setup import register
+from rnnclf.hydra_app.words import prepared
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
@@ -72,6 +74,8 @@ def _found(words: list[str], incomplete: str) -> list[str]:
         return _starting_with(incomplete, (flag for flag in flags if flag not in COMPLETION_FLAGS))
     flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
     register(plugins_in(overrides))
+    with suppress(RnnclfError):  # a word that has no meaning yet
+        overrides = prepared(overrides, sweep=True).words
     with composing():
         line = _Line(flags, overrides)
         found = line.next(incomplete)

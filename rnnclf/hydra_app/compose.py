@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +16,11 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import GROUPS, Config, causes, from_composed, from_plain, in_words
+from rnnclf.config import GROUPS, Config, causes, from_composed, from_plain, in_words, plain_node
 from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.hydra_app.grammar import parse
 from rnnclf.hydra_app.setup import conf_dir, register
+from rnnclf.hydra_app.words import in_grammar, prepared
 from rnnclf.registry import did_you_mean
 
 _one_at_a_time = threading.RLock()
@@ -41,9 +42,21 @@ def composing() -> Iterator[None]:
 
 
 def load_config(overrides: list[str]) -> Config:
-    """The Config of `rnnclf train` with these overrides; for scripts and notebooks. Raises RnnclfError."""
-    refuse_conflicting(overrides)
-    return from_composed(_compose(overrides))
+    """The Config of `rnnclf train` with these words; for scripts and notebooks. Raises RnnclfError."""
+    return composed(new_words(overrides))
+
+
+def new_words(words: Iterable[str]) -> list[str]:
+    """The words of a single run in Hydra's grammar. Imports the plugins they name. Raises RnnclfError."""
+    words = list(words)
+    register(plugins_in(words))
+    return prepared(words).words
+
+
+def composed(words: list[str]) -> Config:
+    """The Config that words in Hydra's grammar give. Raises RnnclfError."""
+    refuse_conflicting(words)
+    return from_composed(_compose(words))
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -59,7 +72,7 @@ def overridden(config: Config, words: list[str]) -> Config:
     """`config` with overrides applied; `group=name` replaces a component, with its defaults."""
     values = parsed(words)
     try:
-        node = OmegaConf.structured(config)
+        node = plain_node(config.to_plain())
         for key, value in values.items():
             if key in GROUPS:
                 GROUPS[key][str(value)]  # raises UnknownNameError
@@ -75,29 +88,12 @@ def overridden(config: Config, words: list[str]) -> Config:
 def parsed(words: list[str]) -> dict[str, Any]:
     """The keys and values of plain overrides such as `hidden=5`. Raises ConfigError for other words."""
     try:
-        overrides: list[Override] = OverridesParser.create().parse_overrides(words)
+        overrides: list[Override] = OverridesParser.create().parse_overrides(in_grammar(words))
         if unsupported := [o for o in overrides if o.is_sweep_override() or o.is_add() or o.is_delete()]:
             raise ConfigError(f"'{unsupported[0].input_line}' is not of the form KEY=VALUE.")
         return {override.key_or_group: override.value() for override in overrides}
     except HydraException as error:
         raise explained(error) from error
-
-
-def quoted(text: str) -> str:
-    """The text as a value in Hydra's grammar."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
-
-
-def assignment(key: str, text: str) -> str:
-    """The override that sets `key` to this text, quoted if Hydra's grammar requires it."""
-    plain = f"{key}={text}"
-    try:
-        if parsed([plain]) == {key: text}:
-            return plain
-    except RnnclfError:
-        pass
-    return f"{key}={quoted(text)}"
 
 
 def refuse_conflicting(words: list[str]) -> None:
@@ -112,14 +108,13 @@ def refuse_conflicting(words: list[str]) -> None:
 def key_of(word: str) -> str:
     """The key of an override, without prefixes such as + and ~. Raises ConfigError."""
     try:
-        (override,) = OverridesParser.create().parse_overrides([word])
+        return str(parse(word).key_or_group)
     except (HydraException, RecursionError) as error:
         raise explained(error) from error
-    return str(override.key_or_group)
 
 
 def plugins_in(words: list[str]) -> list[str]:
-    """The modules in `plugins=[…]`, which must be imported before anything is composed."""
+    """The modules in `plugins=…`, which must be imported before anything is composed."""
     named = [word for word in words if word.startswith("plugins=")]
     value = parsed(named[-1:]).get("plugins", [])
     return [str(module) for module in (value if isinstance(value, list) else [value])]
@@ -132,14 +127,16 @@ def explained(error: Exception) -> RnnclfError:
             return cause
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             return _no_such_choice(cause)
-    first, *rest = str(error).splitlines() or [""]
-    if first.startswith("Ambiguous value"):
-        return ConfigError(f"{first}: to train with each of these values, add -m.")
     if isinstance(error, OverrideParseException):
-        return ConfigError(f"{first} {' '.join(rest[:1])}. Overrides have the form KEY=VALUE.")
+        return ConfigError(f"'{error.override}' is not of the form KEY=VALUE.")
+    if isinstance(error, OSError):  # from looking for a file of that name
+        return ConfigError(f"A name among the words is not possible: {error.strerror}.")
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return ConfigError(f"These overrides do not give a valid configuration: {in_words(error)}")
     return in_words(error)
+
+
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # installed with the extra `launchers`
 
 
 def _no_such_choice(error: MissingConfigException) -> ConfigError:
@@ -150,5 +147,7 @@ def _no_such_choice(error: MissingConfigException) -> ConfigError:
         except RnnclfError as unknown:
             return ConfigError(str(unknown))
     known = list(error.options or [])
+    if group == "hydra/launcher" and name in LAUNCHERS:
+        return ConfigError(f"{group}={name} is not installed: pip install 'rnnclf[launchers]'.")
     listed = f" Known: {', '.join(known)}." if known else ""
     return ConfigError(f"No {group or 'configuration'} named '{name}'.{did_you_mean(name, known)}{listed}")

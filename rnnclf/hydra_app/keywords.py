@@ -9,9 +9,10 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from rnnclf.config import GROUPS, Config, known_keys
+from rnnclf.config import GROUPS, SYNONYMS, Config, known_keys
 from rnnclf.errors import ConfigError
-from rnnclf.hydra_app.compose import assignment, load_config, quoted, refuse_conflicting
+from rnnclf.hydra_app.compose import load_config, refuse_conflicting
+from rnnclf.hydra_app.grammar import literal
 from rnnclf.registry import did_you_mean
 
 OF_DATA = ("validation", "missing", "normalise")
@@ -39,6 +40,8 @@ def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
         return
     if reason := NOT_HERE.get(group):
         raise ConfigError(f"'{keyword}' has no meaning in Python: {reason}.")
+    if meant := SYNONYMS.get(keyword.lower()):
+        raise ConfigError(f"No keyword named '{keyword}'. Did you mean '{in_python(meant)}'?")
     options = [in_python(key) for key in known_keys() if key.partition(".")[0] in GROUPS and "." in key]
     raise ConfigError(f"No keyword named '{keyword}'.{did_you_mean(keyword, [*known, *options])}")
 
@@ -68,8 +71,8 @@ def _word(key: str, value: Any) -> str:
     if isinstance(value, int | float):
         return f"{key}={value!r}"
     if isinstance(value, list | tuple):
-        return f"{key}=[{','.join(quoted(str(part)) for part in value)}]"
-    return assignment(key, str(value))
+        return f"{key}=[{','.join(literal(str(part)) for part in value)}]"
+    return f"{key}={literal(str(value))}"
 
 
 @lru_cache(maxsize=256)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rnnclf.config import Config
-from rnnclf.data import DATASETS, SPLITS, SplitName
+from rnnclf.data import SPLITS, SplitName
 from rnnclf.data.base import leaks, refuse_one_class
 from rnnclf.data.findings import ChannelFacts, Finding, channel_facts, findings
-from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import digests, moments
-from rnnclf.errors import DataError, RnnclfError
-from rnnclf.files import absolute, is_path
-from rnnclf.hydra_app.compose import assignment, load_config
-
-PARTICULAR = ("archive", "arrays")  # these look at more than a file's suffix, so they are asked first
+from rnnclf.errors import RnnclfError
+from rnnclf.hydra_app.compose import composed, new_words
+from rnnclf.hydra_app.words import as_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +74,14 @@ class Checked:
 def check(words: list[str], progress: Progress = silent) -> Checked:
     """Reads a whole data set and checks it.
 
-    `words` are words of the train command; a path is replaced by the words that select the source for it.
+    `words` are words of the train command.
     Raises DataError or ConfigError if the data cannot be read. If they can be read but not split, `obstacle`
     in the result says why.
     """
     import numpy as np
 
-    words = [word for given in words for word in (_words_for(given) if is_path(given) else [given])]
-    config = load_config(words)
+    words = new_words(map(as_path, words))
+    config = composed(words)
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     problems = findings(recordings, found, hashes)
@@ -110,22 +106,6 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
         obstacle=obstacle,
         fingerprint=hashes.fingerprint(recordings),
         examples=_examples(recordings, parts["train"]),
-    )
-
-
-def _words_for(word: str) -> list[str]:
-    """The words that select the source for a path. Raises DataError."""
-    path = Path(absolute(word)) if word.startswith("~") else Path(word)
-    if not path.exists():
-        raise DataError(f"{word} does not exist. Give a path, or words such as dataset=digits.")
-    kinds = [(name, kind) for name, kind in DATASETS.items() if issubclass(kind, OwnData)]
-    kinds.sort(key=lambda entry: entry[0] not in PARTICULAR)
-    for name, kind in kinds:
-        if kind.takes(path):
-            return [f"dataset={name}", assignment("dataset.path", str(path))]
-    known = ", ".join(name for name, _ in kinds)
-    raise DataError(
-        f"{word} is not recognised as any of {known}: choose one with dataset=NAME dataset.path={word}."
     )
 
 

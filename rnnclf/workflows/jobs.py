@@ -91,7 +91,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             refuse_used_folder(folder)
             runs.append(RunFolder(folder))
 
-        start = Start(begin_run, begin_sweep)
+        start = Start(begin_run, begin_sweep, watch.note)
         try:
             body = partial(_train_job, watch=watch, results=results)
             outcome = run_hydra(body, words, "rnnclf train", partial(_in_subprocess, watch), start)

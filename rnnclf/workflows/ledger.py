@@ -14,11 +14,14 @@ from typing import Any
 import yaml
 
 from rnnclf.config import from_plain
+from rnnclf.data import DATASETS, Source
 from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
 from rnnclf.files import made_folder, missing_folders, read_record, refuse_pipe, remove_empty, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
+from rnnclf.hydra_app.grammar import is_resolved, meant
+from rnnclf.hydra_app.words import anchored, prepared
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
 from rnnclf.workflows.runs import RunFolder, config_record, reason_of
@@ -203,8 +206,9 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     hash of their configuration, so different words for the same configuration are the same job. Raises an
     RnnclfError, and adds nothing, if the grid is unknown or a job is invalid.
     """
-    wanted = plan([*_other_words(folder, words), *words])
     jobs, listed = jobs_of(folder), listed_jobs(folder)
+    words = prepared(words, sweep=True, recorded=_data_sets(jobs)).words
+    wanted = plan([*_other_words(folder, words), *words])
     there = {_digest(run) for run in jobs}
     taken = [*jobs, *numbered_folders(folder)]  # which may hold a copy of a job
     number = max((run.number for run in taken if run.number is not None), default=-1)
@@ -217,6 +221,19 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     if listed:
         list_jobs(folder, [*listed, *added])
     return [_create_job(folder, job) for job in added]
+
+
+def _data_sets(jobs: list[RunFolder]) -> dict[str, Source]:
+    """The data sets that the words of the sweep call by a name of their own, as in dataset=my.csv."""
+    found: dict[str, Source] = {}
+    for run in jobs:
+        status = run.read_status()
+        words = [str(word) for word in status.get("overrides", [])]
+        names = [meant(word.removeprefix("dataset=")) for word in words if word.startswith("dataset=")]
+        if own := [name for name in names if name not in DATASETS]:
+            with suppress(RnnclfError, KeyError, TypeError, AttributeError):
+                found |= dict.fromkeys(own, from_plain(status["configuration"]).dataset)
+    return found
 
 
 def _digest(run: RunFolder) -> str | None:
@@ -246,11 +263,12 @@ def _other_words(folder: Path, words: list[str]) -> list[str]:
             f"{file} holds more than {LONGEST_WORDS:,} characters of words: start another sweep."
         )
     for word in old:
-        if "${" in word or word.lstrip("+~").startswith("hydra"):
+        if is_resolved(word) or word.lstrip("+~").startswith("hydra"):
             raise ConfigError(f"{file} holds {word!r}, which is not allowed there: start another sweep.")
     if _at(recorded, "job", "config_name") != "config" or _own_folders(recorded):
         raise ConfigError(f"{file} names configuration files of its own: start another sweep with them.")
-    return [word for word in old if key_of(word) not in new]
+    folder = _at(recorded, "runtime", "cwd")
+    return [anchored(word, str(folder or ".")) for word in old if key_of(word) not in new]
 
 
 def _own_folders(recorded: Any) -> bool:

@@ -66,7 +66,7 @@ def config_of(saved: Checkpoint) -> Config:
     try:
         config = from_plain(saved.config)
     except (RnnclfError, KeyError, TypeError, AttributeError) as error:
-        own = " If it is your own, name its module: plugins=[my_module]." if "No cell" in str(error) else ""
+        own = " If it is your own, name its module: plugins=my_module." if "No cell" in str(error) else ""
         raise CheckpointError(f"{saved.path}: {error}{own}") from error
     root = getattr(config.dataset, "root", None)
     if root is not None and not Path(root).is_dir():

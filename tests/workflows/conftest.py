@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks.reliability import fuzz
 from rnnclf.cli import app
-from rnnclf.hydra_app.compose import quoted
+from rnnclf.hydra_app.grammar import quoted
 from tests.workflows.sweeps import SMALL
 
 

@@ -286,7 +286,10 @@ def test_a_check_proposes_words_that_train(cli, waves):
 @pytest.mark.parametrize(
     "name",
     ["a\\b c.csv", "it's.csv", "x,y.csv", "(1).csv", "1e3"]
-    + [pytest.param(name, marks=pytest.mark.long) for name in ("a=b.csv", "mesuré.csv", "null", "true")],
+    + [
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("a=b.csv", "mesuré.csv", "null", "true", "x~y.csv", "a${b}.csv", "lstm")
+    ],
 )
 def test_the_line_that_a_check_prints_names_the_file_that_was_checked(waves, tmp_path, name):
     target = tmp_path / name if name.endswith(".csv") else tmp_path / name / "part.csv"

@@ -42,6 +42,7 @@ class Images(Source):
 
     shape: ClassVar[tuple[int, int, int]]
     """Height, width and colours of a picture."""
+    WITHOUT: ClassVar[tuple[str, ...]] = ("missing",)
     unit: ClassVar[float] = 255.0
     """The maximum value of a pixel."""
 
