@@ -11,7 +11,16 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.files import is_path
+from rnnclf.files import is_path, paths_starting
+from rnnclf.shell import (
+    complete_cell,
+    complete_data,
+    complete_eval,
+    complete_group,
+    complete_name,
+    complete_train,
+    use_our_scripts,
+)
 from rnnclf.system import startup, streams
 from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 from rnnclf.system.startup import gc_disabled, import_torch
@@ -70,6 +79,7 @@ class Train(TyperCommand):
         return words.shell_complete(ctx, incomplete)
 
 
+use_our_scripts()
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
@@ -90,28 +100,6 @@ def main() -> None:
             code = code or 2
         startup.end_with(code)
         raise SystemExit(code) from None
-
-
-def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:
-    from rnnclf.hydra_app.completion import complete
-
-    return complete(ctx.params.get("words") or [], incomplete)
-
-
-def _complete_choice(ctx: typer.Context, incomplete: str) -> list[str]:
-    from rnnclf.workflows.catalog import list_choices
-
-    try:
-        choices = list_choices(ctx.params.get("group"), _modules(ctx.params.get("plugins") or ""))
-    except RnnclfError:  # an unknown group must not print a traceback into the shell
-        return []
-    return [choice.name for choice in choices if choice.name.startswith(incomplete)]
-
-
-def _complete_group(incomplete: str) -> list[str]:
-    from rnnclf.workflows.catalog import KINDS
-
-    return [name for name in KINDS.names() if name.startswith(incomplete)]
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
@@ -155,7 +143,7 @@ def _finish(end: Finished, json: bool) -> None:
 def train(
     words: Annotated[
         list[str] | None,
-        typer.Argument(autocompletion=_complete_train, metavar="[OVERRIDES AND FLAGS]", show_default=False),
+        typer.Argument(autocompletion=complete_train, metavar="[OVERRIDES AND FLAGS]", show_default=False),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -170,10 +158,16 @@ def train(
 
 @app.command()
 def resume(
-    path: Annotated[Path, typer.Argument(help="A run folder or a sweep folder.", show_default=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=paths_starting, help="A run folder or a sweep folder.", show_default=False
+        ),
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=complete_train,
             metavar="[OVERRIDES]",
             help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4, and a launcher,"
             " hydra/launcher=joblib.",
@@ -196,6 +190,7 @@ def evaluate(
     words: Annotated[
         list[str],
         typer.Argument(
+            autocompletion=complete_eval,
             metavar="PATH... [split=test] [OVERRIDES]",
             help="Checkpoint files, run folders or sweep folders; then split=train|validation|test and"
             " overrides of dataset, device, threads, engine, precision and plugins.",
@@ -205,6 +200,7 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
+            autocompletion=paths_starting,
             help="Where the timestamped folder of tables is created; if left out, eval/ inside the run or the"
             " sweep, or outputs/ for several.",
             show_default=False,
@@ -242,7 +238,9 @@ def inspect_(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A checkpoint file, or the folder of a run, a sweep or an evaluation.", show_default=False
+            autocompletion=paths_starting,
+            help="A checkpoint file, or the folder of a run, a sweep or an evaluation.",
+            show_default=False,
         ),
     ],
     json: AsJson = False,
@@ -269,9 +267,7 @@ def inspect_(
 def list_(
     group: Annotated[
         str | None,
-        typer.Argument(
-            autocompletion=_complete_group, help="cells, datasets, optimizers …; all if left out."
-        ),
+        typer.Argument(autocompletion=complete_group, help="cells, datasets, optimizers …; all if left out."),
     ] = None,
     plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
     json: AsJson = False,
@@ -290,10 +286,8 @@ def list_(
 
 @app.command()
 def show(
-    group: Annotated[str, typer.Argument(autocompletion=_complete_group, help="cell, dataset, optimizer …")],
-    name: Annotated[
-        str, typer.Argument(autocompletion=_complete_choice, help="The choice, for instance lstm.")
-    ],
+    group: Annotated[str, typer.Argument(autocompletion=complete_group, help="cell, dataset, optimizer …")],
+    name: Annotated[str, typer.Argument(autocompletion=complete_name, help="The choice, for instance lstm.")],
     plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
     json: AsJson = False,
 ) -> None:
@@ -314,6 +308,7 @@ def check_cell(
     cell: Annotated[
         str,
         typer.Argument(
+            autocompletion=complete_cell,
             metavar="MODULE:CLASS",
             help="A cell of your own, for instance my_cells:Leaky, or the name of one of ours.",
             show_default=False,
@@ -342,6 +337,7 @@ def bench(
     cells: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=complete_cell,
             metavar="CELL",
             help="Names of cells, or MODULE:CLASS; basic, lstm and gru if left out.",
             show_default=False,
@@ -382,7 +378,7 @@ def check_data(
     words: Annotated[
         list[str],
         typer.Argument(
-            autocompletion=_complete_train,
+            autocompletion=complete_data,
             metavar="PATH | dataset=NAME [dataset.KEY=VALUE]...",
             help="A file or folder of your own, or the words with which train would read the data.",
             show_default=False,
@@ -408,7 +404,11 @@ def check_data(
 @data.command("make")
 def make_data(
     path: Annotated[
-        Path, typer.Argument(help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
+        Path,
+        typer.Argument(
+            autocompletion=paths_starting,
+            help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.",
+        ),
     ],
     sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
     channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,

@@ -25,14 +25,16 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Iterable[str] | None = None,
+    path: bool = False,
 ) -> T:
     """A dataclass field with a default, a help text and a range.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
-    words. None is allowed if the field's declared type includes it.
+    words; `path` says that the value names a file or folder, for TAB. None is allowed if the field's declared
+    type includes it.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None}
+    metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None, "path": path}
     return field(default=default, metadata=metadata)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, Field, fields
@@ -21,12 +19,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rnnclf.config import GROUPS, NESTED, Config
+from rnnclf.files import paths_starting
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import composing, plugins_in
 from rnnclf.hydra_app.setup import register
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
+PATH_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--experimental-rerun")
+PATH_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
 AFTER_FLAGS = {"--cfg": CONFIG_PARTS, "-c": CONFIG_PARTS} | dict.fromkeys(INFO_FLAGS, INFO_TOPICS)
 COMPLETION_FLAGS = (
     "--shell-completion",
@@ -36,37 +37,19 @@ COMPLETION_FLAGS = (
 
 def complete(words: list[str], incomplete: str) -> list[str]:
     """The completions of `incomplete` after `words`; none if the line so far is invalid."""
-    kept = 0
     try:
-        if "COMP_WORDS" in os.environ:
-            words, incomplete, kept = _from_bash()
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # plugins may print
-            return [word[kept:] for word in _found(words, incomplete)]
+            return _found(words, incomplete)
     except (Exception, SystemExit):  # never print a traceback for a half-typed line
         return []
-
-
-def _from_bash() -> tuple[list[str], str, int]:
-    """The words, the incomplete one, and the length of its part that bash keeps: it splits words at '='."""
-    raw = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
-    whole = "\n".join(raw[2:]).replace("\n=\n", "=").replace("\n=", "=")
-    *words, incomplete = map(_unquoted, whole.split("\n"))
-    return words, incomplete, incomplete.rfind("=") + 1 if "=" in raw[-2:] else 0
-
-
-def _unquoted(word: str) -> str:
-    try:
-        return "".join(shlex.split(word))
-    except ValueError:  # an open quotation mark
-        return word
 
 
 def _found(words: list[str], incomplete: str) -> list[str]:
     last = words[-1] if words else ""
     if last in AFTER_FLAGS:
         return _starting_with(incomplete, AFTER_FLAGS[last])
-    if last in VALUE_FLAGS.split():  # a folder or a file: left to the shell
-        return []
+    if last in VALUE_FLAGS.split():
+        return paths_starting(incomplete) if last in PATH_FLAGS else []
     if incomplete.startswith("-"):
         flags = [*VALUE_FLAGS.split(), *PLAIN_FLAGS.split(), *INFO_FLAGS, "--json"]
         return _starting_with(incomplete, (flag for flag in flags if flag not in COMPLETION_FLAGS))
@@ -75,9 +58,8 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     with composing():
         line = _Line(flags, overrides)
         found = line.next(incomplete)
-        if len(found) == 1 and found[0][-1] in "=./":
-            # Shells add a space after a unique completion; with several, the word stays open.
-            found += line.next(found[0])
+        if len(found) == 1 and "=" not in found[0][:-1] and found[0][-1] in "=./":
+            found += line.next(found[0])  # a sole key is shown with its values
     return found
 
 
@@ -105,7 +87,8 @@ class _Line:
         key, equals, value = word.partition("=")
         if equals:
             *earlier, start = value.split(",")  # a sweep: cell=basic,l
-            values = _starting_with(start, (v for v in self.values(key) if v not in earlier))
+            known = paths_starting(start) if self.is_path(key) else _starting_with(start, self.values(key))
+            values = [value for value in known if value not in earlier]
             found = [f"{key}={','.join([*earlier, value])}" for value in values]
         else:
             found = _starting_with(word, [*self.groups(key), *self.keys(key)])
@@ -130,6 +113,14 @@ class _Line:
             return [f"{parent}.{name}=" for name in self._options(parent)]
         node = self._node(parent)
         return [f"{parent}.{key}{'.' if isinstance(node[key], dict) else '='}" for key in node]
+
+    def is_path(self, key: str) -> bool:
+        """Whether the values of a key are files or folders."""
+        parent, _, name = key.rpartition(".")
+        if parent not in GROUPS:
+            return key in PATH_KEYS
+        options = self._options(parent)
+        return name in options and bool(options[name].metadata.get("path"))
 
     def values(self, key: str) -> list[str]:
         """The choices of a group or an option; the default of an option that takes any value."""
