@@ -12,12 +12,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path, paths_starting
+from rnnclf.registry import nearest
 from rnnclf.shell import (
     complete_cell,
     complete_data,
     complete_eval,
     complete_group,
     complete_name,
+    complete_shown,
     complete_train,
     use_our_scripts,
 )
@@ -29,7 +31,39 @@ if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
 
 
-class Commands(TyperGroup):
+MEANT = {
+    **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
+    **dict.fromkeys(("sweep", "multirun", "compare", "grid"), "train -m"),
+    **dict.fromkeys(("evaluate", "test", "score", "predict", "classify", "validate"), "eval"),
+    **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("info", "describe", "status"), "inspect"),
+    **dict.fromkeys(("explain", "options"), "show"),
+    **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
+    **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
+}
+"""Words that people type for a command, and the command."""
+
+
+class Group(TyperGroup):
+    """Commands of which the nearest is named if one does not exist."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if ctx.resilient_parsing or self.get_command(ctx, word) or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        known = {name: name for name in self.commands}
+        if ctx.parent is None:
+            known |= MEANT
+        if "=" in word and ctx.parent is None:
+            meant = f"train {' '.join(args)}"
+        else:
+            near = nearest(word, known)
+            meant = known[near] if near else ""
+        hint = f" Did you mean '{ctx.command_path} {meant}'?" if meant else ""
+        raise RnnclfError(f"No command named '{word}'.{hint} All commands: {ctx.command_path} --help.")
+
+
+class Commands(Group):
     """Turns the errors of all commands into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -80,7 +114,13 @@ class Train(TyperCommand):
 
 
 use_our_scripts()
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main() -> None:
@@ -148,12 +188,30 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
+    words = words or []
+    if {"--help", "-h"} & {*words}:
+        return _explain_train([word for word in words if word not in ("--help", "-h")], json)
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
 
     use_stderr(json)
-    _finish(jobs.train(words or [], JobsDisplay(json)), json)
+    _finish(jobs.train(words, JobsDisplay(json)), json)
+    return None
+
+
+def _explain_train(words: list[str], json: bool) -> None:
+    """Prints all keys of `rnnclf train`, with the values that these words give to them."""
+    from rnnclf.console.help import show_train_help
+    from rnnclf.console.screen import print_json
+    from rnnclf.workflows.catalog import groups_and_names
+    from rnnclf.workflows.keys import sections
+
+    found = sections(words)
+    if json:
+        print_json([section.to_dict() for section in found])
+    else:
+        show_train_help(groups_and_names(), found)
 
 
 @app.command()
@@ -286,21 +344,33 @@ def list_(
 
 @app.command()
 def show(
-    group: Annotated[str, typer.Argument(autocompletion=complete_group, help="cell, dataset, optimizer …")],
-    name: Annotated[str, typer.Argument(autocompletion=complete_name, help="The choice, for instance lstm.")],
+    word: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_shown,
+            help="A choice such as lstm, a key such as epochs or optimizer.lr, or a group such as cell.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=complete_name, help="After a group: which of its choices.", show_default=False
+        ),
+    ] = None,
     plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
     json: AsJson = False,
 ) -> None:
-    """Show one choice with its equations, source and options: [cyan]show cell lstm[/]."""
-    from rnnclf.console.catalog import show_choice as print_choice
+    """Explain a choice or a key. [cyan]rnnclf show lstm[/], [cyan]rnnclf show epochs[/]"""
+    from rnnclf.console.catalog import show_found
     from rnnclf.console.screen import print_json
-    from rnnclf.workflows.catalog import show_choice
+    from rnnclf.workflows.catalog import find
 
-    choice = show_choice(group, name, _modules(plugins))
+    found = find(word, name, _modules(plugins))
     if json:
-        print_json(choice.to_dict())
+        print_json([choice.to_dict() for choice in found] if isinstance(found, list) else found.to_dict())
     else:
-        print_choice(choice)
+        show_found(found)
 
 
 @app.command("test-cell")
@@ -369,7 +439,7 @@ def bench(
         print_json(result.to_dict())
 
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+data = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data, name="data", help="Look at your own data before training; make some to try things on.")
 
 

@@ -7,7 +7,7 @@ command lines, checkpoints and calls from Python, and by `rnnclf show`.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from rnnclf.errors import ConfigError
@@ -119,13 +119,20 @@ class OptionFacts:
     help: str
 
 
+def default_of(option_field: "Field[Any]") -> Any:
+    """The default of an option, also where it is a list."""
+    if option_field.default_factory is not MISSING:
+        return option_field.default_factory()
+    return option_field.default
+
+
 def described(kind: type) -> list[OptionFacts]:
     """The options of a component, in order of declaration."""
     return [
         OptionFacts(
             name=option_field.name,
             type=getattr(option_field.type, "__name__", str(option_field.type)),
-            default=option_field.default,
+            default=default_of(option_field),
             range=described_range(option_field),
             help=option_field.metadata["help"],
         )

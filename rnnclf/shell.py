@@ -140,13 +140,24 @@ def complete_group(incomplete: str) -> list[str]:
     return [name for name in KINDS.names() if name.startswith(incomplete)]
 
 
+def complete_shown(incomplete: str) -> list[str]:
+    """Everything that `rnnclf show` explains by one word: groups, choices, keys."""
+    from rnnclf.workflows.catalog import KINDS, choice_names
+    from rnnclf.workflows.keys import all_names
+
+    names = [*KINDS.names(), *(name for _, names in choice_names() for name in names)]
+    names += [key for key in all_names() if "." not in key or "." in incomplete]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
 def complete_name(ctx: Any, incomplete: str) -> list[str]:
     """The choices of the group on the line."""
-    from rnnclf.workflows.catalog import list_choices
+    from rnnclf.hydra_app.setup import register
+    from rnnclf.workflows.catalog import choice_names, group_named
 
-    plugins = tuple(filter(None, (ctx.params.get("plugins") or "").split(",")))
     try:
-        choices = list_choices(ctx.params.get("group"), plugins)
+        register(list(filter(None, (ctx.params.get("plugins") or "").split(","))))
+        names = dict(choice_names())[group_named(str(ctx.params.get("word")))]
     except RnnclfError:  # an unknown group must not print a traceback into the shell
         return []
-    return [choice.name for choice in choices if choice.name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete)]

@@ -14,6 +14,7 @@ from rnnclf.cells.base import FAMILIES
 from rnnclf.console.screen import screen
 from rnnclf.options import OptionFacts
 from rnnclf.workflows.catalog import EXAMPLE_INPUTS, Choice
+from rnnclf.workflows.keys import Key
 
 ROOMY = 100  # columns
 
@@ -53,6 +54,40 @@ def _cells(choices: list[Choice], roomy: bool) -> Table:
     return table
 
 
+def show_found(found: Choice | Key | list[Choice]) -> None:
+    """Prints what `rnnclf show` was asked for."""
+    if isinstance(found, list):
+        show_choices(found)
+    elif isinstance(found, Key):
+        show_key(found)
+    else:
+        show_choice(found)
+
+
+def show_key(key: Key) -> None:
+    """Prints the meaning, default and range of a key, for each component where they differ."""
+    console = screen()
+    console.print(Text(key.name, style="bold cyan"))
+    group = key.name.partition(".")[0]
+    said = ""
+    for variant in key.variants:
+        facts = variant.facts
+        if facts.help != said:
+            console.print(Text(f"{facts.help[0].upper()}{facts.help[1:]}."), "", sep="\n")
+        said = facts.help
+        lines = Table.grid(padding=(0, 2))
+        lines.add_row(Text("default", style="bold"), Text(as_typed(facts.default)))
+        lines.add_row(Text("allowed", style="bold"), Text(_allowed(facts)))
+        if variant.components:
+            lines.add_row(Text("with", style="bold"), Text(f"{group}= {', '.join(variant.components)}"))
+        console.print(lines, "", sep="\n")
+    first = key.variants[0]
+    default = as_typed(first.facts.default)
+    word = f"{key.name}={'VALUE' if default in ('null', '[]') else default}"
+    of = f" {group}={first.components[0]}" if first.components else ""
+    console.print(Text.assemble(("typed as ", "dim"), (f"rnnclf train{of} {word}", "cyan")), soft_wrap=True)
+
+
 def show_choice(choice: Choice) -> None:
     """Prints one choice with its equations, facts and options."""
     console = screen()
@@ -75,7 +110,7 @@ def show_choice(choice: Choice) -> None:
         table = _table("option", "default", "range", "what it does")
         table.columns[0].style, table.columns[0].no_wrap = "cyan", True
         for o in choice.options:
-            table.add_row(f"{choice.group}.{o.name}", _as_typed(o.default), _range(o), o.help)
+            table.add_row(f"{choice.group}.{o.name}", as_typed(o.default), _range(o), o.help)
         console.print(table)
 
 
@@ -83,11 +118,24 @@ def _table(*columns: str) -> Table:
     return Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
 
 
-def _as_typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is typed on the command line."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _allowed(option: OptionFacts) -> str:
+    """The allowed values in words: 'a whole number, at least 1'."""
+    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    types = option.type.split(" | ")
+    if "str" in types and option.range and len(types) == 1:
+        return option.range
+    named = [kinds.get(name, "names such as [a,b]") for name in types if name != "None"]
+    if "float" in types:
+        named = [name for name in named if name != "a whole number"]
+    limits = f", {option.range}" if option.range else ""
+    return f"{' or '.join(named)}{limits}{'; or null' if 'None' in types else ''}"
 
 
 def _range(option: OptionFacts) -> str:

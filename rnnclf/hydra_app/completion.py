@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from functools import cached_property
 from io import StringIO
 from itertools import pairwise
@@ -23,6 +23,7 @@ from rnnclf.files import paths_starting
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import composing, plugins_in
 from rnnclf.hydra_app.setup import register
+from rnnclf.options import default_of
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
@@ -56,7 +57,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
     register(plugins_in(overrides))
     with composing():
-        line = _Line(flags, overrides)
+        line = Line(flags, overrides)
         found = line.next(incomplete)
         if len(found) == 1 and "=" not in found[0][:-1] and found[0][-1] in "=./":
             found += line.next(found[0])  # a sole key is shown with its values
@@ -67,7 +68,7 @@ def _starting_with(start: str, words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(start)]
 
 
-class _Line:
+class Line:
     """The line so far, and what can follow it.
 
     Composing the configuration is slow, so it is only done when needed.
@@ -131,8 +132,7 @@ class _Line:
         if name not in options:
             return self._choices(key, ObjectType.CONFIG)
         option = options[name]
-        default = option.default if option.default_factory is MISSING else option.default_factory()
-        return list(option.metadata.get("choices") or _as_words(default))
+        return list(option.metadata.get("choices") or _as_words(default_of(option)))
 
     def _options(self, group: str) -> dict[str, Field[Any]]:
         """The options of the component chosen on the line; those in common if a sweep chooses several."""
@@ -156,13 +156,13 @@ class _Line:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        composed = compose(self.config_name, _without_sweeps(self.overrides), return_hydra_config=True)
+        composed = compose(self.config_name, first_of_sweeps(self.overrides), return_hydra_config=True)
         # Not resolved: resolving hydra.run.dir would create that folder.
         plain: Any = OmegaConf.to_container(composed, resolve=False)
         return dict(plain)
 
 
-def _without_sweeps(words: list[str]) -> list[str]:
+def first_of_sweeps(words: list[str]) -> list[str]:
     """Replaces `cell=lstm,gru` by `cell=lstm`, so that one configuration stands in for a sweep."""
     parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
     plain = []
