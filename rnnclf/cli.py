@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import is_path, paths_starting
-from rnnclf.registry import nearest
+from rnnclf.groups import Group
 from rnnclf.shell import (
     complete_cell,
     complete_data,
@@ -29,38 +29,6 @@ from rnnclf.system.startup import gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
-
-
-MEANT = {
-    **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
-    **dict.fromkeys(("sweep", "multirun", "compare", "grid"), "train -m"),
-    **dict.fromkeys(("evaluate", "test", "score", "predict", "classify", "validate"), "eval"),
-    **dict.fromkeys(("continue", "restart"), "resume"),
-    **dict.fromkeys(("info", "describe", "status"), "inspect"),
-    **dict.fromkeys(("explain", "options"), "show"),
-    **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
-    **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
-}
-"""Words that people type for a command, and the command."""
-
-
-class Group(TyperGroup):
-    """Commands of which the nearest is named if one does not exist."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        word = args[0]
-        if ctx.resilient_parsing or self.get_command(ctx, word) or word.startswith("-"):
-            return super().resolve_command(ctx, args)
-        known = {name: name for name in self.commands}
-        if ctx.parent is None:
-            known |= MEANT
-        if "=" in word and ctx.parent is None:
-            meant = f"train {' '.join(args)}"
-        else:
-            near = nearest(word, known)
-            meant = known[near] if near else ""
-        hint = f" Did you mean '{ctx.command_path} {meant}'?" if meant else ""
-        raise RnnclfError(f"No command named '{word}'.{hint} All commands: {ctx.command_path} --help.")
 
 
 class Commands(Group):
@@ -143,6 +111,11 @@ def main() -> None:
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Plugins = Annotated[str, typer.Option(help="Modules of your own, separated by commas.")]
+
+
+def _path_argument(help: str) -> Any:
+    return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
 
 
 def _show_version(yes: bool) -> None:
@@ -187,7 +160,7 @@ def train(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
+    """Train a classifier, or with -m several. [cyan]rnnclf train cell=lstm hidden=100[/]"""
     words = words or []
     if {"--help", "-h"} & {*words}:
         return _explain_train([word for word in words if word not in ("--help", "-h")], json)
@@ -216,12 +189,7 @@ def _explain_train(words: list[str], json: bool) -> None:
 
 @app.command()
 def resume(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            autocompletion=paths_starting, help="A run folder or a sweep folder.", show_default=False
-        ),
-    ],
+    path: Annotated[Path, _path_argument("A run folder or a sweep folder.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -234,7 +202,7 @@ def resume(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Resume a run or a sweep, exactly as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
+    """Resume a run or a sweep, as if it had not been interrupted. [cyan]rnnclf resume outputs/RUN[/]"""
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -249,9 +217,9 @@ def evaluate(
         list[str],
         typer.Argument(
             autocompletion=complete_eval,
-            metavar="PATH... [split=test] [OVERRIDES]",
-            help="Checkpoint files, run folders or sweep folders; then split=train|validation|test and"
-            " overrides of dataset, device, threads, engine, precision and plugins.",
+            metavar="PATH... [WORDS]",
+            help="Checkpoint files, run folders or sweep folders; then split= and train, validation, test or"
+            " all, and words for dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],
@@ -266,7 +234,7 @@ def evaluate(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
+    """Score saved checkpoints: accuracy, classes, confusions. [cyan]rnnclf eval outputs/RUN[/]"""
     import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
     from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
@@ -293,17 +261,10 @@ def evaluate(
 
 @app.command("inspect")
 def inspect_(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            autocompletion=paths_starting,
-            help="A checkpoint file, or the folder of a run, a sweep or an evaluation.",
-            show_default=False,
-        ),
-    ],
+    path: Annotated[Path, _path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")],
     json: AsJson = False,
 ) -> None:
-    """Describe a file or folder, and check whether it is intact. [cyan]inspect outputs/RUN[/]"""
+    """Describe a file or folder, and check whether it is intact. [cyan]rnnclf inspect outputs/RUN[/]"""
     from rnnclf.console.inspect import show_inspection
     from rnnclf.console.screen import print_error, print_json, use_stderr
     from rnnclf.workflows.inspect import SweepFacts, inspect
@@ -327,10 +288,10 @@ def list_(
         str | None,
         typer.Argument(autocompletion=complete_group, help="cells, datasets, optimizers …; all if left out."),
     ] = None,
-    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    plugins: Plugins = "",
     json: AsJson = False,
 ) -> None:
-    """Show what can be chosen: cells, datasets, optimizers, schedules, experiments …"""
+    """List what can be chosen: cells, datasets, optimizers … [cyan]rnnclf list cells[/]"""
     from rnnclf.console.catalog import show_choices
     from rnnclf.console.screen import print_json
     from rnnclf.workflows.catalog import list_choices
@@ -358,7 +319,7 @@ def show(
             autocompletion=complete_name, help="After a group: which of its choices.", show_default=False
         ),
     ] = None,
-    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    plugins: Plugins = "",
     json: AsJson = False,
 ) -> None:
     """Explain a choice or a key. [cyan]rnnclf show lstm[/], [cyan]rnnclf show epochs[/]"""
@@ -386,7 +347,7 @@ def check_cell(
     ],
     json: AsJson = False,
 ) -> None:
-    """Test the claims that every cell must satisfy. [cyan]test-cell my_cells:Leaky[/]"""
+    """Test the claims that every cell must satisfy. [cyan]rnnclf test-cell lstm[/]"""
     from rnnclf.console.conformance import claims_display, show_verdicts
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.conformance import cell_named, check_claims
@@ -424,7 +385,7 @@ def bench(
     threads: Annotated[str, typer.Option(help="Threads of the CPU, a number or auto.")] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Measure the speed of cells on this machine, engine by engine. [cyan]bench lstm --hidden 64[/]"""
+    """Measure the speed of cells on this machine, engine by engine. [cyan]rnnclf bench lstm --hidden 64[/]"""
     from rnnclf.console.bench import bench_display, show_benchmark
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.bench import Bench
@@ -449,14 +410,15 @@ def check_data(
         list[str],
         typer.Argument(
             autocompletion=complete_data,
-            metavar="PATH | dataset=NAME [dataset.KEY=VALUE]...",
-            help="A file or folder of your own, or the words with which train would read the data.",
+            metavar="PATH | WORDS",
+            help="A file or folder of your own, or the words with which train would read the data:"
+            " dataset=NAME dataset.KEY=VALUE.",
             show_default=False,
         ),
     ],
     json: AsJson = False,
 ) -> None:
-    """Describe a data set, its problems, and how to train on it. [cyan]data check my.csv[/]"""
+    """Describe a data set, its problems, and how to train on it. [cyan]rnnclf data check my.csv[/]"""
     from rnnclf.console.data import reading_display, show_checked
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.data import check
@@ -474,11 +436,7 @@ def check_data(
 @data.command("make")
 def make_data(
     path: Annotated[
-        Path,
-        typer.Argument(
-            autocompletion=paths_starting,
-            help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.",
-        ),
+        Path, _path_argument("my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
     ],
     sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
     channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,
@@ -488,7 +446,7 @@ def make_data(
     missing: Annotated[float, typer.Option(help="Share of missing values.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
 ) -> None:
-    """Write small made-up sequences to try things on: ragged, with gaps. [cyan]data make my.csv[/]"""
+    """Write small made-up sequences to try things on: ragged, with gaps. [cyan]rnnclf data make my.csv[/]"""
     from rnnclf.console.data import reading_display, show_made
     from rnnclf.data.synthetic import Waves, make
 

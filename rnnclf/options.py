@@ -26,15 +26,22 @@ def option(
     below: float | None = None,
     choices: Iterable[str] | None = None,
     path: bool = False,
+    required: bool = False,
 ) -> T:
     """A dataclass field with a default, a help text and a range.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
-    words; `path` says that the value names a file or folder, for TAB. None is allowed if the field's declared
-    type includes it.
+    words. None is allowed if the field's declared type includes it. `path`: the value names a file or folder,
+    which TAB completes. `required`: the default, None, stands for a value that the user has to give.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "limits": limits, "choices": tuple(choices) if choices else None, "path": path}
+    metadata = {
+        "help": help,
+        "limits": limits,
+        "choices": tuple(choices) if choices else None,
+        "path": path,
+        "required": required,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -117,6 +124,7 @@ class OptionFacts:
     default: Any
     range: str
     help: str
+    required: bool = False
 
 
 def default_of(option_field: "Field[Any]") -> Any:
@@ -127,15 +135,17 @@ def default_of(option_field: "Field[Any]") -> Any:
 
 
 def described(kind: type) -> list[OptionFacts]:
-    """The options of a component, in order of declaration."""
-    return [
+    """The options of a component, in order of declaration, but those that are required first."""
+    facts = [
         OptionFacts(
             name=option_field.name,
             type=getattr(option_field.type, "__name__", str(option_field.type)),
             default=default_of(option_field),
             range=described_range(option_field),
             help=option_field.metadata["help"],
+            required=option_field.metadata.get("required", False),
         )
         for option_field in fields(kind)
         if "help" in option_field.metadata
     ]
+    return sorted(facts, key=lambda fact: not fact.required)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.screen import interval
+from rnnclf.console.tables import PlainTable
 from rnnclf.metrics import METRICS, four_digits, percent
 
 GUESSING = "guessing: the accuracy of always predicting the most frequent class"
@@ -17,7 +17,7 @@ GUESSING = "guessing: the accuracy of always predicting the most frequent class"
 
 def metrics_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     """A column for each split, a row for each metric; `scores` holds the splits as in results.json."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable()
     table.add_column("")
     for name in scores:
         table.add_column(name, justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ class OwnData(Source):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
-    path: str | None = option(None, "the file or folder with the data", path=True)
+    path: str | None = option(None, "the file or folder with the data", path=True, required=True)
     test_path: str | None = option(
         None, "a file or folder with the test split; null: drawn from the data", path=True
     )

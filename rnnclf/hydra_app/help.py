@@ -1,4 +1,4 @@
-"""The values that the words of `rnnclf train` give to all keys, for its help. Runs nothing, makes no folder."""
+"""The values of all keys in a command, for its help. Runs nothing and makes no folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from rnnclf.hydra_app.setup import register
 
 
 def composed_values(words: list[str]) -> dict[str, Any]:
-    """The configuration of these words as plain data; of a sweep, that of its first job. Raises RnnclfError."""
+    """The configuration of these words of `rnnclf train` as plain data; of a sweep, that of its first job.
+
+    Raises RnnclfError.
+    """
     flags, overrides = flags_and_overrides(words)
     register(plugins_in(overrides))
     try:

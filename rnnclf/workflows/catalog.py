@@ -49,16 +49,22 @@ def _components(group: str) -> list[Choice]:
 
 
 def _component(group: str, name: str, kind: Any) -> Choice:
-    summary, _, details = (inspect.getdoc(kind) or "").partition("\n")
+    summary, details = _summary_and_rest(kind)
     return Choice(
         group=group,
         name=name,
         summary=summary,
         word=f"{group}={name}",
-        details=_reflowed(details.strip()),
+        details=details,
         options=tuple(o for o in described(kind) if o.name != "hidden_size"),
         facts=_cell_facts(kind) if issubclass(kind, Cell) else (),
     )
+
+
+def _summary_and_rest(described_by: Any) -> tuple[str, str]:
+    """The first paragraph of a docstring as one line, and the others."""
+    summary, _, details = (inspect.getdoc(described_by) or "").partition("\n\n")
+    return _reflowed(summary), _reflowed(details.strip())
 
 
 def _reflowed(text: str) -> str:
@@ -86,8 +92,8 @@ def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
 def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
     choices = []
     for name, function in registry.items():
-        summary, _, details = (inspect.getdoc(function) or "").partition("\n")
-        choices.append(Choice(group, name, summary, f"{word}={name}", details.strip()))
+        summary, details = _summary_and_rest(function)
+        choices.append(Choice(group, name, summary, f"{word}={name}", details))
     return choices
 
 
@@ -149,13 +155,11 @@ def find(word: str, name: str | None = None, plugins: tuple[str, ...] = ()) -> C
     if name is not None:
         return show_choice(word, name, plugins)
     register(list(plugins))
-    choices = [
-        (group, choice)
-        for group, names in choice_names()
-        for choice in names
-        if word in (choice, f"{group}={choice}")
-    ]
-    keys = keys_named(word, plugins)
+    group, equals, value = word.rpartition("=")
+    choices = [(known, value) for known, names in choice_names() if value in names]
+    if equals:
+        choices = [(known, value) for known, _ in choices if group in (known, f"cell.{known}")]
+    keys = [] if equals and choices else keys_named(word)
     if len(choices) + len(keys) == 1:
         return show_choice(*choices[0], plugins) if choices else keys[0]
     if choices or keys:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rnnclf.config import GROUPS, NESTED, Config
 from rnnclf.errors import UnknownNameError
 from rnnclf.hydra_app.help import composed_values
-from rnnclf.hydra_app.setup import register
 from rnnclf.options import OptionFacts, described
 from rnnclf.registry import did_you_mean
 
@@ -71,9 +70,8 @@ def _options(group: str, component: str) -> list[OptionFacts]:
     return [facts for facts in described(GROUPS[group][component]) if facts.name != SET_BY_HIDDEN]
 
 
-def keys_named(word: str, plugins: tuple[str, ...] = ()) -> list[Key]:
+def keys_named(word: str) -> list[Key]:
     """The keys that a word may mean: one for a full name, any number for the last part of a name."""
-    register(list(plugins))
     name = word.partition("=")[0]
     if name.rpartition(".")[2] == SET_BY_HIDDEN:
         name = "hidden"
