@@ -242,7 +242,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(cli, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--help"], "cell: antisym, basic, cfc, "),
+        (["--help"], "hidden=150 "),
         (["--cfg", "job"], "hidden: 150"),
         (["--cfg", "job", "-p", "optimizer", "optimizer=sgd"], "momentum: 0.9"),
         (["hidden=7", "--info", "searchpath"], "Search path"),

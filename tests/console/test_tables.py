@@ -93,11 +93,11 @@ def shown():
     return texts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [60, 80])
 def test_every_table_says_in_a_narrow_terminal_what_it_says_in_a_wide_one(shown, width):
-    lost = letters(shown[WIDE]) - letters(shown[width])
-    assert not lost
-    assert "…" not in shown[width]
+    assert not letters(shown[WIDE]) - letters(shown[width])
+    assert shown[width].count("…") == shown[WIDE].count("…")  # in texts such as `t0, t1 …`
 
 
 @pytest.mark.parametrize("width", [30, 40])
