@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from rnnclf.errors import JobFailed, RnnclfError
+from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
-from rnnclf.groups import Group
+from rnnclf.groups import Commands, Group
 from rnnclf.shell import (
     complete_cell,
     complete_data,
@@ -24,53 +22,10 @@ from rnnclf.shell import (
     use_our_scripts,
 )
 from rnnclf.system import startup, streams
-from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 from rnnclf.system.startup import gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
-
-
-class Commands(Group):
-    """Turns the errors of all commands into messages and exit codes."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            with exit_on_signals():
-                return self._invoke(ctx)
-        except KeyboardInterrupt:
-            from rnnclf.console.screen import print_note
-
-            print_note("stopped by Ctrl-C")
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            # Typer handles its own exceptions: exits, usage errors.
-            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
-            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            raise typer.Exit(_report_error(error)) from None
-
-    def _invoke(self, ctx: Any) -> Any:
-        """Re-raises the signal that is hidden in a SystemError."""
-        try:
-            return super().invoke(ctx)
-        except SystemError as error:
-            if end := asked_to_end(error):
-                raise end from None
-            raise
-
-
-def _report_error(error: Exception) -> int:
-    """Prints an error to stderr and returns its exit code."""
-    from rnnclf.console.screen import print_error
-
-    if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
-        error = RnnclfError(f"{error.filename}: {error.strerror}.")
-    if not isinstance(error, RnnclfError | JobFailed):
-        traceback.print_exception(error)
-        return 1
-    print_error(str(error))
-    return 2 if isinstance(error, RnnclfError) else 1
 
 
 class Train(TyperCommand):
@@ -261,7 +216,9 @@ def evaluate(
 
 @app.command("inspect")
 def inspect_(
-    path: Annotated[Path, _path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")],
+    path: Annotated[
+        Path, _path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")
+    ],
     json: AsJson = False,
 ) -> None:
     """Describe a file or folder, and check whether it is intact. [cyan]rnnclf inspect outputs/RUN[/]"""

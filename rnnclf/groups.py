@@ -1,13 +1,17 @@
-"""Groups of commands: a word that is no command is answered with the nearest one."""
+"""Groups of commands: errors become messages and exit codes, a word that is no command names the nearest."""
 
 from __future__ import annotations
 
+import os
+import traceback
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
-from rnnclf.errors import RnnclfError
+from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.registry import nearest
+from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 
 MEANT = {
     **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
@@ -39,3 +43,45 @@ class Group(TyperGroup):
             meant = known[near] if near else ""
         hint = f" Did you mean '{ctx.command_path} {meant}'?" if meant else ""
         raise RnnclfError(f"No command named '{word}'.{hint} All commands: {ctx.command_path} --help.")
+
+
+class Commands(Group):
+    """Turns the errors of all commands into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with exit_on_signals():
+                return self._invoke(ctx)
+        except KeyboardInterrupt:
+            from rnnclf.console.screen import print_note
+
+            print_note("stopped by Ctrl-C")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Typer handles its own exceptions: exits, usage errors.
+            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
+            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            raise typer.Exit(_report_error(error)) from None
+
+    def _invoke(self, ctx: Any) -> Any:
+        """Re-raises the signal that is hidden in a SystemError."""
+        try:
+            return super().invoke(ctx)
+        except SystemError as error:
+            if end := asked_to_end(error):
+                raise end from None
+            raise
+
+
+def _report_error(error: Exception) -> int:
+    """Prints an error to stderr and returns its exit code."""
+    from rnnclf.console.screen import print_error
+
+    if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
+        error = RnnclfError(f"{error.filename}: {error.strerror}.")
+    if not isinstance(error, RnnclfError | JobFailed):
+        traceback.print_exception(error)
+        return 1
+    print_error(str(error))
+    return 2 if isinstance(error, RnnclfError) else 1
