@@ -30,7 +30,7 @@ BASH = r"""
     [[ $current == [=:] ]] || before=${line%%"$current"}
     before=${before##*[[:space:]]}
     COMPREPLY=()
-    while IFS= read -r word; do
+    while IFS= read -r word && [[ $word ]]; do
         word=${word%%%%$'\t'*}
         word=${word#"$before"}
         case $current$word in
@@ -40,7 +40,7 @@ BASH = r"""
                 [[ $word == \\~/* ]] && word=${word#\\} ;;
         esac
         COMPREPLY+=("$word")
-    done < <(ASK)
+    done <<< "$(ASK)"  # not <(…), which Ctrl-C does not reach
     [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
     return 0
 }
@@ -57,7 +57,7 @@ ZSH = r"""
     local -a open closed open_shown closed_shown raw
     [[ -n $compstate[quote] ]] || raw=(-Q)  # zsh itself quotes what stands in quotation marks
     [[ $PREFIX == -*=* ]] && compset -P '*='
-    for line in ${(f)"$(ASK)"}; do  # Ctrl-C would not reach a process of <(…)
+    for line in ${(f)"$(ASK)"}; do  # not <(…), which Ctrl-C does not reach
         word=${line%%%%$'\t'*}
         description=$word
         [[ $line == *$'\t'* ]] && description="$word  -- ${line#*$'\t'}"

@@ -139,6 +139,8 @@ def test_ctrl_c_during_tab_is_silent(terminal_of):
     time.sleep(0.2)  # the answer is being waited for, and Python has started
     terminal_of.child.sendintr()
     time.sleep(0.2)  # the interrupt also throws away what is typed at once
-    terminal_of.child.send("\x15rnnclf ended\r")
+    terminal_of.child.send("\r")  # bash takes the first character for an end of the completion
+    time.sleep(0.2)
+    terminal_of.child.send("rnnclf ended\r")
     terminal_of.child.expect(r"<ended\|>", timeout=10)
     assert "Traceback" not in terminal_of.child.before

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rnnclf.console.screen import screen
 from rnnclf.console.tables import PlainTable
+from rnnclf.engine.choose import ENGINES
 from rnnclf.workflows.bench import Bench, Benchmark, Measured
 
 ROOMY = 100  # columns; narrower terminals get two tables instead of one
@@ -102,7 +103,12 @@ def _thousands(number: float) -> str:
 def _captions(result: Benchmark) -> list[str]:
     own = "; torch: torch's own layer" if any(row.engine == "torch" for row in result.rows) else ""
     machine = result.machine
+    missing = [(name, engine) for name, engine in ENGINES.items() if not engine.installed]
     return [
+        *(
+            f"engine={name} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"
+            for name, engine in missing
+        ),
         f"*: chosen by engine=auto{own}",
         "memory: peak of a training step, without weights and optimizer state",
         f"product rate: {_thousands(machine.product_rate / 1e9)} GFLOP/s, for large float32 products",

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.metrics import GUESSING, metrics_table
+from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
@@ -93,7 +93,7 @@ def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[
         best = result.evaluation.score.accuracy == highest and not several
         cells = [Text(text(result.evaluation.to_dict())) for _, text in columns]
         if columns[0] is ALL_COLUMNS[0] and best:
-            cells[0].stylize("bold green")
+            cells[0].stylize(accuracy_style(result.evaluation.to_dict()))
         table.add_row(name, _model(result), *([title] if several else []), *cells)
     return table
 

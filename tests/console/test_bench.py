@@ -62,6 +62,13 @@ def test_the_table_shows_each_rate_beside_torchs():
     assert "6 steps of 2 features; 1 layer of 4 units" in text
 
 
+def test_without_numba_the_table_says_how_to_install_it(monkeypatch):
+    line = "engine=compiled needs Numba: pip install 'rnnclf[fast]'"
+    assert line not in rendered(ROWS, 80)
+    monkeypatch.setattr("rnnclf.engine.choose.find_spec", lambda name: None)
+    assert line in rendered(ROWS, 80)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_large_numbers_fit(width):
     large = measured("antisym", "fused", 123_456_789.0, 987_654_321.0, memory=99_999_999_999, flops=9.87e14)
