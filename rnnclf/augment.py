@@ -91,7 +91,7 @@ class ImageAugment(Augment):
     elastic_sigma: float = option(
         4.0, "σ of the elastic distortion: smoothing of its field, in pixels", low=0.1, high=1000
     )
-    flip: float = option(0.0, "probability of a horizontal flip", low=0, high=1)
+    flip: float = option(0.0, "probability that a picture is flipped left to right", low=0, high=1)
 
     @property
     def active(self) -> bool:

@@ -2,66 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.files import is_path
+from rnnclf.errors import RnnclfError
+from rnnclf.files import is_path, paths_starting
+from rnnclf.groups import Commands, Group
+from rnnclf.shell import (
+    complete_cell,
+    complete_data,
+    complete_eval,
+    complete_group,
+    complete_name,
+    complete_shown,
+    complete_train,
+    use_our_scripts,
+)
 from rnnclf.system import startup, streams
-from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 from rnnclf.system.startup import gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
-
-
-class Commands(TyperGroup):
-    """Turns the errors of all commands into messages and exit codes."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            with exit_on_signals():
-                return self._invoke(ctx)
-        except KeyboardInterrupt:
-            from rnnclf.console.screen import print_note
-
-            print_note("stopped by Ctrl-C")
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            # Typer handles its own exceptions: exits, usage errors.
-            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
-            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            raise typer.Exit(_report_error(error)) from None
-
-    def _invoke(self, ctx: Any) -> Any:
-        """Re-raises the signal that is hidden in a SystemError."""
-        startup.refuse_deleted_folder()
-        try:
-            return super().invoke(ctx)
-        except SystemError as error:
-            if end := asked_to_end(error):
-                raise end from None
-            raise
-
-
-def _report_error(error: Exception) -> int:
-    """Prints an error to stderr and returns its exit code."""
-    from rnnclf.console.screen import print_error
-
-    if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
-        error = RnnclfError(f"{error.filename}: {error.strerror}.")
-    if not isinstance(error, RnnclfError | JobFailed):
-        traceback.print_exception(error)
-        return 1
-    print_error(str(error))
-    return 2 if isinstance(error, RnnclfError) else 1
 
 
 class Train(TyperCommand):
@@ -72,7 +37,14 @@ class Train(TyperCommand):
         return words.shell_complete(ctx, incomplete)
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+use_our_scripts()
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main() -> None:
@@ -94,29 +66,12 @@ def main() -> None:
         raise SystemExit(code) from None
 
 
-def _complete_train(ctx: typer.Context, incomplete: str) -> list[str]:
-    from rnnclf.hydra_app.completion import complete
-
-    return complete(ctx.params.get("words") or [], incomplete)
-
-
-def _complete_choice(ctx: typer.Context, incomplete: str) -> list[str]:
-    from rnnclf.workflows.catalog import list_choices
-
-    try:
-        choices = list_choices(ctx.params.get("group"), _modules(ctx.params.get("plugins") or ""))
-    except RnnclfError:  # an unknown group must not print a traceback into the shell
-        return []
-    return [choice.name for choice in choices if choice.name.startswith(incomplete)]
-
-
-def _complete_group(incomplete: str) -> list[str]:
-    from rnnclf.workflows.catalog import KINDS
-
-    return [name for name in KINDS.names() if name.startswith(incomplete)]
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Plugins = Annotated[str, typer.Option(help="Modules of your own, separated by commas.")]
+
+
+def _path_argument(help: str) -> Any:
+    return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
 
 
 def _show_version(yes: bool) -> None:
@@ -157,25 +112,44 @@ def _finish(end: Finished, json: bool) -> None:
 def train(
     words: Annotated[
         list[str] | None,
-        typer.Argument(autocompletion=_complete_train, metavar="[OVERRIDES AND FLAGS]", show_default=False),
+        typer.Argument(autocompletion=complete_train, metavar="[OVERRIDES AND FLAGS]", show_default=False),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Train: [cyan]cell=lstm hidden=100[/]; sweep: [cyan]-m cell=lstm,gru[/]; more: [cyan]train --help[/]."""
+    """Train a classifier, or with -m several. [cyan]rnnclf train cell=lstm hidden=100[/]"""
+    words = words or []
+    if {"--help", "-h"} & {*words}:
+        return _explain_train([word for word in words if word not in ("--help", "-h")], json)
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
 
     use_stderr(json)
-    _finish(jobs.train(words or [], JobsDisplay(json)), json)
+    _finish(jobs.train(words, JobsDisplay(json)), json)
+    return None
+
+
+def _explain_train(words: list[str], json: bool) -> None:
+    """Prints all keys of `rnnclf train`, with the values that these words give to them."""
+    from rnnclf.console.help import show_train_help
+    from rnnclf.console.screen import print_json
+    from rnnclf.workflows.catalog import groups_and_names
+    from rnnclf.workflows.keys import sections
+
+    found = sections(words)
+    if json:
+        print_json([section.to_dict() for section in found])
+    else:
+        show_train_help(groups_and_names(), found)
 
 
 @app.command()
 def resume(
-    path: Annotated[Path, typer.Argument(help="A run folder or a sweep folder.", show_default=False)],
+    path: Annotated[Path, _path_argument("A run folder or a sweep folder.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=complete_train,
             metavar="[OVERRIDES]",
             help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4, and a launcher,"
             " hydra/launcher=joblib.",
@@ -184,7 +158,7 @@ def resume(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Resume a run or a sweep, exactly as if it had not been interrupted. [cyan]resume outputs/RUN[/]"""
+    """Resume a run or a sweep, as if it had not been interrupted. [cyan]rnnclf resume outputs/RUN[/]"""
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -198,15 +172,17 @@ def evaluate(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH... [split=test] [OVERRIDES]",
-            help="Checkpoint files, run folders or sweep folders; then split=train|validation|test and"
-            " overrides of dataset, device, threads, engine, precision and plugins.",
+            autocompletion=complete_eval,
+            metavar="PATH... [WORDS]",
+            help="Checkpoint files, run folders or sweep folders; then split= and train, validation, test or"
+            " all, and words for dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
+            autocompletion=paths_starting,
             help="Where the timestamped folder of tables is created; if left out, eval/ inside the run or the"
             " sweep, or outputs/ for several.",
             show_default=False,
@@ -214,7 +190,7 @@ def evaluate(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Score saved checkpoints: accuracy, classes, confusions. [cyan]eval outputs/RUN split=validation[/]"""
+    """Score saved checkpoints: accuracy, classes, confusions. [cyan]rnnclf eval outputs/RUN[/]"""
     import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
     from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
@@ -242,14 +218,11 @@ def evaluate(
 @app.command("inspect")
 def inspect_(
     path: Annotated[
-        Path,
-        typer.Argument(
-            help="A checkpoint file, or the folder of a run, a sweep or an evaluation.", show_default=False
-        ),
+        Path, _path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")
     ],
     json: AsJson = False,
 ) -> None:
-    """Describe a file or folder, and check whether it is intact. [cyan]inspect outputs/RUN[/]"""
+    """Describe a file or folder, and check whether it is intact. [cyan]rnnclf inspect outputs/RUN[/]"""
     from rnnclf.console.inspect import show_inspection
     from rnnclf.console.screen import print_error, print_json, use_stderr
     from rnnclf.workflows.inspect import SweepFacts, inspect
@@ -271,14 +244,12 @@ def inspect_(
 def list_(
     group: Annotated[
         str | None,
-        typer.Argument(
-            autocompletion=_complete_group, help="cells, datasets, optimizers …; all if left out."
-        ),
+        typer.Argument(autocompletion=complete_group, help="cells, datasets, optimizers …; all if left out."),
     ] = None,
-    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    plugins: Plugins = "",
     json: AsJson = False,
 ) -> None:
-    """Show what can be chosen: cells, datasets, optimizers, schedules, experiments …"""
+    """List what can be chosen: cells, datasets, optimizers … [cyan]rnnclf list cells[/]"""
     from rnnclf.console.catalog import show_choices
     from rnnclf.console.screen import print_json
     from rnnclf.workflows.catalog import list_choices
@@ -292,23 +263,33 @@ def list_(
 
 @app.command()
 def show(
-    group: Annotated[str, typer.Argument(autocompletion=_complete_group, help="cell, dataset, optimizer …")],
-    name: Annotated[
-        str, typer.Argument(autocompletion=_complete_choice, help="The choice, for instance lstm.")
+    word: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_shown,
+            help="A choice such as lstm, a key such as epochs or optimizer.lr, or a group such as cell.",
+            show_default=False,
+        ),
     ],
-    plugins: Annotated[str, typer.Option(help="Modules of your own, separated by commas.")] = "",
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            autocompletion=complete_name, help="After a group: which of its choices.", show_default=False
+        ),
+    ] = None,
+    plugins: Plugins = "",
     json: AsJson = False,
 ) -> None:
-    """Show one choice with its equations, source and options: [cyan]show cell lstm[/]."""
-    from rnnclf.console.catalog import show_choice as print_choice
+    """Explain a choice or a key. [cyan]rnnclf show lstm[/], [cyan]rnnclf show epochs[/]"""
+    from rnnclf.console.catalog import show_found
     from rnnclf.console.screen import print_json
-    from rnnclf.workflows.catalog import show_choice
+    from rnnclf.workflows.catalog import find
 
-    choice = show_choice(group, name, _modules(plugins))
+    found = find(word, name, _modules(plugins))
     if json:
-        print_json(choice.to_dict())
+        print_json([choice.to_dict() for choice in found] if isinstance(found, list) else found.to_dict())
     else:
-        print_choice(choice)
+        show_found(found)
 
 
 @app.command("test-cell")
@@ -316,6 +297,7 @@ def check_cell(
     cell: Annotated[
         str,
         typer.Argument(
+            autocompletion=complete_cell,
             metavar="MODULE:CLASS",
             help="A cell of your own, for instance my_cells:Leaky, or the name of one of ours.",
             show_default=False,
@@ -323,7 +305,7 @@ def check_cell(
     ],
     json: AsJson = False,
 ) -> None:
-    """Test the claims that every cell must satisfy. [cyan]test-cell my_cells:Leaky[/]"""
+    """Test the claims that every cell must satisfy. [cyan]rnnclf test-cell lstm[/]"""
     from rnnclf.console.conformance import claims_display, show_verdicts
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.conformance import cell_named, check_claims
@@ -344,6 +326,7 @@ def bench(
     cells: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=complete_cell,
             metavar="CELL",
             help="Names of cells, or MODULE:CLASS; basic, lstm and gru if left out.",
             show_default=False,
@@ -360,7 +343,7 @@ def bench(
     threads: Annotated[str, typer.Option(help="Threads of the CPU, a number or auto.")] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Measure the speed of cells on this machine, engine by engine. [cyan]bench lstm --hidden 64[/]"""
+    """Measure the speed of cells on this machine, engine by engine. [cyan]rnnclf bench lstm --hidden 64[/]"""
     from rnnclf.console.bench import bench_display, show_benchmark
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.bench import Bench
@@ -375,7 +358,7 @@ def bench(
         print_json(result.to_dict())
 
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+data = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data, name="data", help="Look at your own data before training; make some to try things on.")
 
 
@@ -384,15 +367,16 @@ def check_data(
     words: Annotated[
         list[str],
         typer.Argument(
-            autocompletion=_complete_train,
-            metavar="PATH | dataset=NAME [dataset.KEY=VALUE]...",
-            help="A file or folder of your own, or the words with which train would read the data.",
+            autocompletion=complete_data,
+            metavar="PATH | WORDS",
+            help="A file or folder of your own, or the words with which train would read the data:"
+            " dataset=NAME dataset.KEY=VALUE.",
             show_default=False,
         ),
     ],
     json: AsJson = False,
 ) -> None:
-    """Describe a data set, its problems, and how to train on it. [cyan]data check my.csv[/]"""
+    """Describe a data set, its problems, and how to train on it. [cyan]rnnclf data check my.csv[/]"""
     from rnnclf.console.data import reading_display, show_checked
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.data import check
@@ -410,7 +394,7 @@ def check_data(
 @data.command("make")
 def make_data(
     path: Annotated[
-        Path, typer.Argument(help="my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
+        Path, _path_argument("my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
     ],
     sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
     channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,
@@ -421,7 +405,7 @@ def make_data(
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """Write small made-up sequences to try things on: ragged, with gaps. [cyan]data make my.csv[/]"""
+    """Write small made-up sequences to try things on: ragged, with gaps. [cyan]rnnclf data make my.csv[/]"""
     from rnnclf.console.data import reading_display, show_made
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.data.synthetic import Waves, make

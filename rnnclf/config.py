@@ -56,7 +56,7 @@ class Checkpointing(Options):
 
     every: str = option(
         "epoch",
-        "interval between checkpoints: epoch, a time such as 30s or 5m, or a number such as '200 steps'",
+        "how often the state that resume needs is saved: epoch, a time such as 30s or 5m, or '200 steps'",
     )
 
     def __post_init__(self) -> None:
@@ -88,15 +88,17 @@ class Config(Stack):
     schedule: Schedule = MISSING
     dataset: Source = MISSING
     augment: Augment = MISSING
-    hidden: int = option(150, "units of each recurrent layer", low=1, high=1_000_000)
+    hidden: int = option(150, "number of units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
         None,
         "choose hidden so that the model has about this many parameters: 30000, 30k, 1.5M",
         expects="a number such as 30000, 30k or 1.5M",
     )
-    epochs: int = option(20, "passes over the training data", low=1)
-    batch_size: int = option(150, "sequences per step", low=1)
-    clip: float | None = option(1.0, "maximum norm of the gradients; null: no clipping", above=0)
+    epochs: int = option(20, "number of passes over the training data", low=1)
+    batch_size: int = option(150, "number of sequences per training step", low=1)
+    clip: float | None = option(
+        1.0, "largest norm of the gradients, which are scaled down to it; null: no clipping", above=0
+    )
     label_smoothing: float = option(
         0.0, "fraction of each label that is spread over all classes", low=0, below=1
     )
@@ -105,36 +107,46 @@ class Config(Stack):
         "weights of the classes in the loss; balanced: inversely proportional to their frequency",
         choices=("none", "balanced"),
     )
-    focal: float = option(0.0, "γ of the focal loss; 0: plain cross-entropy", low=0, high=20)
+    focal: float = option(
+        0.0,
+        "γ of the focal loss, for sequences that are hard to classify; 0: plain cross-entropy",
+        low=0,
+        high=20,
+    )
     sampling: str = option(
         "shuffled",
-        "shuffled: each training sequence once per epoch; balanced: as many draws, each class equally likely",
+        "what an epoch trains on: each sequence once (shuffled), or as many draws with every class equally"
+        " likely (balanced)",
         choices=("shuffled", "balanced"),
     )
     protocol: str = option(
         "standard",
-        "standard: scores the test split once, at the end; tutorial: after every epoch, on whole batches",
+        "when the test split is scored: at the end only (standard), or after every epoch, as in the tutorial,"
+        " which also trains on whole batches only (tutorial)",
         choices=("standard", "tutorial"),
     )
     on_divergence: str = option(
         "stop",
-        "if the loss becomes NaN or infinite: stop, or rollback to the start of the epoch and halve the rate",
+        "what to do if the loss becomes NaN or infinite: stop, or go back to the start of the epoch and halve"
+        " the learning rate (rollback)",
         choices=("stop", "rollback"),
     )
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    diagnose: bool = option(False, "after each epoch, write gradient norms by time step to diagnosis.csv")
+    diagnose: bool = option(
+        False, "measure after each epoch whether gradients reach the first steps; writes diagnosis.csv"
+    )
     seed: int = option(
         0, "random seed of the weights, the order of the batches and dropout", low=0, high=2**63 - 1
     )
     graph: bool = option(
-        True, "on an NVIDIA GPU, record the training step as a CUDA graph and replay it if possible"
+        True, "on an NVIDIA GPU, replay the training step as a CUDA graph where possible, which is faster"
     )
     device: str = option(
         "auto", "device to train on; auto: a GPU if there is one", choices=("auto", "cpu", "cuda", "mps")
     )
     threads: int | str = option(
         "auto",
-        "number of CPU threads, or auto",
+        "number of CPU threads; auto: one per core, or OMP_NUM_THREADS",
         low=1,
         high=4096,
         expects="auto or a whole number of at least 1 and at most 4096",

@@ -21,6 +21,22 @@ MAX_NESTING = 32  # levels of JSON; ours have up to six
 RECORD_LIMIT = 16 * 2**20
 
 
+def paths_starting(start: str) -> list[str]:
+    """The files and folders that a path typed so far may become, as TAB offers them.
+
+    Folders end with a slash, `~/` stays as it was typed, and hidden names are left out unless their dot was
+    typed. Names that no terminal can show are left out, too.
+    """
+    parent, slash, name = start.rpartition("/")
+    found = []
+    with suppress(OSError), os.scandir(os.path.expanduser(parent + slash) or ".") as entries:
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not name.startswith(".")
+            if entry.name.startswith(name) and not hidden and entry.name.isprintable():
+                found.append(parent + slash + entry.name + "/" * entry.is_dir())
+    return sorted(found)
+
+
 def write_atomically(path: Path, content: bytes, keep: Path | None = None) -> None:
     """Replaces the content of `path`, or leaves the old file intact and raises OutputError.
 

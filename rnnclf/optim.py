@@ -79,8 +79,12 @@ def _one() -> Tensor:
 class Optimizer(Component):
     """Base of every optimizer."""
 
-    lr: float = option(0.002, "learning rate, scaled by the schedule at each step", above=0)
-    weight_decay: float = option(0.0, "weight decay of weight matrices", low=0)
+    lr: float = option(
+        0.002, "learning rate; at each step it is multiplied by the factor of the schedule", above=0
+    )
+    weight_decay: float = option(
+        0.0, "how strongly weight matrices are pulled towards 0; biases never are", low=0
+    )
 
     def build(self, model: nn.Module) -> TorchOptimizer:
         """The torch optimizer for all weights of `model`; biases and gains are never decayed."""
@@ -118,7 +122,9 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
 
     name: str = "adamw"
-    weight_decay: float = option(0.01, "weight decay of weight matrices", low=0)
+    weight_decay: float = option(
+        0.01, "how strongly weight matrices are pulled towards 0; biases never are", low=0
+    )
 
     def build(self, model: nn.Module) -> TorchOptimizer:
         return _torch_class("AdamW")(self._groups(model), **self._settings())
@@ -129,9 +135,13 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum."""
 
     name: str = "sgd"
-    lr: float = option(0.1, "learning rate, scaled by the schedule at each step", above=0)
-    momentum: float = option(0.9, "momentum; 0 for none", low=0, below=1)
-    nesterov: bool = option(False, "use Nesterov momentum")
+    lr: float = option(
+        0.1, "learning rate; at each step it is multiplied by the factor of the schedule", above=0
+    )
+    momentum: float = option(
+        0.9, "momentum: share of the last step that is added to the next; 0: none", low=0, below=1
+    )
+    nesterov: bool = option(False, "look ahead along the momentum (Nesterov)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,9 +163,13 @@ class RMSprop(Optimizer):
     """RMSprop: steps divided by the running root mean square of the gradient."""
 
     name: str = "rmsprop"
-    lr: float = option(0.001, "learning rate, scaled by the schedule at each step", above=0)
+    lr: float = option(
+        0.001, "learning rate; at each step it is multiplied by the factor of the schedule", above=0
+    )
     alpha: float = option(0.99, "decay rate of the mean of the squared gradients", low=0, below=1)
-    momentum: float = option(0.0, "momentum; 0 for none", low=0, below=1)
+    momentum: float = option(
+        0.0, "momentum: share of the last step that is added to the next; 0: none", low=0, below=1
+    )
     eps: float = option(1e-8, "added to the divisor, against division by zero", above=0)
 
     def build(self, model: nn.Module) -> TorchOptimizer:
@@ -188,8 +202,12 @@ class Cosine(Schedule):
     """A linear warm-up, then half a cosine wave from 1 down to `final`."""
 
     name: str = "cosine"
-    warmup: float = option(0.0, "share of all steps in which the factor rises from 0 to 1", low=0, below=1)
-    final: float = option(0.0, "factor after the last step", low=0, high=1)
+    warmup: float = option(
+        0.0, "share of all steps in which the learning rate rises from 0 to optimizer.lr", low=0, below=1
+    )
+    final: float = option(
+        0.0, "learning rate after the last step, as a fraction of optimizer.lr", low=0, high=1
+    )
 
     def factor(self, step: int, total: int) -> float:
         warmup_steps = int(self.warmup * total)
@@ -206,9 +224,15 @@ class OneCycle(Schedule):
     """
 
     name: str = "onecycle"
-    warmup: float = option(0.3, "share of all steps in which the factor rises", above=0, below=1)
-    start: float = option(0.04, "factor at the first step", above=0, high=1)
-    final: float = option(4e-6, "factor at the last step", low=0, high=1)
+    warmup: float = option(
+        0.3, "share of all steps in which the learning rate rises to optimizer.lr", above=0, below=1
+    )
+    start: float = option(
+        0.04, "learning rate at the first step, as a fraction of optimizer.lr", above=0, high=1
+    )
+    final: float = option(
+        4e-6, "learning rate at the last step, as a fraction of optimizer.lr", low=0, high=1
+    )
 
     def factor(self, step: int, total: int) -> float:
         top, end = max(self.warmup * total - 1, 0), total - 1

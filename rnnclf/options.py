@@ -7,7 +7,7 @@ command lines, checkpoints and calls from Python, and by `rnnclf show`.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,12 +28,15 @@ def option(
     below: float | None = None,
     choices: Iterable[str] | None = None,
     expects: str | None = None,
+    path: bool = False,
+    required: bool = False,
 ) -> T:
     """A dataclass field with a default, a help text and a range.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
     words. None is allowed if the field's declared type includes it. `expects` says in messages what is
-    allowed, where type, range and choices do not.
+    allowed, where type, range and choices do not. `path`: the value names a file or folder, which TAB
+    completes. `required`: the default, None, stands for a value that the user has to give.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
     metadata = {
@@ -41,6 +44,8 @@ def option(
         "limits": limits,
         "choices": tuple(choices) if choices else None,
         "expects": expects,
+        "path": path,
+        "required": required,
     }
     return field(default=default, metadata=metadata)
 
@@ -160,18 +165,28 @@ class OptionFacts:
     default: Any
     range: str
     help: str
+    required: bool = False
+
+
+def default_of(option_field: "Field[Any]") -> Any:
+    """The default of an option, also where it is a list."""
+    if option_field.default_factory is not MISSING:
+        return option_field.default_factory()
+    return option_field.default
 
 
 def described(kind: type) -> list[OptionFacts]:
-    """The options of a component, in order of declaration."""
-    return [
+    """The options of a component, in order of declaration, but those that are required first."""
+    facts = [
         OptionFacts(
             name=option_field.name,
             type=getattr(option_field.type, "__name__", str(option_field.type)),
-            default=option_field.default,
+            default=default_of(option_field),
             range=described_range(option_field),
             help=option_field.metadata["help"],
+            required=option_field.metadata.get("required", False),
         )
         for option_field in fields(kind)
         if "help" in option_field.metadata
     ]
+    return sorted(facts, key=lambda fact: not fact.required)

@@ -11,11 +11,17 @@ T = TypeVar("T")
 MANY = 20  # above this many names, a message with a suggestion does not list them all
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """' Did you mean 'gru'?' for the closest known word, '' if none is close."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is closest to `word`; None if none is close."""
     lowered = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return f" Did you mean '{lowered[near[0]]}'?" if near else ""
+    return lowered[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean 'gru'?' for the closest known word, '' if none is close."""
+    near = nearest(word, known)
+    return f" Did you mean '{near}'?" if near else ""
 
 
 class Registry(Generic[T]):

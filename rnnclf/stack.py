@@ -20,29 +20,36 @@ class Stack(Options):
     residual: bool = option(False, "add the input of each layer but the first to its output")
     norm: str = option(
         "none",
-        "normalisation of the inputs of the head and of each layer but the first",
+        "normalisation before the head and before each layer but the first",
         choices=("none", "layer", "batch"),
     )
-    readout: str = option("last", "how the outputs of all steps are reduced to one vector", choices=READOUTS)
-    readout_layers: str = option(
-        "top", "layers that the head reads: the top one, or all concatenated", choices=("top", "all")
+    readout: str = option(
+        "last",
+        "how the outputs of all steps become one vector: the last, their mean or maximum, or a weighted mean"
+        " whose weights are learned (attention)",
+        choices=READOUTS,
     )
-    dropout: float = option(0.0, "share of values dropped between layers and before the head", low=0, below=1)
-    variational: bool = option(False, "drop the same values at all steps of a sequence (variational dropout)")
+    readout_layers: str = option(
+        "top", "which layers the head reads: the top one, or all of them side by side", choices=("top", "all")
+    )
+    dropout: float = option(
+        0.0, "share of values set to 0 between layers and before the head, in training", low=0, below=1
+    )
+    variational: bool = option(False, "let dropout drop the same values at all steps of a sequence")
     recurrent_dropout: float = option(
-        0.0, "share of the recurrent weights dropped in each batch (DropConnect)", low=0, below=1
+        0.0, "share of the recurrent weights set to 0 in each batch (DropConnect)", low=0, below=1
     )
     zoneout: float = option(
-        0.0, "probability that an element of the state keeps its value at a step", low=0, below=1
+        0.0, "probability that a unit keeps its previous state at a time step, in training", low=0, below=1
     )
     engine: str = option(
         "auto",
-        "implementation that runs the cell along time",
+        "what runs the cell along time; auto: the fastest that can",
         choices=("auto", *ENGINES),
     )
     precision: str = option(
         "float32",
-        "of matrix products: tf32 rounds their factors to 10 bits, bf16 (recurrent layers only) to 7",
+        "precision of matrix products: tf32 rounds factors to 10 bits, bf16 (recurrent layers only) to 7",
         choices=("float32", "tf32", "bf16"),
     )
 

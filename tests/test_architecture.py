@@ -26,7 +26,7 @@ FLOORS = {
     "data": 1, "augment": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1, "diagnosis": 1,
     "config": 2, "hydra_app": 2,
     "workflows": 3,
-    "cli": 4, "console": 4, "__main__": 4,
+    "cli": 4, "groups": 4, "shell": 4, "console": 4, "__main__": 4,
     "__init__": 5, "estimator": 5,
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 import runpy
 import shlex
@@ -76,6 +77,34 @@ def test_every_metric_of_the_reference_is_one_and_has_its_title():
     known = {**{metric.title: metric.key for metric in METRICS}, "log loss": "loss"}
     assert rows
     assert dict(rows).items() <= known.items()
+
+
+def lines_of_picture(name: str) -> list[str]:
+    """The lines of a picture of a terminal, without colours."""
+    drawn = re.findall(
+        r'<text [^>]*y="([\d.]+)"[^>]*>(.*?)</text>', (ROOT / "docs" / name).read_text(encoding="utf-8")
+    )
+    lines: dict[str, str] = {}
+    for height, text in drawn:
+        lines[height] = lines.get(height, "") + html.unescape(text).replace("\xa0", " ")
+    return list(lines.values())
+
+
+@pytest.mark.parametrize("name", ["train.svg", "check.svg"])
+def test_the_command_of_a_picture_stands_in_the_block_before_it(name):
+    (command,) = (line.removeprefix("$ ").strip() for line in lines_of_picture(name) if line.startswith("$ "))
+    before = README.partition(f"(docs/{name})")[0]
+    assert command in blocks("bash", before)[-1]
+    assert command in runpy.run_path(str(ROOT / "docs" / "pictures.py")).values()
+
+
+def test_the_picture_of_a_run_and_the_table_agree():
+    text = "\n".join(lines_of_picture("train.svg"))
+    accuracy, low, high = re.search(
+        r"test accuracy ([\d.]+ %) +95 % interval ([\d.]+) – ([\d.]+)", text
+    ).groups()
+    command = "rnnclf train cell=basic hidden=150 dataset=digits"
+    assert f"| `{command}` | {accuracy} [{low}, {high}] on 360 digits |" in README
 
 
 FILES = ("status", "epochs", "diagnosis", "results", "predictions", "provenance", "best", "last", "previous")

@@ -39,7 +39,7 @@ class AntisymmetricRNN(AffineCell):
 
     name: str = "antisym"
     gated: bool = option(False, "scale each unit's step by a gate")
-    epsilon: float = option(0.1, "size of an Euler step", above=0, high=10)
+    epsilon: float = option(0.1, "size of one Euler step", above=0, high=10)
     gamma: float = option(0.01, "diffusion: damping that keeps the Euler steps stable", low=0, high=100)
 
     paper: ClassVar = Paper(

@@ -63,7 +63,7 @@ class Cell(Component):
     LinearCell (rnnclf/cells/linear.py). It must define `parameters` and `step`.
     """
 
-    hidden_size: int = option(150, "units of the output", low=1, high=1_000_000)
+    hidden_size: int = option(150, "units of the cell's output; set by hidden", low=1, high=1_000_000)
 
     paper: ClassVar[Paper | None] = None
     published: ClassVar[tuple[Published, ...]] = ()

@@ -26,7 +26,7 @@ class Basic(GatedCell):
     """
 
     name: str = "basic"
-    nonlinearity: str = option("tanh", "f in the equation: the nonlinearity", choices=("tanh", "relu"))
+    nonlinearity: str = option("tanh", "the nonlinearity, f in the equation", choices=("tanh", "relu"))
 
     paper: ClassVar = Paper(
         "Finding Structure in Time", "Elman", 1990, "https://doi.org/10.1207/s15516709cog1402_1"

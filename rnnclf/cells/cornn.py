@@ -38,9 +38,9 @@ class CoRNN(AffineCell):
     """
 
     name: str = "cornn"
-    dt: float = option(0.5, "time step", above=0, high=10)
+    dt: float = option(0.5, "time step of the oscillators", above=0, high=10)
     gamma: float = option(0.4, "stiffness: squared frequency of each uncoupled oscillator", low=0, high=1000)
-    epsilon: float = option(1.0, "damping of the velocities", low=0, high=1000)
+    epsilon: float = option(1.0, "damping of the oscillators' velocities", low=0, high=1000)
 
     paper: ClassVar = Paper(
         "Coupled Oscillatory Recurrent Neural Network (coRNN): An accurate and (gradient) stable"

@@ -33,7 +33,9 @@ class GRU(GatedCell):
 
     name: str = "gru"
     reset: str = option(
-        "after", "apply r_t after or before the product with U_n", choices=("after", "before")
+        "after",
+        "whether the reset gate r_t acts after or before the product with U_n",
+        choices=("after", "before"),
     )
 
     paper: ClassVar = Paper(

@@ -35,9 +35,11 @@ class IndRNN(AffineCell):
     """
 
     name: str = "indrnn"
-    nonlinearity: str = option("relu", "f in the equation: the nonlinearity", choices=("relu", "tanh"))
+    nonlinearity: str = option("relu", "the nonlinearity, f in the equation", choices=("relu", "tanh"))
     recurrent_init: str = option(
-        "long", "initialise u near 1 (long), or between 0 and r (mixed)", choices=("long", "mixed")
+        "long",
+        "initial recurrent weights u: near 1 (long), or between 0 and r (mixed)",
+        choices=("long", "mixed"),
     )
     max_steps: int = option(
         784, "length of the longest sequence; r is 2^(1/max_steps)", low=1, high=10_000_000

@@ -22,7 +22,7 @@ class IRNN(Basic):
     """
 
     name: str = "irnn"
-    nonlinearity: str = option("relu", "f in the equation: the nonlinearity", choices=("tanh", "relu"))
+    nonlinearity: str = option("relu", "the nonlinearity, f in the equation", choices=("tanh", "relu"))
     input_init: str = option("gaussian", "initialisation of the input weights", choices=INPUT_INITS)
     recurrent_init: str = option(
         "identity", "initialisation of the recurrent weights", choices=RECURRENT_INITS

@@ -41,7 +41,9 @@ class LinOSS(LinearCell):
     """
 
     name: str = "linoss"
-    discretization: str = option("imex", "time discretisation", choices=("imex", "implicit"))
+    discretization: str = option(
+        "imex", "how the continuous equations become steps", choices=("imex", "implicit")
+    )
     state_size: int | None = option(
         None, "number of oscillators; none for hidden_size", low=1, high=1_000_000
     )

@@ -29,9 +29,13 @@ class LipschitzRNN(AffineCell):
 
     name: str = "lipschitz"
     beta: float = option(0.75, "0: symmetric A and W, 1: skew-symmetric", low=0, high=1)
-    gamma_a: float = option(0.001, "damping in A", low=0, high=100)
-    gamma_w: float = option(0.001, "damping in W", low=0, high=100)
-    epsilon: float = option(0.03, "size of an Euler step", above=0, high=10)
+    gamma_a: float = option(
+        0.001, "damping of the states: multiples of the identity subtracted from A", low=0, high=100
+    )
+    gamma_w: float = option(
+        0.001, "damping of the recurrent part: multiples of the identity subtracted from W", low=0, high=100
+    )
+    epsilon: float = option(0.03, "size of one Euler step", above=0, high=10)
 
     paper: ClassVar = Paper(
         "Lipschitz Recurrent Neural Networks",

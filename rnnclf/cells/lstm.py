@@ -46,7 +46,7 @@ class LSTM(GatedCell):
     name: str = "lstm"
     forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
     chrono: int | None = option(
-        None, "chrono initialisation for memories of up to this many steps; replaces forget_bias", low=3
+        None, "longest memory in steps, for the chrono initialisation; replaces forget_bias", low=3
     )
 
     paper: ClassVar = Paper(

@@ -57,8 +57,8 @@ class Mamba(LinearCell):
 
     name: str = "mamba"
     state_size: int = option(16, "size of the state of each channel (N)", low=1, high=10_000)
-    expand: int = option(1, "channels per hidden unit", low=1, high=100)
-    conv_width: int = option(4, "width of the convolution, in steps", low=1, high=100)
+    expand: int = option(1, "inner channels per hidden unit", low=1, high=100)
+    conv_width: int = option(4, "width of the causal convolution, in steps", low=1, high=100)
 
     paper: ClassVar = Paper(
         "Mamba: Linear-Time Sequence Modeling with Selective State Spaces",

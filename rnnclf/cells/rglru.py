@@ -53,7 +53,7 @@ class RGLRU(LinearCell):
     """
 
     name: str = "rglru"
-    conv_width: int = option(4, "width of the convolution, in steps", low=1, high=100)
+    conv_width: int = option(4, "width of the causal convolution, in steps", low=1, high=100)
     gate_blocks: int = option(
         1, "diagonal blocks in the weights of the gates; must divide hidden", low=1, high=1000
     )

@@ -60,10 +60,10 @@ class S4D(TimeInvariantCell):
     state_size: int = option(
         64, "state size of each unit, even: half as many complex modes", low=2, high=65_536
     )
-    init: str = option("lin", "initial frequencies", choices=("lin", "inv", "legs"))
-    dt_min: float = option(0.001, "smallest initial time step", above=0, high=1000)
-    dt_max: float = option(0.1, "largest initial time step", above=0, high=1000)
-    discretization: str = option("zoh", "time discretisation", choices=DISCRETIZATIONS)
+    init: str = option("lin", "initial frequencies of the complex modes", choices=("lin", "inv", "legs"))
+    dt_min: float = option(0.001, "smallest of the initial time steps", above=0, high=1000)
+    dt_max: float = option(0.1, "largest of the initial time steps", above=0, high=1000)
+    discretization: str = option("zoh", "how the continuous equations become steps", choices=DISCRETIZATIONS)
 
     paper: ClassVar = Paper(
         "On the Parameterization and Initialization of Diagonal State Space Models",

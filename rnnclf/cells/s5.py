@@ -65,9 +65,9 @@ class S5(DiagonalCell):
         high=1_000_000,
     )
     init_blocks: int = option(1, "number of HiPPO blocks that initialise the state", low=1, high=500_000)
-    dt_min: float = option(0.001, "smallest initial time step", above=0, high=1000)
-    dt_max: float = option(0.1, "largest initial time step", above=0, high=1000)
-    discretization: str = option("zoh", "time discretisation", choices=DISCRETIZATIONS)
+    dt_min: float = option(0.001, "smallest of the initial time steps", above=0, high=1000)
+    dt_max: float = option(0.1, "largest of the initial time steps", above=0, high=1000)
+    discretization: str = option("zoh", "how the continuous equations become steps", choices=DISCRETIZATIONS)
 
     paper: ClassVar = Paper(
         "Simplified State Space Layers for Sequence Modeling",

@@ -53,7 +53,7 @@ class SLSTM(GatedCell):
     """
 
     name: str = "slstm"
-    forget_gate: str = option("sigmoid", "function of the forget gate", choices=("sigmoid", "exp"))
+    forget_gate: str = option("sigmoid", "the function used by the forget gate", choices=("sigmoid", "exp"))
     heads: int = option(1, "groups of units without recurrent weights between them", low=1, high=1_000_000)
 
     paper: ClassVar = Paper(

@@ -40,7 +40,9 @@ class SRU(LinearCell):
 
     name: str = "sru"
     peephole: bool = option(False, "let the gates also see the state, through v_f and v_r")
-    nonlinearity: str = option("identity", "g in the equations", choices=("identity", "tanh"))
+    nonlinearity: str = option(
+        "identity", "the nonlinearity, g in the equations", choices=("identity", "tanh")
+    )
     forget_bias: float = option(1.0, "initial b_f; 1 starts with open forget gates", low=-100, high=100)
     highway_bias: float = option(0.0, "initial b_r; below 0 passes more of the input on", low=-20, high=20)
 

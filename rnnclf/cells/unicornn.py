@@ -40,7 +40,7 @@ class UnICORNN(AffineCell):
     """
 
     name: str = "unicornn"
-    dt: float = option(1.0, "largest time step", above=0, high=10)
+    dt: float = option(1.0, "largest time step; each unit learns its own below it", above=0, high=10)
     alpha: float = option(1.0, "stiffness: squared frequency of each oscillator", low=0, high=1000)
 
     paper: ClassVar = Paper(

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.screen import screen
+from rnnclf.console.tables import PlainTable
+from rnnclf.engine.choose import ENGINES
 from rnnclf.workflows.bench import Bench, Benchmark, Measured
 
-ROOMY = 100  # columns; narrower terminals get no columns of ratios to torch
+ROOMY = 100  # columns; narrower terminals get two tables instead of one
 
 FASTEST = "bold green"
 
@@ -37,37 +37,63 @@ def show_benchmark(result: Benchmark) -> None:
 
 def benchmark_table(result: Benchmark, width: int) -> Group:
     """A section for each cell, its fastest rates marked, and captions with settings and machine."""
-    roomy = width >= ROOMY
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("cell", style="cyan", overflow="fold")
+    columns = list(COLUMNS)
+    halves = [columns] if width >= ROOMY else [columns[:SPEEDS], columns[SPEEDS:]]
+    tables = [_table(result, titles) for titles in halves]
+    return Group(*tables, *(Text(line, style="dim") for line in _captions(result)))
+
+
+def _table(result: Benchmark, titles: list[str]) -> PlainTable:
+    table = PlainTable()
+    table.add_column("cell", style="cyan")
     table.add_column("engine", no_wrap=True)
-    ratio = ["× torch"] if roomy else []
-    rates = ["training\nseq/s", *ratio, "inference\nseq/s", *ratio]
-    for name in (*rates, "memory\nMB", "training\nGFLOP/s", "of product\nrate"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
     for _, group in groupby(result.rows, key=lambda row: row.cell):
         rows = list(group)
         table.add_section()
         for number, row in enumerate(rows):
             name = row.cell if number == 0 else ""
-            table.add_row(name, row.engine + " *" * row.auto, *_figures(row, rows, roomy))
-    return Group(table, *(Text(line, style="dim") for line in _captions(result)))
+            table.add_row(
+                name, row.engine + " *" * row.auto, *(COLUMNS[title](row, rows) for title in titles)
+            )
+    return table
 
 
-def _figures(row: Measured, rows: list[Measured], roomy: bool) -> list[Text]:
-    """The numbers of a row; `rows` are all rows of its cell."""
-    figures = []
-    for what in ("training", "inference"):
-        rates = {other.engine: getattr(other, what) for other in rows}
-        rate = rates[row.engine]
-        best = len(rows) > 1 and rate == max(rates.values())
-        figures.append(Text(_thousands(rate), style=FASTEST if best else ""))
-        if roomy:
-            figures.append(Text(f"{rate / rates['torch']:.2f}" if "torch" in rates else "–"))
-    figures.append(Text(f"{row.memory / 1e6:,.1f}"))
-    figures.append(Text("–" if row.flops is None else _thousands(row.flops / 1e9)))
-    figures.append(Text("–" if row.share is None else f"{100 * row.share:.0f} %"))
-    return figures
+def _rate(what: str) -> Column:
+    """Sequences per second; the highest of several engines stands out."""
+
+    def of(row: Measured, rows: list[Measured]) -> Text:
+        rate = getattr(row, what)
+        best = len(rows) > 1 and rate == max(getattr(other, what) for other in rows)
+        return Text(_thousands(rate), style=FASTEST if best else "")
+
+    return of
+
+
+def _ratio(what: str) -> Column:
+    """The rate relative to that of torch's own layer."""
+
+    def of(row: Measured, rows: list[Measured]) -> Text:
+        torchs = [getattr(other, what) for other in rows if other.engine == "torch"]
+        return Text(f"{getattr(row, what) / torchs[0]:.2f}" if torchs else "–")
+
+    return of
+
+
+Column = Callable[[Measured, list[Measured]], Text]
+"""The figure of a row; the second argument are all rows of its cell."""
+
+COLUMNS: dict[str, Column] = {
+    "training\nseq/s": _rate("training"),
+    "training\n× torch": _ratio("training"),
+    "inference\nseq/s": _rate("inference"),
+    "inference\n× torch": _ratio("inference"),
+    "memory\nMB": lambda row, rows: Text(f"{row.memory / 1e6:,.1f}"),
+    "training\nGFLOP/s": lambda row, rows: Text("–" if row.flops is None else _thousands(row.flops / 1e9)),
+    "of product\nrate": lambda row, rows: Text("–" if row.share is None else f"{100 * row.share:.0f} %"),
+}
+SPEEDS = 4  # number of columns in the first of two tables
 
 
 def _thousands(number: float) -> str:
@@ -77,7 +103,12 @@ def _thousands(number: float) -> str:
 def _captions(result: Benchmark) -> list[str]:
     own = "; torch: torch's own layer" if any(row.engine == "torch" for row in result.rows) else ""
     machine = result.machine
+    missing = [(name, engine) for name, engine in ENGINES.items() if not engine.installed]
     return [
+        *(
+            f"engine={name} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"
+            for name, engine in missing
+        ),
         f"*: chosen by engine=auto{own}",
         "memory: peak of a training step, without weights and optimizer state",
         f"product rate: {_thousands(machine.product_rate / 1e9)} GFLOP/s, for large float32 products",

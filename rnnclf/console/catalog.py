@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
-from rich import box
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.cells.base import FAMILIES
+from rnnclf.console.keys import print_keys, room_for_words, show_key, two_columns
 from rnnclf.console.screen import screen
-from rnnclf.options import OptionFacts
+from rnnclf.console.tables import PlainTable, facts_grid
 from rnnclf.workflows.catalog import EXAMPLE_INPUTS, Choice
+from rnnclf.workflows.keys import Key
 
 ROOMY = 100  # columns
 
@@ -24,21 +26,25 @@ def show_choices(choices: Sequence[Choice]) -> None:
     """Prints a table for each group; cells with their size, engines and source."""
     console = screen()
     for group, members in groupby(choices, key=lambda choice: choice.group):
+        console.print(Rule(Text(group, style="bold"), align="left", style="dim"))
         if group == "cell":
-            table = _cells(list(members), roomy=console.width >= ROOMY)
+            console.print(_cells(list(members), roomy=console.width >= ROOMY))
+            console.print(Text(f"parameters {AT}, without the head", style="dim"), "", sep="\n")
         else:
-            table = _table("word", "what it is")
-            for choice in members:
+            choices_of_group = list(members)
+            widest = max(len(choice.word) for choice in choices_of_group)
+            table = two_columns(min(widest, room_for_words(console)))
+            for choice in choices_of_group:
                 table.add_row(choice.word, choice.summary)
-        table.title, table.title_style, table.title_justify = group, "bold", "left"
-        table.columns[0].style, table.columns[0].no_wrap = "cyan", True
-        console.print(table, "")
+            console.print(table, "", sep="\n")
 
 
 def _cells(choices: list[Choice], roomy: bool) -> Table:
-    """Cells grouped by family, one per line; with descriptions if the terminal is wide enough."""
-    table = _table("word", *(["what it is"] if roomy else []), "parameters", "engines", "paper")
-    table.columns[2 if roomy else 1].justify = "right"
+    """Cells grouped by family; in a narrow terminal, their facts stand below what they are."""
+    table = PlainTable("word", "what it is", *(("parameters", "engines", "paper") if roomy else ()))
+    table.columns[0].style = "cyan"
+    if roomy:
+        table.columns[2].justify = "right"
     for family in FAMILIES:
         members = [choice for choice in choices if dict(choice.facts)["family"] == family]
         if members:
@@ -46,11 +52,23 @@ def _cells(choices: list[Choice], roomy: bool) -> Table:
             table.add_row(Text(family, style="bold not cyan"))
         for choice in members:
             facts = dict(choice.facts)
-            summary = [choice.summary] if roomy else []
-            size = f"{facts['parameters']:,}"
-            table.add_row(choice.word, *summary, size, facts["engine"], facts["source"])
-    table.caption, table.caption_justify = f"parameters {AT}, without the head", "left"
+            columns = [f"{facts['parameters']:,}", facts["engine"], facts["source"]]
+            if roomy:
+                table.add_row(choice.word, choice.summary, *columns)
+            else:
+                below = f"\n{columns[0]} parameters; engines {columns[1]}; {columns[2]}"
+                table.add_row(choice.word, Text(choice.summary).append(below, style="dim"))
     return table
+
+
+def show_found(found: Choice | Key | list[Choice]) -> None:
+    """Prints what `rnnclf show` was asked for."""
+    if isinstance(found, list):
+        show_choices(found)
+    elif isinstance(found, Key):
+        show_key(found)
+    else:
+        show_choice(found)
 
 
 def show_choice(choice: Choice) -> None:
@@ -59,7 +77,7 @@ def show_choice(choice: Choice) -> None:
     console.print(Text(choice.word, style="bold cyan"), Text(choice.summary), sep="\n")
     if choice.details:
         console.print(Text(f"\n{choice.details}"))
-    facts = Table.grid(padding=(0, 2))
+    facts = facts_grid()
     for name, value in choice.facts:
         if name not in ("source", "published") and value != "":
             shown = f"{value:,} {AT}" if name == "parameters" else str(value)
@@ -67,28 +85,11 @@ def show_choice(choice: Choice) -> None:
     if facts.row_count:
         console.print("", facts)
     if published := dict(choice.facts).get("published"):
-        table = _table("published on", "accuracy", "how", "where")
+        table = PlainTable("published on", "accuracy", "how", "where")
         for figure in published:
             table.add_row(figure["task"], f"{figure['accuracy']} %", figure["note"], figure["source"])
         console.print(table)
     if choice.options:
-        table = _table("option", "default", "range", "what it does")
-        table.columns[0].style, table.columns[0].no_wrap = "cyan", True
-        for o in choice.options:
-            table.add_row(f"{choice.group}.{o.name}", _as_typed(o.default), _range(o), o.help)
-        console.print(table)
-
-
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-
-
-def _as_typed(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _range(option: OptionFacts) -> str:
-    return "true or false" if option.type == "bool" else option.range
+        console.print("", Text("options and their defaults", style="bold"), sep="\n")
+        keys = [(replace(o, name=f"{choice.group}.{o.name}"), o.default) for o in choice.options]
+        print_keys(console, keys, limits=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from rnnclf.conformance.verdict import Verdict
 from rnnclf.console.screen import screen
+from rnnclf.console.tables import PlainTable
 
 MARKS = {"kept": ("✓", "green"), "broken": ("✗", "bold red"), "not tested": ("–", "dim")}
 
@@ -28,7 +27,7 @@ def claims_display() -> Iterator[Callable[[str], None]]:
 
 def show_verdicts(name: str, verdicts: list[Verdict]) -> None:
     console = screen()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_header=False)
+    table = PlainTable(show_header=False)
     table.add_column(width=1)
     table.add_column()
     for verdict in verdicts:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.screen import SafeConsole, screen, short
+from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.workflows.data import Checked, Example
 
@@ -114,7 +114,7 @@ def _classes(found: Checked) -> RenderableType:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(first, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable(first)
     for name in others:
         table.add_column(name, justify="right")
     return table

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.screen import screen
+from rnnclf.console.tables import PlainTable
 from rnnclf.workflows.diagnosis import Diagnosis, first_to_last, place_in_words, worst_of
 
 WIDTH, LABEL, HEIGHT = 80, 8, 7
@@ -75,7 +75,7 @@ def _mean(heights: list[float | None]) -> float | None:
 def _table(diagnosis: Diagnosis) -> Table:
     """A row for each direction of each layer; — for quantities that its cell does not have."""
     gradients = diagnosis.gradients()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable()
     table.add_column("")
     table.add_column("first / last", justify="right")
     table.add_column("spectral radius")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.metrics import GUESSING, metrics_table
+from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
+from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS, Evaluation, four_digits, percent
 from rnnclf.workflows.evaluate import Evaluated
@@ -79,7 +79,7 @@ HALF = 3  # number of columns in the first of two tables, if one would be too wi
 
 def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[Column]) -> Table:
     """A row for each checkpoint, with a column for the data if they differ."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable()
     table.add_column("checkpoint", overflow="fold")
     table.add_column("model")
     titles = [f"{result.data} {result.split}" for result in results]
@@ -93,7 +93,7 @@ def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[
         best = result.evaluation.score.accuracy == highest and not several
         cells = [Text(text(result.evaluation.to_dict())) for _, text in columns]
         if columns[0] is ALL_COLUMNS[0] and best:
-            cells[0].stylize("bold green")
+            cells[0].stylize(accuracy_style(result.evaluation.to_dict()))
         table.add_row(name, _model(result), *([title] if several else []), *cells)
     return table
 
@@ -127,7 +127,7 @@ def _details(result: Evaluated) -> list[RenderableType]:
 
 
 def _class_table(evaluation: Evaluation) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_footer=True)
+    table = PlainTable(show_footer=True)
     table.add_column("class", footer="mean of classes")
     for name, mean in zip(("precision", "recall", "F1"), evaluation.macro(), strict=True):
         table.add_column(name, justify="right", footer=percent(mean))
@@ -144,7 +144,7 @@ def _class_table(evaluation: Evaluation) -> Table:
 
 
 def _matrix(evaluation: Evaluation) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable()
     table.add_column("")
     for name in evaluation.classes:
         table.add_column(Text(one_line(name)), justify="right", no_wrap=True)

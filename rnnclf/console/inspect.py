@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
+from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, RunFacts, SweepFacts
@@ -159,7 +159,7 @@ def _evaluated(found: EvaluationFacts) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = PlainTable()
     for name in columns:
         table.add_column(name, overflow="fold")
     return table

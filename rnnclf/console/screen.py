@@ -85,10 +85,18 @@ def print_json(value: Any) -> None:
     print(json_text(value, ascii_only=not encoding.startswith("utf")))
 
 
+def _plainly(message: str) -> str:
+    """A launcher's message as one would say it: without its settings, and with one job in the singular."""
+    if found := re.search(r"launching (\d+) jobs\b", message, re.IGNORECASE):
+        jobs = "1 job" if found[1] == "1" else f"{found[1]} jobs"
+        return f"{jobs}, in parallel" if message.startswith("Joblib") and found[1] != "1" else jobs
+    return message
+
+
 class _ScreenHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = Text(
-            one_line(record.getMessage().strip()),
+            _plainly(one_line(record.getMessage().strip())),
             style="dim" if record.levelno < logging.WARNING else "yellow",
         )
         console = screen() if record.levelno < logging.WARNING else SafeConsole(stderr=True)
@@ -105,11 +113,11 @@ def save_picture(table: RenderableType, path: Path, title: str) -> None:
     for suffix in (".txt", ".svg"):
         console = SafeConsole(record=True, width=PICTURE_WIDTH, file=io.StringIO())
         console.print(table)
-        text = console.export_text() if suffix == ".txt" else _self_contained(console.export_svg(title=title))
+        text = console.export_text() if suffix == ".txt" else self_contained(console.export_svg(title=title))
         write_atomically(path.with_suffix(suffix), text.encode())
 
 
-def _self_contained(svg: str) -> str:
+def self_contained(svg: str) -> str:
     """Removes the font that Rich's SVGs load from the network; viewers then use a font of their own."""
     return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
 
@@ -119,6 +127,8 @@ def interval(bounds: tuple[float, float] | list[float]) -> str:
 
 
 def seconds_in_words(seconds: float) -> str:
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -18,13 +19,14 @@ from rnnclf.console.screen import (
     seconds_in_words,
     short,
 )
+from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.runs import RunFolder, fits, picture
 from rnnclf.workflows.sweep import SweepRow
 from rnnclf.workflows.sweep_folder import jobs_of
 
-ROOMY = 100  # columns; narrower tables omit figures that sweep.csv has, to leave room for the overrides
+ROOMY = 100  # columns; narrower terminals get two tables instead of one
 
 
 def sweep_table(rows: list[SweepRow], width: int) -> Group:
@@ -36,18 +38,7 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
     def own(row: SweepRow) -> str:
         return one_line(" ".join(word for word in row.overrides if word not in common))
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("", justify="right")
-    table.add_column("job", justify="right")
-    table.add_column("with", overflow="fold")
-    names = ["validation", "test", "95 % interval", "parameters", "time"]
-    shown = len(names) if width >= ROOMY else 3
-    for name in names[:shown]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for rank, row in enumerate(done, start=1):
-        style = "bold green" if rank == 1 else ""
-        table.add_row(str(rank), f"#{row.job}", own(row), *_figures(row)[:shown], style=style)
-    parts: list[Table | Text] = [table] if done else []
+    parts: list[Table | Text] = [*_ranked(done, own, width)] if done else []
     for row in (row for row in lost if row.state != "waiting"):
         log = f" (log: {short(Path(row.log))})" if row.log else ""
         parts.append(Text(f"#{row.job} {own(row)}: {row.state}: {one_line(row.error)}{log}", style="red"))
@@ -56,6 +47,23 @@ def sweep_table(rows: list[SweepRow], width: int) -> Group:
     caption = [f"{len(done)} of {len(rows)} jobs done, ranked by validation accuracy{_guessing(done)}"]
     caption += [f"all with {' '.join(common)}"] if common else []
     return Group(*parts, Text("; ".join(caption), style="dim"))
+
+
+def _ranked(done: list[SweepRow], own: Callable[[SweepRow], str], width: int) -> Iterator[PlainTable]:
+    """The finished jobs with all figures: one table, or in a narrow terminal two with half of them each."""
+    names = list(FIGURES)
+    for shown in [names] if width >= ROOMY else [names[:HALF], names[HALF:]]:
+        table = PlainTable()
+        table.add_column("", justify="right")
+        table.add_column("job", justify="right")
+        table.add_column("with")
+        for name in shown:
+            table.add_column(name, justify="right", no_wrap=True)
+        for rank, row in enumerate(done, start=1):
+            figures = (FIGURES[name](row.results) for name in shown)
+            style = "bold green" if rank == 1 else ""
+            table.add_row(str(rank), f"#{row.job}", own(row), *figures, style=style)
+        yield table
 
 
 def _guessing(done: list[SweepRow]) -> str:
@@ -67,15 +75,14 @@ def _guessing(done: list[SweepRow]) -> str:
     return f"; guessing on test: {' to '.join(percent(rate) for rate in sorted({min(rates), max(rates)}))}"
 
 
-def _figures(row: SweepRow) -> list[str]:
-    r = row.results
-    return [
-        percent(r["validation"]["accuracy"]),
-        percent(r["test"]["accuracy"]),
-        interval(r["test"]["interval95"]),
-        f"{r['parameters']:,}",
-        seconds_in_words(r["total_seconds"]),
-    ]
+FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "validation": lambda r: percent(r["validation"]["accuracy"]),
+    "test": lambda r: percent(r["test"]["accuracy"]),
+    "95 % interval": lambda r: interval(r["test"]["interval95"]),
+    "parameters": lambda r: f"{r['parameters']:,}",
+    "time": lambda r: seconds_in_words(r["total_seconds"]),
+}
+HALF = 3  # figures in the first of two tables
 
 
 def _common_words(rows: list[SweepRow]) -> list[str]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from rnnclf.console.diagnosis import show_diagnosis
-from rnnclf.console.metrics import GUESSING, metrics_table
+from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
 from rnnclf.console.screen import (
     interval,
     print_plain,
@@ -99,7 +99,7 @@ class PlainDisplay(Watcher):
         ]
         if result.test is not None:
             parts.append(f"test accuracy {percent(result.test.accuracy)}")
-        parts += [f"learning rate {result.learning_rate:.3g}", f"{result.seconds:.1f} s"]
+        parts += [f"learning rate {result.learning_rate:.3g}", f"{seconds_in_words(result.seconds)}"]
         print_plain(f"{self.prefix}epoch {result.epoch}/{self.epochs}: {', '.join(parts)}")
 
     def note(self, sentence: str) -> None:
@@ -113,7 +113,7 @@ class LiveDisplay(Watcher):
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.percentage:>3.0f} % of all"),
             TextColumn("{task.fields[accuracy]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("[dim]left[/]"),
@@ -154,10 +154,11 @@ class LiveDisplay(Watcher):
         console.print(Text(_info_in_words(info), style="dim"))
         if info.engine.reason:
             console.print(Text(_slower(info), style="dim"))
-        train = "batch loss" if self.tutorial else "train loss"
-        last = "test" if self.tutorial else "rate"
+        train = "batch" if self.tutorial else "train"
+        last = "test acc." if self.tutorial else "rate"
         header = (
-            f"{'epoch':>9}{train:>12}{'accuracy':>10}{'val. loss':>11}{'accuracy':>10}{last:>10}{'time':>11}"
+            f"{'epoch':>9}{f'{train} loss':>11}{f'{train} acc.':>11}{'val. loss':>11}{'val. acc.':>10}"
+            f"{last:>10}{'time':>11}"
         )
         console.print(Text(header, style="bold"))
         self.task = self.progress.add_task(
@@ -172,13 +173,13 @@ class LiveDisplay(Watcher):
             self.task,
             completed=progress.epoch - 1 + progress.seen / progress.of,
             description=f"epoch {progress.epoch}/{self.epochs}",
-            accuracy=percent(progress.correct / progress.seen) if progress.seen else "",
+            accuracy=f"train acc. {percent(progress.correct / progress.seen)}" if progress.seen else "",
             speed=f"{speed:,.0f} seq/s",
         )
 
     def epoch(self, result: EpochResult, best: bool) -> None:
         train, validation = result.train, result.validation
-        line = Text(f"{result.epoch:>5}/{self.epochs:<3}{train.loss:>12.4f}{percent(train.accuracy):>10}")
+        line = Text(f"{result.epoch:>5}/{self.epochs:<3}{train.loss:>11.4f}{percent(train.accuracy):>11}")
         tried = f"{validation.loss:>11.4f}{percent(validation.accuracy):>10}"
         line.append(tried, style="green" if best else "")
         last = f"{result.learning_rate:.1e}" if result.test is None else percent(result.test.accuracy)
@@ -233,11 +234,11 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         for line in (words, f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
             print_plain(line)
     else:
-        headline = Text("test accuracy ").append(percent(test.accuracy), style="bold green")
+        style = accuracy_style(report.results["test"])
+        headline = Text("test accuracy ").append(percent(test.accuracy), style=style)
         headline.append(f"   {bounds}   {guessing}")
-        console.print(
-            Panel.fit(Group(headline, _summary(report)), title=_title(report), border_style="green")
-        )
+        border = style.removeprefix("bold ")
+        console.print(Panel.fit(Group(headline, _summary(report)), title=_title(report), border_style=border))
         # outside the panel, so that the command can be copied whole
         console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
         command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")

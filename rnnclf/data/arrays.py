@@ -49,7 +49,9 @@ class Arrays(OwnData):
 
     name: str = "arrays"
     labels: str | None = option(
-        None, "the .npy file with y, if dataset.path is an .npy file with x; null: y.npy in the same folder"
+        None,
+        "the .npy file with y, if dataset.path is an .npy file with x; null: y.npy in the same folder",
+        path=True,
     )
     axes: str = option(
         "NTC", "order of the axes of x: N sequences, T steps, C channels", choices=("NTC", "NCT")

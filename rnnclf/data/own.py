@@ -18,8 +18,10 @@ class OwnData(Source):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path")
 
-    path: str | None = option(None, "the file or folder with the data")
-    test_path: str | None = option(None, "a file or folder with the test split; null: drawn from the data")
+    path: str | None = option(None, "the file or folder with the data", path=True, required=True)
+    test_path: str | None = option(
+        None, "a file or folder with the test split; null: drawn from the data", path=True
+    )
     validation: float = option(
         0.15,
         "size of the validation split, which chooses the best epoch: a count, or a fraction below 1",

@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -120,7 +121,7 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     showing = SHOWING_FLAGS & {word.split("=")[0] for word in argv}
     with _as_process(argv), starting(start), folders_unclaimed() if showing else nullcontext():
         try:
-            with _help_without_schemas() if {"--help", "-h"} & set(argv) else nullcontext():
+            with _help_that_works() if {"--help", "-h", "--hydra-help"} & {*argv} else nullcontext():
                 main(as_task(body, failures, isolate))()
         except Refusal as refusal:
             raise refusal.error from None
@@ -191,14 +192,18 @@ def flags_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def _help_without_schemas() -> Iterator[None]:
-    """Removes our schema groups, which users cannot choose from, from the groups in Hydra's help."""
+def _help_that_works() -> Iterator[None]:
+    """Removes from Hydra's help what is of no use here.
+
+    That is our schema groups, which users cannot choose from, and a completion that knows no sub-commands.
+    """
     text = io.StringIO()
     try:
         with redirect_stdout(text):
             yield
     finally:  # Hydra may call sys.exit
-        lines = text.getvalue().splitlines(keepends=True)
+        useful = re.sub(r"--shell-completion,.*?\n\n(?=--)", "", text.getvalue(), flags=re.DOTALL)
+        lines = useful.splitlines(keepends=True)
         sys.stdout.writelines(line for line in lines if not line.startswith("schema"))
 
 

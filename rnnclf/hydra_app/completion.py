@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from functools import cached_property
 from io import StringIO
 from itertools import pairwise
@@ -22,13 +20,17 @@ from omegaconf import OmegaConf
 
 from rnnclf.config import GROUPS, NESTED, Config
 from rnnclf.errors import RnnclfError
+from rnnclf.files import paths_starting
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import composing, plugins_in
 from rnnclf.hydra_app.setup import register
 from rnnclf.hydra_app.words import prepared
+from rnnclf.options import default_of
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
+PATH_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--experimental-rerun")
+PATH_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
 AFTER_FLAGS = {"--cfg": CONFIG_PARTS, "-c": CONFIG_PARTS} | dict.fromkeys(INFO_FLAGS, INFO_TOPICS)
 COMPLETION_FLAGS = (
     "--shell-completion",
@@ -38,37 +40,19 @@ COMPLETION_FLAGS = (
 
 def complete(words: list[str], incomplete: str) -> list[str]:
     """The completions of `incomplete` after `words`; none if the line so far is invalid."""
-    kept = 0
     try:
-        if "COMP_WORDS" in os.environ:
-            words, incomplete, kept = _from_bash()
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # plugins may print
-            return [word[kept:] for word in _found(words, incomplete)]
+            return _found(words, incomplete)
     except (Exception, SystemExit):  # never print a traceback for a half-typed line
         return []
-
-
-def _from_bash() -> tuple[list[str], str, int]:
-    """The words, the incomplete one, and the length of its part that bash keeps: it splits words at '='."""
-    raw = os.environ["COMP_WORDS"].split("\n")[: int(os.environ["COMP_CWORD"]) + 1]
-    whole = "\n".join(raw[2:]).replace("\n=\n", "=").replace("\n=", "=")
-    *words, incomplete = map(_unquoted, whole.split("\n"))
-    return words, incomplete, incomplete.rfind("=") + 1 if "=" in raw[-2:] else 0
-
-
-def _unquoted(word: str) -> str:
-    try:
-        return "".join(shlex.split(word))
-    except ValueError:  # an open quotation mark
-        return word
 
 
 def _found(words: list[str], incomplete: str) -> list[str]:
     last = words[-1] if words else ""
     if last in AFTER_FLAGS:
         return _starting_with(incomplete, AFTER_FLAGS[last])
-    if last in VALUE_FLAGS.split():  # a folder or a file: left to the shell
-        return []
+    if last in VALUE_FLAGS.split():
+        return paths_starting(incomplete) if last in PATH_FLAGS else []
     if incomplete.startswith("-"):
         flags = [*VALUE_FLAGS.split(), *PLAIN_FLAGS.split(), *INFO_FLAGS, "--json"]
         return _starting_with(incomplete, (flag for flag in flags if flag not in COMPLETION_FLAGS))
@@ -77,11 +61,10 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     with suppress(RnnclfError):  # a word that has no meaning yet
         overrides = prepared(overrides, sweep=True).words
     with composing():
-        line = _Line(flags, overrides)
+        line = Line(flags, overrides)
         found = line.next(incomplete)
-        if len(found) == 1 and found[0][-1] in "=./":
-            # Shells add a space after a unique completion; with several, the word stays open.
-            found += line.next(found[0])
+        if len(found) == 1 and "=" not in found[0][:-1] and found[0][-1] in "=./":
+            found += line.next(found[0])  # a sole key is shown with its values
     return found
 
 
@@ -89,7 +72,7 @@ def _starting_with(start: str, words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(start)]
 
 
-class _Line:
+class Line:
     """The line so far, and what can follow it.
 
     Composing the configuration is slow, so it is only done when needed.
@@ -109,7 +92,8 @@ class _Line:
         key, equals, value = word.partition("=")
         if equals:
             *earlier, start = value.split(",")  # a sweep: cell=basic,l
-            values = _starting_with(start, (v for v in self.values(key) if v not in earlier))
+            known = paths_starting(start) if self.is_path(key) else _starting_with(start, self.values(key))
+            values = [value for value in known if value not in earlier]
             found = [f"{key}={','.join([*earlier, value])}" for value in values]
         else:
             found = _starting_with(word, [*self.groups(key), *self.keys(key)])
@@ -135,6 +119,14 @@ class _Line:
         node = self._node(parent)
         return [f"{parent}.{key}{'.' if isinstance(node[key], dict) else '='}" for key in node]
 
+    def is_path(self, key: str) -> bool:
+        """Whether the values of a key are files or folders."""
+        parent, _, name = key.rpartition(".")
+        if parent not in GROUPS:
+            return key in PATH_KEYS
+        options = self._options(parent)
+        return name in options and bool(options[name].metadata.get("path"))
+
     def values(self, key: str) -> list[str]:
         """The choices of a group or an option; the default of an option that takes any value."""
         parent, dot, name = key.rpartition(".")
@@ -144,8 +136,7 @@ class _Line:
         if name not in options:
             return self._choices(key, ObjectType.CONFIG)
         option = options[name]
-        default = option.default if option.default_factory is MISSING else option.default_factory()
-        return list(option.metadata.get("choices") or _as_words(default))
+        return list(option.metadata.get("choices") or _as_words(default_of(option)))
 
     def _options(self, group: str) -> dict[str, Field[Any]]:
         """The options of the component chosen on the line; those in common if a sweep chooses several."""
@@ -169,13 +160,13 @@ class _Line:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        composed = compose(self.config_name, _without_sweeps(self.overrides), return_hydra_config=True)
+        composed = compose(self.config_name, first_of_sweeps(self.overrides), return_hydra_config=True)
         # Not resolved: resolving hydra.run.dir would create that folder.
         plain: Any = OmegaConf.to_container(composed, resolve=False)
         return dict(plain)
 
 
-def _without_sweeps(words: list[str]) -> list[str]:
+def first_of_sweeps(words: list[str]) -> list[str]:
     """Replaces `cell=lstm,gru` by `cell=lstm`, so that one configuration stands in for a sweep."""
     parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(words)
     plain = []

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rnnclf.cells import Cell
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
 from rnnclf.config import GROUPS
 from rnnclf.docstrings import docstring_of
+from rnnclf.errors import UnknownNameError
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.metrics import METRICS
 from rnnclf.options import OptionFacts, described
 from rnnclf.readout import READOUTS
 from rnnclf.registry import Registry
+from rnnclf.workflows.keys import Key, keys_named, unknown_word
 
 EXAMPLE_INPUTS = 28  # features at which parameter counts are compared: a row of an MNIST image
 
@@ -46,16 +49,22 @@ def _components(group: str) -> list[Choice]:
 
 
 def _component(group: str, name: str, kind: Any) -> Choice:
-    summary, _, details = docstring_of(kind).partition("\n")
+    summary, details = _summary_and_rest(kind)
     return Choice(
         group=group,
         name=name,
         summary=summary,
         word=f"{group}={name}",
-        details=_reflowed(details.strip()),
+        details=details,
         options=tuple(o for o in described(kind) if o.name != "hidden_size"),
         facts=_cell_facts(kind) if issubclass(kind, Cell) else (),
     )
+
+
+def _summary_and_rest(described_by: Any) -> tuple[str, str]:
+    """The first paragraph of a docstring as one line, and the others."""
+    summary, _, details = docstring_of(described_by).partition("\n\n")
+    return _reflowed(summary), _reflowed(details.strip())
 
 
 def _reflowed(text: str) -> str:
@@ -83,8 +92,8 @@ def _cell_facts(kind: type[Cell]) -> tuple[tuple[str, Any], ...]:
 def _functions(group: str, registry: Registry[Any], word: str) -> list[Choice]:
     choices = []
     for name, function in registry.items():
-        summary, _, details = docstring_of(function).partition("\n")
-        choices.append(Choice(group, name, summary, f"{word}={name}", details.strip()))
+        summary, details = _summary_and_rest(function)
+        choices.append(Choice(group, name, summary, f"{word}={name}", details))
     return choices
 
 
@@ -96,9 +105,13 @@ def _metrics() -> list[Choice]:
     return choices
 
 
+def _experiment_files() -> list[Path]:
+    return sorted((conf_dir() / "experiment").glob("*.yaml"))
+
+
 def _experiments() -> list[Choice]:
     choices = []
-    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+    for path in _experiment_files():
         lines = path.read_text(encoding="utf-8").splitlines()
         comments = [line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line]
         body = "\n".join(line for line in lines if not line.startswith("#"))
@@ -131,6 +144,46 @@ def list_choices(word: str | None = None, plugins: tuple[str, ...] = ()) -> list
     register(list(plugins))
     groups = KINDS.names() if word is None else [group_named(word)]
     return [choice for group in groups for choice in KINDS[group]()]
+
+
+def find(word: str, name: str | None = None, plugins: tuple[str, ...] = ()) -> Choice | Key | list[Choice]:
+    """What `rnnclf show` is asked for: a choice, a key, or all choices of a group.
+
+    `word` is a group if there is a `name`; alone it is the name of a choice or a key, or `cell=lstm`, or a
+    group. Raises UnknownNameError for a word that means nothing or several things.
+    """
+    if name is not None:
+        return show_choice(word, name, plugins)
+    register(list(plugins))
+    group, equals, value = word.rpartition("=")
+    choices = [(known, value) for known, names in choice_names() if value in names]
+    if equals:
+        choices = [(known, value) for known, _ in choices if group in (known, f"cell.{known}")]
+    keys = [] if equals and choices else keys_named(word)
+    if len(choices) + len(keys) == 1:
+        return show_choice(*choices[0], plugins) if choices else keys[0]
+    if choices or keys:
+        lines = [f"rnnclf show {group} {choice}" for group, choice in choices]
+        lines += [f"rnnclf show {key.name}" for key in keys]
+        raise UnknownNameError(f"'{word}' means several things. Choose one: {', '.join(lines)}.")
+    group = word.removesuffix("s")
+    if group in KINDS:
+        return list_choices(group, plugins)
+    raise unknown_word(word, [*KINDS.names(), *(choice for _, names in choice_names() for choice in names)])
+
+
+def choice_names() -> list[tuple[str, list[str]]]:
+    """The names of all choices by group, without their facts."""
+    registries = {**GROUPS, "readout": READOUTS, "input_init": INPUT_INITS, "recurrent_init": RECURRENT_INITS}
+    named = {group: registries[group].names() for group in KINDS if group in registries}
+    named["metric"] = [metric.key for metric in METRICS]
+    named["experiment"] = [path.stem for path in _experiment_files()]
+    return list(named.items())
+
+
+def groups_and_names() -> list[tuple[str, list[str]]]:
+    """The groups of `rnnclf train GROUP=NAME`, and the names in each."""
+    return [(group, names) for group, names in choice_names() if group in (*GROUPS, "experiment")]
 
 
 def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:

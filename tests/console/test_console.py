@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from rnnclf.console.evaluation import show_evaluation
-from rnnclf.console.screen import interval, seconds_in_words, short
+from rnnclf.console.metrics import accuracy_style
+from rnnclf.console.screen import interval, log_handler, seconds_in_words, short
 from rnnclf.console.sweep import show_sweep, sweep_table
 from rnnclf.metrics import Evaluation, percent
 from rnnclf.workflows.sweep import SweepRow
@@ -104,10 +106,40 @@ def test_many_classes_are_shown_without_a_matrix(capsys, cli):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3671, "61 min 11 s")]
+    ("seconds", "words"),
+    [
+        (0.04, "40 ms"),
+        (0, "0.0 s"),
+        (0.12, "0.1 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (3671, "61 min 11 s"),
+    ],
 )
 def test_seconds_are_said_as_one_would(seconds, words):
     assert seconds_in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Launching 1 jobs locally", "1 job"),
+        ("Launching 12 jobs locally", "12 jobs"),
+        ("Joblib.Parallel(n_jobs=-1,backend=loky,verbose=0) is launching 3 jobs", "3 jobs, in parallel"),
+        ("#0 : cell=lstm", "#0 : cell=lstm"),
+    ],
+)
+def test_what_launchers_say_is_said_plainly(capsys, message, said):
+    log_handler().emit(logging.makeLogRecord({"msg": message, "levelno": logging.INFO}))
+    assert capsys.readouterr().out == f"{said}\n"
+
+
+@pytest.mark.parametrize(
+    ("interval95", "guessing", "style"),
+    [((0.2, 0.3), 0.1, "bold green"), ((0.08, 0.2), 0.1, "bold yellow"), ((0.2, 0.3), None, "bold green")],
+)
+def test_only_what_is_better_than_guessing_is_green(interval95, guessing, style):
+    assert accuracy_style({"interval95": interval95, "commonest_rate": guessing}) == style
 
 
 def test_percent_and_interval_have_two_digits():

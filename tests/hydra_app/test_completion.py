@@ -1,14 +1,10 @@
-"""What TAB offers: the words themselves, and what bash, zsh and fish make of them."""
+"""What TAB offers after `rnnclf train`; tests/test_shell.py tries it in bash, zsh and fish."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 
 import pytest
 
@@ -109,7 +105,6 @@ def test_a_sweep_over_cells_offers_what_all_of_them_have():
         ("hidden", ("150",)),
         ("clip", ("1.0",)),
         ("plugins", ("[]",)),
-        ("dataset.root", ("null",)),
     ],
 )
 def test_values_are_the_choices_of_a_key_or_its_default(key, values):
@@ -125,6 +120,41 @@ def test_a_sole_key_comes_with_a_value_so_that_no_space_ends_the_word():
     assert found("hid") == ["hidden=", "hidden=150"]
 
 
+@pytest.fixture
+def files(tmp_path):
+    """my.csv, my other.csv, .hidden.csv and a folder, mine/, with a.npz in it."""
+    (tmp_path / "mine").mkdir()
+    for name in ("my.csv", "my other.csv", ".hidden.csv", "mine/a.npz"):
+        (tmp_path / name).touch()
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dataset=table dataset.path=m", ["my other.csv", "my.csv", "mine/"]),
+        ("dataset=table dataset.test_path=mi", ["mine/"]),
+        ("dataset=arrays dataset.labels=mine/", ["mine/a.npz"]),
+        ("dataset=table dataset.path=my.csv,my", ["my.csv,my other.csv"]),
+        ("dataset=table dataset.path=./.h", ["./.hidden.csv"]),
+        ("dataset=table dataset.path=nope/", []),
+        ("dataset.root=mi", ["mine/"]),
+        ("hydra.run.dir=mi", ["mine/"]),
+        ("hydra.sweep.dir=mi", ["mine/"]),
+    ],
+)
+def test_a_key_that_names_a_file_offers_files(line, expected):
+    key = line.split(" ")[-1].partition("=")[0]
+    assert sorted(found(line)) == sorted(f"{key}={value}" for value in expected)
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("flag", ["--config-dir", "-cd", "-cp"])
+def test_a_flag_that_names_a_folder_offers_files(flag):
+    assert found(f"{flag} mi") == ["mine/"]
+    assert found("--config-name mi") == []
+
+
 @pytest.mark.parametrize("start", ["", "s", "schema", "schema/c", "+schema"])
 def test_the_group_of_types_is_never_offered(start):
     offered = found(start)
@@ -136,7 +166,7 @@ def test_the_group_of_types_is_never_offered(start):
     "line",
     ["nope", "nope=", "nope.", "cell=nope cell.", "cell.nope.", "cell.nope=", "hidden.", "a=b=c", "cell=[",
      ",", "=", ".", "/", "--nope hid", "hidden=[1 cell.", "plugins=[no_such_module] cell=", "-cn nope cell.",
-     "experiment=nope cell.", "-cd ", "--config-name "],
+     "experiment=nope cell.", "--config-name "],
 )  # fmt: skip
 def test_a_line_that_makes_no_sense_gets_nothing(line):
     assert found(line) == []
@@ -215,120 +245,3 @@ def test_cells_of_ones_own_are_offered_with_their_options(tmp_path):
         ["cell.recurrent_init=", "cell.rate="],
         ["cell.mode=soft", "cell.mode=hard"],
     ]
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["cell", "=", "ls"], ["lstm"]),
-        (["cell", "=", "m"], ["mamba", "mgu", "mingru", "minlstm"]),
-        (["-m", "cell", "=", "basic,ls"], ["basic,lstm"]),
-        (["cell", "=", "lstm", "hidden", "=", "5", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
-        (["'cell=lstm'", "cell.f"], ["cell.forget_bias=", "cell.forget_bias=1.0"]),
-        (["cell=ls"], ["cell=lstm"]),  # where the user took '=' out of COMP_WORDBREAKS
-        (["cell", "=", "'ls"], []),
-    ],
-)
-def test_bash_gets_what_replaces_the_part_behind_the_equals_sign(words, expected, monkeypatch):
-    monkeypatch.setenv("COMP_WORDS", "\n".join(["rnnclf", "train", *words]))
-    monkeypatch.setenv("COMP_CWORD", str(len(words) + 1))
-    assert complete([], "ignored") == expected
-
-
-# From here on, `rnnclf` itself answers a shell.
-
-SCRIPTS = sysconfig.get_path("scripts")
-HERE = {**os.environ, "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
-
-
-def rnnclf(*words: str, **variables: str) -> str:
-    done = subprocess.run(
-        ["rnnclf", *words], env={**HERE, **variables}, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.strip()
-
-
-@pytest.mark.long
-def test_each_shell_is_answered_in_its_own_way():
-    assert rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="rnnclf train -m cell=gru,ls") == (
-        """_arguments '*: :(("cell=gru,lstm"))'"""
-    )
-    asked = {"_TYPER_COMPLETE_ARGS": "rnnclf train -m cell=gru,ls", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    assert rnnclf(_RNNCLF_COMPLETE="complete_fish", **asked) == "cell=gru,lstm"
-    words = "\n".join(["rnnclf", "train", "-m", "cell", "=", "gru,ls"])
-    assert rnnclf(_RNNCLF_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD="5") == "gru,lstm"
-
-
-@pytest.mark.long
-def test_the_catalog_completes_its_words():
-    def zsh(line: str) -> list[str]:
-        return re.findall('"(.*?)"', rnnclf(_RNNCLF_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS=line))
-
-    assert zsh("rnnclf show cell ") == GROUPS["cell"].names()
-    assert set(GROUPS) < set(zsh("rnnclf list "))
-
-
-# Each prints one line for each of ASKED: what its completion function was told.
-BASH = """
-source "$1"; shift
-for line; do
-    read -ra COMP_WORDS <<< "${line//=/ = }"; COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
-    $(complete -p rnnclf | grep -o '_rnnclf[a-z_]*') rnnclf
-    echo "${COMPREPLY[*]}"
-done
-"""
-
-# zsh completes below its line editor only: here the last step prints what it is handed.
-ZSH = """
-compdef() { answer=$1 }
-_arguments() { print -r -- ${1//[^a-z0-9_.,=]/ } }
-_files() { print }
-source $1; shift
-for line; do words=(${=line}) CURRENT=${#words}; $answer; done
-"""
-
-FISH = """
-source $argv[1]
-for line in $argv[2..]; echo (complete --do-complete $line); end
-"""
-
-ASKED = {
-    "rnnclf train -cd . cell=ls": "cell=lstm",
-    "rnnclf train -m cell=basic,ls": "cell=basic,lstm",
-    "rnnclf train cell=lstm cell.f": "cell.forget_bias= cell.forget_bias=1.0",
-    "rnnclf train nope=3": "",
-    "rnnclf list exp": "experiment",
-}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("shell", "options", "script"),
-    [("bash", "--norc", BASH), ("zsh", "-f", ZSH), ("fish", "--no-config", FISH)],
-    ids=["bash", "zsh", "fish"],
-)
-def test_a_shell_with_the_script_installed_completes(tmp_path, shell, options, script):
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    # else Typer looks which shell its parent process is
-    variables = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
-    installed, asking = tmp_path / "installed", tmp_path / "asking"
-    installed.write_text(rnnclf("--show-completion", shell, **variables))
-    asking.write_text(script)
-    command = [shell, options, str(asking), str(installed), *ASKED]
-    done = subprocess.run(
-        command, env={**HERE, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60
-    )
-    assert done.stderr == ""
-    answers = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    whole = list(ASKED.values())
-    # bash is told only what goes behind the '=' of the word that it completes
-    assert answers == ([word.removeprefix("cell=") for word in whole] if shell == "bash" else whole)
-
-
-@pytest.mark.long
-def test_flags_and_wrong_groups_reach_the_shell():
-    asked = {"_RNNCLF_COMPLETE": "complete_zsh"}
-    assert '"--multirun"' in rnnclf(**asked, _TYPER_COMPLETE_ARGS="rnnclf train --mul")
-    assert rnnclf(**asked, _TYPER_COMPLETE_ARGS="rnnclf show nonsense ") == "_files"

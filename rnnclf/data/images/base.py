@@ -127,7 +127,9 @@ class Images(Source):
 class PublishedImages(Images):
     """Base of the sources that read published files."""
 
-    root: str | None = option(None, "folder with the files, never written to; null: the cache folder")
+    root: str | None = option(
+        None, "folder with the files, never written to; null: the cache folder", path=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,7 +55,9 @@ class Table(OwnData):
         None, "column with train, validation or test; null: found by its name; none: no such column"
     )
     delimiter: str = option(
-        "auto", "separator between the columns of a text file; auto: guessed", choices=("auto", *DELIMITERS)
+        "auto",
+        "separator between the columns of a text file; auto: guessed from the file",
+        choices=("auto", *DELIMITERS),
     )
 
     @classmethod

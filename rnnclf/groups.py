@@ -1,0 +1,89 @@
+"""Groups of commands: errors become messages and exit codes, a word that is no command names the nearest."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from rnnclf.errors import JobFailed, RnnclfError
+from rnnclf.registry import nearest
+from rnnclf.system import startup
+from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
+
+MEANT = {
+    **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
+    **dict.fromkeys(("sweep", "multirun", "compare", "grid"), "train -m"),
+    **dict.fromkeys(("evaluate", "test", "score", "predict", "classify", "validate"), "eval"),
+    **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("info", "describe", "status"), "inspect"),
+    **dict.fromkeys(("explain", "options"), "show"),
+    **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
+    **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
+}
+"""Words that people type for a command, and the command."""
+
+
+class Group(TyperGroup):
+    """Commands of which the nearest is named if one does not exist."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if ctx.resilient_parsing or self.get_command(ctx, word) or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        known = {name: name for name in self.commands}
+        if ctx.parent is None:
+            known |= MEANT
+        if "=" in word and ctx.parent is None:
+            meant = f"train {' '.join(args)}"
+        else:
+            near = nearest(word, known)
+            meant = known[near] if near else ""
+        hint = f" Did you mean '{ctx.command_path} {meant}'?" if meant else ""
+        raise RnnclfError(f"No command named '{word}'.{hint} All commands: {ctx.command_path} --help.")
+
+
+class Commands(Group):
+    """Turns the errors of all commands into messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with exit_on_signals():
+                return self._invoke(ctx)
+        except KeyboardInterrupt:
+            from rnnclf.console.screen import print_note
+
+            print_note("stopped by Ctrl-C")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            # Typer handles its own exceptions: exits, usage errors.
+            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
+            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            raise typer.Exit(_report_error(error)) from None
+
+    def _invoke(self, ctx: Any) -> Any:
+        """Re-raises the signal that is hidden in a SystemError."""
+        startup.refuse_deleted_folder()
+        try:
+            return super().invoke(ctx)
+        except SystemError as error:
+            if end := asked_to_end(error):
+                raise end from None
+            raise
+
+
+def _report_error(error: Exception) -> int:
+    """Prints an error to stderr and returns its exit code."""
+    from rnnclf.console.screen import print_error
+
+    if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
+        error = RnnclfError(f"{error.filename}: {error.strerror}.")
+    if not isinstance(error, RnnclfError | JobFailed):
+        traceback.print_exception(error)
+        return 1
+    print_error(str(error))
+    return 2 if isinstance(error, RnnclfError) else 1

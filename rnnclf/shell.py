@@ -1,0 +1,163 @@
+"""TAB in bash, zsh and fish: the scripts that `rnnclf --install-completion` installs. Torch-free.
+
+Every script asks `rnnclf` in the same way: the line up to the cursor is in _TYPER_COMPLETE_ARGS, and the
+answer has one completion per line, a whole word as the user would think of it, followed by a tab and a
+description if there is one. Quoting, and the part of a word that a shell has already put aside, are the
+script's business. What goes wrong while the user presses TAB stays silent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from typer import _completion_shared
+
+from rnnclf.errors import RnnclfError
+from rnnclf.files import paths_starting
+
+ASK = (
+    "env %(autocomplete_var)s=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args"
+    ' _TYPER_COMPLETE_ARGS="{line}" %(prog_name)s 2>/dev/null'
+)
+
+# bash splits words at '=' and ':' and replaces only what follows, so that the rest of each answer goes.
+BASH = r"""
+%(complete_func)s() {
+    local line=${COMP_LINE:0:COMP_POINT} current=${COMP_WORDS[COMP_CWORD]} word
+    local before=$line
+    [[ $current == [=:] ]] || before=${line%%"$current"}
+    before=${before##*[[:space:]]}
+    COMPREPLY=()
+    while IFS= read -r word && [[ $word ]]; do
+        word=${word%%%%$'\t'*}
+        word=${word#"$before"}
+        case $current$word in
+            [\'\"]*) ;;  # bash itself closes the quotation marks that are open
+            *[[:space:]\'\"\\\$\`\&\;\|\<\>\(\)\*\?\!\#]*)
+                printf -v word %%q "$word"
+                [[ $word == \\~/* ]] && word=${word#\\} ;;
+        esac
+        COMPREPLY+=("$word")
+    done <<< "$(ASK)"  # not <(…), which Ctrl-C does not reach
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
+    return 0
+}
+
+complete -o default -F %(complete_func)s %(prog_name)s
+""".replace("ASK", ASK.format(line="$line"))
+
+# An autoloaded file is run at the first TAB of a shell, so it has to answer as well as to define.
+ZSH = r"""
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local line word description
+    local -a open closed open_shown closed_shown raw
+    [[ -n $compstate[quote] ]] || raw=(-Q)  # zsh itself quotes what stands in quotation marks
+    [[ $PREFIX == -*=* ]] && compset -P '*='
+    for line in ${(f)"$(ASK)"}; do  # not <(…), which Ctrl-C does not reach
+        word=${line%%%%$'\t'*}
+        description=$word
+        [[ $line == *$'\t'* ]] && description="$word  -- ${line#*$'\t'}"
+        (( $#raw )) && word=${${(q)word}/#\\\~\//\~/}
+        if [[ $word == *[=./] ]]; then
+            open+=("$word"); open_shown+=("$description")
+        else
+            closed+=("$word"); closed_shown+=("$description")
+        fi
+    done
+    (( $#open )) && compadd $raw -S '' -d open_shown -a open
+    (( $#closed )) && compadd $raw -d closed_shown -a closed
+    return $(( $#open + $#closed == 0 ))
+}
+
+compdef %(complete_func)s %(prog_name)s
+[[ $funcstack[1] == _%(prog_name)s ]] && %(complete_func)s "$@"
+""".replace("ASK", ASK.format(line="${words[1,CURRENT-1]} $IPREFIX$QIPREFIX$PREFIX"))
+
+FISH = 'complete --command %(prog_name)s --no-files --arguments "(ASK)"'.replace(
+    "ASK", ASK.format(line="(commandline -cp)").replace('"', "")
+)
+
+
+def use_our_scripts() -> None:
+    """Puts our scripts in place of Typer's, and lets Ctrl-C end an answer without a traceback."""
+    _completion_shared._completion_scripts.update(bash=BASH, zsh=ZSH, fish=FISH)
+    if "_RNNCLF_COMPLETE" in os.environ:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def complete_train(ctx: Any, incomplete: str) -> list[str]:
+    """The words of `rnnclf train`; files where no word begins like this."""
+    from rnnclf.hydra_app.completion import complete
+
+    return complete(ctx.params.get("words") or [], incomplete) or _files_of_own(incomplete)
+
+
+def complete_data(ctx: Any, incomplete: str) -> list[str]:
+    """Files and folders first; words about the dataset where they are begun."""
+    return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "plugins"))]
+
+
+def complete_eval(ctx: Any, incomplete: str) -> list[str]:
+    """Files and folders, and after the first of them the words that `rnnclf eval` takes."""
+    paths = _files_of_own(incomplete)
+    if not incomplete and not ctx.params.get("words"):
+        return paths
+    splits = [f"split={name}" for name in ("train", "validation", "test", "all")]
+    heads = ("dataset", "device", "threads", "engine", "precision", "plugins")
+    return [
+        *paths,
+        *(word for word in splits if word.startswith(incomplete)),
+        *_words(ctx, incomplete, heads),
+    ]
+
+
+def _files_of_own(incomplete: str) -> list[str]:
+    return [] if "=" in incomplete else paths_starting(incomplete)
+
+
+def _words(ctx: Any, incomplete: str, heads: tuple[str, ...]) -> list[str]:
+    """The words of `rnnclf train` whose key is one of `heads` or below one of them."""
+    from rnnclf.hydra_app.completion import complete
+
+    earlier = [word for word in ctx.params.get("words") or [] if word.startswith(heads)]
+    return [word for word in complete(earlier, incomplete) if word.startswith(heads)]
+
+
+def complete_cell(ctx: Any, incomplete: str) -> list[str]:
+    from rnnclf.cells import CELLS
+
+    taken = ctx.params.get("cells") or []
+    return [name for name in CELLS.names() if name.startswith(incomplete) and name not in taken]
+
+
+def complete_group(incomplete: str) -> list[str]:
+    from rnnclf.workflows.catalog import KINDS
+
+    return [name for name in KINDS.names() if name.startswith(incomplete)]
+
+
+def complete_shown(incomplete: str) -> list[str]:
+    """Everything that `rnnclf show` explains by one word: groups, choices, keys."""
+    from rnnclf.workflows.catalog import KINDS, choice_names
+    from rnnclf.workflows.keys import all_names
+
+    names = [*KINDS.names(), *(name for _, names in choice_names() for name in names)]
+    names += [key for key in all_names() if "." not in key or "." in incomplete]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def complete_name(ctx: Any, incomplete: str) -> list[str]:
+    """The choices of the group on the line."""
+    from rnnclf.hydra_app.setup import register
+    from rnnclf.workflows.catalog import choice_names, group_named
+
+    try:
+        register(list(filter(None, (ctx.params.get("plugins") or "").split(","))))
+        names = dict(choice_names())[group_named(str(ctx.params.get("word")))]
+    except RnnclfError:  # an unknown group must not print a traceback into the shell
+        return []
+    return [name for name in names if name.startswith(incomplete)]
