@@ -14,9 +14,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.metrics import percent
+from rnnclf.system.memory import in_bytes
 from rnnclf.workflows.inspect import CheckpointFacts, Facts, RunFacts, SweepFacts
 from rnnclf.workflows.runs import SCORE, fits
 
