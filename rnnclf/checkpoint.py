@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from rnnclf import __version__
 from rnnclf.errors import CheckpointError
 from rnnclf.files import refuse_odd, write_atomically
+from rnnclf.system.memory import excess, in_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -362,21 +363,8 @@ def _shapes(path: Path, table: dict[str, Any], size: int) -> dict[str, tuple[str
 
 
 def _refuse_more_than_memory(path: Path, size: int) -> None:
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if COPIES * size > memory:
-        raise CheckpointError(
-            f"Loading {path} takes {in_bytes(COPIES * size)} of memory; this machine has {in_bytes(memory)}."
-        )
-
-
-def in_bytes(size: int) -> str:
-    """A size in words: 312 bytes, 4.2 kB, 1.0 TB."""
-    if size < 1000:
-        return f"{size} byte{'' if size == 1 else 's'}"
-    power = min(int(math.log10(size)) // 3, 6)
-    return f"{size / 1000**power:.1f} {' kMGTPE'[power]}B"
+    if taken := excess(COPIES * size):
+        raise CheckpointError(f"Loading {path} takes {taken}.")
 
 
 def fill(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054  # 97.5 % point of the normal distribution
 CALIBRATION_BINS = 15
 CHUNK = 2**20  # logits at a time, so that memory stays bounded
+MANY_CLASSES = 500  # with more, nothing is written or shown for each pair of classes, or in a column for each
+FEW_MEMBERS = 64  # a class with at most so many is compared with all sequences without sorting these
 
 
 def wilson_interval(correct: int, total: int, z: float = Z95) -> tuple[float, float]:
@@ -148,17 +150,29 @@ class Evaluation:
             rows.append(ClassScore(name, _share(right, predicted), _share(right, support), f1, support))
         return rows
 
-    def confusions(self, most: int) -> list[Confusion]:
-        """The `most` most frequent confusions of two classes, in descending order."""
+    def matrix(self) -> list[Confusion]:
+        """All cells of the confusion matrix, row by row."""
+        return [
+            Confusion(true, predicted, count)
+            for true, row in zip(self.classes, self.counts, strict=True)
+            for predicted, count in zip(self.classes, row, strict=True)
+        ]
+
+    def cells(self) -> list[Confusion]:
+        """All pairs of a class and a predicted class that occur, row by row of the confusion matrix."""
         import numpy as np
 
-        k, wrong_N = len(self.classes), self.predicted_N != self.y_N
-        pairs, counts = np.unique(self.y_N[wrong_N] * k + self.predicted_N[wrong_N], return_counts=True)
-        first = np.argsort(-counts, kind="stable")[:most]
+        k = len(self.classes)
+        pairs, counts = np.unique(self.y_N * k + self.predicted_N, return_counts=True)
         return [
             Confusion(self.classes[pair // k], self.classes[pair % k], count)
-            for pair, count in zip(pairs[first].tolist(), counts[first].tolist(), strict=True)
+            for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)
         ]
+
+    def confusions(self, most: int) -> list[Confusion]:
+        """The `most` most frequent confusions of two classes, in descending order."""
+        wrong = [cell for cell in self.cells() if cell.true != cell.predicted]
+        return sorted(wrong, key=lambda cell: -cell.count)[:most]
 
     def macro(self) -> tuple[float, float, float]:
         """Unweighted means of precision, recall and F1 over classes, as in scikit-learn: of recall over the
@@ -186,6 +200,15 @@ class Evaluation:
                 sum_n = np.exp(logits_nK - top_n1).sum(axis=1)
             parts.append(np.log(sum_n) + top_n1[:, 0])
         found: Array = np.concatenate(parts)
+        return found
+
+    @cached_property
+    def confidence_N(self) -> Array:
+        """The probability of the predicted class, float64."""
+        import numpy as np
+
+        logit_N = self.logits_NK[np.arange(len(self)), self.predicted_N]
+        found: Array = np.exp(logit_N - self.normaliser_N)
         return found
 
     def probabilities_of(self, k: int, first: int = 0, last: int | None = None) -> Array:
@@ -247,17 +270,38 @@ def auroc(found: Evaluation) -> float | None:
         return None
     if len(found.classes) == 2:
         classes = classes[1:]
-    return float(np.mean([_area(found.probabilities_of(k), found.y_N == k) for k in classes]))
+    return float(np.mean(list(_areas(found, classes))))
+
+
+def _areas(found: Evaluation, classes: list[int]) -> Iterator[float]:
+    """The area under the ROC curve of each of these classes against the rest."""
+    import numpy as np
+
+    width = max(CHUNK // len(found), 1)
+    for first in range(0, len(classes), width):
+        some = classes[first : first + width]  # together, because logits are stored row by row
+        probability_kN = np.ascontiguousarray(
+            np.exp(found.logits_NK[:, some] - found.normaliser_N[:, None]).T
+        )
+        for k, score_N in zip(some, probability_kN, strict=True):
+            yield _area(score_N, found.y_N == k)
 
 
 def _area(score_N: Array, is_member_N: Array) -> float:
     """The share of pairs of a member and another in which the member scores higher; ties count as half."""
     import numpy as np
 
-    _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
-    rank_N = (np.cumsum(count) - (count - 1) / 2)[place_N]
     members = int(is_member_N.sum())
     pairs = members * (len(is_member_N) - members)
+    if members <= FEW_MEMBERS:
+        others_n = score_N[~is_member_N]
+        won = sum(
+            int((others_n < score).sum()) + int((others_n == score).sum()) / 2
+            for score in score_N[is_member_N]
+        )
+        return won / pairs
+    _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
+    rank_N = (np.cumsum(count) - (count - 1) / 2)[place_N]
     return float((rank_N[is_member_N].sum() - members * (members + 1) / 2) / pairs)
 
 
@@ -274,8 +318,7 @@ def calibration_error(found: Evaluation) -> float:
     of confidence and accuracy over 15 bins of equal width."""
     import numpy as np
 
-    logit_N = found.logits_NK[np.arange(len(found)), found.predicted_N]
-    confidence_N = np.exp(logit_N - found.normaliser_N)
+    confidence_N = found.confidence_N
     bins_N = np.ceil(confidence_N * CALIBRATION_BINS).astype(np.int64).clip(1, CALIBRATION_BINS)
     gap_N = confidence_N - (found.predicted_N == found.y_N)
     return float(np.abs(np.bincount(bins_N, gap_N)).sum() / len(found))

@@ -120,6 +120,9 @@ def _notes(result: Evaluated) -> list[str]:
 
 
 def _details(result: Evaluated) -> list[RenderableType]:
+    if not result.has_matrix:
+        many = f"Each of the {len(result.evaluation.classes):,} classes is in classes.csv."
+        return [Text(many, style="dim"), _confusions(result.evaluation)]
     parts: list[RenderableType] = [_class_table(result.evaluation)]
     if len(result.evaluation.classes) <= WIDEST_MATRIX:
         parts.append(_matrix(result.evaluation))

@@ -13,11 +13,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.checkpoint import in_bytes
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
+from rnnclf.system.memory import in_bytes
 from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, RunFacts, SweepFacts
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 

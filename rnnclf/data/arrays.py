@@ -14,7 +14,15 @@ from typing import ClassVar, NamedTuple
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.conversion import refuse_unseen, unpack
 from rnnclf.data.delimited import excerpt
-from rnnclf.data.npy import COPY_LIMIT, layout_of, mapped, parsed, refuse_other_than_numbers, to_trainable
+from rnnclf.data.npy import (
+    COPY_LIMIT,
+    layout_of,
+    mapped,
+    parsed,
+    refuse_more_than_memory,
+    refuse_other_than_numbers,
+    to_trainable,
+)
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, restarting_at, silent
 from rnnclf.data.splits import SPLITS
@@ -26,6 +34,8 @@ NAMES = ("x", "y", "lengths", "groups", "split", "channels", "classes")
 NEEDED = {"x": "sequences, an array (N, T) or (N, T, C),", "y": "labels, an array (N,),"}
 PER_SEQUENCE = ("y", "lengths", "groups", "split")
 IN_MEMORY = 2**28  # bytes; smaller packed arrays are unpacked to memory, larger ones once to the cache
+BOOKKEEPING = 64  # bytes in memory for each sequence: where it begins, its length, label, split and place
+COPIES = 4  # of labels while they are read, and of a sequence as float64 while it is measured
 CACHED_FROM = 2**26  # bytes; the statistics of an x of at least this size are cached
 
 
@@ -179,6 +189,8 @@ def unlabelled(named: NamedArray, file: str, axes: str, lengths: NamedArray | No
 
     x, notes = _values(named, axes)
     n, steps, size = x.shape
+    refuse_more_than_memory(n * BOOKKEEPING, f"the {n:,} sequences of {file}")
+    refuse_more_than_memory(steps * size * COPIES * 8, f"a sequence of {steps:,} steps of {file}")
     if lengths is not None:
         _refuse_shape(lengths, n, named.what)
         lengths_N = _lengths(lengths, x)
@@ -309,6 +321,7 @@ def _encoded(named: NamedArray) -> tuple[Array, tuple[str, ...]]:
     """Whole numbers or names as int64 indices into the sorted unique ones, and these. Raises DataError."""
     import numpy as np
 
+    refuse_more_than_memory(named.array.nbytes * COPIES, named.what)
     array, what = _readable(named), named.what
     different, places_N = np.unique(array, return_inverse=True)
     places_K, names = encoded(different.tolist())
@@ -376,7 +389,8 @@ def _joined(training: Recordings, test: Recordings, test_path: Path) -> Recordin
             " one x, with a split (N,) of train and test."
         )
     classes = tuple(dict.fromkeys((*training.classes, *test.classes)))
-    place_K = np.array([classes.index(name) for name in test.classes], np.int64)
+    place_of = {name: place for place, name in enumerate(classes)}
+    place_K = np.array([place_of[name] for name in test.classes], np.int64)
     border = len(training.values_SC)
     given_N = np.full(len(training), -1, np.int8) if training.given_N is None else training.given_N
     test_N = np.full(len(test), SPLITS.index("test"), np.int8)

@@ -210,11 +210,12 @@ def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
 
     known = learned.classes
     recordings = _with_channels(recordings, learned.preparation.channels)
-    if foreign := [name for name in recordings.classes if name not in known]:
+    place_of = {name: place for place, name in enumerate(known)}
+    if foreign := [name for name in recordings.classes if name not in place_of]:
         raise CheckpointError(
             f"The model knows the classes {_listed(known)}; these data also have {_listed(foreign)}."
         )
-    place_K = np.array([known.index(name) for name in recordings.classes], np.int64)
+    place_K = np.array([place_of[name] for name in recordings.classes], np.int64)
     return replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
 
 

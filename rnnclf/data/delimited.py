@@ -8,17 +8,21 @@ from pathlib import Path
 
 from rnnclf.data.recordings import Array
 from rnnclf.errors import DataError
+from rnnclf.system.memory import excess
 
 DELIMITERS = ("\t", ";", ",")  # tried in this order; a line with none of them is split at spaces
+COPIES = 3  # of a file in memory while it is read: its bytes, its text, its lines
 MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}  # in lower case
 
 
 def lines_of(path: Path, what: str) -> list[str]:
     """The lines of a text file, without empty ones at the end. Messages call the file `what`.
 
-    Raises DataError if it cannot be read, is empty or is not UTF-8.
+    Raises DataError if it cannot be read, is too large for memory, is empty or is not UTF-8.
     """
     try:
+        if taken := excess(COPIES * path.stat().st_size):
+            raise DataError(f"Reading {what} takes {taken}: is it a text file of sequences?")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{what} cannot be read: {error.strerror}.") from error

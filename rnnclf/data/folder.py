@@ -24,7 +24,7 @@ from rnnclf.data.delimited import (
     refuse_empty_lines,
     unquoted,
 )
-from rnnclf.data.npy import mapped, refuse_other_than_numbers, to_trainable
+from rnnclf.data.npy import mapped, refuse_more_than_memory, refuse_other_than_numbers, to_trainable
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SPLITS
@@ -34,6 +34,7 @@ from rnnclf.registry import did_you_mean
 
 TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT, ".npy")
+COPIES = 2  # of the arrays in memory while they are joined
 TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
 
 
@@ -90,6 +91,10 @@ class Folder(OwnData):
 
     def read(self, progress: Progress = silent) -> Recordings:
         entries, notes = self._entries()
+        size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() == ".npy")
+        refuse_more_than_memory(
+            COPIES * size, self.title(), ": save all sequences as one x.npy, which may be larger than memory"
+        )
         facts = [(entry.place, entry.given, identity(entry.path)) for entry in entries]
         folder = folder_for("folders", self.time, self.group, facts)
         return cached(folder, lambda: self._read(entries, notes, progress))

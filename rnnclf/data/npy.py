@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.recordings import Array
 from rnnclf.errors import DataError
+from rnnclf.system.memory import excess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,16 @@ def mapped(path: Path, what: str) -> Array:
     except OSError as error:
         raise DataError(f"{what} cannot be read: {error.strerror}.") from error
     order: Any = "F" if layout.fortran else "C"
-    return np.memmap(path, layout.dtype, "r", layout.offset, layout.shape, order)
+    try:
+        return np.memmap(path, layout.dtype, "r", layout.offset, layout.shape, order)
+    except (OSError, ValueError) as error:  # a limit of the process, or the file was cut in between
+        raise DataError(f"{what} cannot be mapped into memory ({excerpt(str(error), 120)}).") from error
+
+
+def refuse_more_than_memory(size: int, what: str, advice: str = "") -> None:
+    """Raises DataError if reading `what`, which takes `size` bytes, takes more memory than there is."""
+    if taken := excess(size):
+        raise DataError(f"Reading {what} takes {taken}{advice}.")
 
 
 def parsed(content: bytes, what: str) -> Array:

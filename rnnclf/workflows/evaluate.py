@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputErr
 from rnnclf.files import claim_folder, write_json
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
-from rnnclf.metrics import Evaluation
+from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
@@ -54,6 +54,11 @@ class Evaluated:
     """What was inferred from other data, as sentences for the user."""
 
     @property
+    def has_matrix(self) -> bool:
+        """Whether the confusion matrix is written as a whole, with the pairs that do not occur."""
+        return len(self.evaluation.classes) <= MANY_CLASSES
+
+    @property
     def data(self) -> str:
         """The name of the data in tables."""
         return self.config.dataset.title_of(self.split)
@@ -73,7 +78,7 @@ class Evaluated:
             **self.evaluation.to_dict(),
             "macro": {"precision": precision, "recall": recall, "f1": f1},
             "classes": [row._asdict() for row in self.evaluation.by_class()],
-            "confusion": [list(row) for row in self.evaluation.counts],
+            "confusion": [list(row) for row in self.evaluation.counts] if self.has_matrix else None,
             "recorded_correct": self.recorded_correct,
             "other_data": self.other_data,
             "notes": self.notes,
@@ -233,10 +238,9 @@ def save(results: list[Evaluated], folder: Path) -> None:
     write_csv(
         folder / "confusion.csv",
         [
-            {"checkpoint": str(result.path), "true": true, "predicted": predicted, "count": count}
+            {"checkpoint": str(result.path), **asdict(cell)}
             for result in results
-            for true, row in zip(result.evaluation.classes, result.evaluation.counts, strict=True)
-            for predicted, count in zip(result.evaluation.classes, row, strict=True)
+            for cell in (result.evaluation.matrix() if result.has_matrix else result.evaluation.cells())
         ],
     )
 

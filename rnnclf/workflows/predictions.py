@@ -1,6 +1,7 @@
 """The predictions of a model as a table: a Parquet file that polars, pandas and DuckDB can open.
 
-A row for each sequence: split, id, label, predicted, and probability_CLASS of each class.
+A row for each sequence: split, id, label, predicted, and probability_CLASS of each class or, of many classes,
+the probability of the predicted one alone.
 Shapes: N sequences, K classes.
 """
 
@@ -10,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnclf.data.recordings import Array
 from rnnclf.errors import OutputError
 from rnnclf.files import replacement_of
-from rnnclf.metrics import Evaluation
+from rnnclf.metrics import MANY_CLASSES, Evaluation
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +45,7 @@ def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
     import polars as pl
 
     classes = np.array(evaluation.classes, dtype=object)
-    rows = max(CHUNK // len(classes), 1)
+    rows = max(CHUNK // min(len(classes), MANY_CLASSES), 1)
     for first in range(0, len(evaluation), rows):
         here = slice(first, first + rows)
         ids = evaluation.ids_N[here]
@@ -53,9 +55,16 @@ def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
                 "id": pl.Series(ids.tolist(), dtype=pl.String if ids.dtype == object else pl.Int64),
                 "label": pl.Series(classes[evaluation.y_N[here]].tolist(), dtype=pl.String),
                 "predicted": pl.Series(classes[evaluation.predicted_N[here]].tolist(), dtype=pl.String),
-                **{
-                    f"probability_{name}": evaluation.probabilities_of(k, first, first + rows)
-                    for k, name in enumerate(evaluation.classes)
-                },
+                **_probabilities(evaluation, first, first + rows),
             }
         )
+
+
+def _probabilities(evaluation: Evaluation, first: int, last: int) -> dict[str, Array]:
+    """The columns of probabilities for the sequences from `first` up to `last`, float64."""
+    if len(evaluation.classes) > MANY_CLASSES:  # a file takes memory for each column of each part
+        return {"probability": evaluation.confidence_N[first:last]}
+    return {
+        f"probability_{name}": evaluation.probabilities_of(k, first, last)
+        for k, name in enumerate(evaluation.classes)
+    }

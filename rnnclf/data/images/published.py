@@ -101,6 +101,7 @@ def download(file: Published, folder: Path) -> Path:
 def refuse_changed(file: Published, path: Path) -> None:
     """Raises DataError if a file does not have the published MD5."""
     digest = hashlib.md5(usedforsecurity=False)
+    _refuse_size(path)
     try:
         with open(path, "rb") as opened:
             while block := opened.read(CHUNK):
@@ -115,6 +116,12 @@ def refuse_changed(file: Published, path: Path) -> None:
         )
 
 
+def _refuse_size(path: Path) -> None:
+    """Raises DataError for a file that is larger than any published one, before it is read."""
+    if path.is_file() and (size := path.stat().st_size) > LARGEST:
+        raise DataError(f"{path} has {size:,} bytes: this is not the published file.")
+
+
 def read_unchanged(file: Published, path: Path) -> bytes:
     """The bytes of a published file. Raises DataError if it does not have the published MD5."""
     refuse_changed(file, path)
@@ -126,6 +133,7 @@ def content_of(file: Published, path: Path) -> bytes:
     if file.content_md5 is None:
         return unpacked(read_unchanged(file, path), str(path))
     expected = f"; its unpacked content should have MD5 {file.content_md5}."
+    _refuse_size(path)
     try:
         packed = path.read_bytes()
         content = unpacked(packed, str(path)) if path.suffix == ".gz" else packed

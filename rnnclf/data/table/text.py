@@ -177,6 +177,8 @@ class TextFile(TableFile):
                     piece = Piece(rest[:end], line, raw.tell() / size)
                     yield self._checked(piece)
                     line, rest = piece.line_of(end), rest[end:]
+                elif b"\0" in fresh:
+                    self._checked(Piece(rest, line, 1.0))
                 elif len(rest) > LONGEST:
                     raise DataError(
                         f"{self.name}: the row that begins in line {line} is longer than {LONGEST >> 20} MiB:"
