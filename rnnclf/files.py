@@ -216,9 +216,9 @@ def in_the_way(path: Path) -> str | None:
     """The file or the dangling link because of which a folder cannot be made, or a file below it; None if
     there is none. The system's own messages do not name it."""
     for place in (*reversed(path.parents), path):
-        if place.is_symlink() and not place.exists():
+        if os.path.islink(place) and not os.path.exists(place):
             return f"{place} is a link to {os.readlink(place)}, which does not exist"
-        if place.exists() and not place.is_dir():
+        if os.path.exists(place) and not os.path.isdir(place):
             return f"{place} is a file"
     return None
 

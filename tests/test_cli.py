@@ -235,7 +235,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(cli, tmp_path):
     (tmp_path / "outputs").write_text("a file")
     done = cli("train", *SMALL)
     assert done.exit_code == 2
-    assert re.match(r"error: Cannot create the folder outputs/\S+: Not a directory\.", done.stderr)
+    assert re.match(r"error: Cannot create the folder outputs/\S+: outputs is a file\.", done.stderr)
 
 
 @pytest.mark.long
