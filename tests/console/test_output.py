@@ -102,6 +102,7 @@ def test_a_channel_without_values_has_no_mean_in_json(cli):
     assert strictly(done.stdout)["channels"][1]["mean"] is None
 
 
+@pytest.mark.long
 def test_every_command_prints_in_ascii(ground, monkeypatch):
     monkeypatch.setattr(startup, "end_with", lambda code: None)
     for name, words in commands(ground, "other.csv").items():
