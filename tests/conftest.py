@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from rnnclf.cli import app
+from rnnclf.console import screen
 
 # asserts in helpers explain themselves as those in tests do
 pytest.register_assert_rewrite("tests.cells", "tests.data", "tests.training", "tests.workflows")
@@ -50,6 +51,7 @@ def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RNNCLF_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets a width
+    monkeypatch.setattr(screen, "_to_stderr", False)  # which --json leaves behind
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     with logging_restored():
