@@ -97,6 +97,7 @@ def _cached(recordings: Recordings, kind: type[T], compute: object) -> T:
     assert callable(compute)
     result: T = compute()
     if path is not None:
+        recordings.refuse_changed()  # else wrong statistics would be believed from now on
         content = io.BytesIO()
         np.savez(content, **{name: getattr(result, name) for name in names})
         remember(path, content.getvalue())

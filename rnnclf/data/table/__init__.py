@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.changes import refuse_changed
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
@@ -102,10 +103,7 @@ class Table(OwnData):
             found = _roles(tables, options)
             notes = [*(note for table in tables for note in table.notes), *found.notes]
             write_sequences(tables, found, notes, folder, progress)
-            if [identity(path) for path in paths] != versions:
-                raise DataError(
-                    f"{paths[0].name} changed while it was being read: try again when it is complete."
-                )
+            refuse_changed(versions)
 
         return cached(folder, build, progress)
 
