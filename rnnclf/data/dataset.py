@@ -184,7 +184,11 @@ class SequenceDataset:
         return self.lengths_N.argsort(stable=True) if self.ragged else torch.arange(len(self))
 
     def batch(self, indices_B: Tensor) -> Batch:
-        """The sequences at `indices_B` (on the CPU, or as returned by `at_hand`), padded to the longest."""
+        """The sequences at `indices_B` (on the CPU, or as returned by `at_hand`), padded to the longest.
+
+        Raises DataError if a mapped file has changed: reading one that was cut short would kill the process.
+        """
+        self.refuse_changed()
         if self.whole_NTI is not None and self._device_row_N is not None:
             indices_B = indices_B.to(self._device_row_N.device)
             return Batch(
