@@ -178,7 +178,12 @@ def _label(field: str, place: str) -> str:
         return bare
     value = number(bare, place)
     if value != value:
-        raise DataError(f"{place}: the label is missing.")
+        said = (
+            f"the label '{bare}' is read as missing: give the class another name"
+            if bare
+            else "the label is missing"
+        )
+        raise DataError(f"{place}: {said}.")
     return str(int(value)) if value.is_integer() else bare
 
 

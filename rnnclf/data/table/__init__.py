@@ -21,6 +21,8 @@ from rnnclf.errors import DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
+ADDED = ("literal_names", "of_model")  # options that older entries of the cache do not know
+
 
 @dataclass
 class Table(OwnData):
@@ -55,6 +57,11 @@ class Table(OwnData):
     split_column: str | None = option(
         None, "column with train, validation or test; null: found by its name; none: no such column"
     )
+    literal_names: bool = option(
+        False,
+        "in the columns of ids, labels, groups and splits: true: words such as NA, NaN or null are names;"
+        " false: they mark missing entries, which are refused",
+    )
     delimiter: str = option(
         "auto",
         "separator between the columns of a text file; auto: guessed from the file",
@@ -84,13 +91,14 @@ class Table(OwnData):
             self.group,
             self.split_column,
             tuple(self.channels) if self.channels else None,
+            self.literal_names,
         )
 
     def _folder(self, options: TableOptions) -> Path:
         """The cache folder of the converted tables; it may not exist yet."""
         versions = [identity(path) for path in self.paths()]
         first = folder_for("", versions[0]).name
-        facts = {key: value for key, value in vars(options).items() if key != "of_model" or value}
+        facts = {key: value for key, value in vars(options).items() if key not in ADDED or value}
         entry = f"{first}-{folder_for('', versions, facts, self.delimiter).name}"
         return folder_for("tables", versions[0][0]) / entry
 
