@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from rnnclf.cli import app
+from rnnclf.console import screen
 
 # asserts in helpers explain themselves as those in tests do
 pytest.register_assert_rewrite("tests.cells", "tests.data", "tests.training", "tests.workflows")
@@ -49,13 +51,21 @@ def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RNNCLF_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets a width
+    monkeypatch.setattr(screen, "_to_stderr", False)  # which --json leaves behind
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    loggers = [logging.getLogger(), logging.getLogger("rnnclf")]
-    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     threads = torch.get_num_threads()
-    yield
+    with logging_restored():
+        yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Undoes Hydra's changes to logging; also for fixtures of a module or a session that run commands."""
+    loggers = [logging.getLogger(), logging.getLogger("rnnclf")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         for handler in set(logger.handlers) - set(handlers):
             handler.close()

@@ -178,6 +178,7 @@ def test_a_failing_job_leaves_the_others_running_and_is_listed(cli, only_run):
         ]
 
 
+@pytest.mark.long
 def test_a_diverging_run_names_epoch_and_batch_and_exits_with_2(cli, only_run):
     done = cli("train", "optimizer.lr=1e38", *SMALL)
     assert done.exit_code == 2

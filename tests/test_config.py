@@ -330,7 +330,7 @@ def test_every_key_is_in_the_table_of_changes():
     assert set(CHANGES) | SHOWN_ELSEWHERE == named - (OPTIONS_OF_CELLS - set(CHANGES))
 
 
-DAILY = ("cell", "hidden", "layers", "bidirectional", "readout", "epochs", "batch_size", "seed")
+DAILY = ("cell", "hidden", "bidirectional", "readout", "epochs", "batch_size", "seed")
 
 
 @pytest.mark.parametrize(

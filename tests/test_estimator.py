@@ -104,6 +104,7 @@ def test_cross_validation_on_the_digits():
     assert scores.min() > 0.6
 
 
+@pytest.mark.long
 def test_a_grid_search_over_sizes_and_over_the_options_of_components():
     grid = {"hidden": [2, 4], "optimizer__lr": [0.0001, 0.05]}
     search = GridSearchCV(RNNClassifier(epochs=6, batch_size=8), grid, cv=2).fit(*waves())

@@ -42,5 +42,6 @@ def test_import_rnnclf_imports_nothing_heavy():
     assert not loaded & {"torch", "sklearn", "numpy", "polars", "hydra", "omegaconf", "rnnclf.config"}
 
 
+@pytest.mark.long
 def test_the_classifier_waits_for_torch_until_it_trains():
     assert "torch" not in modules_after("from rnnclf import RNNClassifier; RNNClassifier(hidden=3)")

@@ -356,9 +356,9 @@ def try_checkpoint(rng: random.Random, ground: Ground) -> str:
     file.write_bytes(hostile_checkpoint(rng, ground))
     outcome = "accepted"
     try:
-        saved, config, _, _ = load_model(file, [])
-        if "random.cpu" in saved.tensors:
-            go_on(saved, config, ground)
+        loaded = load_model(file, [])
+        if "random.cpu" in loaded.checkpoint.tensors:
+            go_on(loaded.checkpoint, loaded.config, ground)
             outcome = "accepted with its training"
     except RnnclfError as error:
         outcome = "refused"

@@ -100,8 +100,8 @@ class Checks(Callback):
             own_part(config)
             refuse_conflicting([str(word) for word in config.hydra.overrides.task])
             start, folder = _start.get(), _claimed(config.hydra.run)
-            _refuse_used_records(config, folder)
             start.begin_run(folder)
+            _refuse_used_records(config, folder)
             start.records = [*_records(config, folder), folder / f"{config.hydra.job.name}.log"]
         except EXPECTED as error:
             raise Refusal(explained(error)) from error

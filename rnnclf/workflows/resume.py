@@ -17,6 +17,7 @@ from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config, from_plain
 from rnnclf.errors import CheckpointError, ConfigError, OutputError, RnnclfError
+from rnnclf.escaping import LogFormatter
 from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
@@ -258,7 +259,7 @@ def _logging_to(folder: RunFolder) -> Iterator[None]:
         handler = _Log(target, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"Cannot write {folder.log}: {error.strerror}.") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -22,6 +22,7 @@ from rnnclf.escaping import LogFormatter, json_text, one_line, spreadsheet_cell
 from rnnclf.files import write_json
 from rnnclf.system import startup
 from rnnclf.workflows.runs import read_csv, write_csv
+from tests.conftest import logging_restored
 
 EVIL = ("=cmd|' /C calc'!A0", "+1+2", "-1", "@x", "a\nb", "\x1b[31mred", "\x9b1m\u202e", "Größe 猫")
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -45,9 +46,10 @@ def ground(tmp_path_factory) -> Path:
             for step in range(3):
                 writer.writerow([n, n % len(EVIL) + step / 10, EVIL[n % len(EVIL)]])
     words = ["dataset=table", f"dataset.path={folder}/my.csv", "hidden=4", "epochs=1"]
-    done = CliRunner(charset="ascii").invoke(
-        app, ["train", *words, "threads=1", f"hydra.run.dir={folder}/run", "--json"]
-    )
+    with logging_restored():
+        done = CliRunner(charset="ascii").invoke(
+            app, ["train", *words, "threads=1", f"hydra.run.dir={folder}/run", "--json"]
+        )
     assert done.exit_code == 0, done.output
     (folder / "train.json").write_text(done.stdout)
     return folder
@@ -100,6 +102,7 @@ def test_a_channel_without_values_has_no_mean_in_json(cli):
     assert strictly(done.stdout)["channels"][1]["mean"] is None
 
 
+@pytest.mark.long
 def test_every_command_prints_in_ascii(ground, monkeypatch):
     monkeypatch.setattr(startup, "end_with", lambda code: None)
     for name, words in commands(ground, "other.csv").items():

@@ -36,6 +36,7 @@ def test_channels_first_is_the_transpose():
     assert_same_weights(weights(last), weights(lists))
 
 
+@pytest.mark.long
 def test_sequences_of_different_lengths_are_a_list():
     x, y = ragged()
     model = small(epochs=30, optimizer__lr=0.05).fit(x, y)

@@ -172,6 +172,7 @@ def test_a_line_that_makes_no_sense_gets_nothing(line):
     assert found(line) == []
 
 
+@pytest.mark.long
 def test_a_broken_module_of_ones_own_gets_nothing(tmp_path):
     broken = {
         "exits": "raise SystemExit(3)",

@@ -36,6 +36,7 @@ def test_the_callers_hydra_is_as_it_was(own_hydra, use):
     assert compose("own") == {"answer": 42}
 
 
+@pytest.mark.long
 def test_threads_compose_what_one_of_them_would():
     found = {}
 

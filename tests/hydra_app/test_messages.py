@@ -151,6 +151,7 @@ def test_a_launcher_that_is_not_installed_comes_with_the_line_that_installs_it(n
     )
 
 
+@pytest.mark.long
 def test_an_experiment_of_ones_own_that_lacks_its_first_line_is_told_so(cli, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     file = tmp_path / "mine" / "experiment" / "own.yaml"

@@ -60,6 +60,7 @@ def test_a_key_that_all_have_stays_where_it_is(own):
     assert words == ["dataset=digits,my.csv", "dataset.validation=choice(0.2)"]
 
 
+@pytest.mark.long
 def test_keys_that_the_default_component_lacks_are_for_the_components_that_are_compared(own):
     jobs = grid("cell=lstm,peephole", "cell.forget_bias=2", "dataset=table,archive", "dataset.path=my.csv")
     assert [job.config.cell.forget_bias for job in jobs] == [2.0] * 4

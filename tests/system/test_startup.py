@@ -62,6 +62,7 @@ def test_the_exit_codes_of_the_command_are_kept(tmp_path):
         assert done.returncode == code, done.stderr
 
 
+@pytest.mark.long
 def test_importing_torch_searches_for_no_cycles_and_leaves_its_objects_out_of_later_searches():
     code = """
 import gc
@@ -79,6 +80,7 @@ assert gc.get_freeze_count() == frozen
     assert ended(code) == (0, [])
 
 
+@pytest.mark.long
 def test_a_training_starts_without_searches_for_cycles(tmp_path):
     """But for those of Typer, before the command begins."""
     code = """

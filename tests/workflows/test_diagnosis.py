@@ -237,6 +237,7 @@ def test_the_plot_fits(steps, values):
     assert lines[-1].endswith(str(steps))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["lstm", "slstm", "cfc"])
 def test_the_picture_fits(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")

@@ -57,6 +57,7 @@ def test_weights_equal_those_of_the_command_line_bit_for_bit(data, more, cli, on
         assert row.split(",")[:-1] == [str(value) for value in epoch.values()][:-1]  # but the seconds
 
 
+@pytest.mark.long
 def test_a_run_of_the_command_line_can_be_used_from_python(cli, only_run, tmp_path):
     x, y = ragged()
     own = saved(tmp_path / "own.npz", x, y)
@@ -83,6 +84,7 @@ def test_what_python_saves_the_command_line_evaluates(cli, tmp_path):
     assert found["other_data"] is False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("three", "classes"), LABELS[:5], ids=str)
 def test_a_saved_model_comes_back_with_its_words_and_its_labels(three, classes, tmp_path):
     x, y = waves()

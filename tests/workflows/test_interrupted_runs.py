@@ -176,6 +176,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(own_signals):
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 def test_two_signals_in_the_middle_of_a_save_lose_nothing(own_signals, monkeypatch, tmp_path, call):
     folder, really, saving, sent = RunFolder(tmp_path), getattr(os, call), checkpoint.save, []

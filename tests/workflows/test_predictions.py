@@ -109,3 +109,14 @@ def test_a_folder_that_is_not_there_is_told_in_words(tmp_path):
     with pytest.raises(OutputError, match="Cannot write"):
         write_predictions(tmp_path / "none" / "predictions.parquet", {"test": evaluation(5)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_classes_only_the_probability_of_the_predicted_one_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, "MANY_CLASSES", 2)
+    found = evaluation(50)
+    write_predictions(tmp_path / "many.parquet", {"test": found})
+    many = pl.read_parquet(tmp_path / "many.parquet")
+    assert many.columns == ["split", "id", "label", "predicted", "probability"]
+    logits_NK = found.logits_NK.astype(np.float64)
+    expected_N = (np.exp(logits_NK) / np.exp(logits_NK).sum(axis=1, keepdims=True)).max(axis=1)
+    np.testing.assert_allclose(many["probability"], expected_N, rtol=1e-6)

@@ -61,7 +61,8 @@ def test_rolled_back_it_goes_on_with_half_the_rate_and_says_so(tmp_path):
     report = train(config_of(WILD), folder, witness)
     rollbacks = report.results["rollbacks"]
     assert rollbacks == folder.read_status()["rollbacks"]
-    assert 1 < len(rollbacks) == len(witness.notes)
+    notes = [note for note in witness.notes if "Back to the start of epoch" in note]
+    assert 1 < len(rollbacks) == len(notes)
     assert [rollback["factor"] for rollback in rollbacks] == [0.5 / 2**n for n in range(len(rollbacks))]
     assert {rollback["epoch"] for rollback in rollbacks} == {1}
     left = rollbacks[-1]["factor"]
@@ -69,7 +70,7 @@ def test_rolled_back_it_goes_on_with_half_the_rate_and_says_so(tmp_path):
         r"The .* became (inf|nan) in epoch 1, at batch \d of 6: .*" + gradient_of_one() + rf"\. "
         rf"Back to the start of epoch 1, with {left:g} of the learning rate\."
     )
-    assert re.fullmatch(pattern, witness.notes[-1])
+    assert re.fullmatch(pattern, notes[-1])
     factor = config_of(WILD).schedule.factor(5, 18)
     rows = folder.epochs.read_text().splitlines()
     assert float(rows[1].split(",")[5]) == pytest.approx(100 * left * factor)

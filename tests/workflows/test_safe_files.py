@@ -84,7 +84,7 @@ def put(header, key: str, value) -> None:
         ("cell.hidden_size", 1_000_000, "head.weight should be (10, 1000000) float32"),
         ("cell.hidden_size", -1, "cell.hidden_size must be at least 1"),
         ("layers", 10**6, "layers must be at least 1 and at most 1000"),
-        ("layers", 1000, "should be"),
+        pytest.param("layers", 1000, "should be", marks=pytest.mark.long),
         ("optimizer.lr", 10**400, "too large"),
         ("epochs", 10**30, "epochs must be at least 1"),
         ("plugins", ["antigravity", {"name": "x"}], "plugins must be a list of module names"),
@@ -277,6 +277,7 @@ def test_a_pipe_is_not_waited_for(cli, run):
     assert "previous.safetensors is not a regular file" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_no_command_waits_for_what_is_named_like_a_file_of_a_run(cli, run, kind):

@@ -135,6 +135,7 @@ def test_a_sweep_starts_in_a_folder_of_other_things(config, tmp_path):
     assert not (tmp_path / ".sweep.csv.12.tmp").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "there", ["results.json", "epochs.csv", "train.log", ".hydra/config.yaml", "accuracy.svg"]
 )
