@@ -291,12 +291,15 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
     assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
-@pytest.mark.long
-def test_twenty_kills_lose_nothing():
-    command = [sys.executable, str(ROOT / "benchmarks" / "reliability" / "kill.py"), "lstm", "--kills", "20"]
+@pytest.mark.parametrize(
+    "kills", [pytest.param(5, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.slow)]
+)
+def test_kills_lose_nothing(kills):
+    script = str(ROOT / "benchmarks" / "reliability" / "kill.py")
+    command = [sys.executable, script, "lstm", "--kills", str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    # twenty at least: how many the last run survives before its end depends on how fast the machine is
+    # so many at least: how many the last run survives before its end depends on how fast the machine is
     survived = re.search(r"^(\d+) kills survived, nothing lost", done.stdout, re.MULTILINE)
     assert survived
-    assert int(survived[1]) >= 20
+    assert int(survived[1]) >= kills
