@@ -101,10 +101,15 @@ def _refuse_small(recordings: Recordings, pool: Array, what: str, count: int, le
         )
     if min(len(pool) - count, count) < len(recordings.classes):
         k = len(recordings.classes)
-        way = f"set dataset.{what} to {k} to {len(pool) - k}" if len(pool) >= 2 * k else "add sequences"
+        most = len(pool) - k
+        ways = [
+            "add sequences",
+            f"set dataset.{what} to {k}",
+            f"set dataset.{what} to a number from {k} to {most}",
+        ]
         raise ConfigError(
-            f"{count:,} of {len(pool):,} sequences cannot be the {what} split, because it and the rest need at"
-            f" least one sequence of each of the {k:,} classes: {way}."
+            f"{count:,} of {len(pool):,} sequences cannot be the {what} split, because it and the rest need"
+            f" at least one sequence of each of the {k:,} classes: {ways[(most >= k) + (most > k)]}."
         )
 
 

@@ -205,8 +205,8 @@ class _Finder:
             long = "set dataset.id" if id_ is None else "set dataset.form=long"
             ids = "no id" if id_ is None else f"no '{id_}' occurs twice"
             raise ConfigError(
-                f"{self.name} has times, but {ids}: {long} if each row is a step, or dataset.form=wide if each"
-                f" row is a sequence. Its columns: {_listed(self.columns)}."
+                f"{self.name} has times, but {ids}: {long} if each row is a step,"
+                f" or dataset.form=wide if each row is a sequence. Its columns: {_listed(self.columns)}."
             )
         return "long" if repeated or timed else "wide"
 
