@@ -72,7 +72,7 @@ def show_made(path: Path) -> None:
 
 def _headline(found: Checked) -> Text:
     low, middle, high = found.steps
-    steps = f"{high:,} steps" if low == high else f"{low:,} to {high:,} steps (median {middle:,})"
+    steps = _counted(high, "step") if low == high else f"{low:,} to {high:,} steps (median {middle:,})"
     classes = len(next(iter(found.members.values())))
     parts = [
         f"{found.sequences:,} sequences of {steps}",

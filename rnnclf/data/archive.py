@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.changes import refuse_changed
 from rnnclf.data.conversion import Part, cached, combine, unpack
 from rnnclf.data.delimited import (
     MISSING,
@@ -62,8 +63,15 @@ class Archive(OwnData):
             else:
                 notes = [f"There is no {test_file.name} in the same folder: a test split is drawn."]
         files = [training, *test]
-        folder = folder_for("archives", [identity(file) for file in files], notes)
-        return cached(folder, lambda: _read(list(zip(files, given, strict=False)), notes, progress))
+        versions = [identity(file) for file in files]
+        folder = folder_for("archives", versions, notes)
+
+        def read() -> Recordings:
+            recordings = _read(list(zip(files, given, strict=False)), notes, progress)
+            refuse_changed(versions)
+            return recordings
+
+        return cached(folder, read)
 
 
 def _training_file(path: Path, progress: Progress) -> Path:
@@ -170,7 +178,12 @@ def _label(field: str, place: str) -> str:
         return bare
     value = number(bare, place)
     if value != value:
-        raise DataError(f"{place}: the label is missing.")
+        said = (
+            f"the label '{bare}' is read as missing: give the class another name"
+            if bare
+            else "the label is missing"
+        )
+        raise DataError(f"{place}: {said}.")
     return str(int(value)) if value.is_integer() else bare
 
 

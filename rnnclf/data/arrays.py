@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.changes import MappedFile, refuse_changed
 from rnnclf.data.conversion import refuse_unseen, unpack
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.npy import (
@@ -40,10 +41,11 @@ CACHED_FROM = 2**26  # bytes; the statistics of an x of at least this size are c
 
 
 class NamedArray(NamedTuple):
-    """An array and its name in messages."""
+    """An array, its name in messages, and the file that it is mapped from, if it is not in memory."""
 
     array: Array
     what: str
+    file: MappedFile | None = None
 
 
 @dataclass
@@ -84,15 +86,16 @@ class Arrays(OwnData):
                 f"{files[0]['y']} would be the labels of both dataset.path and dataset.test_path:"
                 " put the arrays of each into a separate folder."
             )
+        versions = [identity(file) for own in files for _, file in sorted(own.items())]
         training, *test = (
             _recordings(_opened(path, own, progress), own["x"].name, self.axes)
             for path, own in zip(paths, files, strict=True)
         )
         recordings = _joined(training, test[0], paths[1]) if test else training
+        refuse_changed(versions)
         if recordings.values_SC.nbytes < CACHED_FROM:
             return recordings
-        facts = [identity(file) for own in files for _, file in sorted(own.items())]
-        return replace(recordings, cache=folder_for("arrays", self.axes, facts))
+        return replace(recordings, cache=folder_for("arrays", self.axes, versions))
 
 
 def _files(path: Path, labels: str | None) -> dict[str, Path]:
@@ -122,7 +125,12 @@ def _files(path: Path, labels: str | None) -> dict[str, Path]:
 def _opened(path: Path, files: Mapping[str, Path], progress: Progress) -> dict[str, NamedArray]:
     if path.suffix == ".npz":
         return _unpacked(path, progress)
-    return {name: NamedArray(mapped(file, str(file)), str(file)) for name, file in files.items()}
+    return {name: _mapped(file, str(file)) for name, file in files.items()}
+
+
+def _mapped(path: Path, what: str) -> NamedArray:
+    array, file = mapped(path, what)
+    return NamedArray(array, what, file)
 
 
 def _unpacked(path: Path, progress: Progress) -> dict[str, NamedArray]:
@@ -141,7 +149,7 @@ def _unpacked(path: Path, progress: Progress) -> dict[str, NamedArray]:
                 )
                 raise DataError(f"{path} {fault}; it needs one x and one y.")
             return {
-                name: NamedArray(_member(path, archive, member, progress), f"{path}: {name}")
+                name: _member(path, archive, member, progress)
                 for name, member in zip(held, members, strict=True)
                 if name in NAMES
             }
@@ -151,15 +159,15 @@ def _unpacked(path: Path, progress: Progress) -> dict[str, NamedArray]:
         raise DataError(f"{path} is not an .npz file, or is damaged ({excerpt(str(error), 120)}).") from error
 
 
-def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress) -> Array:
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress) -> NamedArray:
     what, size = f"{path}: {member.filename.removesuffix('.npy')}", member.file_size
     with archive.open(member) as file:
         layout_of(file, size, what)  # checks the claimed size before anything is unpacked
     if size <= IN_MEMORY:
-        return parsed(archive.read(member), what)
+        return NamedArray(parsed(archive.read(member), what), what)
     folder = folder_for("unpacked", identity(path), member.filename)
     folder = unpack(archive, {"array.npy": member}, folder, progress)
-    return mapped(folder / "array.npy", what)
+    return _mapped(folder / "array.npy", what)
 
 
 def _recordings(arrays: Mapping[str, NamedArray], file: str, axes: str) -> Recordings:
@@ -210,12 +218,13 @@ def unlabelled(named: NamedArray, file: str, axes: str, lengths: NamedArray | No
         channels=numbered(size),
         notes=tuple(notes),
         locate=lambda step: f"{file}, sequence {step // steps}, step {step % steps} (counted from 0)",
+        files=(named.file,) if named.file and np.may_share_memory(x, named.array) else (),
     )
 
 
 def _values(named: NamedArray, axes: str) -> tuple[Array, list[str]]:
     """x as (N, T, C) in a type that torch supports, and a note if its axes look swapped."""
-    x, what = named
+    x, what = named.array, named.what
     refuse_other_than_numbers(x, what)
     if x.ndim not in (2, 3):
         raise DataError(f"{what} has shape {x.shape}; it must be (N, T) or ({', '.join(axes)}).")
@@ -231,7 +240,7 @@ def _values(named: NamedArray, axes: str) -> tuple[Array, list[str]]:
 
 
 def _refuse_shape(named: NamedArray, n: int, x: str) -> None:
-    array, what = named
+    array, what = named.array, named.what
     if array.ndim == 2:
         fix = "argmax(axis=1)" if array.shape[1] > 1 else "ravel()"
         raise DataError(f"{what} has shape {array.shape}; it must be (N,). Perhaps you mean its .{fix}.")
@@ -245,7 +254,7 @@ def _lengths(named: NamedArray, x: Array) -> Array:
     """The given lengths as int64 (N,). Raises DataError for an invalid one."""
     import numpy as np
 
-    given_N, what = named
+    given_N, what = named.array, named.what
     if given_N.dtype.kind not in "iu":
         raise DataError(f"{what} holds {given_N.dtype} values; lengths must be whole numbers.")
     lengths_N = np.array(given_N, np.int64)
@@ -308,7 +317,7 @@ def _channels(arrays: Mapping[str, NamedArray], size: int) -> tuple[str, ...]:
 
 def _names(named: NamedArray) -> tuple[str, ...]:
     """A list of unique names. Raises DataError."""
-    array, what = named
+    array, what = named.array, named.what
     if array.ndim != 1:
         raise DataError(f"{what} has shape {array.shape}; it must be a list of names, (C,) or (K,).")
     places, found = _encoded(named)
@@ -335,7 +344,7 @@ def _readable(named: NamedArray) -> Array:
     """The array as whole numbers or text. Raises DataError."""
     import numpy as np
 
-    array, what = named
+    array, what = named.array, named.what
     if array.dtype.kind in "iub":
         return np.array(array, np.uint8 if array.dtype == bool else None)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rnnclf.data.dataset import SequenceDataset
+from rnnclf.data.dataset import RESIDENT, SequenceDataset
 from rnnclf.data.npy import COPY_LIMIT
 from rnnclf.data.preparation import Preparation, fitted, without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
@@ -153,6 +153,7 @@ class Source(Component):
             learned = Learned(preparation, recordings.classes)
         hashes = digests(recordings, progress)
         whole = assembled(recordings, learned)
+        recordings.refuse_changed()
         return Splits(
             **{name: whole.subset(_tensor(places)) for name, places in parts.items()},
             fingerprint=hashes.fingerprint(recordings),
@@ -164,7 +165,10 @@ class Source(Component):
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
         """All sequences as one data set, prepared by `learned`, and their fingerprint."""
         recordings = self.recordings_for(learned, progress)
-        return assembled(recordings, learned), digests(recordings, progress).fingerprint(recordings)
+        fingerprint = digests(recordings, progress).fingerprint(recordings)
+        whole = assembled(recordings, learned)
+        recordings.refuse_changed()
+        return whole, fingerprint
 
     def recordings_for(self, learned: Learned, progress: Progress = silent) -> Recordings:
         """All sequences as a trained model needs them: its channels, found by name, and its classes.
@@ -251,12 +255,10 @@ def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordi
         f"The model was not trained on {'channel' if one else 'channels'} {_listed(extra)}, which"
         f" {'is' if one else 'are'} left out."
     )
-    return replace(
-        recordings,
-        values_SC=np.ascontiguousarray(values_SC[:, [there.index(name) for name in channels]]),
+    return recordings.copied(
+        np.ascontiguousarray(values_SC[:, [there.index(name) for name in channels]]),
         channels=channels,
         notes=(*recordings.notes, *([note] if extra else [])),
-        cache=None,  # the cache describes the values in their order in the file
     )
 
 
@@ -280,9 +282,12 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         times_S=None if recordings.times_S is None else _tensor(recordings.times_S),
         preparation=learned.preparation,
         ids=recordings.ids,
+        files=recordings.files,
     )
     are_bytes = recordings.values_SC.itemsize == 1 and not learned.preparation.fills_gaps
-    return data.prepared() if data.fits and not are_bytes else data
+    if not are_bytes:
+        return data.prepared() if data.fits else data
+    return data.in_memory() if recordings.values_SC.nbytes <= RESIDENT // 4 else data
 
 
 def _tensor(array: Array) -> Tensor:

@@ -12,12 +12,14 @@ import stat
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rnnclf.errors import DataError, OutputError
 from rnnclf.files import flush, write_atomically
 
 CHUNK = 2**24  # bytes
+
+Identity: TypeAlias = tuple[str, int, int]
 
 
 def cache_root() -> Path:
@@ -67,7 +69,7 @@ def folder_for(kind: str, *facts: Any) -> Path:
     return cache_root() / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def identity(path: Path) -> tuple[str, int, int]:
+def identity(path: Path) -> Identity:
     """Path, size and modification time (ns): tells versions of a file apart without reading it.
 
     Raises DataError if there is no such file.

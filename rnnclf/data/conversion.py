@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.data.cache import CHUNK, crc32, seal, unsealed
+from rnnclf.data.npy import opened_arrays
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import DataError
@@ -233,16 +234,11 @@ def _save(recordings: Recordings, folder: Path) -> None:
 
 def _load(folder: Path) -> Recordings | None:
     """The recordings saved in a cache folder; None if they are missing or damaged."""
-    import numpy as np
-
     try:
         plain = unsealed(folder, FACTS)
         if plain["format"] != FORMAT:
             return None
-        arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="c" if name == "values_SC" else None)
-            for name in plain["arrays"]
-        }
+        arrays, files = opened_arrays(folder, plain["checksums"], ("values_SC",))
         names, lines = tuple(plain["names"]), tuple(plain["lines"])
         origins = StepOrigins(names, lines, tuple(arrays["starts_N"].tolist()))
         return Recordings(
@@ -253,6 +249,7 @@ def _load(folder: Path) -> Recordings | None:
             locate=origins,
             ids=origins.ids,
             cache=folder,
+            files=files,
         )
     except Exception:  # whatever is wrong with it, it is read again
         return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from rnnclf.data.changes import MappedFiles
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Ids
 from rnnclf.data.survey import chunks
@@ -55,6 +56,8 @@ class SequenceDataset:
     """The number of each sequence in the recordings; None: 0 to N - 1."""
     ids: Ids | None = None
     """Maps these numbers to the ids in the data; None: the numbers are the ids."""
+    files: MappedFiles = ()
+    """The files that the steps are mapped from; none if they are in memory."""
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -129,6 +132,21 @@ class SequenceDataset:
             y_N=self.y_N[indices.to(self.y_N.device)],
         )
 
+    def refuse_changed(self) -> None:
+        """Raises DataError if a mapped file has changed; takes about a microsecond."""
+        for file in self.files:
+            file.refuse_changed()
+
+    def in_memory(self) -> SequenceDataset:
+        """This data set with its steps copied to memory if they are mapped. Raises DataError if a file has
+        changed."""
+        if not self.files:
+            return self
+        times_S = None if self.times_S is None else self.times_S.clone()
+        copied = replace(self, x_SI=self.x_SI.clone(), times_S=times_S, files=())
+        self.refuse_changed()
+        return copied
+
     def to(self, device: torch.device) -> SequenceDataset:
         """This data set on a device: moved as a whole if it is prepared or fits, otherwise batch by batch."""
         if self.preparation is not None and device.type != "cpu" and self.fits:
@@ -138,7 +156,10 @@ class SequenceDataset:
         return replace(self, x_SI=self.x_SI.to(device), y_N=self.y_N.to(device), device=device)
 
     def prepared(self) -> SequenceDataset:
-        """This data set with all steps prepared once, sequences stored back to back."""
+        """This data set with all steps prepared once, sequences stored back to back.
+
+        Raises DataError if a mapped file has changed meanwhile.
+        """
         import torch
 
         starts_N = self.lengths_N.cumsum(0) - self.lengths_N
@@ -153,7 +174,8 @@ class SequenceDataset:
                 x_SI[(starts_N[indices_B].unsqueeze(-1) + t_T)[valid_BT]] = x_BTI[valid_BT]
             else:
                 x_SI.view(-1, *x_BTI.shape[1:])[first:last] = x_BTI
-        return replace(self, x_SI=x_SI, starts_N=starts_N, times_S=None, preparation=None)
+        self.refuse_changed()
+        return replace(self, x_SI=x_SI, starts_N=starts_N, times_S=None, preparation=None, files=())
 
     def _by_length(self) -> Tensor:
         """All indices; if lengths differ, the shortest first, so that batches need little padding."""
@@ -162,7 +184,11 @@ class SequenceDataset:
         return self.lengths_N.argsort(stable=True) if self.ragged else torch.arange(len(self))
 
     def batch(self, indices_B: Tensor) -> Batch:
-        """The sequences at `indices_B` (on the CPU, or as returned by `at_hand`), padded to the longest."""
+        """The sequences at `indices_B` (on the CPU, or as returned by `at_hand`), padded to the longest.
+
+        Raises DataError if a mapped file has changed: reading one that was cut short would kill the process.
+        """
+        self.refuse_changed()
         if self.whole_NTI is not None and self._device_row_N is not None:
             indices_B = indices_B.to(self._device_row_N.device)
             return Batch(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.changes import refuse_changed
 from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import (
     delimiter_of,
@@ -95,9 +96,16 @@ class Folder(OwnData):
         refuse_more_than_memory(
             COPIES * size, self.title(), ": save all sequences as one x.npy, which may be larger than memory"
         )
-        facts = [(entry.place, entry.given, identity(entry.path)) for entry in entries]
+        versions = [identity(entry.path) for entry in entries]
+        facts = [(entry.place, entry.given, v) for entry, v in zip(entries, versions, strict=True)]
         folder = folder_for("folders", self.time, self.group, facts)
-        return cached(folder, lambda: self._read(entries, notes, progress))
+
+        def read() -> Recordings:
+            recordings = self._read(entries, notes, progress)
+            refuse_changed(versions)
+            return recordings
+
+        return cached(folder, read)
 
     def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
         try:
@@ -235,7 +243,7 @@ def _contents(entry: Entry) -> Contents:
 
     if entry.path.suffix.lower() != ".npy":
         return _text(entry.path, entry.place)
-    array = np.array(mapped(entry.path, entry.place))  # a memory map would keep each file open
+    array = np.array(mapped(entry.path, entry.place)[0])  # a memory map would keep each file open
     refuse_other_than_numbers(array, entry.place)
     if array.ndim not in (1, 2):
         raise DataError(f"{entry.place} has shape {array.shape}; it must be (T,) or (T, C).")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from rnnclf.data.changes import MappedFile, MappedFiles
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.recordings import Array
 from rnnclf.errors import DataError
@@ -34,24 +37,45 @@ class Layout(NamedTuple):
     offset: int
 
 
-def mapped(path: Path, what: str) -> Array:
-    """The array of a .npy file, memory-mapped. Messages call it `what`.
+def mapped(path: Path, what: str) -> tuple[Array, MappedFile]:
+    """The array of a .npy file, memory-mapped, and the file. Messages call it `what`.
 
     Raises DataError if the file is missing, damaged or holds Python objects.
     """
-    import numpy as np
-
     try:
-        size = path.stat().st_size
         with open(path, "rb") as file:
-            layout = layout_of(file, size, what)
+            source = MappedFile(file, what)
+            layout = layout_of(file, os.fstat(file.fileno()).st_size, what)
+            return _memmap(file, layout, what), source
     except OSError as error:
         raise DataError(f"{what} cannot be read: {error.strerror}.") from error
+
+
+def _memmap(file: IO[bytes], layout: Layout, what: str) -> Array:
+    import numpy as np
+
     order: Any = "F" if layout.fortran else "C"
     try:
-        return np.memmap(path, layout.dtype, "r", layout.offset, layout.shape, order)
+        return np.memmap(file, layout.dtype, "r", layout.offset, layout.shape, order)
     except (OSError, ValueError) as error:  # a limit of the process, or the file was cut in between
         raise DataError(f"{what} cannot be mapped into memory ({excerpt(str(error), 120)}).") from error
+
+
+def opened_arrays(
+    folder: Path, files: Iterable[str], large: Container[str]
+) -> tuple[dict[str, Any], MappedFiles]:
+    """The arrays in .npy files of a cache folder, by name without suffix, and those that are mapped: the ones
+    that are named in `large`. Raises DataError as `mapped` does."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {}
+    sources = []
+    for file in files:
+        name = file.removesuffix(".npy")
+        array, source = mapped(folder / file, f"{file} in {folder}")
+        arrays[name] = array if name in large else np.array(array)
+        sources += [source] if name in large else []
+    return arrays, tuple(sources)
 
 
 def refuse_more_than_memory(size: int, what: str, advice: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -313,9 +313,8 @@ def _complete(recordings: Recordings) -> Recordings:
         if lost
         else ()
     )
-    return replace(
-        recordings,
-        values_SC=values_SC[kept_S],
+    return recordings.copied(
+        values_SC[kept_S],
         starts_N=starts_N[kept_N],
         lengths_N=lengths_N[kept_N],
         labels_N=recordings.labels_N[kept_N],
@@ -325,7 +324,6 @@ def _complete(recordings: Recordings) -> Recordings:
         notes=(*recordings.notes, *notes),
         locate=lambda step: recordings.place(int(kept_S[step])),
         ids=_ids_of(recordings, np.flatnonzero(kept_N)),
-        cache=None,  # the cache describes the original values
     )
 
 

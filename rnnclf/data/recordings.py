@@ -6,9 +6,11 @@ Shapes: N sequences, S steps in total, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rnnclf.data.changes import MappedFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +74,8 @@ class Recordings:
     """Maps numbers of sequences to their ids in the data; None: the ids are numbers from 0."""
     cache: Path | None = None
     """A folder for statistics of these values; recordings with other values must not share it."""
+    files: MappedFiles = ()
+    """The files that the arrays are mapped from; none if everything is in memory."""
 
     def __post_init__(self) -> None:
         n, s = len(self.starts_N), len(self.values_SC)
@@ -83,6 +87,20 @@ class Recordings:
 
     def __len__(self) -> int:
         return len(self.starts_N)
+
+    def refuse_changed(self) -> None:
+        """Raises DataError if a mapped file has changed."""
+        for file in self.files:
+            file.refuse_changed()
+
+    def copied(self, values_SC: Array, **more: Any) -> Recordings:
+        """The recordings with values copied from these, and `more` that differs.
+
+        Raises DataError if a mapped file has changed meanwhile.
+        """
+        self.refuse_changed()
+        # the cache describes the original values
+        return replace(self, values_SC=values_SC, cache=None, files=(), **more)
 
     def place(self, step: int) -> str:
         """The origin of a step: a line of a file, or the numbers of the sequence and the step."""

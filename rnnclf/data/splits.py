@@ -82,7 +82,7 @@ def _hold_out(
     if recordings.groups_N is not None:
         groups = len(np.unique(recordings.groups_N[pool]))
         folds = min(max(round(len(pool) / count), 2), max(groups, 2))
-        return _fold(recordings, pool, what, folds, 0, plan.seed)
+        return _fold(recordings, pool, what, folds, 0, plan.seed, typed=False)
     _refuse_small(recordings, pool, what, count, least=2)
     return stratified(recordings.labels_N[pool], count, plan.seed, pool)
 
@@ -100,9 +100,16 @@ def _refuse_small(recordings: Recordings, pool: Array, what: str, count: int, le
             " need one each. Add sequences, or leave the class out."
         )
     if min(len(pool) - count, count) < len(recordings.classes):
+        k = len(recordings.classes)
+        most = len(pool) - k
+        ways = [
+            "add sequences",
+            f"set dataset.{what} to {k}",
+            f"set dataset.{what} to a number from {k} to {most}",
+        ]
         raise ConfigError(
-            f"dataset.{what}={count} cannot be split off {len(pool)} sequences:"
-            f" both parts need at least one sequence of each of the {len(recordings.classes)} classes."
+            f"{count:,} of {len(pool):,} sequences cannot be the {what} split, because it and the rest need"
+            f" at least one sequence of each of the {k:,} classes: {ways[(most >= k) + (most > k)]}."
         )
 
 
@@ -151,16 +158,25 @@ def _proportional(members_K: Array, count: int, random: object) -> Array:
 
 
 def _fold(
-    recordings: Recordings, pool: Array, what: str, folds: int, fold: int, seed: int
+    recordings: Recordings,
+    pool: Array,
+    what: str,
+    folds: int,
+    fold: int,
+    seed: int,
+    typed: bool = True,
 ) -> tuple[Array, Array]:
-    """Divides `pool` into `folds` stratified parts without splitting groups: (rest, part number `fold`)."""
+    """Divides `pool` into `folds` stratified parts without splitting groups: (rest, part number `fold`).
+
+    typed: whether the number of parts was given as dataset.folds; else it follows from the split's size.
+    """
     import warnings
 
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     labels_n = recordings.labels_N[pool]
     groups_n = None if recordings.groups_N is None else recordings.groups_N[pool]
-    _refuse_few(recordings, labels_n, groups_n, what, folds)
+    _refuse_few(recordings, labels_n, groups_n, folds, f"dataset.{'folds' if typed else what}")
     kind = StratifiedKFold if groups_n is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         # sklearn warns if a class has fewer members than parts, which groups make unavoidable
@@ -177,7 +193,7 @@ def _fold(
 
 
 def _refuse_few(
-    recordings: Recordings, labels_n: Array, groups_n: Array | None, what: str, folds: int
+    recordings: Recordings, labels_n: Array, groups_n: Array | None, folds: int, option: str
 ) -> None:
     """Raises ConfigError if there are too few sequences or groups for `folds` parts."""
     import numpy as np
@@ -190,7 +206,7 @@ def _refuse_few(
         few = f"{units} {'group' if units == 1 else 'groups'}" if units < folds else ""
         few = few or (f"classes of at most {members_K.max()}" if members_K.max() < folds else "")
     if few:
-        raise ConfigError(f"Cannot make {folds} parts from {few}: change dataset.folds or dataset.{what}.")
+        raise ConfigError(f"Cannot make {folds} parts from {few}: change {option}, or add sequences.")
 
 
 def shared(digests_N: Array, parts: dict[SplitName, Array]) -> dict[tuple[SplitName, SplitName], int]:

@@ -97,6 +97,7 @@ def _cached(recordings: Recordings, kind: type[T], compute: object) -> T:
     assert callable(compute)
     result: T = compute()
     if path is not None:
+        recordings.refuse_changed()  # else wrong statistics would be believed from now on
         content = io.BytesIO()
         np.savez(content, **{name: getattr(result, name) for name in names})
         remember(path, content.getvalue())
@@ -127,6 +128,7 @@ def _digests(recordings: Recordings, progress: Progress) -> Digests:
         steps = np.ascontiguousarray(values_SC[start : start + length])
         found.append(hashlib.blake2b(steps.data, digest_size=DIGEST).digest())
         if n % 4096 == 0:
+            recordings.refuse_changed()
             progress("comparing sequences", n / len(recordings))
     return Digests(np.frombuffer(b"".join(found), dtype=f"V{DIGEST}"))
 
@@ -136,6 +138,7 @@ def _moments(recordings: Recordings, progress: Progress) -> Moments:
 
     parts: list[tuple[Array, ...]] = []
     for first, last in chunks(recordings.lengths_N * len(recordings.channels)):
+        recordings.refuse_changed()
         parts.append(_moments_of(recordings, np.arange(first, last)))
         progress("measuring channels", last / len(recordings))
     result = Moments(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))

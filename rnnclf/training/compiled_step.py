@@ -72,7 +72,11 @@ class CompiledSteps:
 
     def __call__(self, indices_B: Tensor) -> tuple[float, float, int]:
         """Runs a step on the sequences with these indices. Returns the loss, the norm of the gradients, which
-        are stored in `grad` of the weights, and the number of correct predictions."""
+        are stored in `grad` of the weights, and the number of correct predictions.
+
+        Raises DataError if a mapped file of the data has changed.
+        """
+        self.data.refuse_changed()
         if self._step is None or len(self._step.chosen_B) != len(indices_B):
             self.close()
             self._step = _Step(self.model, self.loss, self.data, len(indices_B), self.needs_gradients)

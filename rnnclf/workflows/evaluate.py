@@ -127,6 +127,7 @@ class _Loader:
         if split != ALL:
             parts = divide(recordings, source.plan())
             sequences = sequences.subset(torch.from_numpy(parts[split]))  # type: ignore[index]
+        recordings.refuse_changed()
         return _Data(sequences, split, fingerprint, recordings.notes)
 
 
@@ -274,6 +275,7 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         data = load(loaded)
         machine.keep_freed_memory()
         evaluation = evaluate_model(model.to(device), data.sequences.to(device))
+        data.sequences.refuse_changed()
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
     other_data = data.fingerprint != saved.fingerprint

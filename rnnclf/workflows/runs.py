@@ -137,8 +137,8 @@ class RunFolder:
 
     def discard_start(self) -> None:
         """Removes the records of a run that failed before it began to train."""
-        if not any(map(os.path.lexists, (self.epochs, self.best, self.last, self.previous))):
-            for path in (self.status, self.provenance, self.lock):
+        if not any(map(os.path.lexists, (self.provenance, self.epochs, self.best, self.last, self.previous))):
+            for path in (self.status, self.lock):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 

@@ -260,6 +260,7 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         saver.restore_files()
 
         def on_batch(progress: BatchProgress) -> None:
+            parts["train"].refuse_changed()  # before anything is saved
             watch.batch(progress)
             saver.after_batch()
 
@@ -268,6 +269,7 @@ def complete_run(run: Run, watch: Watcher) -> Report:
                 result = replace(result, test=score_model(training.model, parts["test"]))
             if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
+            parts["train"].refuse_changed()
             is_best = saver.after_epoch(result)
             log.info("%s", row(result))
             watch.epoch(result, is_best)
@@ -294,6 +296,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
         evaluation = evaluate_model(model, run.data.parts[name])
         evaluations[name], scores[name], metrics[name] = evaluation, evaluation.score, evaluation.to_dict()
         saver.stop_if_signalled()
+    train.refuse_changed()
     write_predictions(run.folder.predictions, evaluations)
     earlier = history.seconds
     results = {

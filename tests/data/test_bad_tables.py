@@ -48,7 +48,11 @@ BAD_FILES = {
     "no header, but names of classes": ("1,1,2.5,b\n1,2,2.5,b\n", r"line 1 seems to hold values"),
     "one name twice": (LONG.replace("ay", "ax"), "has two columns named 'ax'"),
     "label missing in a row": (LONG.replace("3.5,30,run", "3.5,30,"), r"line 4, column 'label' is empty"),
-    "label NaN in a row": (LONG.replace("3.5,30,run", "3.5,30,NaN"), r"line 4, column 'label' is empty"),
+    "label NaN in a row": (
+        LONG.replace("3.5,30,run", "3.5,30,NaN"),
+        r"line 4, column 'label' has 'NaN', which is read as missing: .* set dataset\.literal_names=true",
+    ),
+    "label empty in a row": (LONG.replace("3.5,30,run", "3.5,30,"), r"line 4, column 'label' is empty"),
     "id missing in a row": (LONG.replace("b,1", ",1"), r"line 5, column 'id' is empty"),
     "endless label": (LONG.replace("walk", "1" * 5000), r"line 2, column 'label' has more than 1,000"),
     "two labels": (
@@ -186,7 +190,12 @@ BAD_OPTIONS = {
     "times without ids": (
         LONG.replace("id", "k"),
         {},
-        r"has times, but no id that repeats: set dataset\.id",
+        r"has times, but no id: set dataset\.id if each row is a step, or dataset\.form=wide",
+    ),
+    "times of single steps": (
+        "id,time,x,label\na,0,1,u\nb,0,2,v\n",
+        {},
+        r"has times, but no 'id' occurs twice: set dataset\.form=long if .*, or dataset\.form=wide if",
     ),
     "one column twice": (LONG, {"id": "ax", "channels": ["ax"]}, r"options name column 'ax'"),
     "one channel twice": (LONG, {"channels": ["ax", "ax"]}, r"options name column 'ax'"),

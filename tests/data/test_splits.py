@@ -103,8 +103,15 @@ GIVEN = np.array([2, 1, *[-1] * 58], np.int8)
     ("data", "change", "error", "words"),
     [
         (recordings([0, 0, 0, 0, 1]), {}, DataError, "Class '1' has only one sequence left to split"),
-        (balanced(), {"validation": 2}, ConfigError, "dataset.validation=2 cannot be split off 45 sequences"),
-        (balanced(), {"test": 59}, ConfigError, "dataset.test=59 cannot be split off 60 sequences"),
+        (
+            balanced(),
+            {"validation": 2},
+            ConfigError,
+            "set dataset.validation to a number from 3 to 42.",
+        ),
+        (recordings([0, 0, 0, 1, 1, 1, 2, 2, 2]), {}, ConfigError, "2 of 9 sequences"),
+        (recordings([0, 0, 1, 1, 2, 2]), {}, ConfigError, "classes: set dataset.test to 3."),
+        (balanced(), {"test": 59}, ConfigError, "59 of 60 sequences cannot be the test split"),
         (balanced(), {"test": 1.5}, ConfigError, "dataset.test must be a whole number or a fraction below 1"),
         (
             balanced(),

@@ -117,6 +117,29 @@ def test_missing_values_are_read_as_such(word):
     assert sequences_of(found)[1] == ("run", [[3.5, None], [4.5, 40], [5.5, 50]])
 
 
+@pytest.mark.parametrize("word", ["NA", "Na", "nan", "null", "None", "?"])
+def test_words_for_missing_values_are_names_where_asked_for(word):
+    found = read(LONG.replace("run", word).replace("40", "NA"), literal_names=True)
+    assert sequences_of(found)[1] == (word, [[3.5, 30], [4.5, None], [5.5, 50]])
+    with pytest.raises(DataError, match=r"line 6, column 'label' is empty"):
+        read(LONG.replace("5.5,50,run", "5.5,50, "), literal_names=True)
+
+
+ONE_STEP = {
+    "a row each": ("x,label\n1,u\n2,v\n", {}),
+    "a row each, with ids": ("id,x,label\na,1,u\nb,2,v\n", {}),
+    "long": ("id,time,x,label\na,0,1,u\nb,0,2,v\n", {"form": "long"}),
+    "a named time": ("id,t,x,label\na,0,1,u\nb,0,2,v\n", {"time": "t"}),
+    "wide, without the times": ("id,time,x,label\na,0,1,u\nb,0,2,v\n", {"form": "wide", "channels": ["x"]}),
+}
+
+
+@pytest.mark.parametrize("what", ONE_STEP)
+def test_sequences_of_one_step_are_read(what):
+    content, options = ONE_STEP[what]
+    assert sequences_of(read(content, **options)) == [("u", [[1]]), ("v", [[2]])]
+
+
 def test_missing_values_of_a_long_table_are_named_by_their_line():
     with pytest.raises(DataError, match=r"1 values are missing \(ay 1\), the first at my\.csv, line 5"):
         read(LONG.replace("40", "")) and Table(path="my.csv").load()

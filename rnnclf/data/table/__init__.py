@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rnnclf.data.cache import folder_for, identity
+from rnnclf.data.changes import refuse_changed
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
@@ -19,6 +20,8 @@ from rnnclf.data.table.text import SUFFIXES as TEXT
 from rnnclf.errors import DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
+
+ADDED = ("literal_names", "of_model")  # options that older entries of the cache do not know
 
 
 @dataclass
@@ -54,6 +57,11 @@ class Table(OwnData):
     split_column: str | None = option(
         None, "column with train, validation or test; null: found by its name; none: no such column"
     )
+    literal_names: bool = option(
+        False,
+        "in the columns of ids, labels, groups and splits: true: words such as NA, NaN or null are names;"
+        " false: they mark missing entries, which are refused",
+    )
     delimiter: str = option(
         "auto",
         "separator between the columns of a text file; auto: guessed from the file",
@@ -83,13 +91,14 @@ class Table(OwnData):
             self.group,
             self.split_column,
             tuple(self.channels) if self.channels else None,
+            self.literal_names,
         )
 
     def _folder(self, options: TableOptions) -> Path:
         """The cache folder of the converted tables; it may not exist yet."""
         versions = [identity(path) for path in self.paths()]
         first = folder_for("", versions[0]).name
-        facts = {key: value for key, value in vars(options).items() if key != "of_model" or value}
+        facts = {key: value for key, value in vars(options).items() if key not in ADDED or value}
         entry = f"{first}-{folder_for('', versions, facts, self.delimiter).name}"
         return folder_for("tables", versions[0][0]) / entry
 
@@ -102,10 +111,7 @@ class Table(OwnData):
             found = _roles(tables, options)
             notes = [*(note for table in tables for note in table.notes), *found.notes]
             write_sequences(tables, found, notes, folder, progress)
-            if [identity(path) for path in paths] != versions:
-                raise DataError(
-                    f"{paths[0].name} changed while it was being read: try again when it is complete."
-                )
+            refuse_changed(versions)
 
         return cached(folder, build, progress)
 

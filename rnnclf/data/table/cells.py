@@ -103,26 +103,37 @@ def _marks_missing(bare: pl.Series, words: Sequence[str]) -> pl.Series:
     return bare.str.to_lowercase().is_in(list(words))
 
 
-def names(block: Block, column: str) -> pl.Series:
+def names(block: Block, column: str, literal: bool = False) -> pl.Series:
     """The cells as text without surrounding spaces; whole numbers lose their fraction, 1.0 becomes 1.
 
+    literal: only empty cells are missing; otherwise cells with words such as NA are, too.
     Raises DataError, which names the line, if one is missing or too long.
     """
     import polars as pl
 
     cells = block.frame[column]
     texts = cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
-    missing = texts.is_null() | _marks_missing(texts, NAMELESS)
+    missing = texts.is_null() | _marks_missing(texts, ("",) if literal else NAMELESS)
     if missing.any():
         row = missing.arg_max()
         assert row is not None
-        raise DataError(f"{block.place(row)}, column '{column}' is empty: every row needs a value there.")
+        raise DataError(f"{block.place(row)}, column '{column}' {_lack(texts[row])}")
     too_long = texts.str.len_bytes() > LONGEST_NAME
     if too_long.any():
         row = too_long.arg_max()
         assert row is not None
         raise DataError(f"{block.place(row)}, column '{column}' has more than {LONGEST_NAME:,} bytes.")
     return texts
+
+
+def _lack(text: str | None) -> str:
+    """What is wrong with a missing name."""
+    if not text:
+        return "is empty: every row needs a value there."
+    return (
+        f"has '{text}', which is read as missing: every row needs a value there. If it is a name, set"
+        " dataset.literal_names=true."
+    )
 
 
 def seconds(block: Block, column: str) -> Array:

@@ -94,14 +94,16 @@ class SequenceRegister:
         if self.roles.id is None:
             sequence_R = known + np.arange(rows)
         else:
-            sequence_R = self.firsts[-1] + self.ids[-1].of(names(block, self.roles.id))
+            sequence_R = self.firsts[-1] + self.ids[-1].of(
+                names(block, self.roles.id, self.roles.literal_names)
+            )
         found, first = np.unique(sequence_R, return_index=True)
         new = first[found >= known]
         self.lines_N = np.append(self.lines_N, block.lines_R[new])
         if self.roles.form == "wide" and len(new) < rows:
             self._refuse_repeated(block, sequence_R, new)
         for role, column in self.columns.items():
-            numbers_R = self.names[role].of(names(block, column))
+            numbers_R = self.names[role].of(names(block, column, self.roles.literal_names))
             self.numbers_N[role] = np.append(self.numbers_N[role], numbers_R[new])
             differs_R = numbers_R != self.numbers_N[role][sequence_R]
             if differs_R.any():

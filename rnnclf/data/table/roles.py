@@ -37,6 +37,7 @@ NUMBERED = re.compile(r"(.*?)(\d{1,9})$")  # t0, t1 …: the steps of a single c
 class TableOptions:
     """The options of a table that name columns; None: find the column by its name.
 
+    literal_names: whether words such as NA are names, and not missing entries.
     of_model: the channels of the trained model for which the table is read.
     """
 
@@ -47,6 +48,7 @@ class TableOptions:
     group: str | None
     split: str | None
     channels: tuple[str, ...] | None
+    literal_names: bool = False
     of_model: tuple[str, ...] = ()
 
 
@@ -67,6 +69,7 @@ class Roles:
     channels: tuple[str, ...]
     steps_TC: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    literal_names: bool = False
 
     @property
     def values(self) -> list[str]:
@@ -117,7 +120,16 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
     time = finder.find("time", "time", options.time, TIME) if form == "long" else None
     channels, steps_TC = finder.channels() if form == "long" else finder.steps()
     return Roles(
-        form, id_, time, label, group, split, channels, steps_TC, (*finder.guesses(form), *finder.notes)
+        form,
+        id_,
+        time,
+        label,
+        group,
+        split,
+        channels,
+        steps_TC,
+        (*finder.guesses(form), *finder.notes),
+        options.literal_names,
     )
 
 
@@ -179,7 +191,7 @@ class _Finder:
         return [f"{self.name}: using {', '.join(guessed)}."] if guessed else []
 
     def form(self, id_: str | None) -> str:
-        """long or wide; if not set, long if ids repeat. Raises ConfigError."""
+        """long or wide; if not set, long if ids repeat or a time column is named. Raises ConfigError."""
         asked = self.options.form
         repeated = id_ is not None and bool(self.first.frame[id_].drop_nulls().is_duplicated().any())
         if asked == "long" and id_ is None:
@@ -188,12 +200,15 @@ class _Finder:
             return asked
         free = [name for name in self.columns if name not in self.taken]
         times = [name for name in free if _standard_name(name) in TIME[0]]
-        if not repeated and (times or self.options.time not in (None, NONE)):
+        timed = self.options.time not in (None, NONE)
+        if not repeated and (times or (timed and id_ is None)):
+            long = "set dataset.id" if id_ is None else "set dataset.form=long"
+            ids = "no id" if id_ is None else f"no '{id_}' occurs twice"
             raise ConfigError(
-                f"{self.name} has times, but no id that repeats: set dataset.id if each row is a step, or"
-                f" dataset.form=wide if each row is a sequence. Its columns: {_listed(self.columns)}."
+                f"{self.name} has times, but {ids}: {long} if each row is a step,"
+                f" or dataset.form=wide if each row is a sequence. Its columns: {_listed(self.columns)}."
             )
-        return "long" if repeated else "wide"
+        return "long" if repeated or timed else "wide"
 
     def channels(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
         """The channels of a table with one row per step, and the columns of its one step."""
@@ -219,9 +234,9 @@ class _Finder:
         numbered = [name for name in chosen if name in channel_of]
         if not numbered:
             chosen = self._in_order(chosen)
-            self.notes.append(
-                f"{self.name}: columns {chosen[0]} to {chosen[-1]} are the steps of one channel."
-            )
+            one = f"column {chosen[0]} is the only step"
+            many = f"columns {chosen[0]} to {chosen[-1]} are the steps of one channel"
+            self.notes.append(f"{self.name}: {one if len(chosen) == 1 else many}.")
             return ("value",), tuple((name,) for name in chosen)
         if other := [name for name in chosen if name not in channel_of]:
             raise ConfigError(

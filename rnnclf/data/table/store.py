@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.data.cache import seal, unsealed
+from rnnclf.data.npy import opened_arrays
 from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_at
 from rnnclf.errors import OutputError
 from rnnclf.files import flush
@@ -188,10 +189,7 @@ def _opened(folder: Path) -> Recordings | None:
     meta = unsealed(folder, META)
     if meta["format"] != FORMAT:
         return None
-    arrays: dict[str, Any] = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in MAPPED else None, allow_pickle=False)
-        for name in (file.removesuffix(".npy") for file in meta["checksums"])
-    }
+    arrays, files = opened_arrays(folder, meta["checksums"], MAPPED)
     lengths_N, labels_N, lines = arrays["lengths_N"], arrays["labels_N"], arrays["lines"]
     starts_N = np.cumsum(lengths_N) - lengths_N
     steps, row_is_step = len(arrays["values_SC"]), meta["form"] == "long"
@@ -212,6 +210,7 @@ def _opened(folder: Path) -> Recordings | None:
         locate=StepOrigins(meta["files"], lines, starts_N, row_is_step),
         ids=_ids(arrays, meta["firsts"]),
         cache=folder,
+        files=files,
     )
 
 
