@@ -49,6 +49,14 @@ class Group(TyperGroup):
 class Commands(Group):
     """Turns the errors of all commands into messages and exit codes."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*args, **options)
+        except Exception as error:
+            if _is_typers_own(error):
+                raise
+            raise typer.Exit(_report_error(error)) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with exit_on_signals():
@@ -59,9 +67,7 @@ class Commands(Group):
             print_note("stopped by Ctrl-C")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            # Typer handles its own exceptions: exits, usage errors.
-            typers_own = type(error).__module__.split(".")[0] in ("typer", "click")
-            if typers_own or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if _is_typers_own(error) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             raise typer.Exit(_report_error(error)) from None
 
@@ -76,10 +82,20 @@ class Commands(Group):
             raise
 
 
+def _is_typers_own(error: Exception) -> bool:
+    """Whether Typer handles an exception, as it does an exit; errors of usage have a message to print."""
+    has_message = hasattr(error, "format_message") and error.format_message()
+    return type(error).__module__.split(".")[0] in ("typer", "click") and not has_message
+
+
 def _report_error(error: Exception) -> int:
     """Prints an error to stderr and returns its exit code."""
     from rnnclf.console.screen import print_error
 
+    if hasattr(error, "format_message"):  # Typer's of a missing argument or an unknown option
+        context = getattr(error, "ctx", None)
+        usage = f" {context.get_usage().strip()}; more: {context.command_path} -h" if context else ""
+        error = RnnclfError(f"{error.format_message().rstrip('.')}.{usage}")
     if isinstance(error, OSError) and error.filename is not None:  # from a path given by the user
         error = RnnclfError(f"{error.filename}: {error.strerror}.")
     if not isinstance(error, RnnclfError | JobFailed):

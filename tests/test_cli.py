@@ -406,3 +406,21 @@ def test_a_full_error_can_be_asked_for(tmp_path):
         command("train", "hiden=3"), capture_output=True, text=True, env=environment, timeout=60
     )
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show"], "Missing argument 'word'. Usage: "),
+        (["eval", "--foo"], "No such option: --foo. Usage: "),
+        (["--foo"], "No such option: --foo. Usage: "),
+        (["bench", "--hidden", "many"], "Invalid value for '--hidden': "),
+        (["list", "cells", "optimizers"], "Got unexpected extra argument(s) (optimizers). Usage: "),
+    ],
+)
+def test_a_wrong_use_of_a_command_is_one_line_with_its_usage(cli, words, message):
+    result = cli(*words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith(" -h\n")

@@ -216,8 +216,10 @@ def _off(value: Any) -> bool:
 def _plain(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower() if value is not None else "null"
-    if isinstance(value, dict | list):
-        return f"({len(value)} values)" if isinstance(value, dict) else f"[{','.join(map(_leaf, value[:8]))}]"
+    if isinstance(value, dict):
+        return f"({_words(value)})" if len(value) <= 3 else f"({len(value)} values)"
+    if isinstance(value, list):
+        return f"[{','.join(map(_leaf, value[:8]))}]"
     return str(value)
 
 
