@@ -95,6 +95,24 @@ class Config(Stack):
         expects="a number such as 30000, 30k or 1.5M",
     )
     epochs: int = option(20, "number of passes over the training data", low=1)
+    updates: int | None = option(
+        None,
+        "least number of training steps: epochs is raised to as many as they take, which depends on the"
+        " number of sequences",
+        low=1,
+    )
+    select: str = option(
+        "best",
+        "the epoch whose weights are the result: the one with the best validation accuracy (best), or the"
+        " last one, where few sequences are left for validation (last)",
+        choices=("best", "last"),
+    )
+    recipe: str = option(
+        "plain",
+        "what the settings are that you leave out: the defaults (plain), or what suits data of your own"
+        " (auto, which they get unless you say plain)",
+        choices=("plain", "auto"),
+    )
     batch_size: int = option(150, "number of sequences per training step", low=1)
     clip: float | None = option(
         1.0, "largest norm of the gradients, which are scaled down to it; null: no clipping", above=0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
 from rnnclf.data.npy import COPY_LIMIT
-from rnnclf.data.preparation import Preparation, fitted, without_gaps
+from rnnclf.data.preparation import Preparation, fitted, treatment, without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SplitName, SplitPlan, divide, shared
 from rnnclf.data.survey import digests
@@ -93,8 +93,9 @@ class Source(Component):
     missing: str = option(
         "error",
         "missing values: error refuses them, mask adds two channels per channel (present or not, time since"
-        " last seen), interpolate fills gaps linearly, drop removes the steps",
-        choices=("error", "mask", "interpolate", "drop"),
+        " last seen), interpolate fills gaps linearly, drop removes the steps; auto: mask if values are"
+        " missing, otherwise error",
+        choices=("error", "mask", "interpolate", "drop", "auto"),
     )
     normalise: str = option(
         "none",
@@ -149,7 +150,8 @@ class Source(Component):
         recordings = self._usable(recordings, learned)
         parts = divide(recordings, plan)
         if learned is None:
-            preparation = fitted(recordings, parts["train"], self.missing, self.normalise)
+            missing, patch = treatment(recordings, self.missing), self.patch_for(recordings, parts["train"])
+            preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
             learned = Learned(preparation, recordings.classes)
         hashes = digests(recordings, progress)
         whole = assembled(recordings, learned)
@@ -176,6 +178,14 @@ class Source(Component):
         Raises CheckpointError if channels or classes are missing.
         """
         return self._usable(self.read_for_model(learned.preparation.channels, progress), learned)
+
+    def patch_for(self, recordings: Recordings, train: Array) -> int:
+        """How many neighbouring steps become one for a model that is trained on the sequences at `train`."""
+        return 1
+
+    def settled_options(self, preparation: Preparation) -> dict[str, Any]:
+        """The options that may be auto, as they were chosen by the training data."""
+        return {"missing": preparation.missing}
 
     def plan(self) -> SplitPlan:
         return SplitPlan(self.validation, self.test, self.split, self.split_seed, self.folds, self.fold)

@@ -64,12 +64,16 @@ class SequenceDataset:
 
     @cached_property
     def steps(self) -> int:
-        """The number of steps of the longest sequence."""
-        return int(self.lengths_N.max())
+        """The number of steps of the longest sequence, once prepared."""
+        return int(self._steps_of(self.lengths_N.max()))
 
     @cached_property
     def ragged(self) -> bool:
-        return bool((self.lengths_N != self.steps).any())
+        """Whether sequences differ in their number of steps, once prepared."""
+        return bool((self._steps_of(self.lengths_N) != self.steps).any())
+
+    def _steps_of(self, lengths: Tensor) -> Tensor:
+        return lengths if self.preparation is None else self.preparation.steps_of(lengths)
 
     @property
     def input_size(self) -> int:
@@ -78,20 +82,25 @@ class SequenceDataset:
     @property
     def fits(self) -> bool:
         """Whether the whole set, prepared, is small enough to keep in memory."""
-        return int(self.lengths_N.sum()) * self.input_size * 4 <= RESIDENT
+        return int(self._steps_of(self.lengths_N).sum()) * self.input_size * 4 <= RESIDENT
 
     @cached_property
     def whole_NTI(self) -> Tensor | None:
-        """x_SI viewed as (N, T, I), if all sequences have T steps and start at multiples of T."""
-        t = self.steps
-        if self.ragged or self.x_SI.shape[0] % t or (self.starts_N % t).any():
+        """x_SI viewed as (N, T, I), if all sequences have T rows of it and start at multiples of T."""
+        t = self._longest
+        if (self.lengths_N != t).any() or self.x_SI.shape[0] % t or (self.starts_N % t).any():
             return None
         return self.x_SI.view(-1, t, self.x_SI.shape[1])
 
     @cached_property
     def row_N(self) -> Tensor:
         """The rows of the sequences in `whole_NTI`."""
-        return self.starts_N // self.steps
+        return self.starts_N // self._longest
+
+    @cached_property
+    def _longest(self) -> int:
+        """The number of rows of x_SI of the longest sequence."""
+        return int(self.lengths_N.max())
 
     @cached_property
     def _device_row_N(self) -> Tensor | None:
@@ -162,20 +171,29 @@ class SequenceDataset:
         """
         import torch
 
-        starts_N = self.lengths_N.cumsum(0) - self.lengths_N
-        x_SI = torch.empty(int(self.lengths_N.sum()), self.input_size)
+        steps_N = self._steps_of(self.lengths_N)
+        starts_N = steps_N.cumsum(0) - steps_N
+        x_SI = torch.empty(int(steps_N.sum()), self.input_size)
         order_N = self._by_length()
         for first, last in chunks((self.lengths_N[order_N] * self.input_size).numpy()):
             indices_B = order_N[first:last]
             x_BTI = self.batch(indices_B).x_BTI
             if self.ragged:
                 t_T = torch.arange(x_BTI.shape[1])
-                valid_BT = t_T < self.lengths_N[indices_B].unsqueeze(-1)
+                valid_BT = t_T < steps_N[indices_B].unsqueeze(-1)
                 x_SI[(starts_N[indices_B].unsqueeze(-1) + t_T)[valid_BT]] = x_BTI[valid_BT]
             else:
                 x_SI.view(-1, *x_BTI.shape[1:])[first:last] = x_BTI
         self.refuse_changed()
-        return replace(self, x_SI=x_SI, starts_N=starts_N, times_S=None, preparation=None, files=())
+        return replace(
+            self,
+            x_SI=x_SI,
+            starts_N=starts_N,
+            lengths_N=steps_N,
+            times_S=None,
+            preparation=None,
+            files=(),
+        )
 
     def _by_length(self) -> Tensor:
         """All indices; if lengths differ, the shortest first, so that batches need little padding."""
@@ -202,6 +220,7 @@ class SequenceDataset:
         times = None if self.times_S is None else self._slice(indices_B, self.times_S)
         if self.preparation is not None:
             x = self.preparation(x, lengths_B, times)
+            lengths_B = self.preparation.steps_of(lengths_B)
         target = self.device or x.device
         whole = not self.ragged or bool((lengths_B == lengths_B[0]).all())
         y_B = self.y_N[indices_B.to(self.y_N.device)]

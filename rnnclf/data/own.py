@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rnnclf.data.base import NORMALISERS, Source
+from rnnclf.data.preparation import Preparation
+from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import ConfigError
 from rnnclf.files import absolute
 from rnnclf.options import option
+
+PATCHES = "auto or a whole number of at least 1"
+LONG = 300  # steps; of longer sequences, patch=auto leaves about
+LEFT = 150
 
 
 @dataclass
@@ -33,11 +40,31 @@ class OwnData(Source):
         " or robust (median and quartiles)",
         choices=NORMALISERS,
     )
+    patch: int | str = option(
+        1,
+        "how many neighbouring steps become one, side by side as features; auto: as many as leave about 150"
+        " steps of sequences with more than 300",
+        low=1,
+        expects=PATCHES,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.patch, str) and self.patch != "auto":
+            raise ConfigError(f"dataset.patch must be {PATCHES}, got '{self.patch}'.")
         # absolute, so that a checkpoint finds its data whatever the current folder
         self.path, self.test_path = _absolute(self.path), _absolute(self.test_path)
+
+    def patch_for(self, recordings: Recordings, train: Array) -> int:
+        import numpy as np
+
+        if not isinstance(self.patch, str):
+            return self.patch
+        steps = int(np.median(recordings.lengths_N[train]))
+        return math.ceil(steps / LEFT) if steps > LONG else 1
+
+    def settled_options(self, preparation: Preparation) -> dict[str, Any]:
+        return {**super().settled_options(preparation), "patch": preparation.patch}
 
     @classmethod
     def takes(cls, path: Path) -> bool:

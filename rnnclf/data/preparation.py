@@ -1,6 +1,8 @@
-"""Turns values as read into model inputs: normalisation and missing values, fitted on the training split.
+"""Turns values as read into model inputs: normalisation, missing values and patches, fitted on the training
+split.
 
-Shapes: B batch, T time steps, S steps in total, C channels as read, I features of the model.
+Shapes: B batch, T time steps, S steps in total, C channels as read, I features of the model, P steps in a
+patch.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 
 
 @dataclass(frozen=True)
 class Preparation:
-    """(x - shift) / scale for each channel, followed by the treatment of missing values.
+    """(x - shift) / scale for each channel, followed by the treatment of missing values and by patches.
 
     missing: mask gives 3 C features: the values, 0 if missing; 1 if present, else 0; and log(1 + time since
         the channel was last present, or since the start), in units of `interval`.
         interpolate fills gaps linearly between their neighbours, and with the nearest value at the ends.
     interval: the mean time between two steps of the training data; 1 if the data have no times.
+    patch: P neighbouring steps become one, their features side by side: P times the features, and
+        ceil(T / P) steps. A last patch that is not full repeats the last step.
     """
 
     channels: tuple[str, ...]
@@ -40,6 +44,7 @@ class Preparation:
     shift_C: tuple[float, ...]
     scale_C: tuple[float, ...]
     interval: float = 1.0
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.shift_C) == len(self.scale_C) >= 1:
@@ -48,6 +53,8 @@ class Preparation:
             map(_is_scale, (*self.scale_C, self.interval))
         ):
             raise ConfigError("The preparation must have finite shifts, and finite scales above 0.")
+        if self.patch < 1:
+            raise ConfigError("The preparation must have patches of at least one step.")
 
     @cached_property
     def fits_float32(self) -> bool:
@@ -63,7 +70,16 @@ class Preparation:
 
     @property
     def input_size(self) -> int:
-        return len(self.channels) * (3 if self.missing == "mask" else 1)
+        return self.values * (3 if self.missing == "mask" else 1)
+
+    @property
+    def values(self) -> int:
+        """The number of features that are values; with missing=mask, the others follow them."""
+        return len(self.channels) * self.patch
+
+    def steps_of(self, lengths: Tensor) -> Tensor:
+        """The numbers of steps of prepared sequences that were read with these lengths."""
+        return lengths if self.patch == 1 else (lengths + self.patch - 1) // self.patch
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,12 +94,19 @@ class Preparation:
                 shift_C=tuple(map(float, plain["shift_C"])),
                 scale_C=tuple(map(float, plain["scale_C"])),
                 interval=float(plain["interval"]),
+                patch=int(plain.get("patch", 1)),  # which earlier versions do not have
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
 
     def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
-        """The prepared batch (B, T, I), float32; values after `lengths_B` steps are arbitrary."""
+        """The prepared batch (B, ceil(T / P), I), float32; values after the end of a sequence are
+        arbitrary."""
+        x_BTFC = self._filled(x_BTC, lengths_B, times_BT)
+        return x_BTFC.flatten(2) if self.patch == 1 else _side_by_side(x_BTFC, lengths_B, self.patch)
+
+    def _filled(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
+        """The batch without patches, (B, T, F, C): F is 3 with missing=mask, otherwise 1."""
         import torch
 
         exact = torch.float32 if self.fits_float32 and x_BTC.dtype != torch.float64 else torch.float64
@@ -92,14 +115,27 @@ class Preparation:
             x_BTC = x_BTC - _for_each(self.shift_C, x_BTC)
         x_BTC = (x_BTC / _for_each(self.scale_C, x_BTC)).float()
         if not self.fills_gaps:
-            return x_BTC
+            return x_BTC.unsqueeze(2)
         t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
         seen_BTC = ~x_BTC.isnan() & (t_T < lengths_B.unsqueeze(-1)).unsqueeze(-1)
         times_BT = t_T.double().expand(x_BTC.shape[:2]) if times_BT is None else times_BT
         if self.missing == "interpolate":
-            return _interpolated(x_BTC, seen_BTC, times_BT)
+            return _interpolated(x_BTC, seen_BTC, times_BT).unsqueeze(2)
         since_BTC = (_since_seen(seen_BTC, times_BT) / self.interval).log1p().float()
-        return torch.cat((x_BTC.where(seen_BTC, 0), seen_BTC.float(), since_BTC), dim=-1)
+        return torch.stack((x_BTC.where(seen_BTC, 0), seen_BTC.float(), since_BTC), dim=2)
+
+
+def _side_by_side(x_BTFC: Tensor, lengths_B: Tensor, patch: int) -> Tensor:
+    """Each `patch` steps as one, (B, ceil(T / P), F P C); the last step of a sequence is repeated after its
+    end."""
+    import torch
+
+    patches = -(-x_BTFC.shape[1] // patch)
+    t_T = torch.arange(patches * patch, device=x_BTFC.device)
+    t_BT = torch.minimum(t_T, lengths_B.to(x_BTFC.device).unsqueeze(-1) - 1)
+    rows_B1 = torch.arange(len(x_BTFC), device=x_BTFC.device).unsqueeze(-1)
+    x_BTFC = x_BTFC[rows_B1, t_BT]
+    return x_BTFC.view(len(x_BTFC), patches, patch, *x_BTFC.shape[2:]).transpose(2, 3).flatten(2)
 
 
 def _is_scale(number: float) -> bool:
@@ -143,7 +179,7 @@ def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
     )  # a channel with no values in a sequence becomes 0, the mean
 
 
-def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -> Preparation:
+def fitted(recordings: Recordings, train: Array, missing: str, normalise: str, patch: int = 1) -> Preparation:
     """The preparation for these recordings, fitted on the sequences at indices `train` only."""
     import numpy as np
 
@@ -164,6 +200,7 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str) -
         shift_C=tuple(shift_C.tolist()),
         scale_C=tuple(scale_C.tolist()),
         interval=_interval(recordings, train),
+        patch=patch,
     )
 
 
@@ -241,20 +278,32 @@ def _interval(recordings: Recordings, train: Array) -> float:
     return passed / steps if steps and passed > 0 else 1.0
 
 
+def treatment(recordings: Recordings, missing: str) -> str:
+    """The treatment of missing values; auto becomes mask if there are any, otherwise error."""
+    if missing != "auto":
+        return missing
+    return "mask" if _missing_C(recordings).any() else "error"
+
+
+def _missing_C(recordings: Recordings) -> Array:
+    """The number of missing values of each channel, int64."""
+    import numpy as np
+
+    if not np.issubdtype(recordings.values_SC.dtype, np.floating):  # integers have no NaN
+        return np.zeros(len(recordings.channels), np.int64)
+    return moments(recordings).missing_C(recordings.lengths_N)
+
+
 def without_gaps(recordings: Recordings, missing: str) -> Recordings:
-    """The recordings with `missing=drop` or `missing=error` applied; mask and interpolate act on batches.
+    """The recordings with `missing=drop` or `missing=error` applied; the others act on batches.
 
     drop removes the steps with a missing value. Raises DataError for a missing value with error, and for a
     sequence or a channel without any value.
     """
-    import numpy as np
-
-    if not np.issubdtype(recordings.values_SC.dtype, np.floating):
-        return recordings  # integers have no NaN
-    found = moments(recordings)
-    missing_C = found.missing_C(recordings.lengths_N)
+    missing_C = _missing_C(recordings)
     if not missing_C.any():
         return recordings
+    found = moments(recordings)
     _refuse_empty(recordings, found)
     if missing == "error":
         listed = ", ".join(

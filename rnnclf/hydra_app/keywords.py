@@ -24,6 +24,7 @@ NOT_HERE = {
     "dataset": "the data are given to fit",
     "protocol": "it concerns the test split, which fit does not have",
     "diagnose": "it writes into a run folder",
+    "recipe": "its settings are keywords of their own",
     "checkpoint": "it writes into a run folder",
 }
 """Words of the command line that do not apply in Python, and why."""
@@ -47,7 +48,7 @@ def refuse_unknown(keyword: str, known: Iterable[str]) -> None:
 
 
 def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
-    """The Config of `rnnclf train dataset=arrays` with the same words. Raises ConfigError.
+    """The Config of `rnnclf train dataset=arrays recipe=plain` with the same words. Raises ConfigError.
 
     Keywords with their default value are omitted, so that they cannot conflict with others.
     """
@@ -57,7 +58,7 @@ def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Con
         if name not in defaults or not _same(value, defaults[name])
     ]
     refuse_conflicting(words)
-    return deepcopy(_composed(("dataset=arrays", *words)))
+    return deepcopy(_composed(("dataset=arrays", "recipe=plain", *words)))
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -21,6 +21,9 @@ from rnnclf.hydra_app.grammar import FUNCTION, is_resolved, literal, meant, pars
 
 PARTICULAR = ("archive", "arrays")  # these look at more than a file's suffix, so they are asked first
 
+_source_of: dict[str, str] = {}
+"""The names of data sets that were stored for a sweep, and their sources."""
+
 Recorded = Mapping[str, Source]
 """The data sets of a recorded sweep, by the names that its words have for them."""
 
@@ -63,6 +66,12 @@ def source_for(path: str) -> str:
             return name
     known = ", ".join(name for name, _ in kinds)
     raise DataError(f"{path} is not recognised as any of {known}: say which with dataset=NAME.")
+
+
+def is_own(name: str) -> bool:
+    """Whether `dataset=name` reads the user's own data."""
+    kind = dict(DATASETS.items()).get(_source_of.get(name, name))
+    return kind is not None and issubclass(kind, OwnData)
 
 
 def with_sources(
@@ -185,6 +194,7 @@ def _options(source: Source) -> dict[str, Any]:
 
 def _store(name: str, options: Mapping[str, Any]) -> None:
     """Makes `dataset=name` choose the source options["name"] with these options."""
+    _source_of[name] = str(options["name"])
     node = {
         "defaults": [f"/schema/dataset/{options['name']}@_here_", "_self_"],
         **{key: value for key, value in options.items() if key != "name"},

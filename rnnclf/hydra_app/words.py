@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Glob, Sweep
 from rnnclf.config import GROUPS, NESTED, SYNONYMS, Config, kinds_of, unknown_key
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.hydra_app.grammar import FUNCTION, is_quoted, is_resolved, literal, meant, parts, quoted, read
+from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.setup import conf_dir
 from rnnclf.hydra_app.sources import Recorded, exists, with_sources
 from rnnclf.options import expected, types_of
@@ -25,6 +26,7 @@ from rnnclf.registry import did_you_mean
 
 FILES = ("dataset.path", "dataset.test_path", "dataset.labels", "dataset.root")
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+GLOBAL = ("experiment", "recipe")  # files of these set keys of all groups
 TOP = [option.name for option in fields(Config)]
 
 
@@ -47,6 +49,7 @@ def prepared(words: Iterable[str], sweep: bool = False, recorded: Recorded | Non
     found, paths, place = _separated(list(words))
     overrides = [_in_grammar(word, sweep, "to train with each of them, add -m") for word in found]
     overrides, notes = with_sources(overrides, paths, place, sweep, recorded or {})
+    overrides = with_recipe(overrides)
     return Prepared(_for_each_job(overrides) if sweep else overrides, notes)
 
 
@@ -206,7 +209,7 @@ def _live(value: str) -> str:
 
 def _cannot_be_removed(word: str) -> ConfigError:
     key = word.lstrip("~").partition("=")[0]
-    if key in GROUPS or key == "experiment":
+    if key in GROUPS or key in GLOBAL:
         return ConfigError(f"{key} cannot be removed: choose one with {key}=NAME, or leave it out.")
     if not _types(key):
         return ConfigError(unknown_key(key))
@@ -229,7 +232,7 @@ def _value(key: str, value: str, sweep: bool) -> str:
     """The value of an option in Hydra's grammar."""
     if key == "device" and value.lower() in ("gpu", "cuda:0"):
         raise ConfigError(_no_gpu(value))
-    if key in GROUPS or key == "experiment":
+    if key in GROUPS or key in GLOBAL:
         return _name(key, value, sweep)
     if list[str] in _types(key):
         return _list(key, value, sweep)

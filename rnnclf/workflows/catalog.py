@@ -105,23 +105,25 @@ def _metrics() -> list[Choice]:
     return choices
 
 
-def _experiment_files() -> list[Path]:
-    return sorted((conf_dir() / "experiment").glob("*.yaml"))
+def _files(group: str) -> list[Path]:
+    return sorted((conf_dir() / group).glob("*.yaml"))
 
 
-def _experiments() -> list[Choice]:
+def _in_files(group: str) -> list[Choice]:
+    """The choices of a group whose files set keys of all groups."""
     choices = []
-    for path in _experiment_files():
+    for path in _files(group):
         lines = path.read_text(encoding="utf-8").splitlines()
         comments = [line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line]
         body = "\n".join(line for line in lines if not line.startswith("#"))
-        choices.append(Choice("experiment", path.stem, " ".join(comments), f"experiment={path.stem}", body))
+        choices.append(Choice(group, path.stem, " ".join(comments), f"{group}={path.stem}", body))
     return choices
 
 
 _SOURCES: dict[str, Callable[[], list[Choice]]] = {
     **{group: (lambda group=group: _components(group)) for group in GROUPS},  # type: ignore[misc]
-    "experiment": _experiments,
+    "recipe": lambda: _in_files("recipe"),
+    "experiment": lambda: _in_files("experiment"),
     "readout": lambda: _functions("readout", READOUTS, "readout"),
     "input_init": lambda: _functions("input_init", INPUT_INITS, "cell.input_init"),
     "metric": _metrics,
@@ -177,13 +179,14 @@ def choice_names() -> list[tuple[str, list[str]]]:
     registries = {**GROUPS, "readout": READOUTS, "input_init": INPUT_INITS, "recurrent_init": RECURRENT_INITS}
     named = {group: registries[group].names() for group in KINDS if group in registries}
     named["metric"] = [metric.key for metric in METRICS]
-    named["experiment"] = [path.stem for path in _experiment_files()]
+    for group in ("recipe", "experiment"):
+        named[group] = [path.stem for path in _files(group)]
     return list(named.items())
 
 
 def groups_and_names() -> list[tuple[str, list[str]]]:
     """The groups of `rnnclf train GROUP=NAME`, and the names in each."""
-    return [(group, names) for group, names in choice_names() if group in (*GROUPS, "experiment")]
+    return [(group, names) for group, names in choice_names() if group in (*GROUPS, "recipe", "experiment")]
 
 
 def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:

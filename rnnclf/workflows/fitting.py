@@ -34,7 +34,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.sweep_folder import checkpoints_in
-from rnnclf.workflows.train import Data, recipe, sized
+from rnnclf.workflows.train import Data, recipe, settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +84,13 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
         parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
         data = Data(device, splits, parts)
-        config = sized(config, *data.shape)
+        config = settled(config, splits)
         torch.manual_seed(config.seed)
         model = build_model(config, *data.shape).to(device)
         training, history = Training(model, recipe(config, data)), History()
         engine = engine_used(model, training.recipe, parts["train"])
         for result in fit(training, parts["train"], parts["validation"]):
-            history.add(result, model)
+            history.add(result, model, config.select)
         assert history.best is not None  # a recipe has at least one epoch
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         model.load_state_dict(history.best_weights)

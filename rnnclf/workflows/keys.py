@@ -17,7 +17,19 @@ MODEL = (
     *("readout_layers", "dropout", "variational", "recurrent_dropout", "zoneout"),
 )
 TRAINING = (
-    *("epochs", "batch_size", "seed", "clip", "label_smoothing", "class_weights", "sampling", "focal"),
+    *(
+        "recipe",
+        "epochs",
+        "updates",
+        "batch_size",
+        "select",
+        "seed",
+        "clip",
+        "label_smoothing",
+        "class_weights",
+        "sampling",
+        "focal",
+    ),
     *("protocol", "on_divergence", "checkpoint.every", "diagnose"),
 )
 MACHINE = ("device", "threads", "engine", "precision", "graph", "plugins")

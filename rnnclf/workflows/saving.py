@@ -35,6 +35,7 @@ class History:
 
     results: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
+    """The epoch whose weights are the result, so far."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     """The model's state after the best epoch."""
     extended: list[dict[str, int]] = field(default_factory=list)
@@ -42,10 +43,10 @@ class History:
     seconds: float = 0.0
     """Training time of earlier processes, up to the checkpoint from which this one resumed."""
 
-    def add(self, result: EpochResult, model: SequenceClassifier) -> bool:
-        """Adds an epoch. Returns whether it is the best so far."""
+    def add(self, result: EpochResult, model: SequenceClassifier, select: str) -> bool:
+        """Adds an epoch. Returns whether its weights are the result so far, by Config.select."""
         self.results.append(result)
-        is_best = self.best is None or _rank(result) > _rank(self.best)
+        is_best = select == "last" or self.best is None or _rank(result) > _rank(self.best)
         if is_best:
             self.best = result
             self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -83,7 +84,7 @@ class Saver:
 
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
-        is_best = self.history.add(result, self.training.model)
+        is_best = self.history.add(result, self.training.model, self.config.select)
         self.write_epochs()
         if is_best:
             self.write_best()

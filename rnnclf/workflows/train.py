@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.predictions import write_predictions
+from rnnclf.workflows.reasons import reasons
 from rnnclf.workflows.runs import RunFolder, config_record
 from rnnclf.workflows.saving import History, Saver, row
 
@@ -96,6 +98,24 @@ class Report:
 Conclusion = Callable[[Report], None]
 
 
+def settled(config: Config, splits: Splits) -> Config:
+    """The config with plain values for what depends on the data: `dataset.missing=auto` and the like, the
+    epochs that `updates` takes, the hidden size that matches `match_parameters`. Raises ConfigError."""
+    train = splits.train
+    dataset = replace(config.dataset, **config.dataset.settled_options(splits.learned.preparation))
+    config = replace(config, dataset=dataset, epochs=_epochs(config, len(train)))
+    return sized(config, train.input_size, len(train.classes))
+
+
+def _epochs(config: Config, sequences: int) -> int:
+    """The number of epochs, raised to make at least `updates` steps."""
+    if config.updates is None:
+        return config.epochs
+    size = config.batch_size
+    steps = max(sequences // size, 1) if config.protocol == "tutorial" else math.ceil(sequences / size)
+    return max(config.epochs, math.ceil(config.updates / steps))
+
+
 def sized(config: Config, input_size: int, classes: int) -> Config:
     """The config with the hidden size that matches `match_parameters`, if that is set. Raises ConfigError."""
     if config.match_parameters is None:
@@ -155,10 +175,13 @@ def start_run(config: Config, folder: RunFolder, watch: Watcher, status: dict[st
     """Trains a run from its first step."""
     started = time.perf_counter()
     data = Data.of(config, watch)
-    config = sized(config, *data.shape)
+    asked, config = config, settled(config, data.splits)
     torch.manual_seed(config.seed)
     training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
-    run = Run(config, folder, data, training, History(), status, started)
+    why = reasons(asked, config, data.splits)
+    for sentence in why:
+        log.info("%s", sentence)
+    run = Run(config, folder, data, training, History(), status, started, why)
     write_json(folder.provenance, run.provenance())
     return complete_run(run, watch)
 
@@ -203,7 +226,7 @@ class Run:
     started: float = field(default_factory=time.perf_counter)
     """The time at which this process began the run."""
     notes: tuple[str, ...] = ()
-    """Messages for the user about resuming."""
+    """Messages for the user about the recipe, or about resuming."""
     changed: bool = False
     """Whether its configuration differs from its last checkpoint's."""
 
@@ -346,7 +369,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         sampling=config.sampling,
         augment=config.augment,
         layout=config.dataset.layout(),
-        values=len(preparation.channels) if preparation.missing == "mask" else None,
+        values=preparation.values if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",

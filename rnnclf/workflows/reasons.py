@@ -1,0 +1,79 @@
+"""Why recipe=auto chose what it chose, as sentences for the user."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rnnclf.config import GROUPS, Config
+from rnnclf.data import Splits
+from rnnclf.hydra_app.setup import conf_dir
+from rnnclf.options import as_typed
+
+MODEL = ("cell", "hidden", "layers", "residual", "norm", "readout")
+TRAINING = ("batch_size", "optimizer.lr")
+
+
+def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
+    """What the recipe chose and why, leaving out what the user chose otherwise; nothing for recipe=plain.
+
+    Args:
+        asked: the configuration before anything was settled by the data; `config` is the one after.
+    """
+    if asked.recipe != "auto":
+        return ()
+    train, preparation, values = splits.train, splits.learned.preparation, _values()
+    model, training = _chosen(asked, values, MODEL), _chosen(asked, values, TRAINING)
+    found = ["recipe=auto chooses what you leave out; recipe=plain takes the defaults instead."]
+    if model:
+        found.append(f"{model}: reads short and long sequences equally well, and learns from few.")
+    if asked.updates is not None:
+        found.append(f"epochs={config.epochs} {training}".strip() + f": {_updates(config, len(train))}.")
+    if asked.dataset.missing == "auto" != preparation.missing and preparation.missing == "mask":
+        found.append("dataset.missing=mask: values are missing, and the model is told which.")
+    if preparation.patch > 1 and getattr(asked.dataset, "patch", None) == "auto":
+        steps = f"{train.steps:,} of {preparation.patch} neighbouring steps each"
+        found.append(
+            f"dataset.patch={preparation.patch}: the sequences are long; their steps become {steps}."
+        )
+    if _chosen(asked, values, ("select",)):
+        n = len(splits.validation)
+        found.append(
+            f"select=last: no epoch is chosen by the {n:,} validation sequences, so their score is fair."
+        )
+    return tuple(found)
+
+
+def _updates(config: Config, sequences: int) -> str:
+    steps = -(-sequences // config.batch_size) * config.epochs
+    return f"{steps:,} updates, on {sequences:,} training sequences"
+
+
+def _chosen(config: Config, values: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The words for those of `keys` that have the value of the recipe."""
+    chosen = {key: values[key] for key in keys if _value(config, key) == values[key]}
+    return " ".join(f"{key}={as_typed(value).strip(chr(39))}" for key, value in chosen.items())
+
+
+def _value(config: Config, key: str) -> Any:
+    if key in GROUPS:
+        return getattr(config, key).name
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+@cache
+def _values() -> dict[str, Any]:
+    """The keys of conf/recipe/auto.yaml and their values, such as optimizer.lr."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "recipe" / "auto.yaml"))
+    chosen = {key.split("/")[-1]: name for entry in plain.pop("defaults") for key, name in entry.items()}
+    for key, value in plain.items():
+        chosen |= (
+            {f"{key}.{name}": part for name, part in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
+    return chosen
