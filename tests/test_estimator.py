@@ -37,7 +37,7 @@ def test_scikit_learns_own_checks_pass(estimator, check):
 
 def test_keywords_and_defaults_are_those_of_the_command_line():
     keywords = inspect.signature(RNNClassifier).parameters
-    config = load_config(["dataset=arrays"])
+    config = load_config(["dataset=arrays", "recipe=plain"])
     own = {"validation", "missing", "normalise", "layout", "id", "time", "label", "channels", "words"}
     assert set(keywords) == {field.name for field in fields(Config)} - NOT_HERE.keys() | own
     for name in set(keywords) - own:
@@ -63,7 +63,7 @@ def test_words_reach_the_configuration():
     config = model.fit(*waves()).config_
     words = ["cell=lstm", "cell.forget_bias=2", "schedule=cosine", "clip=null", "optimizer.lr=0.03"]
     words += ["hidden=4", "epochs=2", "batch_size=16", "threads=1", "dataset=arrays", "dataset.validation=9"]
-    assert config == load_config(words)
+    assert config == load_config([*words, "recipe=plain"])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_words_reach_the_configuration():
         ({"cell": "gruu"}, "No cell named 'gruu'. Did you mean 'gru'?"),
         ({"optimizer__rate": 1}, "optimizer=adam has no option 'rate'"),
         ({"optimizer__lr": -1.0}, "optimizer__lr must be above 0"),
-        ({"missing": "maks"}, "missing must be error, mask, interpolate or drop, got 'maks'"),
+        ({"missing": "maks"}, "missing must be error, mask, interpolate, drop or auto, got 'maks'"),
         ({"layout": "NCT"}, "layout must be channels_last or channels_first, got 'NCT'"),
         ({"hidden": 5, "cell__hidden_size": 6}, "leave out cell__hidden_size"),
         ({"hidden": 5, "match_parameters": 600}, "leave out hidden"),

@@ -25,6 +25,7 @@ from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in
 from rnnclf.hydra_app.grammar import quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
+from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.setup import conf_dir, folders_unclaimed, register
 from rnnclf.hydra_app.words import prepared, unknown_flag
 
@@ -76,6 +77,7 @@ def run_hydra(
     register(plugins_in(overrides))
     if not {"--help", "-h", "--hydra-help", "--version"} & {*flags}:
         overrides, notes = prepared(overrides, sweep=bool({"-m", "--multirun"} & {*flags}))
+        overrides = with_recipe(overrides)
         for sentence in notes:
             start.note(sentence)
     return _run_main(with_config(body), [prog, *flags, *overrides], isolate, start)

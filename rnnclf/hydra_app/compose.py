@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rnnclf.config import GROUPS, Config, causes, from_composed, from_plain, in_words, plain_node
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.grammar import parse
+from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.hydra_app.words import in_grammar, prepared
 from rnnclf.registry import did_you_mean
@@ -50,7 +51,7 @@ def new_words(words: Iterable[str]) -> list[str]:
     """The words of a single run in Hydra's grammar. Imports the plugins they name. Raises RnnclfError."""
     words = list(words)
     register(plugins_in(words))
-    return prepared(words).words
+    return with_recipe(prepared(words).words)
 
 
 def composed(words: list[str]) -> Config:

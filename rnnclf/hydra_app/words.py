@@ -18,7 +18,6 @@ from hydra.core.override_parser.types import Glob, Sweep
 from rnnclf.config import GROUPS, NESTED, SYNONYMS, Config, kinds_of, unknown_key
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.hydra_app.grammar import FUNCTION, is_quoted, is_resolved, literal, meant, parts, quoted, read
-from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.setup import conf_dir
 from rnnclf.hydra_app.sources import Recorded, exists, with_sources
 from rnnclf.options import expected, types_of
@@ -49,7 +48,6 @@ def prepared(words: Iterable[str], sweep: bool = False, recorded: Recorded | Non
     found, paths, place = _separated(list(words))
     overrides = [_in_grammar(word, sweep, "to train with each of them, add -m") for word in found]
     overrides, notes = with_sources(overrides, paths, place, sweep, recorded or {})
-    overrides = with_recipe(overrides)
     return Prepared(_for_each_job(overrides) if sweep else overrides, notes)
 
 

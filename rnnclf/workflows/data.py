@@ -82,6 +82,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
 
     words = new_words(map(as_path, words))
     config = composed(words)
+    words = [word for word in words if word != "recipe=auto"]  # which train adds by itself
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     problems = findings(recordings, found, hashes)

@@ -21,6 +21,7 @@ from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.hydra_app.grammar import is_resolved, meant
+from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.words import anchored, prepared
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
@@ -208,7 +209,9 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     """
     jobs, listed = jobs_of(folder), listed_jobs(folder)
     words = prepared(words, sweep=True, recorded=_data_sets(jobs)).words
-    wanted = plan([*_other_words(folder, words), *words])
+    words = [*_other_words(folder, words), *words]
+    with_one = any(word.startswith("recipe=") for word in words)  # sweeps of earlier versions have none
+    wanted = plan(with_recipe(words) if with_one else words)
     there = {_digest(run) for run in jobs}
     taken = [*jobs, *numbered_folders(folder)]  # which may hold a copy of a job
     number = max((run.number for run in taken if run.number is not None), default=-1)

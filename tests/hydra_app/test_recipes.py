@@ -5,6 +5,7 @@ import pytest
 
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app.compose import load_config, new_words
+from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.words import prepared
 
 
@@ -72,9 +73,13 @@ def test_the_words_of_a_recorded_run_stay_as_they_are(data):
 
 def test_a_sweep_over_own_data_has_the_recipe_and_one_with_others_has_not(data):
     np.savez("other.npz", x=np.zeros((20, 5)), y=np.arange(20) % 2)
-    assert "recipe=auto" in prepared([f"dataset={data},other.npz"], sweep=True).words
-    assert "recipe=auto" not in prepared([f"dataset={data},digits"], sweep=True).words
-    assert "recipe=auto,plain" in prepared([f"dataset={data}", "recipe=auto,plain"], sweep=True).words
+    for words, expected in (
+        ([f"dataset={data},other.npz"], True),
+        ([f"dataset={data},digits"], False),
+        ([f"dataset={data}", "recipe=auto,plain"], False),
+    ):
+        found = with_recipe(prepared(words, sweep=True).words)
+        assert ("recipe=auto" in found) is expected
 
 
 @pytest.mark.parametrize(

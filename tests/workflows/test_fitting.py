@@ -44,7 +44,12 @@ def saved(path: Path, x: np.ndarray | list[np.ndarray], y: np.ndarray) -> Path:
 def test_weights_equal_those_of_the_command_line_bit_for_bit(data, more, cli, only_run, tmp_path):
     x, y = data()
     own, test = saved(tmp_path / "own.npz", x, y), saved(tmp_path / "test.npz", *data(seed=1))
-    words = [f"dataset.path={own}", f"dataset.test_path={test}", *(f"dataset.{word}" for word in more)]
+    words = [
+        f"dataset.path={own}",
+        f"dataset.test_path={test}",
+        "recipe=plain",
+        *(f"dataset.{word}" for word in more),
+    ]
     done = cli("train", *WORDS, "dataset=arrays", *words)
     assert done.exit_code == 0, done.output
     extra = {key: int(value) if value.isdecimal() else value for key, value in (m.split("=") for m in more)}
