@@ -107,6 +107,11 @@ class Config(Stack):
         " last one, where few sequences are left for validation (last)",
         choices=("best", "last"),
     )
+    final_fit: bool = option(
+        False,
+        "train once more at the end, on the training and the validation sequences together, for as many"
+        " steps; that model is saved, and scored on the test split",
+    )
     recipe: str = option(
         "plain",
         "what the settings are that you leave out: the defaults (plain), or what suits data of your own"

@@ -94,6 +94,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         updates: int | None = None,
         batch_size: int = 150,
         select: str = "best",
+        final_fit: bool = False,
         clip: float | None = 1.0,
         label_smoothing: float = 0.0,
         class_weights: str = "none",

@@ -216,6 +216,7 @@ CHANGES: dict[str, list[str]] = {
     "batch_size": ["batch_size=20"],
     "updates": ["updates=20"],
     "select": ["epochs=6", "optimizer.lr=0.1", "select=last"],
+    "final_fit": ["final_fit=true"],
     "recipe": ["dataset=table", "dataset.path=DATA/one.csv", "recipe=plain"],
     "clip": ["clip=0.01"],
     "label_smoothing": ["label_smoothing=0.1"],

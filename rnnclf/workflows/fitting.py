@@ -31,6 +31,7 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
+from rnnclf.workflows.final import fitted_to_all, joined
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.sweep_folder import checkpoints_in
@@ -93,7 +94,12 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
             history.add(result, model, config.select)
         assert history.best is not None  # a recipe has at least one epoch
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
-        model.load_state_dict(history.best_weights)
+        history.restore_best(model)
+        if config.final_fit:
+            both = replace(data, splits=replace(splits, train=joined(splits.train, splits.validation)))
+            model = fitted_to_all(
+                config, recipe(config, both), parts["train"], parts["validation"], history.best.epoch
+            )
         return Classifier(
             config,
             splits.learned,

@@ -23,6 +23,7 @@ TRAINING = (
         "updates",
         "batch_size",
         "select",
+        "final_fit",
         "seed",
         "clip",
         "label_smoothing",

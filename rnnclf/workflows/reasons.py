@@ -40,9 +40,10 @@ def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
         )
     if _chosen(asked, values, ("select",)):
         n = len(splits.validation)
-        found.append(
-            f"select=last: no epoch is chosen by the {n:,} validation sequences, so their score is fair."
-        )
+        found.append(f"select=last: the {n:,} validation sequences choose no epoch, so their score is fair.")
+    if _chosen(asked, values, ("final_fit",)):
+        n = len(train) + len(splits.validation)
+        found.append(f"final_fit=true: the model is trained once more on all {n:,} before the test.")
     return tuple(found)
 
 

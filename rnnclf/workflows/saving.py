@@ -52,6 +52,10 @@ class History:
             self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         return is_best
 
+    def restore_best(self, model: SequenceClassifier) -> None:
+        """Gives the model the weights of the best epoch."""
+        model.load_state_dict(self.best_weights)
+
 
 @dataclass
 class Saver:
@@ -142,8 +146,10 @@ class Saver:
     def write_epochs(self) -> None:
         write_csv(self.folder.epochs, map(row, self.history.results))
 
-    def write_best(self) -> None:
-        weights = {f"model.{name}": tensor for name, tensor in self.history.best_weights.items()}
+    def write_best(self, model: SequenceClassifier | None = None) -> None:
+        """Writes best.safetensors with the weights of the best epoch, or of the final fit."""
+        best = self.history.best_weights if model is None else model.state_dict()
+        weights = {f"model.{name}": tensor for name, tensor in best.items()}
         header = header_after(self.config, self.splits, self.engine, self.history.best)
         checkpoint.save(self.folder.best, header, weights)
 

@@ -30,6 +30,7 @@ from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
+from rnnclf.workflows.final import fitted_to_all, joined
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.reasons import reasons
@@ -300,15 +301,45 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         assert history.best is not None  # a recipe has at least one epoch
         if sentence := doubt(history.best.validation, run.data.shape[1], run.config.optimizer.lr):
             note(sentence)
-        return _write_results(run, saver)
+        history.restore_best(training.model)
+        validation = evaluate_model(training.model, parts["validation"])
+        saver.stop_if_signalled()
+        if run.config.final_fit:
+            _train_on_all(run, saver)
+        return _write_results(run, saver, validation)
 
 
-def _write_results(run: Run, saver: Saver) -> Report:
-    """Evaluates every split with the weights of the best epoch, and writes the results."""
+def _train_on_all(run: Run, saver: Saver) -> None:
+    """Replaces the weights of the run, and those in its best checkpoint, by those of the final fit.
+
+    A run that is interrupted here begins it again when it is resumed.
+    """
+    training, parts = run.training, run.data.parts
+    assert run.history.best is not None  # a recipe has at least one epoch
+    n = len(parts["train"]) + len(parts["validation"])
+    saver.note(f"Training once more, on all {n:,} sequences of the training and the validation split.")
+    splits = run.data.splits
+    both = replace(run.data, splits=replace(splits, train=joined(splits.train, splits.validation)))
+    model = fitted_to_all(
+        run.config,
+        recipe(run.config, both),
+        parts["train"],
+        parts["validation"],
+        run.history.best.epoch,
+        lambda progress: saver.stop_if_signalled(),
+    )
+    training.model.load_state_dict(model.state_dict())
+    saver.write_best(training.model)
+
+
+def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
+    """Evaluates the splits with the weights of the run, and writes the results.
+
+    validation: the evaluation of that split by the weights of the best epoch, before a final fit.
+    """
     trained = time.perf_counter()
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
-    model.load_state_dict(history.best_weights)
     train = run.data.parts["train"]
     score = score_model(model, train)
     scores = {"train": score}
@@ -316,7 +347,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
     saver.stop_if_signalled()
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
-        evaluation = evaluate_model(model, run.data.parts[name])
+        evaluation = validation if name == "validation" else evaluate_model(model, run.data.parts[name])
         evaluations[name], scores[name], metrics[name] = evaluation, evaluation.score, evaluation.to_dict()
         saver.stop_if_signalled()
     train.refuse_changed()
@@ -327,6 +358,7 @@ def _write_results(run: Run, saver: Saver) -> Report:
         "engine": asdict(run.engine),
         "epochs": len(history.results),
         "best_epoch": history.best.epoch,
+        "final_fit": run.config.final_fit,
         **metrics,
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
