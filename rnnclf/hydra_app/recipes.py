@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app.grammar import FUNCTION, meant, parts
+from rnnclf.hydra_app.setup import conf_dir
 from rnnclf.hydra_app.sources import is_own
 from rnnclf.optim import OPTIMIZERS
 
@@ -39,3 +44,17 @@ def with_recipe(words: list[str]) -> list[str]:
         rates = [option.default for option in fields(kind) if option.name == "lr"] if kind else []
         more += [f"optimizer.lr={rate}" for rate in rates]
     return [*more, *words]
+
+
+@cache
+def values_of_recipe() -> dict[str, Any]:
+    """The keys of conf/recipe/auto.yaml and their values, such as optimizer.lr."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "recipe" / "auto.yaml"))
+    chosen = {key.split("/")[-1]: name for entry in plain.pop("defaults") for key, name in entry.items()}
+    for key, value in plain.items():
+        chosen |= (
+            {f"{key}.{name}": part for name, part in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
+    return chosen

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from rnnclf.config import GROUPS, Config
 from rnnclf.data import Splits
-from rnnclf.hydra_app.setup import conf_dir
+from rnnclf.hydra_app.recipes import values_of_recipe
 from rnnclf.options import as_typed
 
 MODEL = ("cell", "hidden", "layers", "residual", "norm", "readout")
@@ -24,7 +21,7 @@ def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
     """
     if asked.recipe != "auto":
         return ()
-    train, preparation, values = splits.train, splits.learned.preparation, _values()
+    train, preparation, values = splits.train, splits.learned.preparation, values_of_recipe()
     model, training = _chosen(asked, values, MODEL), _chosen(asked, values, TRAINING)
     found = ["recipe=auto chooses what you leave out; recipe=plain takes the defaults instead."]
     if model:
@@ -64,17 +61,3 @@ def _value(config: Config, key: str) -> Any:
     for part in key.split("."):
         config = getattr(config, part)
     return config
-
-
-@cache
-def _values() -> dict[str, Any]:
-    """The keys of conf/recipe/auto.yaml and their values, such as optimizer.lr."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "recipe" / "auto.yaml"))
-    chosen = {key.split("/")[-1]: name for entry in plain.pop("defaults") for key, name in entry.items()}
-    for key, value in plain.items():
-        chosen |= (
-            {f"{key}.{name}": part for name, part in value.items()}
-            if isinstance(value, dict)
-            else {key: value}
-        )
-    return chosen
