@@ -25,8 +25,8 @@ class Seen:
     def of(cls, recordings: Recordings, digests_N: Array, train_n: Array) -> Seen:
         return cls(_shortened(digests_N[train_n]), recordings.values_SC.dtype.str)
 
-    def among(self, recordings: Recordings) -> Array:
-        """Whether each of these sequences is one of them, bool (N,).
+    def among(self, recordings: Recordings, digests_N: Array) -> Array:
+        """Whether each of these sequences, with these digests, is one of them, bool (N,).
 
         The recordings must have the channels of the model. Values of another type are compared in the type of
         the training data: the same numbers may come from a text in 64 bits and from an array in 32.
@@ -35,8 +35,9 @@ class Seen:
 
         if recordings.values_SC.dtype.str != self.dtype:
             with np.errstate(over="ignore", invalid="ignore"):
-                recordings = recordings.copied(recordings.values_SC.astype(self.dtype))
-        found_N: Array = np.isin(_shortened(digests(recordings).digests_N), self.hashes_n)
+                cast = recordings.copied(recordings.values_SC.astype(self.dtype))
+            digests_N = digests(cast).digests_N
+        found_N: Array = np.isin(_shortened(digests_N), self.hashes_n)
         return found_N
 
     def to_bytes(self) -> bytes:

@@ -66,11 +66,13 @@ def _number(recordings: Recordings, pool: Array, size: float, whole: int, what: 
     A fraction is rounded, and raised to one sequence of each class if the rest can keep one, too; groups are
     held out as they come. Raises ConfigError.
     """
+    import numpy as np
+
     if size >= 1 and size != int(size):
         raise ConfigError(f"dataset.{what} must be a whole number or a fraction below 1, got {size}.")
     if size >= 1:
         return int(size)
-    k = len(recordings.classes)
+    k = len(np.unique(recordings.labels_N[pool]))
     can_be_raised = recordings.groups_N is None and len(pool) >= 2 * k
     return max(round(size * whole), k if can_be_raised else 1)
 
@@ -106,15 +108,15 @@ def _refuse_small(recordings: Recordings, pool: Array, what: str, count: int, le
     import numpy as np
 
     members_K = np.bincount(recordings.labels_N[pool], minlength=len(recordings.classes))
-    k = int(members_K.argmin())
-    if members_K[k] < least:
-        number = ["no sequences", "only one sequence"][int(members_K[k])]
+    classes = np.flatnonzero(members_K)  # others are all in another split
+    rarest = int(classes[members_K[classes].argmin()])
+    if members_K[rarest] < least:
         raise DataError(
-            f"Class '{recordings.classes[k]}' has {number} left to split: the {what} split and the rest"
-            " need one each. Add sequences, or leave the class out."
+            f"Class '{recordings.classes[rarest]}' has only one sequence left to split: the {what} split and"
+            " the rest need one each. Add sequences, or leave the class out."
         )
-    if min(len(pool) - count, count) < len(recordings.classes):
-        k = len(recordings.classes)
+    k = len(classes)
+    if min(len(pool) - count, count) < k:
         most = len(pool) - k
         ways = [
             "add sequences",
@@ -190,7 +192,7 @@ def _fold(
 
     labels_n = recordings.labels_N[pool]
     groups_n = None if recordings.groups_N is None else recordings.groups_N[pool]
-    _refuse_few(recordings, labels_n, groups_n, folds, "change dataset.folds, or " if typed else "")
+    _refuse_few(labels_n, groups_n, folds, "change dataset.folds, or " if typed else "")
     kind = StratifiedKFold if groups_n is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         # sklearn warns if a class has fewer members than parts, which groups make unavoidable
@@ -206,16 +208,14 @@ def _fold(
     return pool[rest], pool[drawn]
 
 
-def _refuse_few(
-    recordings: Recordings, labels_n: Array, groups_n: Array | None, folds: int, way: str
-) -> None:
+def _refuse_few(labels_n: Array, groups_n: Array | None, folds: int, way: str) -> None:
     """Raises ConfigError if there are too few sequences or groups for `folds` parts.
 
     way: what else than adding sequences helps.
     """
     import numpy as np
 
-    members_K = np.bincount(labels_n, minlength=len(recordings.classes))
+    members_K = np.unique(labels_n, return_counts=True)[1]
     if groups_n is None:
         few = f"a class of {members_K.min()}" if members_K.min() < folds else ""
     else:

@@ -70,6 +70,17 @@ def test_a_fraction_has_room_for_each_class(split):
     assert [len(parts[name]) for name in SPLITS] == [10, 10, 10]
 
 
+def test_a_class_that_is_all_in_one_given_split_does_not_hinder_the_others():
+    """It is refused in training, in the words of `refuse_untrained`, and may be missing from other data."""
+    given_N = np.where(np.arange(60) < 15, 1, -1).astype(np.int8)
+    labels = np.where(np.arange(60) < 15, 2, np.arange(60) % 2)
+    data = recordings(labels, given_N=given_N)
+    for change in ({}, {"folds": 5}, {"split": "first"}):
+        parts = divide(data, replace(PLAN, **change))
+        assert parts["validation"].tolist() == list(range(15))
+        assert set(data.labels_N[parts["test"]]) == {0, 1}
+
+
 def test_few_sequences_of_each_class_in_groups_are_divided():
     data = recordings(np.arange(50) % 10, groups_N=np.arange(50) // 2)
     parts = divide(data, replace(PLAN, validation=0.05, test=0.1))
