@@ -21,7 +21,7 @@ FAR = 20  # sequences are far longer than the next shorter one from this ratio o
 LEVELS = 100  # a channel needs room for this many different values
 EXACT = 2.0**24  # float32 holds whole numbers exactly up to this
 SAMPLE = 2**20  # steps to compare with each other
-TWICE = 2  # repeated steps to speak of
+BLOCK = 5  # so many steps in a row are not repeated by chance
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?")
 UNEVEN = 1.5  # ratio of the 95th to the 5th percentile of the intervals between steps
 
@@ -137,38 +137,57 @@ def _name(recordings: Recordings, n: int) -> str:
 
 
 def _repeated_steps(recordings: Recordings) -> Iterator[Finding]:
-    """Rows that were written twice. With times, a reader refuses them.
+    """Rows that were written twice: each of a sequence, or several in a row. With times, they are refused.
 
-    Equal rows are usual where values are coarse or do not change: then there are equal rows in different
-    sequences, too, and rows that occur more than twice.
+    Single equal steps are no evidence, as measured values are often coarse, or held for a while.
     """
     import numpy as np
 
-    if recordings.times_S is not None:
+    some = np.flatnonzero(np.cumsum(recordings.lengths_N) <= SAMPLE)
+    if recordings.times_S is not None or not len(some):
         return
-    some_N = np.cumsum(recordings.lengths_N) <= SAMPLE
-    starts_n, lengths_n = recordings.starts_N[some_N], recordings.lengths_N[some_N]
-    if not len(starts_n):
-        return
+    starts_n, lengths_n = recordings.starts_N[some], recordings.lengths_N[some]
     steps = steps_of(starts_n, lengths_n)
-    hash_S = hashed_rows(recordings.values_SC[steps])
-    sequence_S = np.repeat(np.arange(len(starts_n)), lengths_n)
-    order_S = np.lexsort((sequence_S, hash_S))  # stable: equal rows of a sequence stay in order
-    hash_S, sequence_S = hash_S[order_S], sequence_S[order_S]
-    same_hash = hash_S[1:] == hash_S[:-1]
-    same_sequence = sequence_S[1:] == sequence_S[:-1]
-    within, across = same_hash & same_sequence, same_hash & ~same_sequence
-    thrice = within[1:] & within[:-1]
-    count = int(within.sum())
-    if count < TWICE or int(across.sum()) + int(thrice.sum()) > count / 10:
+    again_S = _written_twice(hashed_rows(recordings.values_SC[steps]), lengths_n)
+    if not again_S.any():
         return
-    sequences = len(np.unique(sequence_S[1:][within]))
-    second = np.arange(len(recordings.values_SC))[steps][order_S[1:][within].min()]
+    sequence_S = np.repeat(np.arange(len(some)), lengths_n)
+    sequences, count = len(np.unique(sequence_S[again_S])), int(again_S.sum())
+    first = int(np.arange(len(recordings.values_SC))[steps][again_S.argmax()])
     yield Finding(
-        f"{count:,} steps in {sequences:,} {'sequences repeat' if sequences > 1 else 'sequence repeats'} an"
-        f" earlier step of the same sequence, the first at {recordings.place(int(second))}: remove rows that"
-        " were written twice."
+        f"{count:,} steps in {_sequences(sequences)} repeat earlier steps of the same sequence, the first at"
+        f" {recordings.place(first)}: remove rows that were written twice."
     )
+
+
+def _written_twice(hash_S: Array, lengths_n: Array) -> Array:
+    """Which steps, bool (S,), repeat an earlier one of their sequence as rows do that were written twice."""
+    import numpy as np
+
+    begins_n = np.cumsum(lengths_n) - lengths_n
+    sequence_S = np.repeat(np.arange(len(lengths_n)), lengths_n)
+    order_S = np.lexsort((sequence_S, hash_S))  # stable: equal steps of a sequence stay in order
+    before_S, after_S = order_S[:-1], order_S[1:]
+    same = (hash_S[before_S] == hash_S[after_S]) & (sequence_S[before_S] == sequence_S[after_S])
+    lag_S = np.zeros(len(hash_S), np.int64)  # how far back the last equal step is; 0 if there is none
+    lag_S[after_S[same]] = (after_S - before_S)[same]
+    # each step, followed by its copy
+    is_second_S = (np.arange(len(hash_S)) - begins_n[sequence_S]) % 2 == 1
+    pairs_n = np.add.reduceat((lag_S == 1) & is_second_S, begins_n, dtype=np.int64)
+    repeats_n = np.add.reduceat(lag_S > 0, begins_n, dtype=np.int64)
+    doubled_n = (pairs_n == lengths_n // 2) & (repeats_n == pairs_n) & (lengths_n >= 2 * BLOCK)
+    # several steps, followed by their copies; what is repeated more than once is periodic, or at rest
+    is_repeated_S = np.zeros(len(hash_S), bool)
+    is_repeated_S[before_S[same]] = True
+    far = np.flatnonzero((lag_S > 1) & ~is_repeated_S & ~doubled_n[sequence_S])
+    far = far[lag_S[far - lag_S[far]] == 0]
+    far_S = np.zeros_like(lag_S)
+    far_S[far] = lag_S[far]
+    starts = np.flatnonzero(np.concatenate(([True], far_S[1:] != far_S[:-1])))
+    sizes = np.diff(np.append(starts, len(hash_S)))
+    in_block_S = (far_S > 0) & np.repeat(sizes >= BLOCK, sizes)
+    found_S: Array = in_block_S | (doubled_n[sequence_S] & (lag_S == 1))
+    return found_S
 
 
 def hashed_rows(values_SC: Array) -> Array:

@@ -14,7 +14,7 @@ from rnnclf.data import SPLITS
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.data import Checked, check
 
-CODE = pl.col("label").replace_strict({"sit": 4, "walk": 9, "run": 2})
+CODE = pl.col("label").replace_strict({"sit": 4, "walk": 7, "run": 2})
 FAST = ["hidden=4", "epochs=1", "threads=1"]
 
 
@@ -142,10 +142,7 @@ def test_rows_that_are_in_the_file_twice_are_told():
     frame = long().drop("time")
     assert checked(frame).findings == ()
     found = checked(pl.concat([frame, frame.filter(pl.col("id") == 7)]))
-    assert "8 steps in 1 sequence repeat an earlier step" not in sentences(found)
-    assert "8 steps in 1 sequence repeats an earlier step of the same sequence, the first at" in sentences(
-        found
-    )
+    assert "8 steps in 1 sequence repeat earlier steps of the same sequence, the first at" in sentences(found)
     assert "my.csv, line" in sentences(found)
 
 
