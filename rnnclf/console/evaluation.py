@@ -40,7 +40,7 @@ def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
 
 def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableType:
     parts: list[RenderableType] = [_overview(results, width)]
-    parts += [Text(note, style="yellow") for result in results for note in _notes(result)]
+    parts += [Text(one_line(note), style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:
             parts += _details(result)

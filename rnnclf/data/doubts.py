@@ -149,11 +149,9 @@ def _giveaway(recordings: Recordings, found: Moments, c: int) -> tuple[str, Seve
         return None
     way = "rises" if rises else "falls"
     if _sorted_by_class([recordings.labels_N[part] for part in parts]):
-        what = (
-            f"only {way} from each sequence to the next, and these are sorted by class, so it tells the class"
-        )
-        return f"{what}: scores are misleading.", "doubtful"
-    return f"only {way} from each sequence to the next, as a number of the row does.", "warning"
+        what = f"only {way} from one sequence to the next, and they are sorted by class"
+        return f"{what}: it tells the class, and scores are misleading.", "doubtful"
+    return f"only {way} from one sequence to the next, as a number of the row does.", "warning"
 
 
 def _empty_classes(recordings: Recordings, empty_N: Array, chance: float) -> list[str]:

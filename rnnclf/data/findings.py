@@ -237,7 +237,8 @@ def _sequences(number: int) -> str:
 
 def _constant(recordings: Recordings, found: Moments) -> Iterator[Finding]:
     low_C, high_C = found.low_NC.min(axis=0), found.high_NC.max(axis=0)
-    constant = [name for name, same in zip(recordings.channels, low_C == high_C, strict=True) if same]
+    same_C = (low_C == high_C) & ~_too_coarse(recordings, low_C)
+    constant = [name for name, same in zip(recordings.channels, same_C, strict=True) if same]
     if constant:
         names = ", ".join(constant[:8]) + (" …" if len(constant) > 8 else "")
         one = len(constant) == 1
@@ -247,27 +248,33 @@ def _constant(recordings: Recordings, found: Moments) -> Iterator[Finding]:
         )
 
 
+def _too_coarse(recordings: Recordings, value_C: Array) -> Array:
+    """Whether a channel that seems to have just this value may have lost its digits in 32 bits, bool (C,)."""
+    import numpy as np
+
+    is_float32 = recordings.values_SC.dtype == np.float32
+    coarse_C: Array = is_float32 & (np.abs(value_C) >= EXACT) & np.isfinite(value_C)
+    return coarse_C
+
+
 def _narrow(recordings: Recordings, found: Moments) -> Iterator[Finding]:
     """Channels far from zero, whose changes are lost in 32 bits."""
     import numpy as np
 
     low_C, high_C = found.low_NC.min(axis=0), found.high_NC.max(axis=0)
-    is_float32 = recordings.values_SC.dtype.itemsize <= 4 and recordings.values_SC.dtype.kind == "f"
-    for name, low, high in zip(recordings.channels, low_C.tolist(), high_C.tolist(), strict=True):
-        with np.errstate(over="ignore"):
-            size = max(abs(low), abs(high)) if low <= high else 0.0
-            steps = np.spacing(np.float32(size / recordings.unit)) * recordings.unit
-        if low < high < np.inf and high - low < LEVELS * steps:
-            way = "Subtract a constant from them" if is_float32 else "Set dataset.normalise=standard"
-            yield Finding(
-                f"The values of channel '{name}' lie between {low:.12g} and {high:.12g}, but 32-bit numbers"
-                f" of that size are {steps:.2g} apart, so digits are lost. {way}."
-            )
-        elif low == high and is_float32 and size >= EXACT:
-            yield Finding(
-                f"Channel '{name}' is {low:.12g} throughout, but 32 bits cannot tell it from numbers less"
-                f" than {steps / 2:.2g} away. If they differ in the file, subtract a constant from them."
-            )
+    with np.errstate(over="ignore", invalid="ignore"):
+        size_C = np.maximum(np.abs(low_C), np.abs(high_C)) / recordings.unit
+        apart_C = np.spacing(size_C.astype(np.float32)).astype(np.float64) * recordings.unit
+        narrow_C = (low_C < high_C) & (high_C - low_C < LEVELS * apart_C)
+    lost_C = (low_C == high_C) & _too_coarse(recordings, low_C)
+    is_float32 = recordings.values_SC.dtype == np.float32
+    for c in np.flatnonzero(narrow_C | lost_C).tolist():
+        where = f"is {low_C[c]:.12g} throughout" if lost_C[c] else f"is {low_C[c]:.12g} to {high_C[c]:.12g}"
+        way = "subtract a constant from its values" if is_float32 else "set dataset.normalise=standard"
+        yield Finding(
+            f"Channel '{recordings.channels[c]}' {where}, but 32-bit numbers of that size are"
+            f" {apart_C[c]:.2g} apart: if digits are lost, {way}."
+        )
 
 
 def _imbalance(recordings: Recordings) -> Iterator[Finding]:

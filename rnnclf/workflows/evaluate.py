@@ -29,7 +29,7 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import Loaded, config_of, load_model
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, run_of, write_csv
+from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, fits, run_of, write_csv
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
@@ -56,7 +56,7 @@ class Evaluated:
     trained_on: int | None = None
     """The number of sequences that are among those that the model was trained on; None if that is unknown."""
     notes: tuple[str, ...] = ()
-    """What was inferred from other data, as sentences for the user."""
+    """What was inferred from other data, or reasons to doubt scores on its own, as sentences for the user."""
 
     @property
     def has_matrix(self) -> bool:
@@ -308,6 +308,8 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     other_data = data.fingerprint != saved.fingerprint
     run = run_of(file)
     recorded = run.read_results() if run else {}
+    warnings = recorded.get("warnings")
+    doubts = tuple(warnings) if fits(warnings, [str]) else ()
     return Evaluated(
         path=file,
         config=config,
@@ -319,5 +321,5 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         recorded_correct=None if other_data else recorded.get(data.split, {}).get("correct"),
         other_data=other_data,
         trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
-        notes=data.notes if other_data else (),
+        notes=data.notes if other_data else doubts,
     )

@@ -13,6 +13,7 @@ import pytest
 from rnnclf.data import SPLITS
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.data import Checked, check
+from rnnclf.workflows.evaluate import evaluate
 
 CODE = pl.col("label").replace_strict({"sit": 4, "walk": 7, "run": 2})
 FAST = ["hidden=4", "epochs=1", "threads=1"]
@@ -81,8 +82,10 @@ def test_a_run_on_leaking_data_repeats_the_doubt(cli, only_run):
     assert len(warned) == 2  # before training and with the accuracy
     assert all("Channel 'nr' only rises" in line for line in warned)
     (sentence,) = json.loads((only_run() / "results.json").read_text())["warnings"]
-    assert sentence.startswith("Channel 'nr' only rises from each sequence to the next")
+    assert sentence.startswith("Channel 'nr' only rises from one sequence to the next")
     assert "Channel 'nr'" in (only_run() / "accuracy.txt").read_text()
+    (scored,) = evaluate(only_run())
+    assert scored.notes == (sentence,)
 
 
 def test_a_typing_error_in_a_label_is_named_and_not_weighted():
