@@ -308,7 +308,7 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     other_data = data.fingerprint != saved.fingerprint
     run = run_of(file)
     recorded = run.read_results() if run else {}
-    warnings = recorded.get("warnings")
+    warnings = recorded.get("warnings", [])
     doubts = tuple(warnings) if fits(warnings, [str]) else ()
     return Evaluated(
         path=file,
