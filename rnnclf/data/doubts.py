@@ -1,12 +1,13 @@
 """Reasons to doubt a score: sequences in two splits, classes without sequences in one, channels that give the
 class away. Torch-free.
 
-Shapes: N sequences, C channels, K classes; n some of the sequences.
+Shapes: N sequences, C channels, K classes; n some of the sequences, k the classes of these.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -103,9 +104,9 @@ def _members(recordings: Recordings, parts: dict[SplitName, Array]) -> dict[Spli
     }
 
 
-def listed(names: object) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first names of several, in quotes: 'a', 'b', 'c' and 4 more."""
-    quoted = [f"'{name}'" for name in names]  # type: ignore[attr-defined]
+    quoted = [f"'{name}'" for name in names]
     if len(quoted) > MOST:
         return f"{', '.join(quoted[:MOST])} and {len(quoted) - MOST:,} more"
     return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))

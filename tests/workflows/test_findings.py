@@ -11,6 +11,9 @@ import polars as pl
 import pytest
 
 from rnnclf.data import SPLITS
+from rnnclf.data.arrays import Arrays
+from rnnclf.data.table import Table
+from rnnclf.errors import DataError
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.data import Checked, check
 from rnnclf.workflows.evaluate import evaluate
@@ -106,16 +109,30 @@ def test_a_class_without_test_sequences_is_told():
         assert f"Class 'rare' has no sequence in the {split} split" in sentences(found)
 
 
-def test_a_class_of_validation_alone_is_no_class_to_train_on(cli):
-    given = pl.when(pl.col("id") < 40).then(pl.lit("train")).otherwise(pl.lit("validation"))
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_class_of_one_split_alone_is_refused_alike_in_every_reader(split):
+    """Here: tables and arrays, which know the splits from a column and from an array."""
+    expected = f"lass 'run' occurs in the {split} split only: there is nothing to train on."
+    given = pl.when(pl.col("id") < 40).then(pl.lit("train")).otherwise(pl.lit(split))
     frame = long().with_columns(split=given)
-    found = checked(frame)
-    expected = "Class 'run' occurs in the validation split only: there is nothing to train on."
-    assert found.obstacle == expected
-    done = cli("train", "my.csv", *FAST)
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {expected}")
+    frame.write_csv("my.csv")
+    parts = frame.gather_every(8)
+    x_NTC = frame.select("ax", "ay").to_numpy().reshape(60, 8, 2)
+    np.savez(
+        "my.npz",
+        x=x_NTC,
+        y=parts["label"].to_numpy().astype(str),
+        split=parts["split"].to_numpy().astype(str),
+    )
+    for source in (Table(path="my.csv"), Arrays(path="my.npz")):
+        with pytest.raises(DataError) as caught:
+            source.load()
+        assert str(caught.value).endswith(expected)
+    if split == "validation":  # of a test split, reading says it
+        assert check(["my.csv"]).obstacle == f"C{expected}"
 
 
+@pytest.mark.long
 def test_ten_classes_of_five_and_a_test_file_are_given_a_line_that_works(cli):
     for name, seed in (("my.csv", 0), ("test.csv", 1)):
         frame = long(50, seed=seed).with_columns(label="c" + (pl.col("id") % 10).cast(pl.String))
