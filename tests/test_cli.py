@@ -28,6 +28,7 @@ from tests.cli_runs import SMALL
 RUN_FILES = {
     ".hydra", "status.json", "train.log", "epochs.csv", "results.json", "accuracy.txt", "accuracy.svg",
     "provenance.json", "best.safetensors", "last.safetensors", "predictions.parquet", ".lock",
+    "trained_on.npz",
 }  # fmt: skip
 
 OWN_CELL = '''

@@ -29,6 +29,7 @@ PICTURES = 10  # maximum number of classes with a drawn example
 LINES = 3  # maximum number of channels drawn per example
 BARS = "▁▂▃▄▅▆▇█"
 SHADES = " ░▒▓█"
+MARKS = {"doubtful": ("!! ", "bold red"), "warning": ("! ", "bold yellow"), "remark": ("- ", "dim")}
 LINE_WIDTH = 60  # maximum columns of a drawn channel
 PICTURE_ROWS = 10  # maximum lines of a drawn picture
 
@@ -53,9 +54,8 @@ def show_checked(found: Checked) -> None:
     for note in found.notes:
         console.print(Text(one_line(note), style="dim"))
     for finding in found.findings:
-        console.print(
-            Text("! ", style="bold yellow").append(one_line(finding.sentence), style="not bold default")
-        )
+        mark, style = MARKS[finding.severity]
+        console.print(Text(mark, style=style).append(one_line(finding.sentence), style="not bold default"))
     console.print(_channels(found))
     console.print(_classes(found))
     console.print(_examples(found, console.width))

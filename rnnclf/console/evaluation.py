@@ -40,7 +40,7 @@ def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
 
 def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableType:
     parts: list[RenderableType] = [_overview(results, width)]
-    parts += [Text(note, style="yellow") for result in results for note in _notes(result)]
+    parts += [Text(one_line(note), style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:
             parts += _details(result)
@@ -113,10 +113,22 @@ def _notes(result: Evaluated) -> list[str]:
     name, correct = short(_folder(result)), result.evaluation.score.correct
     if result.recorded_correct is not None and result.recorded_correct != correct:
         notes.append(f"{name}: {correct} correct, but its results.json says {result.recorded_correct}.")
-    if result.other_data:
-        notes.append(f"{name}: these are not the data it was trained on.")
+    notes += [f"{name}: {sentence}" for sentence in _relation(result)]
     notes += result.notes
     return notes
+
+
+def _relation(result: Evaluated) -> list[str]:
+    """What the scored sequences are to those of the training run."""
+    known, total = result.trained_on, result.evaluation.score.total
+    if known is None:
+        return [
+            "these are not all the data of its training run, and there is no record of which sequences it was"
+            " trained on: some of these may be among them."
+        ]
+    if known and (result.other_data or result.split != "train"):
+        return [f"it was trained on {known:,} of these {total:,} sequences: the accuracy is too optimistic."]
+    return ["these are not the data it was trained on."] if result.other_data else []
 
 
 def _details(result: Evaluated) -> list[RenderableType]:

@@ -197,6 +197,13 @@ def _title(report: Report) -> str:
     return f"{r['cell']} hidden={r['hidden']} on {r['dataset']}, seed {r['seed']}"
 
 
+def _warning(report: Report) -> str:
+    """The first reason to doubt the scores, in a line that also says how many more there are; '' if none."""
+    warnings = report.results["warnings"]
+    more = f" ({len(warnings) - 1} more in results.json)" if len(warnings) > 1 else ""
+    return one_line(f"warning: {warnings[0]}{more}") if warnings else ""
+
+
 def _summary(report: Report) -> RenderableType:
     r = report.results
     lines = [
@@ -208,7 +215,9 @@ def _summary(report: Report) -> RenderableType:
     lines.append(f"engine {used.words}" + (f"; not a faster one: {used.reason}" if used.reason else ""))
     if r["protocol"] == "tutorial":
         lines.append("tutorial protocol: the test split was scored after every epoch, too")
-    return Group(metrics_table({name: r[name] for name in SPLITS}), Text("\n".join(lines), style="dim"))
+    parts: list[RenderableType] = [Text(_warning(report), style="yellow")] if r["warnings"] else []
+    table = metrics_table({name: r[name] for name in SPLITS})
+    return Group(*parts, table, Text("\n".join(lines), style="dim"))
 
 
 def save_report(report: Report) -> None:
@@ -231,8 +240,9 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         accuracy = f"{percent(test.accuracy)} ({interval(test.interval95)})"
         print_plain(f"#{job} test accuracy {accuracy}, {folder}")
     elif parallel or not console.is_terminal:
-        for line in (words, f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
-            print_plain(line)
+        for line in (words, _warning(report), f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
+            if line:
+                print_plain(line)
     else:
         style = accuracy_style(report.results["test"])
         headline = Text("test accuracy ").append(percent(test.accuracy), style=style)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
+from rnnclf.data.doubts import Finding, doubts, refuse_untrained
 from rnnclf.data.npy import COPY_LIMIT
 from rnnclf.data.preparation import Preparation, fitted, treatment, without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
-from rnnclf.data.splits import SplitName, SplitPlan, divide, shared
-from rnnclf.data.survey import digests
+from rnnclf.data.seen import Seen
+from rnnclf.data.splits import SplitName, SplitPlan, divide
+from rnnclf.data.survey import digests, moments
 from rnnclf.errors import CheckpointError, DataError
 from rnnclf.options import Component, option
 
@@ -49,6 +51,8 @@ class Splits:
     """Guesses made and oddities found while reading, as sentences for the user."""
     warnings: tuple[str, ...] = ()
     """Reasons not to trust the scores, such as sequences shared between splits."""
+    seen: Seen | None = None
+    """Tells whether the training split holds a sequence."""
 
     def __getitem__(self, name: SplitName) -> SequenceDataset:
         part: SequenceDataset = getattr(self, name)
@@ -150,6 +154,7 @@ class Source(Component):
         recordings = self._usable(recordings, learned)
         parts = divide(recordings, plan)
         if learned is None:
+            refuse_untrained(recordings, parts)
             missing, patch = treatment(recordings, self.missing), self.patch_for(recordings, parts["train"])
             preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
             learned = Learned(preparation, recordings.classes)
@@ -161,8 +166,20 @@ class Source(Component):
             fingerprint=hashes.fingerprint(recordings),
             learned=learned,
             notes=recordings.notes,
-            warnings=tuple(leaks(hashes.digests_N, parts)),
+            warnings=tuple(doubt.sentence for doubt in self.doubts(recordings, hashes.digests_N, parts)),
+            seen=Seen.of(recordings, hashes.digests_N, parts["train"]),
         )
+
+    def doubts(
+        self,
+        recordings: Recordings,
+        digests_N: Array,
+        parts: dict[SplitName, Array],
+        progress: Progress = silent,
+    ) -> list[Finding]:
+        """Every reason to doubt the scores of these splits of recordings of this source."""
+        found = moments(recordings, progress) if self.layout() is None else None
+        return doubts(recordings, digests_N, parts, found, selectable=hasattr(self, "channels"))
 
     def load_whole(self, learned: Learned, progress: Progress = silent) -> tuple[SequenceDataset, str]:
         """All sequences as one data set, prepared by `learned`, and their fingerprint."""
@@ -204,15 +221,6 @@ def refuse_one_class(recordings: Recordings) -> None:
             f"The data have only one class, '{recordings.classes[0]}' ({len(recordings):,} sequences):"
             " a classifier needs at least two."
         )
-
-
-def leaks(digests_N: Array, parts: dict[SplitName, Array]) -> list[str]:
-    """One warning for each pair of splits that share sequences."""
-    return [
-        f"{count:,} of the {len(parts[second]):,} {second} sequences {'are' if count > 1 else 'is'} also in"
-        f" the {first} split: the {second} score will be too optimistic."
-        for (first, second), count in shared(digests_N, parts).items()
-    ]
 
 
 def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:

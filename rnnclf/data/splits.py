@@ -42,10 +42,15 @@ def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
     fold_is_test = plan.folds is not None and plan.test is not None and not len(test)
     if plan.test is not None and not len(test):
         train, test = _hold_out(
-            recordings, train, "test", _number(plan.test, whole, "test"), plan, fold_is_test
+            recordings,
+            train,
+            "test",
+            _number(recordings, train, plan.test, whole, "test"),
+            plan,
+            fold_is_test,
         )
     if not len(validation):
-        count = _number(plan.validation, whole, "validation")
+        count = _number(recordings, train, plan.validation, whole, "validation")
         is_fold = plan.folds is not None and not fold_is_test
         train, validation = _hold_out(recordings, train, "validation", count, plan, is_fold)
     elif plan.folds is not None and not fold_is_test:
@@ -55,11 +60,21 @@ def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _number(size: float, whole: int, what: str) -> int:
-    """The number of sequences for a size, at least 1. Raises ConfigError."""
+def _number(recordings: Recordings, pool: Array, size: float, whole: int, what: str) -> int:
+    """The number of sequences of `pool` to hold out for a size: of the whole, if it is a fraction.
+
+    A fraction is rounded, and raised to one sequence of each class if the rest can keep one, too; groups are
+    held out as they come. Raises ConfigError.
+    """
+    import numpy as np
+
     if size >= 1 and size != int(size):
         raise ConfigError(f"dataset.{what} must be a whole number or a fraction below 1, got {size}.")
-    return int(size) if size >= 1 else max(round(size * whole), 1)
+    if size >= 1:
+        return int(size)
+    k = len(np.unique(recordings.labels_N[pool]))
+    can_be_raised = recordings.groups_N is None and len(pool) >= 2 * k
+    return max(round(size * whole), k if can_be_raised else 1)
 
 
 def _hold_out(
@@ -81,7 +96,8 @@ def _hold_out(
         return pool[count:], pool[:count]
     if recordings.groups_N is not None:
         groups = len(np.unique(recordings.groups_N[pool]))
-        folds = min(max(round(len(pool) / count), 2), max(groups, 2))
+        most = int(np.bincount(recordings.labels_N[pool]).max())  # more folds than that are refused
+        folds = max(min(round(len(pool) / count), groups, most), 2)
         return _fold(recordings, pool, what, folds, 0, plan.seed, typed=False)
     _refuse_small(recordings, pool, what, count, least=2)
     return stratified(recordings.labels_N[pool], count, plan.seed, pool)
@@ -92,15 +108,15 @@ def _refuse_small(recordings: Recordings, pool: Array, what: str, count: int, le
     import numpy as np
 
     members_K = np.bincount(recordings.labels_N[pool], minlength=len(recordings.classes))
-    k = int(members_K.argmin())
-    if members_K[k] < least:
-        number = ["no sequences", "only one sequence"][int(members_K[k])]
+    classes = np.flatnonzero(members_K)  # others are all in another split
+    rarest = int(classes[members_K[classes].argmin()])
+    if members_K[rarest] < least:
         raise DataError(
-            f"Class '{recordings.classes[k]}' has {number} left to split: the {what} split and the rest"
-            " need one each. Add sequences, or leave the class out."
+            f"Class '{recordings.classes[rarest]}' has only one sequence left to split: the {what} split and"
+            " the rest need one each. Add sequences, or leave the class out."
         )
-    if min(len(pool) - count, count) < len(recordings.classes):
-        k = len(recordings.classes)
+    k = len(classes)
+    if min(len(pool) - count, count) < k:
         most = len(pool) - k
         ways = [
             "add sequences",
@@ -176,7 +192,7 @@ def _fold(
 
     labels_n = recordings.labels_N[pool]
     groups_n = None if recordings.groups_N is None else recordings.groups_N[pool]
-    _refuse_few(recordings, labels_n, groups_n, folds, f"dataset.{'folds' if typed else what}")
+    _refuse_few(labels_n, groups_n, folds, "change dataset.folds, or " if typed else "")
     kind = StratifiedKFold if groups_n is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         # sklearn warns if a class has fewer members than parts, which groups make unavoidable
@@ -192,13 +208,14 @@ def _fold(
     return pool[rest], pool[drawn]
 
 
-def _refuse_few(
-    recordings: Recordings, labels_n: Array, groups_n: Array | None, folds: int, option: str
-) -> None:
-    """Raises ConfigError if there are too few sequences or groups for `folds` parts."""
+def _refuse_few(labels_n: Array, groups_n: Array | None, folds: int, way: str) -> None:
+    """Raises ConfigError if there are too few sequences or groups for `folds` parts.
+
+    way: what else than adding sequences helps.
+    """
     import numpy as np
 
-    members_K = np.bincount(labels_n, minlength=len(recordings.classes))
+    members_K = np.unique(labels_n, return_counts=True)[1]
     if groups_n is None:
         few = f"a class of {members_K.min()}" if members_K.min() < folds else ""
     else:
@@ -206,7 +223,7 @@ def _refuse_few(
         few = f"{units} {'group' if units == 1 else 'groups'}" if units < folds else ""
         few = few or (f"classes of at most {members_K.max()}" if members_K.max() < folds else "")
     if few:
-        raise ConfigError(f"Cannot make {folds} parts from {few}: change {option}, or add sequences.")
+        raise ConfigError(f"Cannot make {folds} parts from {few}: {way}add sequences.")
 
 
 def shared(digests_N: Array, parts: dict[SplitName, Array]) -> dict[tuple[SplitName, SplitName], int]:

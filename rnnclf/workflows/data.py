@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_args
 
 from rnnclf.config import Config
-from rnnclf.data import SPLITS, SplitName
-from rnnclf.data.base import leaks, refuse_one_class
-from rnnclf.data.findings import ChannelFacts, Finding, channel_facts, findings
+from rnnclf.data import SPLITS, Source, SplitName
+from rnnclf.data.base import refuse_one_class
+from rnnclf.data.doubts import Finding, Severity, giveaways, refuse_untrained
+from rnnclf.data.findings import ChannelFacts, channel_facts, findings
 from rnnclf.data.preparation import without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import digests, moments
 from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app.compose import composed, new_words
+from rnnclf.hydra_app.grammar import literal
 from rnnclf.hydra_app.words import as_path
 
 
@@ -85,13 +87,17 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     words = [word for word in words if word != "recipe=auto"]  # which train adds by itself
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
-    problems = findings(recordings, found, hashes)
+    options, pictures = _options(config.dataset), config.dataset.layout() is not None
+    problems = findings(recordings, found, hashes, options, pictures)
     try:
-        parts, warnings = _divide(config, recordings, progress)
+        parts, doubts = _divide(config, recordings, progress)
         obstacle = None
     except RnnclfError as error:
-        parts, warnings, obstacle = {"train": np.arange(len(recordings))}, [], str(error)
+        parts, obstacle = {"train": np.arange(len(recordings))}, str(error)
+        doubts = [] if pictures else giveaways(recordings, found, "channels" in options)
+    problems = [*doubts, *problems]
     helpful = [word for problem in problems for word in problem.words]
+    helpful += _without(recordings, problems) if "channels" in options else []
     chosen = {word.split("=")[0] for word in words}
     return Checked(
         config=config,
@@ -103,7 +109,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
         members=_members(recordings, parts),
         groups=None if recordings.groups_N is None else len(np.unique(recordings.groups_N)),
         notes=recordings.notes,
-        findings=(*(Finding(sentence) for sentence in warnings), *problems),
+        findings=tuple(sorted(problems, key=lambda finding: get_args(Severity).index(finding.severity))),
         obstacle=obstacle,
         fingerprint=hashes.fingerprint(recordings),
         examples=_examples(recordings, parts["train"]),
@@ -112,14 +118,26 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
 
 def _divide(
     config: Config, recordings: Recordings, progress: Progress
-) -> tuple[dict[SplitName, Array], list[str]]:
-    """The three splits as in training, and warnings about leaks between them."""
+) -> tuple[dict[SplitName, Array], list[Finding]]:
+    """The three splits as in training, and reasons to doubt scores on them."""
     source = config.dataset
     refuse_one_class(recordings)
     missing = "mask" if source.missing == "error" else source.missing  # as in the suggested command
     recordings = without_gaps(recordings, missing)
     parts = divide(recordings, source.plan())
-    return parts, leaks(digests(recordings, progress).digests_N, parts)
+    refuse_untrained(recordings, parts)
+    return parts, source.doubts(recordings, digests(recordings, progress).digests_N, parts, progress)
+
+
+def _options(source: Source) -> set[str]:
+    return {field.name for field in fields(source)}
+
+
+def _without(recordings: Recordings, problems: list[Finding]) -> list[str]:
+    """The word that chooses the channels without those that should be left out."""
+    left_out = {name for problem in problems for name in problem.without}
+    kept = [name for name in recordings.channels if name not in left_out]
+    return [f"dataset.channels=[{','.join(map(literal, kept))}]"] if left_out and kept else []
 
 
 def _members(recordings: Recordings, parts: dict[SplitName, Array]) -> dict[SplitName, dict[str, int]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset
 from rnnclf.data.base import assembled
-from rnnclf.data.splits import divide
+from rnnclf.data.seen import Seen
+from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.files import claim_folder, write_json
@@ -24,9 +27,9 @@ from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
-from rnnclf.workflows.loading import Loaded, load_model
+from rnnclf.workflows.loading import Loaded, config_of, load_model
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, run_of, write_csv
+from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, fits, run_of, write_csv
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
@@ -50,8 +53,10 @@ class Evaluated:
     """The number of correct predictions in results.json; None if that is missing or the data differ."""
     other_data: bool
     """Whether the data differ from the training run's."""
+    trained_on: int | None = None
+    """The number of sequences that are among those that the model was trained on; None if that is unknown."""
     notes: tuple[str, ...] = ()
-    """What was inferred from other data, as sentences for the user."""
+    """What was inferred from other data, or reasons to doubt scores on its own, as sentences for the user."""
 
     @property
     def has_matrix(self) -> bool:
@@ -81,6 +86,7 @@ class Evaluated:
             "confusion": [list(row) for row in self.evaluation.counts] if self.has_matrix else None,
             "recorded_correct": self.recorded_correct,
             "other_data": self.other_data,
+            "trained_on": self.trained_on,
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
         }
@@ -94,6 +100,9 @@ class _Data(NamedTuple):
     split: str
     fingerprint: str
     notes: tuple[str, ...]
+    trained_on: Callable[[Seen | None], int | None]
+    """The number of sequences to score that the model was trained on, by the record of its run; None if that
+    is unknown."""
 
 
 @dataclass
@@ -117,18 +126,36 @@ class _Loader:
     def _load(self, model: Loaded) -> _Data:
         source, elsewhere = model.config.dataset, model.elsewhere
         recordings = source.recordings_for(model.learned)
-        fingerprint = digests(recordings).fingerprint(recordings)
+        hashes = digests(recordings)
+        fingerprint = hashes.fingerprint(recordings)
         split = self.split or "test"
         if elsewhere is not None and fingerprint != model.checkpoint.fingerprint:
             source = elsewhere
             has_test = recordings.given_N is not None and (recordings.given_N == SPLITS.index("test")).any()
             split = self.split or ("test" if has_test else ALL)
-        sequences = assembled(recordings, model.learned)
+        sequences, places_n = assembled(recordings, model.learned), np.arange(len(recordings))
         if split != ALL:
-            parts = divide(recordings, source.plan())
-            sequences = sequences.subset(torch.from_numpy(parts[split]))  # type: ignore[index]
+            places_n = divide(recordings, source.plan())[split]  # type: ignore[index]
+            sequences = sequences.subset(torch.from_numpy(places_n))
         recordings.refuse_changed()
-        return _Data(sequences, split, fingerprint, recordings.notes)
+        own = None
+        if fingerprint == model.checkpoint.fingerprint:
+            train_n = divide(recordings, _plan_of(model.checkpoint))["train"]
+            own = Seen.of(recordings, hashes.digests_N, train_n)
+
+        def trained_on(recorded: Seen | None) -> int | None:
+            seen = own or recorded
+            if seen is None:
+                return None
+            return int(seen.among(recordings, hashes.digests_N)[places_n].sum())
+
+        return _Data(sequences, split, fingerprint, recordings.notes, trained_on)
+
+
+def _plan_of(saved: Checkpoint) -> SplitPlan:
+    """How the training data were divided; a model that was trained in Python has no test split."""
+    plan = config_of(saved).dataset.plan()
+    return plan if saved.labels is None else replace(plan, test=None)
 
 
 AnyPath = str | os.PathLike[str]
@@ -279,7 +306,10 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
     other_data = data.fingerprint != saved.fingerprint
-    recorded = run.read_results() if (run := run_of(file)) else {}
+    run = run_of(file)
+    recorded = run.read_results() if run else {}
+    warnings = recorded.get("warnings", [])
+    doubts = tuple(warnings) if fits(warnings, [str]) else ()
     return Evaluated(
         path=file,
         config=config,
@@ -290,5 +320,6 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         seconds=time.perf_counter() - started,
         recorded_correct=None if other_data else recorded.get(data.split, {}).get("correct"),
         other_data=other_data,
-        notes=data.notes if other_data else (),
+        trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
+        notes=data.notes if other_data else doubts,
     )

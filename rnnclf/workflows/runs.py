@@ -67,6 +67,10 @@ class RunFolder:
         return self.path / "provenance.json"
 
     @property
+    def seen(self) -> Path:
+        return self.path / "trained_on.npz"
+
+    @property
     def best(self) -> Path:
         return self.path / "best.safetensors"
 
@@ -101,7 +105,7 @@ class RunFolder:
         """All files that a run writes into its folder."""
         return [
             *(self.status, self.epochs, self.diagnosis, self.results, self.predictions, self.provenance),
-            *(self.best, self.last, self.previous, self.damaged, self.log, *pictures(self.path)),
+            *(self.seen, self.best, self.last, self.previous, self.damaged, self.log, *pictures(self.path)),
         ]
 
     def read_status(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.errors import ConfigError, DataError
-from rnnclf.files import made_folder, missing_folders, remove_empty, write_json
+from rnnclf.files import made_folder, missing_folders, remove_empty, write_atomically, write_json
 from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
@@ -266,6 +266,8 @@ def complete_run(run: Run, watch: Watcher) -> Report:
     training, history, parts = run.training, run.history, run.data.parts
     watch.started(run.info())
     run.record()
+    if run.data.splits.seen is not None and not run.folder.seen.exists():
+        write_atomically(run.folder.seen, run.data.splits.seen.to_bytes())
 
     def on_rollback(rollback: Rollback) -> None:
         run.record()
@@ -360,6 +362,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
         "best_epoch": history.best.epoch,
         "final_fit": run.config.final_fit,
         **metrics,
+        "warnings": list(run.data.splits.warnings),
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
         "epoch_seconds": [round(result.seconds, 4) for result in history.results],

@@ -58,6 +58,35 @@ def test_the_three_splits_are_disjoint_cover_all_and_have_the_sizes_asked_for(ch
     assert [len(parts[name]) for name in SPLITS] == sizes
 
 
+@pytest.mark.parametrize("split", ["random", "first"])
+def test_a_fraction_has_room_for_each_class(split):
+    """Ten classes of five and a test set: 8 sequences cannot be a validation split."""
+    given_N = np.where(np.arange(100) < 50, -1, 2).astype(np.int8)
+    data = recordings(np.arange(100) % 10, given_N=given_N)
+    parts = divide(data, replace(PLAN, validation=0.15, split=split))
+    assert [len(parts[name]) for name in SPLITS] == [40, 10, 50]
+    assert set(data.labels_N[parts["validation"]]) == set(data.labels_N[parts["train"]]) == set(range(10))
+    parts = divide(recordings(np.arange(30) % 10), replace(PLAN, split=split))
+    assert [len(parts[name]) for name in SPLITS] == [10, 10, 10]
+
+
+def test_a_class_that_is_all_in_one_given_split_does_not_hinder_the_others():
+    """It is refused in training, in the words of `refuse_untrained`, and may be missing from other data."""
+    given_N = np.where(np.arange(60) < 15, 1, -1).astype(np.int8)
+    labels = np.where(np.arange(60) < 15, 2, np.arange(60) % 2)
+    data = recordings(labels, given_N=given_N)
+    for change in ({}, {"folds": 5}, {"split": "first"}):
+        parts = divide(data, replace(PLAN, **change))
+        assert parts["validation"].tolist() == list(range(15))
+        assert set(data.labels_N[parts["test"]]) == {0, 1}
+
+
+def test_few_sequences_of_each_class_in_groups_are_divided():
+    data = recordings(np.arange(50) % 10, groups_N=np.arange(50) // 2)
+    parts = divide(data, replace(PLAN, validation=0.05, test=0.1))
+    assert all(len(parts[name]) for name in SPLITS)
+
+
 def test_split_first_takes_the_first():
     parts = divide(balanced(), replace(PLAN, split="first", validation=10, test=20))
     assert parts["test"].tolist() == list(range(20))
@@ -109,8 +138,20 @@ GIVEN = np.array([2, 1, *[-1] * 58], np.int8)
             ConfigError,
             "set dataset.validation to a number from 3 to 42.",
         ),
-        (recordings([0, 0, 0, 1, 1, 1, 2, 2, 2]), {}, ConfigError, "2 of 9 sequences"),
-        (recordings([0, 0, 1, 1, 2, 2]), {}, ConfigError, "classes: set dataset.test to 3."),
+        (recordings([0, 0, 0, 1, 1, 1, 2, 2, 2]), {"test": 2}, ConfigError, "2 of 9 sequences"),
+        (recordings([0, 0, 1, 1, 2, 2]), {"test": 2}, ConfigError, "classes: set dataset.test to 3."),
+        (
+            recordings([0, 0, 1, 1, 2, 2]),
+            {},
+            DataError,
+            "has only one sequence left to split: the validation",
+        ),
+        (
+            balanced(groups_N=np.arange(60) // 60),
+            {},
+            ConfigError,
+            "Cannot make 2 parts from 1 group: add seq",
+        ),
         (balanced(), {"test": 59}, ConfigError, "59 of 60 sequences cannot be the test split"),
         (balanced(), {"test": 1.5}, ConfigError, "dataset.test must be a whole number or a fraction below 1"),
         (

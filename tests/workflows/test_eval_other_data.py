@@ -10,6 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rnnclf.console.evaluation import _notes
+from rnnclf.console.screen import short
+from rnnclf.data.seen import Seen
 from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app import load_config
 from rnnclf.workflows.evaluate import Evaluated, evaluate
@@ -146,3 +149,82 @@ def test_groups_are_not_asked_for_where_they_mean_nothing(place, new):
     found = score(place, "given", "dataset.path=alone.csv")
     assert found.evaluation.score == new.evaluation.score
     assert "alone.csv has no column 'site' (dataset.group): done without." in found.notes
+
+
+# Sequences that the model was trained on
+
+
+def relation(found: Evaluated) -> str:
+    return " ".join(_notes(found))
+
+
+TRAINED = "it was trained on {} of these {} sequences: the accuracy is too optimistic."
+
+
+def test_a_score_on_training_sequences_says_how_many(place):
+    trained_on = json.loads((place / "run_given" / "results.json").read_text())["train"]["total"]
+    found = score(place, "given", "split=all")
+    assert (found.trained_on, found.evaluation.score.total) == (trained_on, 100)
+    assert relation(found).endswith(TRAINED.format(trained_on, 100))
+    assert json.loads(json.dumps(found.to_dict()))["trained_on"] == trained_on
+    for split, number in (("test", 0), ("train", trained_on)):
+        found = score(place, "given", f"split={split}")
+        assert (found.trained_on, relation(found)) == (number, "")
+
+
+def test_another_draw_of_the_test_split_holds_training_sequences(place):
+    found = score(place, "arrays", "dataset.split_seed=5")
+    assert 0 < found.trained_on < found.evaluation.score.total == 25
+    assert relation(found).endswith(TRAINED.format(found.trained_on, 25))
+
+
+def test_a_part_of_the_training_file_is_not_called_other_data(place):
+    train_file = pl.read_csv(place / "train.csv")
+    train_file.filter(pl.col("id") % 3 == 0).write_csv(place / "third.csv")
+    found = score(place, "given", "dataset.path=third.csv")
+    assert found.other_data
+    assert 0 < found.trained_on <= 20 == found.evaluation.score.total
+    assert "not the data" not in relation(found)
+    assert TRAINED.format(found.trained_on, 20) in relation(found)
+    swapped = train_file.select("y", "x", "time", "label", "id", "site").filter(pl.col("id") % 3 == 0)
+    swapped.write_csv(place / "swapped_third.csv")
+    again = score(place, "given", "dataset.path=swapped_third.csv")
+    assert again.trained_on == found.trained_on
+
+
+def test_data_of_which_nothing_was_trained_on_are_other_data(new):
+    assert new.trained_on == 0
+    assert relation(new).startswith(f"{short(new.path.parent.absolute())}: these are not the data it was")
+
+
+def test_the_same_values_in_64_bits_are_known(place):
+    x = np.load(place / "train" / "x.npy")
+    for dtype in (np.float32, np.float64):
+        (place / dtype.__name__).mkdir()
+        np.save(place / dtype.__name__ / "x.npy", x.astype(dtype))
+        labels = np.load(place / "train" / "labels.npy")
+        np.save(place / dtype.__name__ / "y.npy", labels)
+    train(load_config(["dataset=arrays", f"dataset.path={place}/float32", *FAST]), place / "run_bits")
+    found = score(place, "bits", "dataset.path=float64")
+    assert found.other_data
+    assert found.trained_on == json.loads((place / "run_bits" / "results.json").read_text())["train"]["total"]
+
+
+def test_without_a_record_a_part_of_the_data_is_not_called_other_data(place, tmp_path):
+    shutil.copytree(place / "run_given", tmp_path / "run")
+    record = tmp_path / "run" / "trained_on.npz"
+    for damaged in (b"", b"PK\x03\x04 no zip", b"\x93NUMPY\x01\x00", record.read_bytes()[:-40]):
+        record.write_bytes(damaged)
+        assert Seen.read(record) is None
+    record.unlink()
+    (found,) = evaluate(tmp_path / "run", [f"dataset.path={place}/new.csv"])
+    assert found.trained_on is None
+    assert "there is no record of which sequences it was trained on" in relation(found)
+
+
+def test_a_checkpoint_alone_knows_its_own_data(place, tmp_path):
+    shutil.copy(place / "run_given" / "best.safetensors", tmp_path / "alone.safetensors")
+    (alone,) = evaluate(tmp_path / "alone.safetensors", ["split=all"])
+    assert (
+        alone.trained_on == json.loads((place / "run_given" / "results.json").read_text())["train"]["total"]
+    )

@@ -258,7 +258,7 @@ def changed(what: str) -> Recordings:
     [
         ("gap", "1 of 400 values (0.2%) are missing, in 1 of 40 sequences."),
         ("sentinel", "Channel '0' is -999 at 2 steps and"),
-        ("copy", "1 sequence is a copy of others."),
+        ("copy", "1 sequence is a copy of others (number 7 of number 5)."),
         ("torn", "1 sequence occurs with more than one label ('0' and '1')"),
         ("constant", "A channel is constant: 1."),
         ("rare", "Class '0' has 37 sequences, '1' 3."),
