@@ -26,7 +26,7 @@ from rnnclf.data.npy import (
 )
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, restarting_at, silent
-from rnnclf.data.splits import SPLITS
+from rnnclf.data.splits import SPLITS, split_called
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 from rnnclf.files import absolute
 from rnnclf.options import option
@@ -370,13 +370,13 @@ def _given(named: NamedArray) -> Array:
     import numpy as np
 
     places_N, names = _encoded(named)
-    known = {name: place for place, name in enumerate(SPLITS)} | {str(place): place for place in range(3)}
-    foreign = [name for name in names if name not in known]
-    if foreign:
+    found = [int(name) if name in ("0", "1", "2") else split_called(name) for name in names]
+    if None in found:
         raise DataError(
-            f"{named.what} has '{excerpt(foreign[0])}'; it must be {', '.join(SPLITS)}, or 0, 1, 2."
+            f"{named.what} has '{excerpt(names[found.index(None)])}';"
+            f" it must be {', '.join(SPLITS)}, or 0, 1, 2."
         )
-    return np.array([known[name] for name in names], np.int8)[places_N]
+    return np.array(found, np.int8)[places_N]
 
 
 def _joined(training: Recordings, test: Recordings, test_path: Path) -> Recordings:

@@ -28,7 +28,7 @@ from rnnclf.data.delimited import (
 from rnnclf.data.npy import mapped, refuse_more_than_memory, refuse_other_than_numbers, to_trainable
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
-from rnnclf.data.splits import SPLITS
+from rnnclf.data.splits import SPLITS, split_called
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
@@ -36,6 +36,7 @@ from rnnclf.registry import did_you_mean
 TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT, ".npy")
 COPIES = 2  # of the arrays in memory while they are joined
+LABEL_FILE = re.compile(r"y([_.-](train|test).*)?\.(txt|csv|tsv|dat|npy)", re.IGNORECASE)
 TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
 
 
@@ -68,7 +69,7 @@ class Folder(OwnData):
 
     Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
     .npy files hold an array (T,) or (T, C). To define the splits, put the class folders into folders named
-    train, validation and test.
+    train, validation and test (or training, val, valid, dev, testing).
     """
 
     name: str = "folder"
@@ -187,18 +188,69 @@ def _find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator
             f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
         )
     folders = _folders(root)
+    _refuse_channels(root)
     if not folders:
         raise DataError(
             f"{root} has no folders in it: it needs one folder per class, each with one file per sequence."
         )
-    if {folder.name for folder in folders} <= set(SPLITS) and any(map(_folders, folders)):
-        for split in (root / name for name in SPLITS if (root / name) in folders):
-            for entry in _class_entries(split, _folders(split), group, others):
-                place = f"{split.name}/{entry.place}"
-                yield entry._replace(place=place, given=SPLITS.index(split.name))
-    else:
+    splits = _splits(root, folders)
+    for split, folder in sorted(splits.items()):
+        _refuse_channels(folder)
+        for entry in _class_entries(folder, _folders(folder), group, others):
+            yield entry._replace(place=f"{folder.name}/{entry.place}", given=split)
+        others += _files(folder)
+    if not splits:
         yield from _class_entries(root, folders, group, others)
-    others += [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
+    others += _files(root)
+
+
+def _splits(root: Path, folders: Sequence[Path]) -> dict[int, Path]:
+    """The folders that are named like splits, by index into SPLITS; empty if the folders are classes.
+
+    Raises DataError where it is not clear what they are.
+    """
+    called = {folder: split_called(folder.name) for folder in folders}
+    named = {folder: split for folder, split in called.items() if split is not None}
+    if len(set(called.values()) - {None}) < 2 and not (
+        len(named) == len(folders) and any(map(_folders, named))
+    ):
+        return {}  # a class may be called "train": in data about ways to travel it is one
+    names = " and ".join(f"'{folder.name}'" for folder in named)
+    found: dict[int, Path] = {}
+    for folder, split in named.items():
+        if split in found:
+            raise DataError(
+                f"{root}: '{found[split].name}' and '{folder.name}' could each be the {SPLITS[split]} split:"
+                " put their class folders into one of them."
+            )
+        found[split] = folder
+    if other := [folder for folder in folders if folder not in named]:
+        raise DataError(
+            f"{root}: {names} are named like splits, but '{excerpt(other[0].name)}' beside them is not."
+            " Move it elsewhere, or rename the folders if they are classes."
+        )
+    if flat := [folder for folder in named if not _folders(folder)]:
+        raise DataError(
+            f"{root}: {names} are named like splits, but '{flat[0].name}' has no class folders in it."
+            " Put its files into a folder for each class, or rename the folders if they are classes."
+        )
+    if SPLITS.index("train") not in found:
+        raise DataError(f"{root} has {names}, but no folder called 'train': there is nothing to train on.")
+    return found
+
+
+def _refuse_channels(root: Path) -> None:
+    """Raises DataError for a folder with a file for each channel, as that of UCI HAR."""
+    labels = next((path for path in _files(root) if LABEL_FILE.fullmatch(path.name)), None)
+    if labels is not None:
+        raise DataError(
+            f"{labels} looks like the labels of data with one file per channel, as those of UCI HAR: save the"
+            " sequences as an array x (sequences, steps, channels) and the labels as y, in one .npz file."
+        )
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
 
 
 def _folders(root: Path) -> list[Path]:

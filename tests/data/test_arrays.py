@@ -88,6 +88,10 @@ def test_groups_and_splits_are_taken(tmp_path):
     assert recordings.given_N.tolist() == [0, 0, 1, 0, 2, 2]
     numbered = npz(tmp_path / "b.npz", x=X, y=Y % 2, split=np.array([0, 0, 1, 0, 2, 2]))
     assert read(numbered).given_N.tolist() == [0, 0, 1, 0, 2, 2]
+    called = npz(
+        tmp_path / "c.npz", x=X, y=Y % 2, split=np.array(["Train", "training", "val", *["TEST"] * 3])
+    )
+    assert read(called).given_N.tolist() == [0, 0, 1, 2, 2, 2]
 
 
 def test_missing_values_at_the_end_are_padding_where_no_lengths_are_given(tmp_path):
