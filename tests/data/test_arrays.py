@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from rnnclf.data import arrays as arrays_module
 from rnnclf.data import npy
 from rnnclf.data.arrays import Arrays
+from rnnclf.data.folder import Folder
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import DataError
 from tests.data.arrays import NAMES, C, N, T, X, Y, folder, npy_bytes, npz, read
@@ -121,8 +123,6 @@ def test_missing_values_at_the_end_are_padding_where_no_lengths_are_given(tmp_pa
     ],
 )
 def test_numbers_of_every_type_are_read_in_one_that_torch_takes(tmp_path, kind, becomes):
-    import torch
-
     x = (X % 2).astype(kind)
     recordings = read(npz(tmp_path / "a.npz", x=x, y=Y))
     assert recordings.values_SC.dtype == becomes
@@ -237,3 +237,26 @@ def test_two_files_too_large_to_be_joined_are_refused(tmp_path, monkeypatch):
     path = npz(tmp_path / "a.npz", x=X, y=Y)
     with pytest.raises(DataError, match="one x, with a split"):
         read(path, test_path=str(npz(tmp_path / "b.npz", x=X, y=Y)))
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32", "int64", "float64"])
+def test_large_counts_keep_their_digits_in_arrays_and_folders(tmp_path, kind):
+    x = (np.random.default_rng(0).normal(size=(12, 20, 1)) * 5 + 2e9).round()
+    read_x = {}
+    npz(tmp_path / "a.npz", x=x.astype(kind), y=np.arange(12) % 2)
+    for n in range(12):
+        folder(tmp_path / f"d/class{n % 2}", **{f"s{n // 2}": x[n].astype(kind)})
+    for source in (Arrays(path=str(tmp_path / "a.npz")), Folder(path=str(tmp_path / "d"))):
+        whole = source.read()
+        read_x[source.name] = np.sort(whole.values_SC.astype(np.float64).reshape(12, 20), axis=0)
+        assert len(source.load().train.batch(torch.arange(2)).x_BTI.unique()) > 15
+    np.testing.assert_array_equal(read_x["arrays"], np.sort(x[..., 0], axis=0))
+    np.testing.assert_array_equal(read_x["folder"], np.sort(x[..., 0], axis=0))
+
+
+def test_whole_numbers_that_no_type_of_ours_holds_are_refused(tmp_path):
+    x = np.array([[[2**64 - 1]], [[2**64 - 2]]], np.uint64)
+    with pytest.raises(
+        DataError, match=r"lose their last digits here: subtract x\.min\(\) and save them as int64"
+    ):
+        read(npz(tmp_path / "a.npz", x=x, y=np.arange(2)))
