@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
@@ -71,6 +71,8 @@ class Folder(OwnData):
     .npy files hold an array (T,) or (T, C). To define the splits, put the class folders into folders named
     train, validation and test (or training, val, valid, dev, testing).
     """
+
+    READS: ClassVar[str] = "folders with a folder for each class"
 
     name: str = "folder"
     time: str | None = option(

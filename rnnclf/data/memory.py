@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnnclf.data.arrays import NamedArray, unlabelled
+from rnnclf.data.array_files import NamedArray
+from rnnclf.data.arrays import unlabelled
 from rnnclf.data.npy import refuse_other_than_numbers, to_trainable
 from rnnclf.data.preparation import BITS_LEFT, without_gaps
 from rnnclf.data.recordings import Array, Recordings, encoded, numbered
