@@ -81,7 +81,7 @@ def chosen(names: Iterable[str], where: str) -> Chosen:
 
 
 def by_split(names: Iterable[str], where: str) -> Chosen:
-    """The arrays among these names, by the split that each says. Raises DataError if two could be the same."""
+    """The arrays among these names, by the split that each says. Raises DataError if two are the same."""
     found: dict[int, dict[str, list[tuple[bool, str]]]] = {}
     for name in names:
         if (role := role_of(name)) is not None:

@@ -242,6 +242,16 @@ def test_what_was_read_is_kept_until_a_file_or_an_option_changes(tmp_path, monke
     assert len(read(root).values_SC) == 4
 
 
+def test_a_file_replaced_by_another_of_the_same_size_and_time_is_read_anew(tmp_path):
+    root = files(tmp_path / "d", walk__a_csv=A, run__b_csv=B)
+    assert values(read(root))[1] == [[1, 2], [3, 4], [5, 6]]
+    path = root / "walk" / "a.csv"
+    before = path.stat()
+    path.write_text(A.replace("1", "9"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert values(read(root))[1] == [[9, 2], [3, 4], [5, 6]]
+
+
 def test_a_damaged_cache_is_made_anew(tmp_path):
     root = files(tmp_path / "d", walk__a_csv=A, run__b_csv=B)
     cache = read(root).cache
