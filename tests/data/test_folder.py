@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import wavfile
 
 from rnnclf.data import folder as folder_module
 from rnnclf.data.folder import Folder
@@ -124,78 +125,6 @@ def test_folders_may_name_the_splits(tmp_path):
     assert read(files(root, validation__run__b_csv=A)).given_N.tolist() == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("train", "val", "test"),
-        ("Training", "dev", "Testing"),
-        ("train_set", "valid", "test-data"),
-        ("TRAIN", "development", "TEST"),
-    ],
-)
-def test_splits_have_the_names_that_people_give_them(tmp_path, names):
-    texts = {f"{name}/{label}/a.csv": A for name in names for label in ("run", "walk")}
-    for name, text in texts.items():
-        path = tmp_path / "d" / name
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
-    recordings = read(tmp_path / "d")
-    assert recordings.classes == ("run", "walk")
-    assert recordings.given_N.tolist() == [0, 0, 1, 1, 2, 2]
-    assert recordings.place(0) == f"{names[0]}/run/a.csv, line 1"
-
-
-def test_a_validation_folder_alone_is_not_a_class(tmp_path):
-    root = files(tmp_path / "d", train__walk__a_csv=A, train__run__a_csv=A, val__walk__a_csv=B)
-    recordings = read(root)
-    assert recordings.classes == ("run", "walk")
-    assert recordings.given_N.tolist() == [0, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (
-            {"train__a_csv": A, "test__b_csv": B},
-            "'test' and 'train' are named like splits, but 'test' has no class folders in it. Put its files",
-        ),
-        (
-            {"train__walk__a_csv": A, "val__walk__b_csv": B, "extra__walk__c_csv": A},
-            "'train' and 'val' are named like splits, but 'extra' beside them is not",
-        ),
-        (
-            {"train__walk__a_csv": A, "val__walk__b_csv": B, "dev__walk__c_csv": A},
-            "'dev' and 'val' could each be the validation split",
-        ),
-        ({"val__walk__a_csv": A, "test__walk__b_csv": B}, "no folder called 'train': there is nothing to"),
-    ],
-)
-def test_folders_that_may_or_may_not_be_splits_are_asked_about(tmp_path, texts, words):
-    with pytest.raises(DataError) as caught:
-        read(files(tmp_path / "d", **texts))
-    assert words in str(caught.value)
-
-
-def test_one_class_may_be_called_like_a_split(tmp_path):
-    recordings = read(files(tmp_path / "d", train__p1__a_csv=A, bus__p1__a_csv=B))
-    assert recordings.classes == ("bus", "train")
-    assert recordings.given_N is None
-
-
-@pytest.mark.parametrize("inside", ["", "train/"])
-def test_a_file_for_each_channel_is_never_a_file_for_each_sequence(tmp_path, inside):
-    for split in ("train", "test"):
-        signals = tmp_path / "har" / split / "Inertial Signals"
-        signals.mkdir(parents=True)
-        for channel in ("body_acc_x", "body_acc_y"):
-            (signals / f"{channel}_{split}.txt").write_text("  1.0e+0  2.0e+0\n  3.0e+0 4.0e+0\n")
-        (tmp_path / "har" / split / f"y_{split}.txt").write_text("1\n2\n")
-    with pytest.raises(
-        DataError, match=r"y_train\.txt looks like the labels of data with one file per channel"
-    ):
-        read(tmp_path / "har" / inside)
-
-
 def test_the_test_split_may_be_a_second_folder(tmp_path):
     root = files(tmp_path / "d", walk__a_csv=A, run__a_csv=B)
     test = files(tmp_path / "held", walk__a_csv=B)
@@ -231,7 +160,7 @@ def test_what_was_read_is_kept_until_a_file_or_an_option_changes(tmp_path, monke
         raise AssertionError("read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(folder_module, "_contents", no_reading)
+        patched.setattr(folder_module, "contents_of", no_reading)
         again = read(root)
     for name in ("values_SC", "starts_N", "lengths_N", "labels_N", "times_S"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
@@ -309,7 +238,8 @@ BAD = {
     "blank of another kind": ({"walk__a_csv": b"1,2\n\x0b\n3,4\n"}, r"walk/a\.csv, line 2 is empty"),
     "header only": ({"walk__a_csv": "a,b\n"}, "has a header but no steps"),
     "name twice": ({"walk__a_csv": "a,a\n1,2\n"}, "line 1: two columns are named 'a'"),
-    "no name": ({"walk__a_csv": ",a\n0,2\n"}, "line 1: column 1 has no name.*index=False"),
+    "no name": ({"walk__a_csv": ",a\n0,2\n5,2\n"}, "line 1: column 1 has no name.*index=False"),
+    "no second name": ({"walk__a_csv": "a,\n0,2\n"}, "line 1: column 2 has no name"),
     "not UTF-8": ({"walk__a_csv": b"1,2\n3,\xff\n"}, r"walk/a\.csv, line 2 is not UTF-8"),
     "unprintable": ({"walk__a_csv": b"1,2\n3,\x1b[31m\n"}, r"column 2: '\ufffd\[31m' is not a number"),
     "NUL": ({"walk__a_csv": b"1,2\n3,\x00\n"}, "line 2, column 2: .* is not a number"),
@@ -417,12 +347,17 @@ def test_a_test_split_that_does_not_fit_is_refused(tmp_path):
 
 ARRAY = io.BytesIO()
 np.save(ARRAY, np.arange(6.0).reshape(3, 2))
+SOUND = io.BytesIO()
+wavfile.write(SOUND, 8000, np.arange(12, dtype=np.int16).reshape(6, 2))
 FUZZED = {
     "header.csv": b"t,x\n" + A.encode(),
     "plain.csv": A.encode(),
     "tabs.tsv": A.replace(",", "\t").encode(),
     "spaces.txt": A.replace(",", " ").encode(),
     "array.npy": ARRAY.getvalue(),
+    "dates.csv": b"date,x\n2024-01-01 10:00:00,2\n2024-01-01 10:00:01.5,3\n",
+    "index.csv": b",x\n0,2\n1,3\n",
+    "sound.wav": SOUND.getvalue(),
 }
 
 
@@ -431,7 +366,8 @@ FUZZED = {
 @settings(max_examples=120, deadline=None)
 def test_damaged_files_are_read_or_refused_in_words(name, kind, place, other):
     with tempfile.TemporaryDirectory() as base:
-        root = files(Path(base), walk__a_csv="t,x\n" + A if name == "header.csv" else A)
+        other_file = {"header.csv": "t,x\n" + A} | {name: FUZZED[name] for name in ("dates.csv", "index.csv")}
+        root = files(Path(base), walk__a_csv=other_file.get(name, A))
         path = root / "run" / name
         path.parent.mkdir()
         path.write_bytes(damaged(FUZZED[name], kind, place, other))
