@@ -5,61 +5,33 @@ Shapes: T steps of a file, C channels.
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
+from rnnclf.data.class_folders import Entry, NoGroupError, find_entries, labelled_entries, pattern_of
 from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.npy import refuse_more_than_memory
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, numbered, silent
-from rnnclf.data.sequence_files import SUFFIXES, TEXT, UNNAMED, Contents, contents_of, ordered_as
-from rnnclf.data.splits import SPLITS, split_called
+from rnnclf.data.sequence_files import TEXT, UNNAMED, Contents, contents_of, ordered_as
+from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError
+from rnnclf.files import absolute
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
 READING = 2  # counts the ways in which files were read; what was read in another way is read again
 COPIES = 2  # of the arrays in memory while they are joined
-LABEL_FILE = re.compile(r"y([_.-](train|test).*)?\.(txt|csv|tsv|dat|npy)", re.IGNORECASE)
 TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
-RISING = (
-    "datetime",
-    "date",
-    "ts",
-    "elapsed",
-    "seconds",
-    "time_s",
-    "time_ms",
-    "time_us",
-    "time_ns",
-    "ms",
-    "millis",
-)
+RISING = ("datetime", "date", "ts", "elapsed", "seconds", "time_s", "time_ms", "time_us", "time_ns")
 """Names of time columns if the values rise."""
 FEW = 20  # steps; a channel may rise by one that often by chance
-
-
-class NoGroupError(DataError):
-    """The path of a file does not say which group its sequence belongs to."""
-
-
-class Entry(NamedTuple):
-    """The file of one sequence, with what its path says about it."""
-
-    path: Path
-    place: str
-    """Its path relative to the data folder, for messages."""
-    label: str
-    group: str | None
-    given: int
 
 
 @dataclass
@@ -67,15 +39,23 @@ class Folder(OwnData):
     """Your own folder, with one folder per class and in it one file per sequence.
 
     Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
-    .npy files hold an array (T,) or (T, C). To define the splits, put the class folders into folders named
-    train, validation and test (or training, val, valid, dev, testing).
+    .npy files hold an array (T,) or (T, C), .wav files sound. To define the splits, put the class folders
+    into folders named train, validation and test (or training, val, valid, dev, testing). If the files of all
+    classes lie together, dataset.labels names a table of their classes.
     """
 
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
     READS: ClassVar[str] = "folders with a folder for each class"
 
     name: str = "folder"
     time: str | None = option(
         None, f"the column with the time of each step; null: one named {', '.join(TIMES)}, if there is one"
+    )
+    labels: str | None = option(
+        None,
+        "a table with the class of each file, by columns called file and label; null: the class is the name"
+        " of the file's folder",
+        path=True,
     )
     group: str | None = option(
         None,
@@ -85,8 +65,10 @@ class Folder(OwnData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels is not None:
+            self.labels = absolute(self.labels)
         if self.group is not None:
-            _pattern(self.group)
+            pattern_of(self.group)
 
     @classmethod
     def takes(cls, path: Path) -> bool:
@@ -103,7 +85,7 @@ class Folder(OwnData):
             COPIES * size, self.title(), ": save all sequences as one x.npy, which may be larger than memory"
         )
         versions = [identity(entry.path) for entry in entries]
-        facts = [(entry.place, entry.given, v) for entry, v in zip(entries, versions, strict=True)]
+        facts = [(*entry[1:], v) for entry, v in zip(entries, versions, strict=True)]
         folder = folder_for("folders", READING, self.time, self.group, known, facts)
 
         def read() -> Recordings:
@@ -123,12 +105,17 @@ class Folder(OwnData):
     def _entries(self) -> tuple[list[Entry], list[str]]:
         """All sequence files, sorted, and a note on other files. Raises ConfigError or DataError."""
         root, *test = self.paths()
+        if test and self.labels is not None:
+            raise ConfigError(
+                "dataset.labels and dataset.test_path do not go together: put the files into folders named"
+                " train and test."
+            )
         others: list[Path] = []
-        found = list(_find_entries(root, self.group, others))
+        found = list(self._found(root, others))
         if test:
             if any(entry.given >= 0 for entry in found):
                 raise ConfigError(f"{root} already has folders for its splits: leave out dataset.test_path.")
-            more = list(_find_entries(test[0], self.group, others))
+            more = list(self._found(test[0], others))
             if any(entry.given >= 0 for entry in more):
                 raise DataError(
                     f"{test[0]} is the test split: it must hold class folders, not folders for splits."
@@ -139,7 +126,16 @@ class Folder(OwnData):
             return found, []
         kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
-        return found, [f"{len(others):,} files in {root} are not sequence files and were ignored ({listed})."]
+        what = "sequence files" if self.labels is None else f"in {Path(self.labels).name}"
+        return found, [f"{len(others):,} files in {root} are not {what} and were ignored ({listed})."]
+
+    def _found(self, root: Path, others: list[Path]) -> Iterator[Entry]:
+        if self.labels is None:
+            return find_entries(root, self.group, others)
+        table = Path(self.labels)
+        if not table.exists() and (root / table.name).is_file():  # written as seen from the folder
+            table = root / table.name
+        return labelled_entries(root, table, self.group, others)
 
     def _read(
         self, entries: Sequence[Entry], notes: list[str], known: tuple[str, ...], progress: Progress
@@ -251,126 +247,6 @@ def _refuse_rates(contents: Sequence[Contents], entries: Sequence[Entry]) -> Non
             raise DataError(
                 f"{entry.place} has {said[0]}, but {entries[0].place} has {said[1]}: all files need the same."
             )
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise ConfigError(f"dataset.group: '{text}' is not a valid regular expression ({error}).") from error
-    if pattern.groups != 1:
-        raise ConfigError(
-            f"dataset.group: '{text}' must have one group in parentheses, it has {pattern.groups}."
-        )
-    return pattern
-
-
-def _find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]:
-    """The sequence files of a folder, sorted by path; other files are added to `others`. Raises DataError."""
-    if not root.is_dir():
-        raise DataError(
-            f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
-        )
-    folders = _folders(root)
-    _refuse_channels(root)
-    if not folders:
-        raise DataError(
-            f"{root} has no folders in it: it needs one folder per class, each with one file per sequence."
-        )
-    splits = _splits(root, folders)
-    for split, folder in sorted(splits.items()):
-        _refuse_channels(folder)
-        for entry in _class_entries(folder, _folders(folder), group, others):
-            yield entry._replace(place=f"{folder.name}/{entry.place}", given=split)
-        others += _files(folder)
-    if not splits:
-        yield from _class_entries(root, folders, group, others)
-    others += _files(root)
-
-
-def _splits(root: Path, folders: Sequence[Path]) -> dict[int, Path]:
-    """The folders that are named like splits, by index into SPLITS; empty if the folders are classes.
-
-    Raises DataError where it is not clear what they are.
-    """
-    called = {folder: split_called(folder.name) for folder in folders}
-    named = {folder: split for folder, split in called.items() if split is not None}
-    if len(set(called.values()) - {None}) < 2 and not (
-        len(named) == len(folders) and any(map(_folders, named))
-    ):
-        return {}  # a class may be called "train": in data about ways to travel it is one
-    names = " and ".join(f"'{folder.name}'" for folder in named)
-    found: dict[int, Path] = {}
-    for folder, split in named.items():
-        if split in found:
-            raise DataError(
-                f"{root}: '{found[split].name}' and '{folder.name}' could each be the {SPLITS[split]} split:"
-                " put their class folders into one of them."
-            )
-        found[split] = folder
-    if other := [folder for folder in folders if folder not in named]:
-        raise DataError(
-            f"{root}: {names} are named like splits, but '{excerpt(other[0].name)}' beside them is not."
-            " Move it elsewhere, or rename the folders if they are classes."
-        )
-    if flat := [folder for folder in named if not _folders(folder)]:
-        raise DataError(
-            f"{root}: {names} are named like splits, but '{flat[0].name}' has no class folders in it."
-            " Put its files into a folder for each class, or rename the folders if they are classes."
-        )
-    if SPLITS.index("train") not in found:
-        raise DataError(f"{root} has {names}, but no folder called 'train': there is nothing to train on.")
-    return found
-
-
-def _refuse_channels(root: Path) -> None:
-    """Raises DataError for a folder with a file for each channel, as that of UCI HAR."""
-    labels = next((path for path in _files(root) if LABEL_FILE.fullmatch(path.name)), None)
-    if labels is not None:
-        raise DataError(
-            f"{labels} looks like the labels of data with one file per channel, as those of UCI HAR: save the"
-            " sequences as an array x (sequences, steps, channels) and the labels as y, in one .npz file."
-        )
-
-
-def _files(root: Path) -> list[Path]:
-    return [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _class_entries(
-    root: Path, folders: Iterable[Path], group: str | None, others: list[Path]
-) -> Iterator[Entry]:
-    for folder in folders:
-        paths = _files_below(folder)
-        sequences = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        others += [path for path in paths if path.suffix.lower() not in SUFFIXES]
-        if not sequences:
-            raise DataError(f"{folder} has no sequence files: their names must end in {', '.join(SUFFIXES)}.")
-        for path in sequences:
-            within = path.relative_to(folder).as_posix()
-            yield Entry(path, f"{folder.name}/{within}", folder.name, _group(group, within, path), -1)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones; links to folders are not followed."""
-    found: list[Path] = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(base, name) for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
-def _group(group: str | None, within: str, path: Path) -> str | None:
-    if group is None:
-        return None
-    match = _pattern(group).search(within)
-    if match is None or match[1] is None:
-        raise NoGroupError(f"{path}: dataset.group='{group}' does not match its path.")
-    return match[1]
 
 
 def _part(entry: Entry, contents: Contents, time: int | None, columns: list[int]) -> Part:
