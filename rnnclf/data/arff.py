@@ -61,7 +61,7 @@ def _loaded(path: Path) -> tuple[Any, dict[str, str]]:
     except Exception as error:  # scipy raises nearly anything for a damaged file
         reason = excerpt(str(error), 120).rstrip(".") or type(error).__name__
         raise DataError(f"{path} is not an .arff file, or is damaged ({reason}).") from error
-    if not len(rows):
+    if not kinds or not len(rows):
         raise DataError(f"{path} has no sequences: nothing follows @data.")
     return rows, kinds
 

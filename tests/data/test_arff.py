@@ -80,6 +80,7 @@ def test_an_arff_file_may_have_a_table_of_channels_in_each_row(tmp_path):
         (ARFF.replace("6,run", "6,sit"), "is not an .arff file, or is damaged"),
         (ARFF.replace("6,run", "6,?"), "row 2: the label is missing"),
         (ARFF.partition("1, 2")[0], "has no sequences"),
+        ("@data\n1,walk\n", "has no sequences"),
     ],
 )
 def test_an_arff_file_that_cannot_be_read_is_refused_in_words(tmp_path, text, words):
