@@ -32,6 +32,7 @@ def arff_sequences(path: Path, given: int) -> Iterator[Part]:
         raise DataError(f"{path}: attribute {excerpt(wrong)} is {kinds[wrong]}; it must be numeric.")
     if len(relation) > 1 or not values:
         raise DataError(f"{path} has {len(relation) or 'no'} attributes with the values of sequences.")
+    size = None
     for number, row in enumerate(rows, start=1):
         place = f"{path.name}, row {number}"
         if relation:
@@ -39,6 +40,9 @@ def arff_sequences(path: Path, given: int) -> Iterator[Part]:
             values_TC = np.array([table[name] for name in table.dtype.names], np.float64)
         else:
             values_TC = np.array([[row[name]] for name in values], np.float64)
+        size = size or values_TC.shape[1]
+        if values_TC.shape[1] != size:
+            raise DataError(f"{place} has {values_TC.shape[1]} channels, row 1 has {size}.")
         present = np.flatnonzero(~np.isnan(values_TC).all(axis=1))
         if not len(present):
             raise DataError(f"{place}: the sequence has no values.")

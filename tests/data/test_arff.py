@@ -81,6 +81,7 @@ def test_an_arff_file_may_have_a_table_of_channels_in_each_row(tmp_path):
         (ARFF.replace("6,run", "6,?"), "row 2: the label is missing"),
         (ARFF.partition("1, 2")[0], "has no sequences"),
         ("@data\n1,walk\n", "has no sequences"),
+        (RELATIONAL.replace("\\n9,10,?", ""), "row 2 has 1 channels, row 1 has 2"),
     ],
 )
 def test_an_arff_file_that_cannot_be_read_is_refused_in_words(tmp_path, text, words):
