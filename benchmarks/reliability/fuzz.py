@@ -578,6 +578,66 @@ def try_overrides(rng: random.Random, ground: Ground) -> str:
     return outcome
 
 
+def good_data() -> dict[str, bytes]:
+    """Small valid files of the user's data, by the path at which they are read."""
+    import numpy as np
+    from scipy.io import savemat, wavfile
+
+    x, y = np.arange(60.0).reshape(6, 5, 2), np.array(["walk", "run"] * 3)
+    packed, matlab, plain, sound = (io.BytesIO() for _ in range(4))
+    np.savez_compressed(packed, x_train=x, y_train=y, x_test=x, y_test=y)
+    savemat(matlab, {"X": x, "y": y}, do_compression=True)
+    savemat(plain, {"X": x, "y": np.arange(6) % 2})
+    wavfile.write(sound, 8000, np.arange(12, dtype=np.int16).reshape(6, 2))
+    nested = "@relation a\n@attribute r relational\n@attribute t1 numeric\n@attribute t2 numeric\n@end r\n"
+    nested += "@attribute c {walk,run}\n@data\n'1,2\\n3,4',walk\n'5,6\\n7,8',run\n"
+    flat = "@relation a\n@attribute t1 numeric\n@attribute t2 real\n@attribute c {walk,run}\n@data\n"
+    flat += "1,?,walk\n3,4,run\n"
+    return {
+        "a.npz": packed.getvalue(),
+        "a.mat": matlab.getvalue(),
+        "b.mat": plain.getvalue(),
+        "a.arff": nested.encode(),
+        "b.arff": flat.encode(),
+        "a_TRAIN.tsv": b"1\t0.5\t1.5\n2\t2\t3\n",
+        "sounds/walk/a.wav": sound.getvalue(),
+        "pandas/walk/a.csv": b",date,x\n0,2024-01-01 10:00:00,2\n1,2024-01-01 10:00:01.5,3\n",
+        "together/labels.csv": b"file,label\na.csv,walk\nb.csv,run\n",
+    }
+
+
+def try_data(rng: random.Random, ground: Ground) -> str:
+    """What reads data of the user's own, with one file changed."""
+    from rnnclf.data import DATASETS
+    from rnnclf.errors import RnnclfError
+    from rnnclf.hydra_app.sources import source_for
+
+    if "good" not in ground.data:
+        ground.data["good"] = good_data()
+    name = rng.choice(sorted(ground.data["good"]))
+    content, file = ground.data["good"][name], ground.folder / "own" / name
+    top = ground.folder / "own" / name.partition("/")[0]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(changed_bytes(rng, content))
+        options = {"path": str(top)}
+        if name.startswith("together"):
+            options["labels"] = str(file)
+            for other in ("a.csv", "b.csv"):
+                (top / other).write_text("1,2\n3,4\n")
+        elif top != file:
+            (top / "run").mkdir(exist_ok=True)
+            (top / "run" / file.name).write_bytes(content)
+        try:
+            assert len(DATASETS[source_for(str(top))](**options).read())
+            return f"{name} read"
+        except RnnclfError as error:
+            said(str(error), None)
+            return f"{name} refused"
+    finally:
+        shutil.rmtree(ground.folder / "own", ignore_errors=True)
+
+
 TARGETS: dict[str, Callable[[random.Random, Ground], str]] = {
     "checkpoint": try_checkpoint,
     "status.json": record_target("status.json", hostile_record, take_up),
@@ -585,6 +645,7 @@ TARGETS: dict[str, Callable[[random.Random, Ground], str]] = {
     "epochs.csv": record_target("epochs.csv", hostile_table, look_at),
     "multirun.yaml": record_target("multirun.yaml", hostile_yaml, grow),
     "overrides": try_overrides,
+    "data": try_data,
 }
 
 

@@ -12,8 +12,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
+from rnnclf.data.arff import arff_sequences
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
 from rnnclf.data.conversion import Part, cached, combine, unpack
@@ -33,23 +34,26 @@ from rnnclf.data.recordings import Progress, Recordings, numbered, silent
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 
-SUFFIXES = (".ts", ".tsv", ".txt")  # in order of preference, if a data set comes in several formats
+SUFFIXES = (".ts", ".arff", ".tsv", ".txt")  # in order of preference, if a data set comes in several formats
 
 
 @dataclass
 class Archive(OwnData):
-    """Files of the UCR and UEA archives: .ts, or the UCR archive's .tsv and .txt (label first).
+    """Files of the UCR and UEA archives: .ts, .arff, or the UCR archive's .tsv and .txt (label first).
 
     dataset.path is NAME_TRAIN.ts (NAME_TEST.ts next to it becomes the test split), or a folder or .zip file
     with both. Bagnall et al. 2018, https://arxiv.org/abs/1811.00075; .ts files are read with aeon.
     """
+
+    READS: ClassVar[str] = "files of the UCR and UEA archives (.ts, .arff, .tsv, .txt, .zip)"
 
     name: str = "archive"
 
     @classmethod
     def takes(cls, path: Path) -> bool:
         named = path.stem.endswith(("_TRAIN", "_TEST")) and path.suffix.lower() in SUFFIXES
-        return named or path.suffix.lower() in (".ts", ".zip") or any(path.glob("*_TRAIN.ts"))
+        held = any(any(path.glob(f"*_TRAIN{suffix}")) for suffix in SUFFIXES)
+        return named or held or path.suffix.lower() in (".ts", ".arff", ".zip")
 
     def read(self, progress: Progress = silent) -> Recordings:
         path, *test = self.paths()
@@ -93,7 +97,7 @@ def _training_file(path: Path, progress: Progress) -> Path:
             )
         if found:
             return found[0]
-    raise DataError(f"{path} has no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+    raise DataError(f"{path} has no file that ends in {', '.join(f'_TRAIN{suffix}' for suffix in SUFFIXES)}.")
 
 
 def _test_file(path: Path) -> Path | None:
@@ -137,19 +141,25 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             )
         if training:
             return visible
-    raise DataError(f"{path} has no file that ends in _TRAIN.ts, _TRAIN.tsv or _TRAIN.txt.")
+    raise DataError(f"{path} has no file that ends in {', '.join(f'_TRAIN{suffix}' for suffix in SUFFIXES)}.")
 
 
 def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress) -> Recordings:
     parts: list[Part] = []
     for done, (path, given) in enumerate(files):
         progress(f"reading {path.name}", done / len(files))
-        found = list((_ts if path.suffix.lower() == ".ts" else _ucr)(path, given, notes))
+        found = list(_sequences(path, given, notes))
         size, expected = found[0].values_TC.shape[1], (parts or found)[0].values_TC.shape[1]
         if size != expected:
             raise DataError(f"{path} has {size} channels, {files[0][0].name} has {expected}.")
         parts += found
     return combine(parts, numbered(parts[0].values_TC.shape[1]), notes)
+
+
+def _sequences(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+    if path.suffix.lower() == ".arff":
+        return arff_sequences(path, given)
+    return (_ts if path.suffix.lower() == ".ts" else _ucr)(path, given, notes)
 
 
 def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:

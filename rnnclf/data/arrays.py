@@ -5,59 +5,49 @@ Shapes: N sequences, T steps, C channels, K classes.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from rnnclf.data.array_files import Files, NamedArray, files_of, holds_arrays, opened
 from rnnclf.data.cache import folder_for, identity
-from rnnclf.data.changes import MappedFile, refuse_changed
-from rnnclf.data.conversion import refuse_unseen, unpack
+from rnnclf.data.changes import refuse_changed
 from rnnclf.data.delimited import excerpt
+from rnnclf.data.joining import Part, joined
+from rnnclf.data.naming import WHOLE
 from rnnclf.data.npy import (
     COPY_LIMIT,
-    layout_of,
-    mapped,
-    parsed,
     refuse_more_than_memory,
     refuse_other_than_numbers,
     to_trainable,
 )
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, restarting_at, silent
-from rnnclf.data.splits import SPLITS
-from rnnclf.errors import ConfigError, DataError, RnnclfError
+from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, silent
+from rnnclf.data.splits import SPLITS, split_called
+from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.options import option
 
-NAMES = ("x", "y", "lengths", "groups", "split", "channels", "classes")
-NEEDED = {"x": "sequences, an array (N, T) or (N, T, C),", "y": "labels, an array (N,),"}
 PER_SEQUENCE = ("y", "lengths", "groups", "split")
-IN_MEMORY = 2**28  # bytes; smaller packed arrays are unpacked to memory, larger ones once to the cache
 BOOKKEEPING = 64  # bytes in memory for each sequence: where it begins, its length, label, split and place
 COPIES = 4  # of labels while they are read, and of a sequence as float64 while it is measured
 CACHED_FROM = 2**26  # bytes; the statistics of an x of at least this size are cached
 
 
-class NamedArray(NamedTuple):
-    """An array, its name in messages, and the file that it is mapped from, if it is not in memory."""
-
-    array: Array
-    what: str
-    file: MappedFile | None = None
-
-
 @dataclass
 class Arrays(OwnData):
-    """Your own arrays: x (N, T) or (N, T, C) and y (N,), in an .npz file, a folder, or x.npy and y.npy.
+    """Your own arrays: x (N, T) or (N, T, C) and y (N,), in an .npz or .mat file, a folder, or .npy files.
 
+    They may be called X, data, labels or target, too, and come by split: x_train, y_train, x_test, y_test.
     Optional arrays: lengths (N,), after which x is padding; groups (N,), each of which stays in one split;
     split (N,), train, validation or test, or 0, 1, 2; the names channels (C,) and classes (K,).
     x.npy is memory-mapped, so it may be larger than memory.
     """
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
+
+    READS: ClassVar[str] = "arrays (.npz, .npy, .mat)"
 
     name: str = "arrays"
     labels: str | None = option(
@@ -76,98 +66,43 @@ class Arrays(OwnData):
 
     @classmethod
     def takes(cls, path: Path) -> bool:
-        return path.suffix.lower() in (".npz", ".npy") or (path / "x.npy").is_file()
+        return holds_arrays(path)
 
     def read(self, progress: Progress = silent) -> Recordings:
         paths = self.paths()
-        files = [_files(path, labels) for path, labels in zip(paths, (self.labels, None), strict=False)]
-        if len(paths) == 2 and files[0]["y"] == files[1]["y"]:
+        files = [files_of(path, labels) for path, labels in zip(paths, (self.labels, None), strict=False)]
+        shared = set.intersection(*({arrays["y"] for arrays in own.values()} for own in files))
+        if len(paths) == 2 and shared:
             raise ConfigError(
-                f"{files[0]['y']} would be the labels of both dataset.path and dataset.test_path:"
+                f"{shared.pop()} would be the labels of both dataset.path and dataset.test_path:"
                 " put the arrays of each into a separate folder."
             )
-        versions = [identity(file) for own in files for _, file in sorted(own.items())]
-        training, *test = (
-            _recordings(_opened(path, own, progress), own["x"].name, self.axes)
-            for path, own in zip(paths, files, strict=True)
-        )
-        recordings = _joined(training, test[0], paths[1]) if test else training
+        used = {file for own in files for arrays in own.values() for file in arrays.values()}
+        versions = [identity(file) for file in sorted(used)]
+        parts: list[Part] = []
+        for path, own, is_test in zip(paths, files, (False, True), strict=False):
+            parts += self._parts(path, own, is_test, progress)
+        recordings = joined(parts) if len(parts) > 1 else parts[0].recordings
         refuse_changed(versions)
         if recordings.values_SC.nbytes < CACHED_FROM:
             return recordings
         return replace(recordings, cache=folder_for("arrays", self.axes, versions))
 
-
-def _files(path: Path, labels: str | None) -> dict[str, Path]:
-    """The file of each array; an .npz file, which holds them all, as both x and y. Raises DataError."""
-    if path.suffix == ".npz":
-        if labels is not None:
-            raise ConfigError(
-                f"dataset.labels={labels} only works if x is an .npy file; {path.name} contains its own y."
-            )
-        return dict.fromkeys(NEEDED, path)
-    if path.is_dir():
-        found = {name: path / f"{name}.npy" for name in NAMES}
-    elif path.suffix == ".npy":
-        found = {name: path.with_name(f"{name}.npy") for name in NAMES} | {"x": path}
-    else:
-        identity(path)
-        raise DataError(f"{path} is not an .npz file, an .npy file or a folder of .npy files.")
-    if labels is not None:
-        found["y"] = Path(labels)
-    for name, meaning in NEEDED.items():
-        if not found[name].is_file():
-            hint = "" if path.is_dir() or name == "x" else ", or set dataset.labels"
-            raise DataError(f"{found[name]} does not exist: put the {meaning} there{hint}.")
-    return {name: file for name, file in found.items() if file.is_file()}
-
-
-def _opened(path: Path, files: Mapping[str, Path], progress: Progress) -> dict[str, NamedArray]:
-    if path.suffix == ".npz":
-        return _unpacked(path, progress)
-    return {name: _mapped(file, str(file)) for name, file in files.items()}
-
-
-def _mapped(path: Path, what: str) -> NamedArray:
-    array, file = mapped(path, what)
-    return NamedArray(array, what, file)
-
-
-def _unpacked(path: Path, progress: Progress) -> dict[str, NamedArray]:
-    """The arrays of an .npz file; large ones are mapped from the cache. Raises DataError."""
-    identity(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            held = [member.filename.removesuffix(".npy") for member in members]
-            twice = next((name for name in held if held.count(name) > 1), None)
-            if twice is not None or not NEEDED.keys() <= set(held):
-                fault = (
-                    f"holds {excerpt(twice)} twice"
-                    if twice
-                    else f"holds {excerpt(', '.join(held), 120) or 'no arrays'}"
-                )
-                raise DataError(f"{path} {fault}; it needs one x and one y.")
-            return {
-                name: _member(path, archive, member, progress)
-                for name, member in zip(held, members, strict=True)
-                if name in NAMES
-            }
-    except RnnclfError:
-        raise
-    except Exception as error:  # zipfile and its decompressors raise many types for a damaged file
-        raise DataError(f"{path} is not an .npz file, or is damaged ({excerpt(str(error), 120)}).") from error
-
-
-def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress) -> NamedArray:
-    what, size = f"{path}: {member.filename.removesuffix('.npy')}", member.file_size
-    with archive.open(member) as file:
-        layout_of(file, size, what)  # checks the claimed size before anything is unpacked
-    if size <= IN_MEMORY:
-        return NamedArray(parsed(archive.read(member), what), what)
-    folder = folder_for("unpacked", identity(path), member.filename)
-    folder = unpack(archive, {"array.npy": member}, folder, progress)
-    return _mapped(folder / "array.npy", what)
+    def _parts(self, path: Path, files: Files, is_test: bool, progress: Progress) -> list[Part]:
+        """The sequences of one path: one part, or one for each split. Raises DataError."""
+        found = opened(path, files, progress)
+        if is_test and (len(found) > 1 or "split" in found.get(WHOLE, {})):
+            lot = "arrays for several splits" if len(found) > 1 else "a split array of its own"
+            raise DataError(f"{path} is the test split, so it cannot have {lot}: remove them.")
+        if self.test_path is not None and len(found) > 1:
+            raise ConfigError(f"{path} already has arrays for its splits: leave out dataset.test_path.")
+        parts = []
+        for split, arrays in found.items():
+            file = files[WHOLE]["x"].name if split == WHOLE else Path(arrays["x"].what).name
+            name = file if split != WHOLE else str(path) if is_test else "dataset.path"
+            given = SPLITS.index("test") if is_test else split
+            parts.append(Part(name, _recordings(arrays, file, self.axes), given))
+        return parts
 
 
 def _recordings(arrays: Mapping[str, NamedArray], file: str, axes: str) -> Recordings:
@@ -370,52 +305,10 @@ def _given(named: NamedArray) -> Array:
     import numpy as np
 
     places_N, names = _encoded(named)
-    known = {name: place for place, name in enumerate(SPLITS)} | {str(place): place for place in range(3)}
-    foreign = [name for name in names if name not in known]
-    if foreign:
+    found = [int(name) if name in ("0", "1", "2") else split_called(name) for name in names]
+    if None in found:
         raise DataError(
-            f"{named.what} has '{excerpt(foreign[0])}'; it must be {', '.join(SPLITS)}, or 0, 1, 2."
+            f"{named.what} has '{excerpt(names[found.index(None)])}';"
+            f" it must be {', '.join(SPLITS)}, or 0, 1, 2."
         )
-    return np.array([known[name] for name in names], np.int8)[places_N]
-
-
-def _joined(training: Recordings, test: Recordings, test_path: Path) -> Recordings:
-    """Both as one Recordings, with the second as test split. Raises DataError if they do not match."""
-    import numpy as np
-
-    if training.channels != test.channels:
-        raise DataError(
-            f"{test_path} has the channels {excerpt(', '.join(test.channels), 120)};"
-            f" dataset.path has {excerpt(', '.join(training.channels), 120)}."
-        )
-    if test.given_N is not None:
-        raise DataError(
-            f"{test_path} is the test split, so it cannot have a split array of its own: remove it."
-        )
-    if training.values_SC.nbytes + test.values_SC.nbytes > COPY_LIMIT:
-        raise DataError(
-            "dataset.path and dataset.test_path are too large to be joined in memory: save all sequences as"
-            " one x, with a split (N,) of train and test."
-        )
-    classes = tuple(dict.fromkeys((*training.classes, *test.classes)))
-    place_of = {name: place for place, name in enumerate(classes)}
-    place_K = np.array([place_of[name] for name in test.classes], np.int64)
-    border = len(training.values_SC)
-    given_N = np.full(len(training), -1, np.int8) if training.given_N is None else training.given_N
-    test_N = np.full(len(test), SPLITS.index("test"), np.int8)
-    own_group_N = np.full(len(test), -1, np.int64)  # the test split is not drawn, so its groups do not matter
-    joined = Recordings(
-        values_SC=np.concatenate((training.values_SC, test.values_SC)),
-        starts_N=np.concatenate((training.starts_N, border + test.starts_N)),
-        lengths_N=np.concatenate((training.lengths_N, test.lengths_N)),
-        labels_N=np.concatenate((training.labels_N, place_K[test.labels_N])),
-        classes=classes,
-        channels=training.channels,
-        groups_N=None if training.groups_N is None else np.concatenate((training.groups_N, own_group_N)),
-        given_N=np.concatenate((given_N, test_N)),
-        notes=(*training.notes, *test.notes),
-        locate=lambda step: training.place(step) if step < border else test.place(step - border),
-        ids=restarting_at(len(training)),
-    )
-    refuse_unseen(joined)
-    return joined
+    return np.array(found, np.int8)[places_N]

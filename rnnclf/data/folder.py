@@ -5,61 +5,33 @@ Shapes: T steps of a file, C channels.
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
+from rnnclf.data.class_folders import Entry, NoGroupError, find_entries, labelled_entries, pattern_of
 from rnnclf.data.conversion import Part, cached, combine
-from rnnclf.data.delimited import (
-    delimiter_of,
-    excerpt,
-    is_number,
-    lines_of,
-    numbers,
-    refuse_empty_lines,
-    unquoted,
-)
-from rnnclf.data.npy import mapped, refuse_more_than_memory, refuse_other_than_numbers, to_trainable
+from rnnclf.data.delimited import excerpt
+from rnnclf.data.npy import refuse_more_than_memory
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
+from rnnclf.data.recordings import Progress, Recordings, numbered, silent
+from rnnclf.data.sequence_files import TEXT, UNNAMED, Contents, contents_of, ordered_as
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError
+from rnnclf.files import absolute
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-TEXT = (".csv", ".tsv", ".txt")
-SUFFIXES = (*TEXT, ".npy")
+READING = 2  # counts the ways in which files were read; what was read in another way is read again
 COPIES = 2  # of the arrays in memory while they are joined
 TIMES = ("time", "t", "timestamp")  # names of time columns, in lower case
-
-
-class NoGroupError(DataError):
-    """The path of a file does not say which group its sequence belongs to."""
-
-
-class Entry(NamedTuple):
-    """The file of one sequence, with what its path says about it."""
-
-    path: Path
-    place: str
-    """Its path relative to the data folder, for messages."""
-    label: str
-    group: str | None
-    given: int
-
-
-class Contents(NamedTuple):
-    """The contents of a file: values_TC (T, C), column names if any, line number of the first step."""
-
-    values_TC: Array
-    names: tuple[str, ...] | None
-    line: int
+RISING = ("datetime", "date", "ts", "elapsed", "seconds", "time_s", "time_ms", "time_us", "time_ns")
+"""Names of time columns if the values rise."""
+FEW = 20  # steps; a channel may rise by one that often by chance
 
 
 @dataclass
@@ -67,13 +39,23 @@ class Folder(OwnData):
     """Your own folder, with one folder per class and in it one file per sequence.
 
     Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
-    .npy files hold an array (T,) or (T, C). To define the splits, put the class folders into folders named
-    train, validation and test.
+    .npy files hold an array (T,) or (T, C), .wav files sound. To define the splits, put the class folders
+    into folders named train, validation and test (or training, val, valid, dev, testing). If the files of all
+    classes lie together, dataset.labels names a table of their classes.
     """
+
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
+    READS: ClassVar[str] = "folders with a folder for each class"
 
     name: str = "folder"
     time: str | None = option(
         None, f"the column with the time of each step; null: one named {', '.join(TIMES)}, if there is one"
+    )
+    labels: str | None = option(
+        None,
+        "a table with the class of each file, by columns called file and label; null: the class is the name"
+        " of the file's folder",
+        path=True,
     )
     group: str | None = option(
         None,
@@ -83,25 +65,31 @@ class Folder(OwnData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels is not None:
+            self.labels = absolute(self.labels)
         if self.group is not None:
-            _pattern(self.group)
+            pattern_of(self.group)
 
     @classmethod
     def takes(cls, path: Path) -> bool:
         return path.is_dir()
 
     def read(self, progress: Progress = silent) -> Recordings:
+        return self._recordings((), progress)
+
+    def _recordings(self, known: tuple[str, ...], progress: Progress) -> Recordings:
+        """All sequences; a channel is kept in any case if it is `known` to a model. Raises DataError."""
         entries, notes = self._entries()
-        size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() == ".npy")
+        size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() not in TEXT)
         refuse_more_than_memory(
             COPIES * size, self.title(), ": save all sequences as one x.npy, which may be larger than memory"
         )
         versions = [identity(entry.path) for entry in entries]
-        facts = [(entry.place, entry.given, v) for entry, v in zip(entries, versions, strict=True)]
-        folder = folder_for("folders", self.time, self.group, facts)
+        facts = [(*entry[1:], v) for entry, v in zip(entries, versions, strict=True)]
+        folder = folder_for("folders", READING, self.time, self.group, known, facts)
 
         def read() -> Recordings:
-            recordings = self._read(entries, notes, progress)
+            recordings = self._read(entries, notes, known, progress)
             refuse_changed(versions)
             return recordings
 
@@ -109,20 +97,25 @@ class Folder(OwnData):
 
     def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
         try:
-            return self.read(progress)
+            return self._recordings(channels, progress)
         except NoGroupError as error:  # a split needs groups, a model does not
-            recordings = replace(self, group=None).read(progress)
+            recordings = replace(self, group=None)._recordings(channels, progress)
             return replace(recordings, notes=(*recordings.notes, f"{error} Sequences are not grouped."))
 
     def _entries(self) -> tuple[list[Entry], list[str]]:
         """All sequence files, sorted, and a note on other files. Raises ConfigError or DataError."""
         root, *test = self.paths()
+        if test and self.labels is not None:
+            raise ConfigError(
+                "dataset.labels and dataset.test_path do not go together: put the files into folders named"
+                " train and test."
+            )
         others: list[Path] = []
-        found = list(_find_entries(root, self.group, others))
+        found = list(self._found(root, others))
         if test:
             if any(entry.given >= 0 for entry in found):
                 raise ConfigError(f"{root} already has folders for its splits: leave out dataset.test_path.")
-            more = list(_find_entries(test[0], self.group, others))
+            more = list(self._found(test[0], others))
             if any(entry.given >= 0 for entry in more):
                 raise DataError(
                     f"{test[0]} is the test split: it must hold class folders, not folders for splits."
@@ -133,25 +126,44 @@ class Folder(OwnData):
             return found, []
         kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
         listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
-        return found, [f"{len(others):,} files in {root} are not sequence files and were ignored ({listed})."]
+        what = "sequence files" if self.labels is None else f"in {Path(self.labels).name}"
+        return found, [f"{len(others):,} files in {root} are not {what} and were ignored ({listed})."]
 
-    def _read(self, entries: Sequence[Entry], notes: list[str], progress: Progress) -> Recordings:
-        parts: list[Part] = []
-        first: Contents | None = None
-        time: int | None = None
+    def _found(self, root: Path, others: list[Path]) -> Iterator[Entry]:
+        if self.labels is None:
+            return find_entries(root, self.group, others)
+        table = Path(self.labels)
+        if not table.exists() and (root / table.name).is_file():  # written as seen from the folder
+            table = root / table.name
+        return labelled_entries(root, table, self.group, others)
+
+    def _read(
+        self, entries: Sequence[Entry], notes: list[str], known: tuple[str, ...], progress: Progress
+    ) -> Recordings:
+        contents: list[Contents] = []
         for number, entry in enumerate(entries):
-            contents = _contents(entry)
-            if first is None:
-                first = contents
-                time = self._time(first.names, notes)
-            contents = _ordered_as(first, contents, entries[0].place, entry.place)
-            parts.append(_part(entry, contents, time))
+            now = contents_of(entry.path, entry.place)
+            contents.append(ordered_as(contents[0], now, entries[0].place, entry.place) if contents else now)
             progress(f"reading {self.title()}", (number + 1) / len(entries))
-        assert first is not None
-        return combine(parts, _channels(first, time), notes)
+        _refuse_rates(contents, entries)
+        first = contents[0]
+        names = first.names or numbered(first.values_TC.shape[1])
+        time = self._time(contents, known, notes)
+        kept = _without_counters(contents, names, time, known, notes)
+        if UNNAMED in kept and UNNAMED not in known and first.unnamed:
+            raise DataError(
+                f"{entries[0].place}, line 1: column 1 has no name. If it is a time, name it; if it holds the"
+                " numbers of rows, remove it (pandas: to_csv(…, index=False))."
+            )
+        if not kept:
+            raise DataError(f"The files have no columns besides the time, '{names[0]}'.")
+        columns = [names.index(name) for name in kept]
+        parts = [_part(entry, own, time, columns) for entry, own in zip(entries, contents, strict=True)]
+        return combine(parts, kept, notes)
 
-    def _time(self, names: tuple[str, ...] | None, notes: list[str]) -> int | None:
+    def _time(self, contents: Sequence[Contents], known: tuple[str, ...], notes: list[str]) -> int | None:
         """The index of the time column, None without one. Raises ConfigError."""
+        first, names = contents[0], contents[0].names
         if self.time is not None:
             if names is None:
                 raise ConfigError(f"dataset.time={self.time} needs files with a header of column names.")
@@ -159,143 +171,86 @@ class Folder(OwnData):
                 hint = did_you_mean(self.time, names)
                 raise ConfigError(f"dataset.time: no column is named '{self.time}'.{hint} {_listed(names)}")
             return names.index(self.time)
-        likely = [name for name in names or () if name.lower() in TIMES]
+        if names is None or len(names) == 1:
+            return None
+        free = [name for name in names if name not in known]
+        likely = [name for name in free if name in first.dates or name.lower() in TIMES]
+        likely = likely or [
+            name for name in free if name.lower() in RISING and all(_rises(own, name) for own in contents)
+        ]
         if len(likely) > 1:
             raise ConfigError(f"{' and '.join(likely)} could each be the time: choose one with dataset.time.")
-        if not likely or names is None or len(names) == 1:
+        if not likely:
             return None
-        notes.append(f"Column '{likely[0]}' is used as the time of each step.")
+        notes.append(f"{_called(first, likely[0])} is used as the time of each step.")
         return names.index(likely[0])
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise ConfigError(f"dataset.group: '{text}' is not a valid regular expression ({error}).") from error
-    if pattern.groups != 1:
-        raise ConfigError(
-            f"dataset.group: '{text}' must have one group in parentheses, it has {pattern.groups}."
-        )
-    return pattern
+def _called(contents: Contents, name: str) -> str:
+    """The column as messages call it."""
+    unnamed = contents.unnamed and name == UNNAMED
+    return "The first column, which has no name," if unnamed else f"Column '{name}'"
 
 
-def _find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[Entry]:
-    """The sequence files of a folder, sorted by path; other files are added to `others`. Raises DataError."""
-    if not root.is_dir():
-        raise DataError(
-            f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
-        )
-    folders = _folders(root)
-    if not folders:
-        raise DataError(
-            f"{root} has no folders in it: it needs one folder per class, each with one file per sequence."
-        )
-    if {folder.name for folder in folders} <= set(SPLITS) and any(map(_folders, folders)):
-        for split in (root / name for name in SPLITS if (root / name) in folders):
-            for entry in _class_entries(split, _folders(split), group, others):
-                place = f"{split.name}/{entry.place}"
-                yield entry._replace(place=place, given=SPLITS.index(split.name))
-    else:
-        yield from _class_entries(root, folders, group, others)
-    others += [path for path in root.iterdir() if path.is_file() and not path.name.startswith(".")]
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _class_entries(
-    root: Path, folders: Iterable[Path], group: str | None, others: list[Path]
-) -> Iterator[Entry]:
-    for folder in folders:
-        paths = _files_below(folder)
-        sequences = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        others += [path for path in paths if path.suffix.lower() not in SUFFIXES]
-        if not sequences:
-            raise DataError(f"{folder} has no sequence files: their names must end in {', '.join(SUFFIXES)}.")
-        for path in sequences:
-            within = path.relative_to(folder).as_posix()
-            yield Entry(path, f"{folder.name}/{within}", folder.name, _group(group, within, path), -1)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones; links to folders are not followed."""
-    found: list[Path] = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(base, name) for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
-def _group(group: str | None, within: str, path: Path) -> str | None:
-    if group is None:
-        return None
-    match = _pattern(group).search(within)
-    if match is None or match[1] is None:
-        raise NoGroupError(f"{path}: dataset.group='{group}' does not match its path.")
-    return match[1]
-
-
-def _contents(entry: Entry) -> Contents:
-    """Reads a file. Raises DataError, which names the file."""
+def _rises(contents: Contents, name: str) -> bool:
+    """Whether each value of the column is larger than the one before."""
     import numpy as np
 
-    if entry.path.suffix.lower() != ".npy":
-        return _text(entry.path, entry.place)
-    array = np.array(mapped(entry.path, entry.place)[0])  # a memory map would keep each file open
-    refuse_other_than_numbers(array, entry.place)
-    if array.ndim not in (1, 2):
-        raise DataError(f"{entry.place} has shape {array.shape}; it must be (T,) or (T, C).")
-    return Contents(to_trainable(array, entry.place).reshape(len(array), -1), None, 0)
+    assert contents.names is not None
+    values_T = contents.values_TC[:, contents.names.index(name)]
+    return bool((np.diff(values_T) > 0).all())
 
 
-def _text(path: Path, place: str) -> Contents:
-    lines = lines_of(path, place)
-    refuse_empty_lines(lines, place)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(lines[0])
-    rows = [line.split(delimiter) for line in lines]
-    names = tuple(map(unquoted, rows[0]))
-    if all(map(is_number, names)) or any(name and is_number(name) for name in names):
-        return Contents(numbers(rows, 1, 1, place), None, 1)
-    if len(rows) == 1:
-        raise DataError(f"{place} has a header but no steps.")
-    if len(rows[1]) != len(names):
-        raise DataError(f"{place}, line 2 has {len(rows[1])} fields, line 1 has {len(names)}.")
-    if "" in names:
-        raise DataError(
-            f"{place}, line 1: column {names.index('') + 1} has no name. If it holds row numbers, remove it"
-            " (pandas: to_csv(…, index=False))."
-        )
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{place}, line 1: two columns are named '{excerpt(repeated[0])}'.")
-    return Contents(numbers(rows[1:], 2, 1, place), names, 2)
+def _without_counters(
+    contents: Sequence[Contents],
+    names: tuple[str, ...],
+    time: int | None,
+    known: tuple[str, ...],
+    notes: list[str],
+) -> tuple[str, ...]:
+    """The names of the channels: all but the time, and but what counts the steps or the rows of a table.
+
+    Such a column says nothing of the sequence, but where the rows of one large table were counted it tells
+    the files apart. One that a model knows is kept.
+    """
+    kept = [name for column, name in enumerate(names) if column != time]
+    for name in list(kept):
+        column = names.index(name)
+        unnamed = contents[0].unnamed and name == UNNAMED
+        if name not in known and len(kept) > 1 and _counts(contents, column, 0 if unnamed else FEW):
+            kept.remove(name)
+            notes.append(f"{_called(contents[0], name)} counts the rows and was left out.")
+    return tuple(kept)
 
 
-def _ordered_as(first: Contents, now: Contents, first_place: str, place: str) -> Contents:
-    """The contents with the columns in the order of the first file. Raises DataError for other columns."""
-    if now.names == first.names and now.values_TC.shape[1] == first.values_TC.shape[1]:
-        return now
-    if first.names is not None and now.names is not None and sorted(first.names) == sorted(now.names):
-        order = [now.names.index(name) for name in first.names]
-        return now._replace(values_TC=now.values_TC[:, order], names=first.names)
-    described = [_columns(contents) for contents in (now, first)]
-    raise DataError(
-        f"{place} has {described[0]}, but {first_place} has {described[1]}: all files need the same columns."
-    )
+def _counts(contents: Sequence[Contents], column: int, least: int) -> bool:
+    """Whether a column of whole numbers rises by one at each step of all files, `least` times or more."""
+    import numpy as np
+
+    steps = 0
+    for own in contents:
+        values_T = own.values_TC[:, column].astype(np.float64)
+        if (np.diff(values_T) != 1).any() or values_T[0] != np.floor(values_T[0]):
+            return False
+        steps += len(values_T) - 1
+    return steps >= least
 
 
-def _columns(contents: Contents) -> str:
-    number = contents.values_TC.shape[1]
-    words = f"{number} column{'' if number == 1 else 's'}"
-    return (
-        f"{words} without names"
-        if contents.names is None
-        else f"{words}, {excerpt(', '.join(contents.names), 120)}"
-    )
+def _refuse_rates(contents: Sequence[Contents], entries: Sequence[Entry]) -> None:
+    """Raises DataError for sounds whose steps do not last equally long."""
+    for own, entry in zip(contents, entries, strict=True):
+        if own.rate != contents[0].rate:
+            said = [
+                "no rate of samples" if rate is None else f"{rate:,} samples per second"
+                for rate in (own.rate, contents[0].rate)
+            ]
+            raise DataError(
+                f"{entry.place} has {said[0]}, but {entries[0].place} has {said[1]}: all files need the same."
+            )
 
 
-def _part(entry: Entry, contents: Contents, time: int | None) -> Part:
+def _part(entry: Entry, contents: Contents, time: int | None, columns: list[int]) -> Part:
+    """The sequence of a file, with these columns as channels. Raises DataError if its time does not rise."""
     import numpy as np
 
     values_TC, line = contents.values_TC, contents.line
@@ -306,19 +261,12 @@ def _part(entry: Entry, contents: Contents, time: int | None) -> Part:
         if not rising.all():
             step = int(rising.argmin())
             raise DataError(
-                f"{entry.place}, line {line + step}: the time is {times_T[step]:g};"
+                f"{entry.place}, line {line + step}: the time is {times_T[step]:.15g};"
                 " times must not be missing and must increase from step to step."
             )
-        values_TC = np.delete(values_TC, time, axis=1)
+    if len(columns) < values_TC.shape[1]:
+        values_TC = values_TC[:, columns]
     return Part(values_TC, entry.label, entry.place, line, times_T, entry.group, entry.given)
-
-
-def _channels(contents: Contents, time: int | None) -> tuple[str, ...]:
-    names = contents.names or numbered(contents.values_TC.shape[1])
-    channels = tuple(name for place, name in enumerate(names) if place != time)
-    if not channels:
-        raise DataError(f"The files have no columns besides the time, '{names[0]}'.")
-    return channels
 
 
 def _listed(names: tuple[str, ...]) -> str:

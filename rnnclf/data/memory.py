@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnnclf.data.arrays import NamedArray, unlabelled
+from rnnclf.data.array_files import NamedArray
+from rnnclf.data.arrays import unlabelled
 from rnnclf.data.npy import refuse_other_than_numbers, to_trainable
-from rnnclf.data.preparation import without_gaps
+from rnnclf.data.preparation import BITS_LEFT, without_gaps
 from rnnclf.data.recordings import Array, Recordings, encoded, numbered
 from rnnclf.data.survey import moments
 from rnnclf.errors import DataError
@@ -265,7 +266,7 @@ def _is_numeric(column: Any) -> bool:
 
 
 def _numbers(column: Any, name: str) -> Array:
-    """The cells as float32 (R,), like those of table files, or as float64 if they need its range.
+    """The cells as float32 (R,), like those of table files, or as float64 if they need its range or digits.
 
     NaN for missing ones.
     """
@@ -278,7 +279,9 @@ def _numbers(column: Any, name: str) -> Array:
     else:
         exact = column.to_numpy().astype(np.float64)
     peak, limits = np.fmax.reduce(np.abs(exact), initial=0.0), np.finfo(np.float32)
-    fits = peak == 0 or limits.tiny <= peak <= limits.max
+    spread = np.fmax.reduce(exact, initial=-peak) - np.fmin.reduce(exact, initial=peak)
+    blurred = 0 < spread < peak * limits.eps * 2**BITS_LEFT
+    fits = peak == 0 or (limits.tiny <= peak <= limits.max and not blurred)
     return exact.astype(np.float32) if fits else exact
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COPY_LIMIT = 2**29  # bytes; larger arrays are not copied to change their type or order
 
+WHOLE = 2**53  # float64 holds all whole numbers up to here
+
 # NumPy types that torch lacks or cannot index, with a type that holds their values
 WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "float64", "bool": "uint8"}
 
@@ -168,6 +170,11 @@ def to_trainable(array: Array, what: str, expression: str = "x", then: str = "")
             f"{what} is too large to be converted in memory ({array.nbytes / 2**30:.1f} GiB)."
             " Convert it once:"
             f" np.save('new.npy', np.ascontiguousarray({expression}, '{dtype.name}')){then}."
+        )
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.max(initial=0) > WHOLE:
+        raise DataError(
+            f"{what} holds whole numbers up to {array.max()}, which lose their last digits here:"
+            f" subtract {expression}.min() and save them as int64."
         )
     with np.errstate(over="ignore"):  # infinite values are reported later, with their position
         return np.ascontiguousarray(array, dtype)

@@ -24,6 +24,8 @@ class OwnData(Source):
     """Base of the sources that read the user's own data."""
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path")
+    READS: ClassVar[str]
+    """The forms of data that it reads, for messages: "tables (.csv, .tsv)"."""
 
     path: str | None = option(None, "the file or folder with the data", path=True, required=True)
     test_path: str | None = option(

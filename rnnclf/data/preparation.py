@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
 COPY_LIMIT = 2**30  # bytes that missing=drop may copy
 LARGE = 2.0**100  # float32, which goes up to 2 ** 128 and down to 2 ** -126, is used for scales well within
+BITS_LEFT = 8  # the differences of a channel are lost if fewer remain: float32 has 24, float64 53
 COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 are left
 
 
@@ -109,7 +110,8 @@ class Preparation:
         """The batch without patches, (B, T, F, C): F is 3 with missing=mask, otherwise 1."""
         import torch
 
-        exact = torch.float32 if self.fits_float32 and x_BTC.dtype != torch.float64 else torch.float64
+        wide = x_BTC.dtype in (torch.float64, torch.int64, torch.int32)  # float32 would round these
+        exact = torch.float32 if self.fits_float32 and not wide else torch.float64
         x_BTC = x_BTC.to(exact)
         if any(self.shift_C):
             x_BTC = x_BTC - _for_each(self.shift_C, x_BTC)
@@ -208,7 +210,8 @@ def _refuse_out_of_range(recordings: Recordings, normalise: str, shift_C: Array,
     """Raises DataError for a channel that is lost in float32 once it is prepared."""
     import numpy as np
 
-    if not np.issubdtype(recordings.values_SC.dtype, np.floating):
+    dtype = recordings.values_SC.dtype
+    if dtype.kind != "f" and dtype.itemsize < 4:  # float32 holds these
         return
     limits = np.finfo(np.float32)
     low_C, high_C = moments(recordings).range_C(np.arange(len(recordings)))
@@ -223,6 +226,49 @@ def _refuse_out_of_range(recordings: Recordings, normalise: str, shift_C: Array,
             f"Channel '{recordings.channels[c]}' has values from {low_C[c]:.3g} to {high_C[c]:.3g}, which are"
             f" too {size} for 32 bits{'' if normalise == 'none' else ' next to the others'}: {way}."
         )
+    _refuse_lost_digits(recordings, normalise, (low_C, high_C))
+
+
+def _refuse_lost_digits(recordings: Recordings, normalise: str, bounds_C: tuple[Array, Array]) -> None:
+    """Raises DataError for a channel whose values differ in digits that are rounded away."""
+    import numpy as np
+
+    (low_C, high_C), dtype = bounds_C, recordings.values_SC.dtype
+    peak_C = np.maximum(np.abs(low_C), np.abs(high_C))
+    with np.errstate(over="ignore", invalid="ignore"):
+        range_C = high_C - low_C
+        varies_C, share_C = range_C > 0, range_C / peak_C
+    if dtype.kind in "iu":
+        for c in np.flatnonzero(~varies_C & (peak_C > 2.0**53)):  # float64 may have made them equal
+            varies_C[c] = _varies(recordings, int(c))
+        lost_C = varies_C & (share_C < 2.0 ** (BITS_LEFT - 53))
+        if lost_C.any():
+            raise DataError(_loses_digits(recordings, int(lost_C.argmax()), bounds_C, 64))
+    if normalise == "none" and dtype != np.float32:
+        lost_C = varies_C & (share_C < 2.0 ** (BITS_LEFT - 24))
+        if lost_C.any():
+            raise DataError(_loses_digits(recordings, int(lost_C.argmax()), bounds_C, 32))
+
+
+def _varies(recordings: Recordings, c: int) -> bool:
+    """Whether the channel has two different values, compared in its own type."""
+    values_S = recordings.values_SC[:, c]
+    first = values_S[recordings.starts_N[0]]
+    return any(
+        (values_S[steps_of(recordings.starts_N[begin:end], recordings.lengths_N[begin:end])] != first).any()
+        for begin, end in chunks(recordings.lengths_N)
+    )
+
+
+def _loses_digits(recordings: Recordings, c: int, bounds_C: tuple[Array, Array], bits: int) -> str:
+    whole = recordings.values_SC.dtype.kind in "iu"
+    low, high = (f"{bound[c]:.0f}" if whole else f"{bound[c]:.10g}" for bound in bounds_C)
+    values = f"values from {low} to {high}" if low != high else f"values near {low}"
+    way = "" if bits == 64 else "set dataset.normalise=standard, or "
+    return (
+        f"Channel '{recordings.channels[c]}' has {values}, whose differences are lost in {bits} bits:"
+        f" {way}subtract a constant before you save them."
+    )
 
 
 def spread(parts: Moments, train: Array) -> tuple[Array, Array]:

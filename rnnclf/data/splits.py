@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -10,6 +11,18 @@ from rnnclf.errors import ConfigError, DataError
 
 SplitName: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+CALLED = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<validation>val(?:id(?:ation)?)?|dev(?:elopment)?)|(?P<test>test(?:ing)?))"
+    r"(?:[ _.-]?(?:set|data|split))?",
+    re.IGNORECASE,
+)
+"""What people call the splits: Train, training_set, val, valid, dev, testing …"""
+
+
+def split_called(name: str) -> int | None:
+    """The split that people call by this name, an index into SPLITS; None for any other name."""
+    found = CALLED.fullmatch(name.strip())
+    return None if found is None else SPLITS.index(found.lastgroup)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,11 @@ def source_for(path: str) -> str:
     for name, kind in kinds:
         if kind.takes(Path(path if os.path.exists(path) else absolute(path))):
             return name
-    known = ", ".join(name for name, _ in kinds)
-    raise DataError(f"{path} is not recognised as any of {known}: say which with dataset=NAME.")
+    *some, last = (kind.READS for _, kind in kinds)
+    raise DataError(
+        f"{path} is none of the kinds of data that rnnclf reads: {', '.join(some)}, and {last}."
+        " Save it as one of them; if it is one under another name, rename it."
+    )
 
 
 def is_own(name: str) -> bool:

@@ -20,7 +20,9 @@ from rnnclf.data.arrays import Arrays
 from rnnclf.data.folder import Folder
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError, RnnclfError
+from rnnclf.hydra_app.sources import source_for
 from tests.damage import DAMAGE, damaged
+from tests.data.test_arff import ARFF
 
 HEADER = """#A comment
 @problemName Toy
@@ -250,8 +252,8 @@ def test_a_path_that_is_no_archive_is_told(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "Toy.ts")
     with pytest.raises(DataError, match=r"should end in \.ts"):
-        read(write(tmp_path / "a.arff", ""))
-    with pytest.raises(DataError, match=r"no file that ends in _TRAIN\.ts"):
+        read(write(tmp_path / "a.wav", ""))
+    with pytest.raises(DataError, match=r"no file that ends in _TRAIN\.ts, _TRAIN\.arff, _TRAIN\.tsv"):
         read(tmp_path)
     write(tmp_path / "A_TRAIN.ts", PLAIN)
     write(tmp_path / "B_TRAIN.ts", PLAIN)
@@ -390,3 +392,16 @@ def test_the_same_sequences_are_read_by_every_way(found, padding, lengths_given)
     for recordings in ways:
         assert sequences(recordings) == expected
         assert recordings.classes == ways[0].classes
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".tsv", ".txt", ".arff"])
+def test_a_folder_of_the_archive_is_known_by_its_files(tmp_path, suffix):
+    line = {".ts": PLAIN, ".arff": ARFF}.get(suffix, "1\t0.5\t1.5\n2\t2\t3\n")
+    for split in ("TRAIN", "TEST"):
+        write(tmp_path / f"My_{split}{suffix}", line)
+    assert source_for(str(tmp_path)) == "archive"
+    assert source_for(str(tmp_path / f"My_TRAIN{suffix}")) == "archive"
+    if suffix == ".ts":
+        pytest.importorskip("aeon")
+    given_N = read(tmp_path).given_N
+    assert sorted(given_N.tolist()) == [-1] * (len(given_N) // 2) + [2] * (len(given_N) // 2)

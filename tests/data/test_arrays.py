@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from rnnclf.data import array_files, joining, npy
 from rnnclf.data import arrays as arrays_module
-from rnnclf.data import npy
 from rnnclf.data.arrays import Arrays
+from rnnclf.data.folder import Folder
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import DataError
 from tests.data.arrays import NAMES, C, N, T, X, Y, folder, npy_bytes, npz, read
@@ -88,6 +90,10 @@ def test_groups_and_splits_are_taken(tmp_path):
     assert recordings.given_N.tolist() == [0, 0, 1, 0, 2, 2]
     numbered = npz(tmp_path / "b.npz", x=X, y=Y % 2, split=np.array([0, 0, 1, 0, 2, 2]))
     assert read(numbered).given_N.tolist() == [0, 0, 1, 0, 2, 2]
+    called = npz(
+        tmp_path / "c.npz", x=X, y=Y % 2, split=np.array(["Train", "training", "val", *["TEST"] * 3])
+    )
+    assert read(called).given_N.tolist() == [0, 0, 1, 2, 2, 2]
 
 
 def test_missing_values_at_the_end_are_padding_where_no_lengths_are_given(tmp_path):
@@ -117,8 +123,6 @@ def test_missing_values_at_the_end_are_padding_where_no_lengths_are_given(tmp_pa
     ],
 )
 def test_numbers_of_every_type_are_read_in_one_that_torch_takes(tmp_path, kind, becomes):
-    import torch
-
     x = (X % 2).astype(kind)
     recordings = read(npz(tmp_path / "a.npz", x=x, y=Y))
     assert recordings.values_SC.dtype == becomes
@@ -161,7 +165,7 @@ def test_all_splits_are_made_of_them(tmp_path):
 
 
 def test_a_packed_array_too_large_for_memory_is_unpacked_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    monkeypatch.setattr(array_files, "IN_MEMORY", 100)
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=X, y=Y)
     told: list[str] = []
@@ -175,7 +179,7 @@ def test_a_packed_array_too_large_for_memory_is_unpacked_once(tmp_path, monkeypa
 
 
 def test_a_damaged_packed_array_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    monkeypatch.setattr(array_files, "IN_MEMORY", 100)
     path = npz(tmp_path / "a.npz", x=X, y=Y)
     content = bytearray(path.read_bytes())
     content[content.index(X.tobytes()) + 50] ^= 1
@@ -186,7 +190,7 @@ def test_a_damaged_packed_array_leaves_nothing_in_the_cache(tmp_path, monkeypatc
 
 
 def test_a_packed_array_that_the_disk_has_no_room_for_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "IN_MEMORY", 100)
+    monkeypatch.setattr(array_files, "IN_MEMORY", 100)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match=r"only 0\.0 GiB are free"):
         read(npz(tmp_path / "a.npz", x=X, y=Y))
@@ -229,7 +233,99 @@ def test_channels_first_that_are_too_large_to_be_copied_are_refused(tmp_path, mo
 
 
 def test_two_files_too_large_to_be_joined_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrays_module, "COPY_LIMIT", 100)
+    monkeypatch.setattr(joining, "COPY_LIMIT", 100)
     path = npz(tmp_path / "a.npz", x=X, y=Y)
     with pytest.raises(DataError, match="one x, with a split"):
         read(path, test_path=str(npz(tmp_path / "b.npz", x=X, y=Y)))
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32", "int64", "float64"])
+def test_large_counts_keep_their_digits_in_arrays_and_folders(tmp_path, kind):
+    x = (np.random.default_rng(0).normal(size=(12, 20, 1)) * 5 + 2e9).round()
+    read_x = {}
+    npz(tmp_path / "a.npz", x=x.astype(kind), y=np.arange(12) % 2)
+    for n in range(12):
+        folder(tmp_path / f"d/class{n % 2}", **{f"s{n // 2}": x[n].astype(kind)})
+    for source in (Arrays(path=str(tmp_path / "a.npz")), Folder(path=str(tmp_path / "d"))):
+        whole = source.read()
+        read_x[source.name] = np.sort(whole.values_SC.astype(np.float64).reshape(12, 20), axis=0)
+        assert len(source.load().train.batch(torch.arange(2)).x_BTI.unique()) > 15
+    np.testing.assert_array_equal(read_x["arrays"], np.sort(x[..., 0], axis=0))
+    np.testing.assert_array_equal(read_x["folder"], np.sort(x[..., 0], axis=0))
+
+
+def test_whole_numbers_that_no_type_of_ours_holds_are_refused(tmp_path):
+    x = np.array([[[2**64 - 1]], [[2**64 - 2]]], np.uint64)
+    with pytest.raises(
+        DataError, match=r"lose their last digits here: subtract x\.min\(\) and save them as int64"
+    ):
+        read(npz(tmp_path / "a.npz", x=x, y=np.arange(2)))
+
+
+BY_SPLIT = {"train": slice(0, 3), "val": slice(3, 4), "test": slice(4, 6)}
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ("X", "y"),
+        ("X", "Y"),
+        ("data", "labels"),
+        ("Data", "target"),
+        ("sequences", "targets"),
+        ("series", "label"),
+    ],
+)
+@pytest.mark.parametrize("write", [npz, folder])
+def test_arrays_have_the_names_that_people_give_them(tmp_path, write, x, y):
+    path = write(tmp_path / ("data.npz" if write is npz else "data"), **{x: X, y: NAMES})
+    assert Arrays.takes(path)
+    recordings = read(path)
+    np.testing.assert_array_equal(recordings.values_SC, X.reshape(N * T, C))
+    assert [recordings.classes[label] for label in recordings.labels_N] == NAMES.tolist()
+
+
+@pytest.mark.parametrize("form", ["x_{}", "X_{}", "{}_x", "x{}", "{}X", "X-{}", "data_{}"])
+@pytest.mark.parametrize("write", [npz, folder])
+def test_names_of_arrays_may_say_the_split(tmp_path, write, form):
+    arrays = {}
+    for split, some in BY_SPLIT.items():
+        name = form.format(split.capitalize() if form == "{}X" else split)
+        label = name.replace("data", "labels") if "data" in name else name.replace("x", "y").replace("X", "y")
+        arrays |= {name: X[some], label: Y[some] % 2}
+    recordings = read(write(tmp_path / ("data.npz" if write is npz else "data"), **arrays))
+    np.testing.assert_array_equal(recordings.values_SC, X.reshape(N * T, C))
+    assert recordings.labels_N.tolist() == (Y % 2).tolist()
+    assert recordings.given_N.tolist() == [0, 0, 0, 1, 2, 2]
+    name = form.format("Test" if form == "{}X" else "test")
+    assert recordings.place(4 * T + 2).endswith(
+        f"{name}{'' if write is npz else '.npy'}, sequence 0, step 2 (counted from 0)"
+    )
+    assert recordings.ids(np.array([0, 2, 3, 4])).tolist() == [0, 2, 0, 0]
+
+
+def test_without_a_validation_array_that_split_is_drawn(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 5, 2))
+    path = npz(
+        tmp_path / "a.npz", x_train=x[:30], y_train=np.arange(30) % 2, x_test=x[30:], y_test=np.arange(10) % 2
+    )
+    splits = Arrays(path=str(path)).load()
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [26, 4, 10]
+
+
+def test_the_arrays_of_one_split_alone_are_the_data(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", X_test=X, y_test=Y))
+    assert recordings.given_N is None
+    whole = npz(tmp_path / "b.npz", X_train=X, y_train=Y)
+    assert read(whole, test_path=str(tmp_path / "a.npz")).given_N.tolist() == [-1] * N + [2] * N
+
+
+def test_labels_lie_beside_the_array_of_a_split(tmp_path):
+    root = folder(tmp_path / "d", x_train=X, y_train=NAMES, x_test=X[:2], y_test=Y[:2])
+    assert read(root / "x_train.npy").classes == ("run", "sit", "walk")
+
+
+def test_the_manuals_name_is_taken_where_another_could_be_meant_too(tmp_path):
+    recordings = read(npz(tmp_path / "a.npz", x=X, data=X + 1, y=Y, labels=NAMES, name=np.array(["it"])))
+    np.testing.assert_array_equal(recordings.values_SC, X.reshape(N * T, C))
+    assert recordings.classes == ("0", "1", "2")

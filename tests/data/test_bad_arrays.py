@@ -144,9 +144,9 @@ def test_a_missing_file_is_told_with_what_should_be_there(tmp_path):
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(DataError, match=r"y\.npy does not exist: put the labels, .*dataset\.labels"):
         read(tmp_path / "x.npy")
-    (tmp_path / "x.mat").write_bytes(b"")
+    (tmp_path / "x.csv").write_bytes(b"")
     with pytest.raises(DataError, match=r"not an \.npz file, an \.npy file"):
-        read(tmp_path / "x.mat")
+        read(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=r"needs dataset\.path"):
         Arrays().read()
 
@@ -219,3 +219,39 @@ def test_damaged_npy_files_are_read_or_refused_in_words(name, kind, place, other
         file.write_bytes(damaged(file.read_bytes(), kind, place * 0.6, other))  # most of it in the header
         with contextlib.suppress(RnnclfError):
             assert isinstance(read(path), Recordings)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": X, "X": X, "y": Y}, "holds x and X, which could each be x: rename the one that is not"),
+        ({"data": X, "signals": X, "y": Y}, "holds data and signals, which could each be x"),
+        ({"x_train": X, "X_train": X, "y_train": Y}, "which could each be x of the train split"),
+        ({"x_train": X, "training_y": Y, "y_train": Y}, "which could each be y of the train split"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y}, "it needs one x and one y, or both for each split"),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X},
+            "holds x_train, y_train, x_test; it needs one x and one y",
+        ),
+        ({"x_val": X, "y_val": Y, "x_test": X, "y_test": Y}, "it needs one x and one y, or both"),
+        ({"x_train": X, "y_train": Y, "lengths": Y}, "it needs one x and one y, or both"),
+        ({"x_train": X, "y_train": Y, "x_test": X[:, :, :1], "y_test": Y}, "x_test has the channels 0; "),
+        (
+            {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
+            "Class '3' occurs in the test split only",
+        ),
+    ],
+)
+def test_names_that_may_mean_several_arrays_are_asked_about(tmp_path, arrays, words):
+    with pytest.raises(DataError) as caught:
+        read(npz(tmp_path / "a.npz", **arrays))
+    assert words in str(caught.value)
+
+
+def test_a_file_with_splits_of_its_own_is_no_test_split(tmp_path):
+    both = npz(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)
+    plain = npz(tmp_path / "b.npz", x=X, y=Y)
+    with pytest.raises(DataError, match="cannot have arrays for several splits"):
+        read(plain, test_path=str(both))
+    with pytest.raises(ConfigError, match=r"leave out dataset\.test_path"):
+        read(both, test_path=str(plain))

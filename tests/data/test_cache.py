@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rnnclf.data import cache
-from rnnclf.data.cache import cache_root, seal, unsealed
+from rnnclf.data.cache import cache_root, identity, seal, unsealed
 from rnnclf.data.conversion import unpack
 from rnnclf.data.recordings import silent
 from rnnclf.errors import DataError
@@ -88,3 +88,31 @@ def test_files_that_fit_nowhere_are_told(archive, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1}))
     with pytest.raises(DataError, match=r"only 0\.0 GiB are free\. Set XDG_CACHE_HOME=DIR"):
         unpack(archive, {"x": archive.infolist()[0]}, Path("unpacked"), silent)
+
+
+@pytest.mark.parametrize("size", [10, 3 * 2**20])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another(tmp_path, size, place):
+    path, other = tmp_path / "a.npy", tmp_path / "b.npy"
+    path.write_bytes(bytes(size))
+    content = bytearray(size)
+    content[min(int(place * size), size - 1)] = 1
+    other.write_bytes(content)
+    before = identity(path)
+    os.utime(other, ns=(before[2], before[2]))
+    os.replace(other, path)
+    after = identity(path)
+    assert after[:3] == before[:3]
+    assert after != before
+    assert identity(path) == after
+
+
+def test_where_no_time_tells_the_content_does(tmp_path):
+    """Some file systems keep times of two seconds only."""
+    path = tmp_path / "a.npy"
+    found = []
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, (0, 0))
+        found.append(identity(path)[4])
+    assert found[0] != found[1]

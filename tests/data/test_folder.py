@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import wavfile
 
 from rnnclf.data import folder as folder_module
 from rnnclf.data.folder import Folder
@@ -124,12 +125,6 @@ def test_folders_may_name_the_splits(tmp_path):
     assert read(files(root, validation__run__b_csv=A)).given_N.tolist() == [0, 0, 1, 2]
 
 
-def test_classes_may_be_called_like_splits(tmp_path):
-    recordings = read(files(tmp_path / "d", train__a_csv=A, test__a_csv=B))
-    assert recordings.classes == ("test", "train")
-    assert recordings.given_N is None
-
-
 def test_the_test_split_may_be_a_second_folder(tmp_path):
     root = files(tmp_path / "d", walk__a_csv=A, run__a_csv=B)
     test = files(tmp_path / "held", walk__a_csv=B)
@@ -165,7 +160,7 @@ def test_what_was_read_is_kept_until_a_file_or_an_option_changes(tmp_path, monke
         raise AssertionError("read again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(folder_module, "_contents", no_reading)
+        patched.setattr(folder_module, "contents_of", no_reading)
         again = read(root)
     for name in ("values_SC", "starts_N", "lengths_N", "labels_N", "times_S"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
@@ -174,6 +169,16 @@ def test_what_was_read_is_kept_until_a_file_or_an_option_changes(tmp_path, monke
     assert read(root, group=r"(\w)\.csv").groups_N.tolist() == [1, 0]
     files(root, walk__a_csv="t,x\n" + B)
     assert len(read(root).values_SC) == 4
+
+
+def test_a_file_replaced_by_another_of_the_same_size_and_time_is_read_anew(tmp_path):
+    root = files(tmp_path / "d", walk__a_csv=A, run__b_csv=B)
+    assert values(read(root))[1] == [[1, 2], [3, 4], [5, 6]]
+    path = root / "walk" / "a.csv"
+    before = path.stat()
+    path.write_text(A.replace("1", "9"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert values(read(root))[1] == [[9, 2], [3, 4], [5, 6]]
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path):
@@ -233,7 +238,8 @@ BAD = {
     "blank of another kind": ({"walk__a_csv": b"1,2\n\x0b\n3,4\n"}, r"walk/a\.csv, line 2 is empty"),
     "header only": ({"walk__a_csv": "a,b\n"}, "has a header but no steps"),
     "name twice": ({"walk__a_csv": "a,a\n1,2\n"}, "line 1: two columns are named 'a'"),
-    "no name": ({"walk__a_csv": ",a\n0,2\n"}, "line 1: column 1 has no name.*index=False"),
+    "no name": ({"walk__a_csv": ",a\n0,2\n5,2\n"}, "line 1: column 1 has no name.*index=False"),
+    "no second name": ({"walk__a_csv": "a,\n0,2\n"}, "line 1: column 2 has no name"),
     "not UTF-8": ({"walk__a_csv": b"1,2\n3,\xff\n"}, r"walk/a\.csv, line 2 is not UTF-8"),
     "unprintable": ({"walk__a_csv": b"1,2\n3,\x1b[31m\n"}, r"column 2: '\ufffd\[31m' is not a number"),
     "NUL": ({"walk__a_csv": b"1,2\n3,\x00\n"}, "line 2, column 2: .* is not a number"),
@@ -341,12 +347,17 @@ def test_a_test_split_that_does_not_fit_is_refused(tmp_path):
 
 ARRAY = io.BytesIO()
 np.save(ARRAY, np.arange(6.0).reshape(3, 2))
+SOUND = io.BytesIO()
+wavfile.write(SOUND, 8000, np.arange(12, dtype=np.int16).reshape(6, 2))
 FUZZED = {
     "header.csv": b"t,x\n" + A.encode(),
     "plain.csv": A.encode(),
     "tabs.tsv": A.replace(",", "\t").encode(),
     "spaces.txt": A.replace(",", " ").encode(),
     "array.npy": ARRAY.getvalue(),
+    "dates.csv": b"date,x\n2024-01-01 10:00:00,2\n2024-01-01 10:00:01.5,3\n",
+    "index.csv": b",x\n0,2\n1,3\n",
+    "sound.wav": SOUND.getvalue(),
 }
 
 
@@ -355,7 +366,8 @@ FUZZED = {
 @settings(max_examples=120, deadline=None)
 def test_damaged_files_are_read_or_refused_in_words(name, kind, place, other):
     with tempfile.TemporaryDirectory() as base:
-        root = files(Path(base), walk__a_csv="t,x\n" + A if name == "header.csv" else A)
+        other_file = {"header.csv": "t,x\n" + A} | {name: FUZZED[name] for name in ("dates.csv", "index.csv")}
+        root = files(Path(base), walk__a_csv=other_file.get(name, A))
         path = root / "run" / name
         path.parent.mkdir()
         path.write_bytes(damaged(FUZZED[name], kind, place, other))

@@ -201,6 +201,14 @@ def test_sequences_may_be_longer_than_those_of_the_training():
     assert model.predict(waves(steps=11)[0]).shape == (60,)
 
 
+def test_a_frame_keeps_digits_that_only_float64_holds():
+    column = 1e9 + np.array([0.1, 0.2, 0.4])
+    frame = polars.DataFrame({"id": [0, 0, 1], "x": column})
+    np.testing.assert_array_equal(
+        LongFrame(frame, "id", None, None, None).recordings().values_SC[:, 0], column
+    )
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300, 1e-42])
 def test_a_frame_keeps_values_that_only_float64_holds(scale):
     column = scale * np.array([1.0, 2.0, 4.0])

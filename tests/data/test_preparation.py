@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from rnnclf.data import preparation as module
+from rnnclf.data.npy import to_trainable
 from rnnclf.data.preparation import Preparation, fitted, without_gaps
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError
@@ -223,6 +225,39 @@ def test_whole_numbers_with_a_small_spread_keep_it():
         for r in (data, whole)
     )
     torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("spread", [3.0, 1e8])
+@pytest.mark.parametrize("kind", ["int32", "uint32", "int64"])
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+def test_large_whole_numbers_are_prepared_as_floats_of_64_bits_are(kind, spread, normalise):
+    """Numbers above 2 ** 24 have digits that float32 does not hold."""
+    data = at_scales("float64", spread)
+    x = (data.values_SC + 1e9).round()
+    prepared = []
+    for dtype in (kind, "float64"):
+        one = replace(data, values_SC=to_trainable(x.astype(dtype), "x"))
+        batch = torch.from_numpy(one.values_SC).view(12, 5, 1)
+        prepared.append(fitted(one, np.arange(8), "error", normalise)(batch, torch.full((12,), 5), None))
+    assert torch.equal(*prepared)
+    assert len(prepared[0].unique()) == len(np.unique(x))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "normalise", "words"),
+    [
+        ("float64", 1e9, "none", "lost in 32 bits: set dataset.normalise=standard, or subtract a constant"),
+        ("int32", 2e9, "none", "from 19999999"),
+        ("int64", 2e9, "none", "from 19999999"),
+        ("int64", 4e18, "standard", "whose differences are lost in 64 bits: subtract a constant before"),
+    ],
+)
+def test_differences_that_would_be_lost_are_told(dtype, offset, normalise, words):
+    data = at_scales("float64", 3.0)
+    data = replace(data, values_SC=data.values_SC.round().astype(dtype) + np.dtype(dtype).type(offset))
+    with pytest.raises(DataError, match=words):
+        fitted(data, np.arange(8), "error", normalise)
+    fitted(at_scales("float64", 1.0, offset=2.0**14), np.arange(8), "error", "none")  # enough is left
 
 
 def test_bytes_are_divided_by_their_unit_where_nothing_else_is_asked_for():

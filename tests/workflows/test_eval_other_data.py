@@ -47,15 +47,15 @@ def place(tmp_path_factory) -> Path:
         frame.write_csv(base / f"{name}.csv")
         (base / name).mkdir()
         np.save(base / name / "x.npy", frame.select("x", "y").to_numpy().reshape(sequences, 5, 2))
-        np.save(base / name / "labels.npy", frame["label"].to_numpy().reshape(sequences, 5)[:, 0].astype(str))
-    np.save(base / "new" / "y.npy", np.load(base / "new" / "labels.npy"))
+        np.save(base / name / "truth.npy", frame["label"].to_numpy().reshape(sequences, 5)[:, 0].astype(str))
+    np.save(base / "new" / "y.npy", np.load(base / "new" / "truth.npy"))
     train_on = ["dataset=table", f"dataset.path={base}/train.csv"]
     given = [f"dataset.test_path={base}/test.csv", "dataset.group=site"]
     drawn = ["dataset.group=site", "dataset.folds=3", "dataset.fold=2"]
     arrays = [
         "dataset=arrays",
         f"dataset.path={base}/train/x.npy",
-        f"dataset.labels={base}/train/labels.npy",
+        f"dataset.labels={base}/train/truth.npy",
         "dataset.test=25",
     ]
     for name, words in (("given", [*train_on, *given]), ("drawn", [*train_on, *drawn]), ("arrays", arrays)):
@@ -114,7 +114,7 @@ def test_new_sequences_are_not_scored_against_old_labels(place):
     try:
         with pytest.raises(Exception, match=r"y\.npy does not exist: put the labels"):
             score(place, "arrays", "dataset.path=new/x.npy")
-        typed = score(place, "arrays", "dataset.path=new/x.npy", "dataset.labels=new/labels.npy")
+        typed = score(place, "arrays", "dataset.path=new/x.npy", "dataset.labels=new/truth.npy")
     finally:
         (place / "new" / "z.npy").rename(place / "new" / "y.npy")
     assert typed.evaluation.score == found.evaluation.score

@@ -332,7 +332,7 @@ def test_a_check_and_a_list_of_words_need_no_torch(waves):
     ("words", "message"),
     [
         (["check", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["check", "odd.xyz"], "odd.xyz is not recognised as any of arrays, archive, table, folder"),
+        (["check", "odd.xyz"], "odd.xyz is none of the kinds of data that rnnclf reads: arrays (.npz"),
         (["check", "dataset=table"], "dataset=table needs dataset.path=…"),
         (["make", "waves.xyz"], "the name must end in .csv, .tsv, .parquet, .npz, or have no suffix"),
         (["make", "odd.csv"], "already exists and is not overwritten"),

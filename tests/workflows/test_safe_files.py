@@ -400,12 +400,14 @@ def watched(ground):
     ("target", "count"),
     {
         **{"checkpoint": 200, "status.json": 40, "results.json": 40, "epochs.csv": 40},
-        **{"multirun.yaml": 15, "overrides": 15},
+        **{"multirun.yaml": 15, "overrides": 15, "data": 150},
     }.items(),
 )
 def test_hostile_input_gives_an_answer_or_one_clear_error(target, count, watched):
     outcomes = {fuzz.once(target, number, seed=20, ground=watched) for number in range(count)}
-    assert outcomes - {"refused", "not done"}, "everything was refused: the inputs are too wild"
+    assert {outcome for outcome in outcomes if not outcome.endswith("refused")} - {"not done"}, (
+        "everything was refused: the inputs are too wild"
+    )
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
@@ -32,6 +33,8 @@ class Table(OwnData):
     with a label and one column per step: t0, t1 …, or with several channels ax_0, ax_1 … ay_0 ….
     A second table, at test_path, is the test split. Tables are converted once, then mapped from the cache.
     """
+
+    READS: ClassVar[str] = "tables (.csv, .tsv, .parquet)"
 
     name: str = "table"
     form: str = option(
