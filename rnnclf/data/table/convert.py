@@ -153,7 +153,7 @@ def _write_long(
         if removed := before - int(lengths_N.sum()):
             notes.append(f"{removed:,} steps without any value at the ends of sequences were removed.")
     if register.roles.time_kind != "number":
-        _measure_in_seconds(folder, register.roles.time_kind)
+        _measure_in_seconds(folder, register.roles.time_kind, lengths_N)
     return lengths_N, notes
 
 
@@ -271,15 +271,20 @@ def _sort_by_time(
     return moved
 
 
-def _measure_in_seconds(folder: Path, kind: str) -> None:
-    """Replaces exact times, int64, by float64 since the earliest: since 1970, nanoseconds would be lost."""
+def _measure_in_seconds(folder: Path, kind: str, lengths_N: Array) -> None:
+    """Replaces exact times, int64, by float64 since the start of each sequence.
+
+    Float64 seconds since 1970 would lose what is shorter than 240 nanoseconds.
+    """
     import numpy as np
 
-    exact_S = np.load(folder / "times_S.npy", mmap_mode="r")
-    origin = min(int(exact_S[begin : begin + ROWS].min()) for begin in range(0, len(exact_S), ROWS))
+    exact_S, ends_N = np.load(folder / "times_S.npy", mmap_mode="r"), np.cumsum(lengths_N)
     with GrowingArray(folder / "seconds_S.npy", "<f8") as file:
-        for begin in range(0, len(exact_S), ROWS):
-            file.append(in_seconds(exact_S[begin : begin + ROWS], kind, origin))
+        for first, last in chunks(lengths_N, ROWS):
+            lengths_n = lengths_N[first:last]
+            starts_n = ends_N[first:last] - lengths_n
+            origin_S = np.repeat(exact_S[starts_n], lengths_n)
+            file.append(in_seconds(exact_S[int(starts_n[0]) : int(ends_N[last - 1])] - origin_S, kind))
     (folder / "seconds_S.npy").replace(folder / "times_S.npy")
 
 

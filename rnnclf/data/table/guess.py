@@ -88,7 +88,7 @@ class Guesses:
             numbers_R = self._numbers(name) if name not in (but, self._label) else None
             if numbers_R is None or not v.differs_within(key_R, numbers_R):
                 continue
-            if (is_clock(name, counters=True) or v.even_within(key_R, numbers_R)):
+            if is_clock(name, counters=True) or v.even_within(key_R, numbers_R):
                 return True
         return False
 

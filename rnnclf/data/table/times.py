@@ -129,11 +129,9 @@ def times(block: Block, column: str, kind: str) -> Array:
     return times_R
 
 
-def in_seconds(times_S: Array, kind: str, origin: int) -> Array:
-    """Times as float64: dates as seconds since `origin`, in their own unit, numbers as they are."""
-    if kind == "number":
-        return times_S
-    seconds_S: Array = (times_S - origin) / (1 if kind == "whole" else SECOND)
+def in_seconds(exact_S: Array, kind: str) -> Array:
+    """Exact times, counted from some start, as float64: dates in seconds, numbers in their own unit."""
+    seconds_S: Array = exact_S / (1 if kind == "whole" else SECOND)
     return seconds_S
 
 
