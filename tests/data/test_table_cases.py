@@ -103,6 +103,21 @@ def test_shuffled_rows_are_sorted_by_a_time_of_any_name(name, plain):
     assert f"'{name}' as the time" in " ".join(found.notes)
 
 
+def test_dates_are_the_time_whatever_they_are_called(plain):
+    dates = pl.datetime_range(pl.datetime(2024, 3, 1), pl.datetime(2024, 3, 20), "1d", eager=True)
+    frame = steps(id="n", nr=lambda every: np.arange(len(every["n"])), datum="t")
+    for form in ("%d.%m.%Y %H:%M", "%Y-%m-%dT%H:%M:%S"):
+        written = frame.with_columns(datum=pl.Series([*dates.dt.strftime(form)] * SEQUENCES))
+        assert sequences_of(read(shuffled(written).write_csv())) == plain
+        assert "'datum' as the time" in told(written)
+
+
+def test_a_row_number_tells_the_order_of_shuffled_rows_only(plain):
+    frame = steps(**{"Unnamed: 0": lambda every: np.arange(len(every["n"]))}, id="n")
+    assert read(frame.write_csv()).times_S is None
+    assert sequences_of(read(shuffled(frame).write_csv())) == plain
+
+
 def test_a_column_that_rises_unevenly_is_asked_about():
     frame = steps(id="n", mark=lambda every: every["t"] + 0.3 * np.sin(7.0 * np.arange(len(every["t"]))))
     with pytest.raises(ConfigError, match=r"'mark' rises in every sequence\. Set dataset\.time=mark"):

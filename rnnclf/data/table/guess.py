@@ -129,12 +129,22 @@ class Guesses:
         return v.even_within(self._id_R, numbers_R) or v.rises_within(self._id_R, numbers_R)
 
     def times(self, candidates: Sequence[str]) -> list[str]:
-        """The columns that can only be times: dates, or the same distance from each step to the next."""
-        return [name for name in candidates if self._even(name) or is_time(self._frame[name])]
+        """The columns that can only be times: dates, then those with the same distance between all steps."""
+        dates = [name for name in candidates if self._dates(name)]
+        return dates + [name for name in candidates if self._even(name)]
+
+    def _dates(self, name: str) -> bool:
+        if not is_time(self._frame[name]):
+            return False
+        pair_R = v.together(self._id_R, v.key_of(self._frame[name]))
+        return v.count(pair_R) == len(pair_R) >= v.EVIDENCE
 
     def _even(self, name: str) -> bool:
+        """Also a row number that tells the old order of shuffled rows, but not one of rows in order."""
         numbers_R = self._numbers(name)
-        return numbers_R is not None and v.even_within(self._id_R, numbers_R)
+        if numbers_R is None or (v.counts_rows(numbers_R) and v.ascends(numbers_R)):
+            return False
+        return v.even_within(self._id_R, numbers_R)
 
     def rising(self, candidates: Sequence[str]) -> list[str]:
         """The columns of numbers that rise in all sequences, but do not just count rows."""
