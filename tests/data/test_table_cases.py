@@ -145,6 +145,15 @@ def test_a_row_number_is_no_channel(name):
         assert read(frame.write_csv(), channels=[name, "x"]).channels == (name, "x")
 
 
+def test_a_table_whose_only_numbers_count_rows_is_asked_about():
+    frame = steps(id="n", ax=lambda every: np.arange(len(every["n"]))).drop("x")
+    with pytest.raises(
+        ConfigError, match=r"'ax' is a column which counts rows\. Choose dataset\.channels from"
+    ):
+        read(frame.write_csv())
+    assert read(frame.write_csv(), channels=["ax"]).channels == ("ax",)
+
+
 @pytest.mark.parametrize("name", ["Unnamed: 0.1", "index", "row_nr", "level_0", "X"])
 def test_a_row_number_is_no_step(name):
     label = RANDOM.permutation(np.repeat(["a", "b"], 20))

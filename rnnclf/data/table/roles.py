@@ -371,11 +371,14 @@ class _Finder:
                 f"{self.name}: ignored {listed(some)}, {why}: to use it, list all channels in"
                 " dataset.channels."
             )
+        if numeric and left_out.keys() >= set(numeric):
+            raise ConfigError(
+                f"{self.name}: no column is recognisable as a channel: '{numeric[0]}' is a column"
+                f" {left_out[numeric[0]]}. {self.choose('channels')}"
+            )
         numeric = [name for name in numeric if name not in left_out]
         if not numeric:
-            raise DataError(
-                f"{self.name} has no numeric columns besides {listed(sorted({*self.taken, *left_out}))}."
-            )
+            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.")
         return numeric
 
     def _note_untrained(self, read: Sequence[str]) -> None:
