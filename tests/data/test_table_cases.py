@@ -337,7 +337,8 @@ def test_dates_are_read_as_people_write_them(first, second, seconds):
 def test_an_unclear_order_of_day_and_month_is_asked_about():
     content = "id,time,x,label\n1,03/04/2024,1,a\n1,04/03/2024,2,a\n2,03/04/2024,3,b\n"
     with pytest.raises(
-        ConfigError, match=r"whether the day or the month comes first\. Set dataset\.time_format"
+        ConfigError,
+        match=r"whether the day or the month comes first\. Set 'dataset\.time_format=%d/%m/%Y' or",
     ):
         read(content)
     day, month = (read(content, time_format=form) for form in ("%d/%m/%Y", "%m/%d/%Y"))
@@ -347,6 +348,27 @@ def test_an_unclear_order_of_day_and_month_is_asked_about():
         DataError, match=r"line 2, column 'time': '03/04/2024' is not a time written as %d\.%m"
     ):
         read(content, time_format="%d.%m.%Y")
+
+
+@pytest.mark.parametrize(
+    ("clock", "form"),
+    [(" 09:00", " %H:%M"), (", 09:00:01", ", %H:%M:%S"), (" 9:00:01.5 AM", " %I:%M:%S%.f %p")],
+)
+def test_the_format_that_is_proposed_reads_the_dates(clock, form):
+    content = f"id,time,x,label\n1,03/04/2024{clock},1,a\n1,04/03/2024{clock},2,a\n2,03/04/2024{clock},3,b\n"
+    content = content.replace(",", "|") if "," in clock else content
+    content = content.replace("2024|", "2024,")
+    with pytest.raises(ConfigError, match="does not tell whether the day") as error:
+        read(content)
+    assert f"'dataset.time_format=%d/%m/%Y{form}'" in str(error.value)
+    assert sequences_of(read(content, time_format=f"%d/%m/%Y{form}"))[0][1] == [[2], [1]]
+
+
+def test_times_of_day_that_pass_midnight_are_not_sorted():
+    content = "id,time,x,label\n1,23:59:59,1,a\n1,00:00:01,2,a\n2,00:00:00,3,b\n"
+    with pytest.raises(ConfigError, match=r"times of day in 'time' pass midnight.*dataset\.time=none"):
+        read(content)
+    assert sequences_of(read(content, time="none"))[0][1] == [[1], [2]]
 
 
 @pytest.mark.parametrize("unit", ["ns", "us", "ms"])

@@ -60,6 +60,17 @@ def is_numeric(column: pl.Series, missing: Missing = USUAL) -> bool:
     return column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
 
 
+def all_numbers(frame: pl.DataFrame) -> set[str]:
+    """The columns of text without any other text than numbers; fast for thousands of columns."""
+    import polars as pl
+    from polars.selectors import string
+
+    texts = frame.select(string())
+    cast = texts.select(pl.all().cast(pl.Float64, strict=False))
+    counts = zip(texts.columns, _null_counts(texts, cast), strict=True)
+    return {name for name, (before, after) in counts if before == after}
+
+
 def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> Array:
     """The cells as float32 (R, C), NaN if missing; 1 and 0 for true and false.
 

@@ -9,7 +9,8 @@ from rnnclf.data.recordings import Array
 from rnnclf.data.table import values as v
 from rnnclf.data.table.blocks import Block
 from rnnclf.data.table.names import is_clock
-from rnnclf.data.table.times import is_time
+from rnnclf.data.table.times import HALF_DAY, is_time
+from rnnclf.data.table.wide import numbered
 
 ROWS = 200_000  # at most, of the first block, to look at
 
@@ -146,6 +147,10 @@ class Guesses:
             return False
         return v.even_within(self._id_R, numbers_R)
 
+    def passes_midnight(self, nanoseconds_R: Array) -> bool:
+        """Whether times of day fall by more than half a day from one row of a sequence to its next."""
+        return v.falls_within(self._id_R, nanoseconds_R[: len(self._id_R)], HALF_DAY)
+
     def rising(self, candidates: Sequence[str]) -> list[str]:
         """The columns of numbers that rise in all sequences, but do not just count rows."""
         return [
@@ -178,9 +183,7 @@ class Guesses:
 
     def indices(self, candidates: Sequence[str], first: str) -> dict[str, str]:
         """The columns of numbers that count the rows of a table with a row per sequence."""
-        from rnnclf.data.table.wide import numbered
-
-        steps = numbered([name for name in candidates if self._numbers(name) is not None])
+        steps = numbered(candidates)
         found = {}
         for name in candidates:
             numbers_R = self._numbers(name) if name not in steps else None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from rnnclf.data.table.blocks import Block
-from rnnclf.data.table.cells import USUAL, Missing, is_numeric
+from rnnclf.data.table.cells import USUAL, Missing, all_numbers, is_numeric
 from rnnclf.data.table.guess import Guesses
 from rnnclf.data.table.names import GROUP, ID, LABEL, ROW_NUMBERS, SPLIT, TIME, is_clock, standard
-from rnnclf.data.table.times import kind_of
+from rnnclf.data.table.times import kind_of, times
 from rnnclf.data.table.wide import Steps, by_number, in_order, numbered, places
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.registry import did_you_mean
 
+MOST_IDS = 100  # columns to look for ids in, since each takes some milliseconds
 NONE = "none"  # option value: there is no such column
 ROLES = ("label", "id", "split", "group", "time")  # in the order in which guesses are told
 
@@ -122,7 +124,7 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         steps_TC,
         (*finder.guesses(form), *finder.notes),
         finder.missing,
-        "number" if time is None else kind_of(first, time, options.time_format),
+        finder.time_kind(time),
     )
 
 
@@ -152,6 +154,17 @@ class _Finder:
     @property
     def free(self) -> list[str]:
         return [name for name in self.columns if name not in self.taken]
+
+    @cached_property
+    def numeric(self) -> set[str]:
+        frame = self.first.frame
+        plain = all_numbers(frame)
+        return {name for name in self.columns if name in plain or is_numeric(frame[name], self.missing)}
+
+    @property
+    def numbered(self) -> set[str]:
+        """The free columns of numbers that are numbered like steps, if that is most of them."""
+        return numbered([name for name in self.free if name in self.numeric])
 
     @property
     def values(self) -> Guesses:
@@ -206,7 +219,7 @@ class _Finder:
         words = [rank for rank in LABEL if rank != ("y",) or not self._has_axes()]
         label = self.find("label", "label", self.options.label, words)
         if label is None and self.options.label is None:
-            text = [name for name in self.free if not is_numeric(self.first.frame[name], self.missing)]
+            text = [name for name in self.free if name not in self.numeric]
             candidates = self.values.labels(text)
             label = candidates[0] if len(candidates) == 1 else None
             if label is not None:
@@ -245,9 +258,9 @@ class _Finder:
         self.take("id", *self.id)
 
     def _ids_by_values(self, others: list[str]) -> None:
-        sure, doubtful = self.values.ids(others)
-        plain = [name for name in self.free if is_numeric(self.first.frame[name], self.missing)]
-        if sure and (self.options.form == "long" or not numbered(plain)):
+        steps = self.numbered
+        sure, doubtful = self.values.ids([name for name in others if name not in steps][:MOST_IDS])
+        if sure and (self.options.form == "long" or not steps):
             self.id = (sure,)
             self.take("id", sure, words="id")
             if sure == self.role_of["group"]:
@@ -289,8 +302,7 @@ class _Finder:
 
     def _refuse_recording(self) -> None:
         """Raises ConfigError if rows seem to be steps of a recording, each with a label."""
-        plain = [name for name in self.free if is_numeric(self.first.frame[name], self.missing)]
-        if self.values.one_recording(bool(numbered(plain))):
+        if self.values.one_recording(bool(self.numbered)):
             raise ConfigError(
                 f"{self.name} seems to be a recording with a label in each row, and no column is recognisable"
                 " as the id of its sequences: recordings are not cut into windows. Set dataset.id if each row"
@@ -317,6 +329,18 @@ class _Finder:
             )
         self.role_of["time"] = time
         return time
+
+    def time_kind(self, time: str | None) -> str:
+        """How the times are written. Raises ConfigError for times of day that pass midnight."""
+        if time is None:
+            return "number"
+        kind = kind_of(self.first, time, self.options.time_format)
+        if kind == "clock" and self.values.passes_midnight(times(self.first, time, kind)):
+            raise ConfigError(
+                f"{self.name}: the times of day in '{time}' pass midnight, so that they cannot be sorted."
+                " Write them with their dates, or set dataset.time=none if the rows are in order."
+            )
+        return kind
 
     def channels(self) -> tuple[tuple[str, ...], Steps]:
         """The channels of a table with one row per step, and the columns of its one step."""
@@ -360,8 +384,8 @@ class _Finder:
 
         left_out: columns, each with what its values are.
         """
-        frame, free = self.first.frame, self.free
-        numeric = [name for name in free if is_numeric(frame[name], self.missing)]
+        free = self.free
+        numeric = [name for name in free if name in self.numeric]
         numeric = [name for name in numeric if not ROW_NUMBERS.fullmatch(name)]
         if other := [name for name in free if name not in numeric]:
             self.notes.append(f"{self.name}: ignored columns of text or row numbers: {listed(other)}.")
@@ -383,8 +407,7 @@ class _Finder:
 
     def _note_untrained(self, read: Sequence[str]) -> None:
         """Notes the numeric columns that a trained model does not know."""
-        free = [name for name in self.free if name not in read]
-        extra = [name for name in free if is_numeric(self.first.frame[name], self.missing)]
+        extra = [name for name in self.free if name in self.numeric and name not in read]
         if self.options.of_model and extra:
             self.notes.append(
                 f"{self.name}: the model was not trained on {listed(extra)}, which"

@@ -81,12 +81,22 @@ def _order_of_days(table: str, column: str, bare: pl.Series) -> str:
         return "dmy" if day_first else "mdy"
     if not day_first and (parts[mark] == ".").all():
         return "dmy"  # dots are not used with the month first
-    sign = parts[mark][0]
+    sign, clock = parts[mark][0], _clock_format(bare[0])
     raise ConfigError(
         f"{table}, column '{column}': '{short(bare[0])}' does not tell whether the day or the month comes"
-        f" first. Set dataset.time_format, for example to '%d{sign}%m{sign}%Y' or '%m{sign}%d{sign}%Y',"
-        " followed by ' %H:%M:%S' if it has a time of day."
+        f" first. Set 'dataset.time_format=%d{sign}%m{sign}%Y{clock}' or"
+        f" 'dataset.time_format=%m{sign}%d{sign}%Y{clock}'."
     )
+
+
+def _clock_format(text: str) -> str:
+    """The format of the time of day behind a date; '' if there is none."""
+    found = re.search(r"(\D*?)\d{1,2}:\d\d(:\d\d)?([.,]\d+)?(\s*[AaPp][Mm])?\s*$", text)
+    if found is None:
+        return ""
+    gap, seconds, fraction, half = found.groups()
+    clock = ("%I:%M" if half else "%H:%M") + (":%S" if seconds else "") + ("%.f" if fraction else "")
+    return gap + clock + (half[:-2] + "%p" if half else "")
 
 
 def is_time(cells: pl.Series) -> bool:

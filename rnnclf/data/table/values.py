@@ -116,6 +116,15 @@ def rises_within(key_R: Array, values_R: Array) -> bool:
     return len(steps) >= EVIDENCE and bool((steps > 0).all())
 
 
+def falls_within(key_R: Array, values_R: Array, by: float) -> bool:
+    """Whether values fall by more than `by` from any row of a key to its next."""
+    import numpy as np
+
+    order_R = np.argsort(key_R, kind="stable")
+    same = np.diff(key_R[order_R]) == 0
+    return bool((np.diff(values_R[order_R])[same] < -by).any())
+
+
 def even_within(key_R: Array, values_R: Array) -> bool:
     """Whether the values of each key, once sorted, have the same distance throughout the file."""
     import numpy as np
