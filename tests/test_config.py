@@ -262,7 +262,7 @@ CHANGES: dict[str, list[str]] = {
     "dataset.channels": [*TABLE, "dataset.channels=[x0]"],
     "dataset.group": [*TABLE, "dataset.group=ward"],
     "dataset.split_column": [*TABLE, "dataset.split_column=part"],
-    "dataset.literal_names": [*TABLE, "dataset.label=colour", "dataset.literal_names=true"],
+    "dataset.missing_values": [*TABLE, "dataset.label=colour", "dataset.missing_values=[]"],
     "dataset.delimiter": [*TABLE, "dataset.delimiter=semicolon"],
     "dataset.labels": [*ARRAYS, "dataset.labels=DATA/z.npy"],
     "dataset.axes": [*ARRAYS, "dataset.axes=NCT"],

@@ -387,7 +387,8 @@ class _Finder:
         free = self.free
         numeric = [name for name in free if name in self.numeric]
         numeric = [name for name in numeric if not ROW_NUMBERS.fullmatch(name)]
-        if other := [name for name in free if name not in numeric]:
+        if other := list(dict.fromkeys(free).keys() - {*numeric}):
+            other.sort(key=free.index)
             self.notes.append(f"{self.name}: ignored columns of text or row numbers: {listed(other)}.")
         for why in dict.fromkeys(left_out[name] for name in numeric if name in left_out):
             some = [name for name in numeric if left_out.get(name) == why]

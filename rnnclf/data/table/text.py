@@ -95,7 +95,8 @@ class TextFile(TableFile):
         return counted or not set(numbers).isdisjoint(self._named)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
-        wanted = sorted(self._fields.index(name) for name in columns)
+        number_of = {name: number for number, name in enumerate(self._fields)}
+        wanted = sorted(number_of[name] for name in columns)
         blocks = (self._block(piece, wanted) for piece in self._pieces())
         some = False
         for block in filter(None, blocks):
