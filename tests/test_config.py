@@ -289,6 +289,8 @@ SHOWN_ELSEWHERE |= {"graph"}
 SHOWN_ELSEWHERE |= {"diagnose"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
+# test_table_cases.py shows these, with values that they read in another way
+SHOWN_ELSEWHERE |= {"dataset.decimal", "dataset.time_format"}
 # test_cells.py proves for every cell that each of its options changes it
 OPTIONS_OF_CELLS = {f"cell.{option.name}" for _, kind in GROUPS["cell"].items() for option in fields(kind)}
 
