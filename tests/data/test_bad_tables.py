@@ -50,7 +50,7 @@ BAD_FILES = {
     "label missing in a row": (LONG.replace("3.5,30,run", "3.5,30,"), r"line 4, column 'label' is empty"),
     "label NaN in a row": (
         LONG.replace("3.5,30,run", "3.5,30,NaN"),
-        r"line 4, column 'label' has 'NaN', which is read as missing: .* set dataset\.literal_names=true",
+        r"line 4, column 'label' has 'NaN', which is read as missing: .* set dataset\.missing_values=\[\]",
     ),
     "label empty in a row": (LONG.replace("3.5,30,run", "3.5,30,"), r"line 4, column 'label' is empty"),
     "id missing in a row": (LONG.replace("b,1", ",1"), r"line 5, column 'id' is empty"),
@@ -171,7 +171,7 @@ BAD_OPTIONS = {
     "no such id": (LONG, {"id": "nr"}, r"no column 'nr'\. Choose dataset\.id from its columns: id, time, ax"),
     "no such channel": (LONG, {"channels": ["az"]}, r"no channel 'az'\. Choose dataset\.channels from"),
     "no label": (
-        LONG.replace("label", "kind"),
+        LONG.replace("label", "kind").replace("walk", "1").replace("run", "2"),
         {},
         r"no column is recognisable as the label\. Choose dataset\.label",
     ),

@@ -60,7 +60,7 @@ def test_rows_in_the_order_of_time_are_not_said_to_be_sorted():
 
 
 def test_without_times_steps_follow_each_other_as_rows_do():
-    found = read(rows_of(LONG, [2, 1, 0, 4, 3]).replace("time", "second"), channels=["ax"])
+    found = read(rows_of(LONG, [2, 1, 0, 4, 3]).replace("time", "k"), channels=["ax"])
     assert sequences_of(found) == [("walk", [[2.5], [1.5]]), ("run", [[3.5], [5.5], [4.5]])]
     assert found.times_S is None
     assert any("There is no time column" in note for note in found.notes)
@@ -119,10 +119,10 @@ def test_missing_values_are_read_as_such(word):
 
 @pytest.mark.parametrize("word", ["NA", "Na", "nan", "null", "None", "?"])
 def test_words_for_missing_values_are_names_where_asked_for(word):
-    found = read(LONG.replace("run", word).replace("40", "NA"), literal_names=True)
+    found = read(LONG.replace("run", word).replace("40", ""), missing_values=[])
     assert sequences_of(found)[1] == (word, [[3.5, 30], [4.5, None], [5.5, 50]])
     with pytest.raises(DataError, match=r"line 6, column 'label' is empty"):
-        read(LONG.replace("5.5,50,run", "5.5,50, "), literal_names=True)
+        read(LONG.replace("5.5,50,run", "5.5,50, "), missing_values=[])
 
 
 ONE_STEP = {

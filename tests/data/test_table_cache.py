@@ -210,7 +210,7 @@ def _read_together(barrier: Any, path: str, results: Any) -> None:
 
 @pytest.mark.long
 def test_two_processes_at_once_do_not_hurt_each_other(tmp_path):
-    rows = "".join(f"{n // 50},{n % 50},{n},{'ab'[n // 50 % 2]}\n" for n in range(20_000))
+    rows = "".join(f"{n // 50},{n % 50},{n * n % 97},{'ab'[n // 50 % 2]}\n" for n in range(20_000))
     path = tmp_path / "my.csv"
     path.write_text("id,time,ax,label\n" + rows)
     spawn = multiprocessing.get_context("spawn")

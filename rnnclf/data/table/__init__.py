@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
@@ -18,11 +18,11 @@ from rnnclf.data.table.roles import Roles, TableOptions, find_roles, for_model
 from rnnclf.data.table.store import cached, opened
 from rnnclf.data.table.text import DELIMITERS, TextFile, is_text
 from rnnclf.data.table.text import SUFFIXES as TEXT
-from rnnclf.errors import DataError
+from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("literal_names", "of_model")  # options that older entries of the cache do not know
+ADDED = ("of_model",)  # options that older entries of the cache do not know
 
 
 @dataclass
@@ -42,15 +42,22 @@ class Table(OwnData):
         "long: one row per step; wide: one row per sequence; auto: guessed",
         choices=("auto", "long", "wide"),
     )
-    id: str | None = option(
-        None, "column that identifies the sequence; null: found by its name; none: no such column"
+    id: Any = option(  # noqa: RUF009 - None cannot be changed
+        None,
+        "column that identifies the sequence, or a list of columns that do so together, as [session,trial];"
+        " null: found by name or values; none: no such column",
+        expects="the name of a column or a list of names such as [session,trial]",
     )
     time: str | None = option(
-        None, "column with numbers or dates to sort steps by; null: found by its name; none: no such column"
+        None,
+        "column with numbers or dates to sort steps by; null: found by name or values; none: no such column",
     )
-    label: str | None = option(None, "column with the class; null: found by its name")
+    time_format: str | None = option(
+        None, "how dates are written, as %d.%m.%Y %H:%M:%S; null: seen from the dates if they are unambiguous"
+    )
+    label: str | None = option(None, "column with the class; null: found by name or values")
     channels: list[str] | None = option(  # noqa: RUF009 - None cannot be changed
-        None, "columns with values; null: all other numeric columns"
+        None, "columns with values; null: all other numeric columns that are no ids, times or row numbers"
     )
     group: str | None = option(
         None,
@@ -60,16 +67,33 @@ class Table(OwnData):
     split_column: str | None = option(
         None, "column with train, validation or test; null: found by its name; none: no such column"
     )
-    literal_names: bool = option(
-        False,
-        "in the columns of ids, labels, groups and splits: true: words such as NA, NaN or null are names;"
-        " false: they mark missing entries, which are refused",
+    missing_values: list[Any] | None = option(  # noqa: RUF009 - None cannot be changed
+        None,
+        "what is read as missing besides empty cells: words, in all columns, and numbers, in channels;"
+        " null: NaN, NA, n/a, null, None, ? and -; []: nothing else",
+        expects="a list of numbers and words such as [-9999,unknown]",
+    )
+    decimal: str = option(
+        "auto",
+        "the decimal mark of numbers in a text file; auto: seen from the numbers",
+        choices=("auto", "point", "comma"),
     )
     delimiter: str = option(
         "auto",
         "separator between the columns of a text file; auto: guessed from the file",
         choices=("auto", *DELIMITERS),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ids = self.id if isinstance(self.id, list | tuple) else [self.id or ""]
+        if not ids or not all(isinstance(name, str | int) for name in ids):
+            raise ConfigError("dataset.id must be the name of a column or a list such as [session,trial].")
+        for value in self.missing_values or ():
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise ConfigError(
+                    "dataset.missing_values must be a list of numbers and words such as [-9999,unknown]."
+                )
 
     @classmethod
     def takes(cls, path: Path) -> bool:
@@ -88,21 +112,32 @@ class Table(OwnData):
     def _options(self) -> TableOptions:
         return TableOptions(
             self.form,
-            self.id,
+            self._ids(),
             self.time,
             self.label,
             self.group,
             self.split_column,
             tuple(self.channels) if self.channels else None,
-            self.literal_names,
+            tuple(self.missing_values) if self.missing_values is not None else None,
+            self.time_format,
         )
+
+    def _ids(self) -> tuple[str, ...] | None:
+        if self.id is None:
+            return None
+        return tuple(str(name) for name in (self.id if isinstance(self.id, list | tuple) else [self.id]))
+
+    def _columns(self) -> list[str]:
+        """The columns that options name."""
+        named = (self.time, self.label, self.group, self.split_column)
+        return [*filter(None, named), *(self._ids() or ()), *(self.channels or ())]
 
     def _folder(self, options: TableOptions) -> Path:
         """The cache folder of the converted tables; it may not exist yet."""
         versions = [identity(path) for path in self.paths()]
         first = folder_for("", versions[0]).name
         facts = {key: value for key, value in vars(options).items() if key not in ADDED or value}
-        entry = f"{first}-{folder_for('', versions, facts, self.delimiter).name}"
+        entry = f"{first}-{folder_for('', versions, facts, self.delimiter, self.decimal).name}"
         return folder_for("tables", versions[0][0]) / entry
 
     def _converted(self, options: TableOptions, progress: Progress) -> Recordings:
@@ -120,7 +155,7 @@ class Table(OwnData):
 
     def _table(self, path: Path) -> TableFile:
         if is_text(path):
-            return TextFile(path, self.delimiter)
+            return TextFile(path, self.delimiter, self.decimal, self._columns())
         if path.suffix.lower() in PARQUET:
             return ParquetFile(path)
         known = ", ".join((*TEXT, *PARQUET))

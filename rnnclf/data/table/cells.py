@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnnclf.data.recordings import Array
@@ -12,30 +13,66 @@ from rnnclf.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
-MISSING = ("", "nan", "na", "n/a", "null", "none", "?")  # in lower case
-NAMELESS = tuple(word for word in MISSING if word != "none")  # "none" can be the name of a class
 LONGEST_NAME = 1000  # bytes of an id or a class name
-DAY = 86400  # seconds
-ISO_8601 = (
-    r"^(?<date>\d{4}-\d\d-\d\d)"
-    r"(?:[T ](?<hours>[01]\d|2[0-3]):(?<minutes>[0-5]\d)(?::(?<seconds>[0-5]\d(?:[.,]\d+)?))?"
-    r"(?:Z|(?<sign>[+-])(?<zone_hours>\d\d):?(?<zone_minutes>\d\d))?)?$"
-)
+TRUTH = {"true": 1.0, "false": 0.0}  # in lower case
 
 
-def is_numeric(column: pl.Series) -> bool:
-    """Whether any cell is a number, or all are missing."""
+@dataclass(frozen=True)
+class Missing:
+    """What is read as missing besides empty cells.
+
+    words: in columns of numbers; names: in ids, labels, groups and splits; numbers: in columns of numbers.
+    In any case, unless `exact`.
+    """
+
+    words: tuple[str, ...] = ("nan", "na", "n/a", "#n/a", "<na>", "null", "none", "?", "-", "--")
+    names: tuple[str, ...] = ("nan", "na", "n/a", "null", "?")  # not those that can be the name of a class
+    numbers: tuple[float, ...] = ()
+    exact: bool = False
+
+    @classmethod
+    def given(cls, values: Sequence[float | str] | None) -> Missing:
+        """As dataset.missing_values says; None: the usual words."""
+        if values is None:
+            return cls()
+        words = tuple(value for value in values if isinstance(value, str))
+        numbers = tuple(float(value) for value in values if not isinstance(value, str))
+        return cls(words, words, numbers, exact=True)
+
+    def marked(self, bare: pl.Series, words: tuple[str, ...]) -> pl.Series:
+        """Which texts, without spaces around them, are missing."""
+        return (bare if self.exact else bare.str.to_lowercase()).is_in(["", *words])
+
+
+USUAL = Missing()
+
+
+def is_numeric(column: pl.Series, missing: Missing = USUAL) -> bool:
+    """Whether any cell is a number, or all are true, false or missing."""
     import polars as pl
 
     if column.dtype == pl.String:
         bare = column.drop_nulls().str.strip_chars()
-        present = bare.filter(~_marks_missing(bare, MISSING))
-        return present.is_empty() or bool(present.cast(pl.Float64, strict=False).is_not_null().any())
+        present = bare.filter(~missing.marked(bare, missing.words))
+        if bool(present.str.to_lowercase().is_in(list(TRUTH)).all()):
+            return True
+        return bool(present.cast(pl.Float64, strict=False).is_not_null().any())
     return column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)
 
 
-def numbers(block: Block, columns: Sequence[str]) -> Array:
-    """The cells as float32 (R, C), NaN if missing.
+def all_numbers(frame: pl.DataFrame) -> set[str]:
+    """The columns of text without any other text than numbers; fast for thousands of columns."""
+    import polars as pl
+    from polars.selectors import string
+
+    texts = frame.select(string())
+    cast = texts.select(pl.all().cast(pl.Float64, strict=False))
+    counts = zip(texts.columns, _null_counts(texts, cast), strict=True)
+    return {name for name, (before, after) in counts if before == after}
+
+
+def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> Array:
+    """The cells as float32 (R, C), NaN if missing; 1 and 0 for true and false.
 
     Raises DataError, which names line and column, for text and for numbers too large for float32.
     """
@@ -48,8 +85,10 @@ def numbers(block: Block, columns: Sequence[str]) -> Array:
         cast = frame.select(pl.all().cast(pl.Float32, strict=False))
         for name, (before, after) in zip(columns, _null_counts(frame, cast), strict=True):
             if before != after:
-                cast = cast.with_columns(_cleaned(block, name, cast[name]))
+                cast = cast.with_columns(_cleaned(block, name, cast[name], missing))
         values_RC = np.ascontiguousarray(cast.fill_null(float("nan")).to_numpy())
+        if missing.numbers:
+            values_RC = np.where(np.isin(values_RC, np.array(missing.numbers, np.float32)), np.nan, values_RC)
     infinite_RC = np.isinf(values_RC)
     if infinite_RC.any():
         row, place = (int(part[0]) for part in np.nonzero(infinite_RC))
@@ -78,8 +117,8 @@ def _null_counts(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[int, i
     return list(zip(before.null_count().row(0), after.null_count().row(0), strict=True))
 
 
-def _cleaned(block: Block, name: str, cast: pl.Series) -> pl.Series:
-    """The numbers of a column in which some cells have spaces around them or words for missing values."""
+def _cleaned(block: Block, name: str, cast: pl.Series, missing: Missing) -> pl.Series:
+    """The numbers of a column in which some cells have spaces around them or are words."""
     import polars as pl
 
     texts = block.frame[name]
@@ -87,35 +126,32 @@ def _cleaned(block: Block, name: str, cast: pl.Series) -> pl.Series:
         raise DataError(f"{block.name}: column '{name}' is not numeric ({texts.dtype}).")
     bare = texts.str.strip_chars()
     cleaned = bare.cast(cast.dtype, strict=False)
-    invalid = cleaned.is_null() & bare.is_not_null() & ~_marks_missing(bare, MISSING)
+    truth = bare.str.to_lowercase().replace_strict(TRUTH, default=None, return_dtype=cast.dtype)
+    cleaned = cleaned.zip_with(cleaned.is_not_null(), truth)
+    invalid = cleaned.is_null() & bare.is_not_null() & ~missing.marked(bare, missing.words)
     if invalid.any():
         row = invalid.arg_max()
         assert row is not None
         raise DataError(
             f"{block.place(row)}, column '{name}': '{short(texts[row])}' is not a number."
-            " Leave missing values empty or write NaN; to leave out a text column, list the other columns in"
-            " dataset.channels."
+            " If it marks a missing value, list it in dataset.missing_values; to leave out a text column,"
+            " list the other columns in dataset.channels."
         )
     return cleaned.alias(name)
 
 
-def _marks_missing(bare: pl.Series, words: Sequence[str]) -> pl.Series:
-    return bare.str.to_lowercase().is_in(list(words))
-
-
-def names(block: Block, column: str, literal: bool = False) -> pl.Series:
+def names(block: Block, column: str, missing: Missing = USUAL) -> pl.Series:
     """The cells as text without surrounding spaces; whole numbers lose their fraction, 1.0 becomes 1.
 
-    literal: only empty cells are missing; otherwise cells with words such as NA are, too.
     Raises DataError, which names the line, if one is missing or too long.
     """
     import polars as pl
 
     cells = block.frame[column]
     texts = cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
-    missing = texts.is_null() | _marks_missing(texts, ("",) if literal else NAMELESS)
-    if missing.any():
-        row = missing.arg_max()
+    lacking = texts.is_null() | missing.marked(texts, missing.names)
+    if lacking.any():
+        row = lacking.arg_max()
         assert row is not None
         raise DataError(f"{block.place(row)}, column '{column}' {_lack(texts[row])}")
     too_long = texts.str.len_bytes() > LONGEST_NAME
@@ -132,68 +168,8 @@ def _lack(text: str | None) -> str:
         return "is empty: every row needs a value there."
     return (
         f"has '{text}', which is read as missing: every row needs a value there. If it is a name, set"
-        " dataset.literal_names=true."
+        " dataset.missing_values=[], or list there the words that do mark missing values."
     )
-
-
-def seconds(block: Block, column: str) -> Array:
-    """The cells as times, float64 (R,): numbers as they are, dates as seconds since 1970.
-
-    Raises DataError, which names the line, for anything else.
-    """
-    import numpy as np
-
-    cells = block.frame[column]
-    times_R = _times(cells).fill_null(float("nan")).to_numpy()
-    wrong_R = ~np.isfinite(times_R)
-    if wrong_R.any():
-        row = int(wrong_R.argmax())
-        text = cells[row]
-        what = "is empty" if text is None else f": '{short(str(text))}' is not a time"
-        raise DataError(
-            f"{block.place(row)}, column '{column}'{'' if text is not None else ' '}{what}:"
-            " write numbers, or dates like 2024-12-31T23:59:59."
-        )
-    return times_R
-
-
-def _times(cells: pl.Series) -> pl.Series:
-    import polars as pl
-
-    ticks = {"ms": 1e3, "us": 1e6, "ns": 1e9}
-    kind = cells.dtype
-    if isinstance(kind, pl.Datetime | pl.Duration):
-        return cells.cast(pl.Int64).cast(pl.Float64) / ticks[kind.time_unit]
-    if kind == pl.Date:
-        return cells.cast(pl.Int32).cast(pl.Float64) * DAY
-    if kind == pl.Time:
-        return cells.cast(pl.Int64).cast(pl.Float64) / ticks["ns"]
-    if kind != pl.String:
-        return cells.cast(pl.Float64, strict=False)
-    plain = cells.cast(pl.Float64, strict=False)
-    if plain.null_count() == cells.null_count():
-        return plain
-    bare = cells.str.strip_chars()
-    plain = bare.cast(pl.Float64, strict=False)
-    return plain.zip_with(plain.is_not_null(), _dates(bare))
-
-
-def _dates(bare: pl.Series) -> pl.Series:
-    """Seconds since 1970 of ISO 8601 dates; null for anything else."""
-    import polars as pl
-
-    def number(part: str) -> pl.Expr:
-        return pl.col(part).str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
-
-    zone = (number("zone_hours") * 60 + number("zone_minutes")) * 60
-    parts = bare.str.extract_groups(ISO_8601).struct.unnest()
-    return parts.select(
-        pl.col("date").str.to_date("%Y-%m-%d", strict=False).cast(pl.Int32).cast(pl.Float64) * DAY
-        + number("hours") * 3600
-        + number("minutes") * 60
-        + number("seconds")
-        - pl.when(pl.col("sign") == "-").then(-zone).otherwise(zone)
-    ).to_series()
 
 
 def short(text: str, limit: int = 40) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.survey import chunks
 from rnnclf.data.table.blocks import Block, TableFile
-from rnnclf.data.table.cells import largest, numbers, seconds
+from rnnclf.data.table.cells import largest, numbers
 from rnnclf.data.table.register import SequenceRegister
 from rnnclf.data.table.roles import Roles
 from rnnclf.data.table.store import HEADER, GrowingArray, write_metadata
+from rnnclf.data.table.times import in_seconds, times
 from rnnclf.errors import DataError
 
 ROWS = 2**20  # rows to sort at a time
@@ -107,7 +108,8 @@ def _write_wide(
         for table in tables:
             register.begin(table)
             for block in table.blocks(roles.columns):
-                values_RTC = numbers(block, roles.values).reshape(-1, len(t_T), len(roles.channels))
+                values_RV = numbers(block, roles.values, roles.missing)
+                values_RTC = values_RV.reshape(-1, len(t_T), len(roles.channels))
                 register.enter(block)
                 ranges.add(values_RTC, block, roles.values)
                 present_RT = ~np.isnan(values_RTC).all(axis=2)
@@ -150,6 +152,8 @@ def _write_long(
         lengths_N = _without_tails(folder, names, lengths_N)
         if removed := before - int(lengths_N.sum()):
             notes.append(f"{removed:,} steps without any value at the ends of sequences were removed.")
+    if register.roles.time_kind != "number":
+        _measure_in_seconds(folder, register.roles.time_kind, lengths_N)
     return lengths_N, notes
 
 
@@ -169,18 +173,20 @@ def _read_rows(
             return stack.enter_context(GrowingArray(rows / f"{name}.npy", dtype, *row))
 
         values, lines = file("values_SC", "<f4", len(roles.channels)), file("lines", "<i8")
-        sequence, times = file("sequence", "<i8"), file("times_S", "<f8") if roles.time else None
+        sequence, times_S = file("sequence", "<i8"), None
+        if roles.time is not None:
+            times_S = file("times_S", "<f8" if roles.time_kind == "number" else "<i8")
         for table in tables:
             register.begin(table)
             for block in table.blocks(roles.columns):
                 sequence_R = register.enter(block)
-                values_RC = numbers(block, roles.values)
+                values_RC = numbers(block, roles.values, roles.missing)
                 ranges.add(values_RC, block, roles.values)
                 values.append(values_RC)
                 lines.append(block.lines_R)
                 sequence.append(sequence_R)
-                if times is not None and roles.time is not None:
-                    times.append(seconds(block, roles.time))
+                if times_S is not None and roles.time is not None:
+                    times_S.append(times(block, roles.time, roles.time_kind))
                 in_order &= bool(sequence_R[0] >= last and (sequence_R[1:] >= sequence_R[:-1]).all())
                 empty |= bool(np.isnan(values_RC).all(axis=1).any())
                 last = int(sequence_R[-1])
@@ -258,11 +264,28 @@ def _sort_by_time(
             one, other = sorted(lines_S[steps][step : step + 2].tolist())
             name, unit = register.file_of(int(sequence[step]))
             raise DataError(
-                f"{name}, {unit} {other}: same {register.roles.id} and {register.roles.time} as {unit} {one}:"
-                " the times of a sequence must all differ."
+                f"{name}, {unit} {other}: same {register.roles.id_words} and {register.roles.time} as {unit}"
+                f" {one}: the times of a sequence must all differ."
             )
         progress("sorting steps by time", last / len(lengths_N))
     return moved
+
+
+def _measure_in_seconds(folder: Path, kind: str, lengths_N: Array) -> None:
+    """Replaces exact times, int64, by float64 since the start of each sequence.
+
+    Float64 seconds since 1970 would lose what is shorter than 240 nanoseconds.
+    """
+    import numpy as np
+
+    exact_S, ends_N = np.load(folder / "times_S.npy", mmap_mode="r"), np.cumsum(lengths_N)
+    with GrowingArray(folder / "seconds_S.npy", "<f8") as file:
+        for first, last in chunks(lengths_N, ROWS):
+            lengths_n = lengths_N[first:last]
+            starts_n = ends_N[first:last] - lengths_n
+            origin_S = np.repeat(exact_S[starts_n], lengths_n)
+            file.append(in_seconds(exact_S[int(starts_n[0]) : int(ends_N[last - 1])] - origin_S, kind))
+    (folder / "seconds_S.npy").replace(folder / "times_S.npy")
 
 
 def _without_tails(folder: Path, names: list[str], lengths_N: Array) -> Array:

@@ -54,6 +54,18 @@ class NameIndex:
         return numbers_R
 
 
+def id_names(block: Block, roles: Roles) -> pl.Series:
+    """The id of each row; the parts of an id of several columns are joined by a slash, as in s1/3."""
+    parts = [names(block, column, roles.missing) for column in roles.id]
+    if len(parts) == 1:
+        return parts[0]
+    # a/b and c give another id than a and b/c
+    whole, *rest = (part.str.replace_all(r"([\\/])", r"\$1") for part in parts)
+    for part in rest:
+        whole = whole + "/" + part
+    return whole
+
+
 class SequenceRegister:
     """All sequences in order of first occurrence, with what all rows of a sequence share.
 
@@ -91,19 +103,17 @@ class SequenceRegister:
         import numpy as np
 
         known, rows = len(self), len(block.lines_R)
-        if self.roles.id is None:
+        if not self.roles.id:
             sequence_R = known + np.arange(rows)
         else:
-            sequence_R = self.firsts[-1] + self.ids[-1].of(
-                names(block, self.roles.id, self.roles.literal_names)
-            )
+            sequence_R = self.firsts[-1] + self.ids[-1].of(id_names(block, self.roles))
         found, first = np.unique(sequence_R, return_index=True)
         new = first[found >= known]
         self.lines_N = np.append(self.lines_N, block.lines_R[new])
         if self.roles.form == "wide" and len(new) < rows:
             self._refuse_repeated(block, sequence_R, new)
         for role, column in self.columns.items():
-            numbers_R = self.names[role].of(names(block, column, self.roles.literal_names))
+            numbers_R = self.names[role].of(names(block, column, self.roles.missing))
             self.numbers_N[role] = np.append(self.numbers_N[role], numbers_R[new])
             differs_R = numbers_R != self.numbers_N[role][sequence_R]
             if differs_R.any():
@@ -115,7 +125,7 @@ class SequenceRegister:
         second, first = (short(self.names[role][place]) for place in (number, int(self.numbers_N[role][n])))
         hint = f" If '{self.columns[role]}' is not a group: dataset.group=none." if role == "group" else ""
         raise DataError(
-            f"{block.place(row)}: the {role} of {self.roles.id} '{self._id(n)}' is '{second}', but in"
+            f"{block.place(row)}: the {role} of {self.roles.id_words} '{self._id(n)}' is '{second}', but in"
             f" {block.unit} {self.lines_N[n]} it is '{first}': a sequence can have only one {role}.{hint}"
         )
 
@@ -127,8 +137,8 @@ class SequenceRegister:
         row = int(repeated_R.argmax())
         n = int(sequence_R[row])
         raise DataError(
-            f"{block.place(row)}: {self.roles.id} '{self._id(n)}' is also in {block.unit} {self.lines_N[n]},"
-            " but each row is a sequence. If each row is a step, set dataset.form=long."
+            f"{block.place(row)}: {self.roles.id_words} '{self._id(n)}' is also in {block.unit}"
+            f" {self.lines_N[n]}, but each row is a sequence. If each row is a step, set dataset.form=long."
         )
 
     def _id(self, n: int) -> str:
@@ -167,7 +177,7 @@ class SequenceRegister:
         import numpy as np
 
         order = self.order()
-        if self.roles.id is not None:
+        if self.roles.id:
             every = [id_ for ids in self.ids for id_ in ids]
             texts = Texts.of(every[n] for n in order.tolist())
             np.save(folder / "ids_bytes.npy", texts.bytes_B)

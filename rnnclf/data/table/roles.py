@@ -1,54 +1,42 @@
-"""Finds the role of each column of a table: as set by options, otherwise by its name. Torch-free."""
+"""Finds the role of each column of a table: by options, by its name or by its values. Torch-free."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 from rnnclf.data.table.blocks import Block
-from rnnclf.data.table.cells import is_numeric
+from rnnclf.data.table.cells import USUAL, Missing, all_numbers, is_numeric
+from rnnclf.data.table.guess import Guesses
+from rnnclf.data.table.names import GROUP, ID, LABEL, ROW_NUMBERS, SPLIT, TIME, is_clock, standard
+from rnnclf.data.table.times import kind_of, times
+from rnnclf.data.table.wide import Steps, by_number, in_order, numbered, places
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.registry import did_you_mean
 
-if TYPE_CHECKING:
-    import polars as pl
-
-SAMPLE = 1000  # rows to look at when deciding whether a column is numeric
+MOST_IDS = 100  # columns to look for ids in, since each takes some milliseconds
 NONE = "none"  # option value: there is no such column
-
-# For each role the names that identify it; later tuples only count if no column matches an earlier one.
-ID = (
-    ("id", "uid", "sequence", "seq", "series", "sample", "record", "recording", "case", "trial", "instance"),
-    ("example", "segment"),
-)
-TIME = (("time", "timestamp", "datetime", "date"), ("t", "step", "index"))
-LABEL = (("label", "class", "target", "category"), ("y",))
-GROUP = (("group", "patient", "subject", "person"),)
-SPLIT = (("split",),)
-
-ROW_NUMBERS = re.compile(r"Unnamed: \d+|__index_level_\d+__")  # columns that pandas adds
-STEP = re.compile(r"(.*[^\W\d_].*?)(?:[_.](\d{1,9})|\[(\d{1,9})\])$")
-NUMBERED = re.compile(r"(.*?)(\d{1,9})$")  # t0, t1 …: the steps of a single channel
+ROLES = ("label", "id", "split", "group", "time")  # in the order in which guesses are told
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The options of a table that name columns; None: find the column by its name.
+    """The options of a table that say how to read its columns; None: find the column by name and values.
 
-    literal_names: whether words such as NA are names, and not missing entries.
+    missing: what marks missing values, None for the usual words.
     of_model: the channels of the trained model for which the table is read.
     """
 
     form: str
-    id: str | None
+    id: tuple[str, ...] | None
     time: str | None
     label: str | None
     group: str | None
     split: str | None
     channels: tuple[str, ...] | None
-    literal_names: bool = False
+    missing: tuple[float | str, ...] | None = None
+    time_format: str | None = None
     of_model: tuple[str, ...] = ()
 
 
@@ -56,20 +44,27 @@ class TableOptions:
 class Roles:
     """The columns of a table by role.
 
+    id: the columns that identify a sequence together; none if each row is a sequence.
     steps_TC: with one row per sequence, the columns of each step (T, C); with one row per step, the
         channels (1, C).
+    time_kind: how times are written, see rnnclf.data.table.times.
     """
 
     form: str
-    id: str | None
+    id: tuple[str, ...]
     time: str | None
     label: str
     group: str | None
     split: str | None
     channels: tuple[str, ...]
-    steps_TC: tuple[tuple[str, ...], ...]
+    steps_TC: Steps
     notes: tuple[str, ...]
-    literal_names: bool = False
+    missing: Missing = USUAL
+    time_kind: str = "number"
+
+    @property
+    def id_words(self) -> str:
+        return " and ".join(self.id)
 
     @property
     def values(self) -> list[str]:
@@ -78,8 +73,8 @@ class Roles:
 
     @property
     def columns(self) -> list[str]:
-        others = (self.id, self.time, self.label, self.group, self.split)
-        return [*filter(None, others), *self.values]
+        others = (*self.id, self.time, self.label, self.group, self.split)
+        return list(dict.fromkeys([*filter(None, others), *self.values]))
 
 
 def for_model(options: TableOptions, table: str, columns: Sequence[str]) -> tuple[TableOptions, list[str]]:
@@ -94,7 +89,7 @@ def for_model(options: TableOptions, table: str, columns: Sequence[str]) -> tupl
             options = replace(options, group=NONE) if option == "group" else replace(options, split=NONE)
             notes.append(f"{table} has no column '{named}' (dataset.{option}): done without.")
     if options.channels is None:
-        known = {*columns, *(match[1] for name in columns if (match := STEP.fullmatch(name)))}
+        known = {*columns, *(channel for channel, _ in places(columns).values())}
         if known.issuperset(options.of_model):
             options = replace(options, channels=options.of_model)
     return options, notes
@@ -106,51 +101,49 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
     Raises ConfigError if they are ambiguous, naming the option to set.
     """
     finder = _Finder(first, options)
-    label = finder.find("label", "label", options.label, LABEL)
-    if label is None:
-        raise ConfigError(f"{finder.name}: no column is recognisable as the label. {finder.choose('label')}")
-    id_ = finder.find("id", "id", options.id, ID)
+    finder.find_ids()
+    label = finder.find_label()
     split = finder.find("split", "split_column", options.split, SPLIT)
-    group = finder.find("group", "group", options.group, GROUP)
-    form = finder.form(id_)
+    finder.find("group", "group", options.group, GROUP)
+    finder.refine_ids()
+    form = finder.form()
     if form == "wide" and options.time not in (None, NONE):
         raise ConfigError(
             f"dataset.time={options.time} has no effect if each row is a sequence: leave it out."
         )
-    time = finder.find("time", "time", options.time, TIME) if form == "long" else None
+    time = finder.find_time() if form == "long" else None
     channels, steps_TC = finder.channels() if form == "long" else finder.steps()
     return Roles(
         form,
-        id_,
+        finder.id,
         time,
         label,
-        group,
+        finder.role_of["group"],
         split,
         channels,
         steps_TC,
         (*finder.guesses(form), *finder.notes),
-        options.literal_names,
+        finder.missing,
+        finder.time_kind(time),
     )
 
 
 class _Finder:
-    """Assigns the columns of one table to roles, each to at limit one."""
+    """Assigns the columns of one table to roles, each to at most one."""
 
     def __init__(self, first: Block, options: TableOptions) -> None:
         self.first, self.options = first, options
         self.name = first.name
         self.columns = first.frame.columns
-        named = (
-            options.id,
-            options.time,
-            options.label,
-            options.group,
-            options.split,
-            *(options.channels or ()),
-        )
-        self.taken: set[str] = set()
-        self.guessed: list[str] = []
+        self.missing = Missing.given(options.missing)
+        self.id: tuple[str, ...] = ()
+        self.role_of: dict[str, str | None] = {}
+        self.guessed: dict[str, str] = {}
         self.notes: list[str] = []
+        named = [options.time, options.label, options.split, *(options.channels or ()), *(options.id or ())]
+        if options.group not in (options.id or ()):  # the sequences of a person: an id of person and trial
+            named.append(options.group)
+        self.taken: set[str] = set()
         for name in named:
             if name in self.taken and name != NONE:
                 raise ConfigError(
@@ -158,146 +151,267 @@ class _Finder:
                 )
             self.taken.update([] if name is None else [name])
 
+    @property
+    def free(self) -> list[str]:
+        return [name for name in self.columns if name not in self.taken]
+
+    @cached_property
+    def numeric(self) -> set[str]:
+        frame = self.first.frame
+        plain = all_numbers(frame)
+        return {name for name in self.columns if name in plain or is_numeric(frame[name], self.missing)}
+
+    @property
+    def numbered(self) -> set[str]:
+        """The free columns of numbers that are numbered like steps, if that is most of them."""
+        return numbered([name for name in self.free if name in self.numeric])
+
+    @property
+    def values(self) -> Guesses:
+        return Guesses(self.first, self.id, self.role_of.get("label"))
+
     def choose(self, option: str) -> str:
-        return f"Choose dataset.{option} from its columns: {_listed(self.columns)}."
+        return f"Choose dataset.{option} from its columns: {listed(self.columns)}."
+
+    def take(self, role: str, *columns: str, words: str | None = None) -> None:
+        """Gives a role to columns that no option names."""
+        self.taken.update(columns)
+        self.guessed[role] = f"{' and '.join(map(repr, columns))} as the {words or role}"
+
+    def named(self, option: str, asked: str) -> str:
+        """A column that an option names. Raises ConfigError if there is none."""
+        if asked in self.columns:
+            return asked
+        hint = did_you_mean(asked, self.columns)
+        raise ConfigError(f"{self.name} has no column '{asked}'.{hint} {self.choose(option)}")
 
     def find(self, role: str, option: str, asked: str | None, words: Sequence[Sequence[str]]) -> str | None:
         """The column for a role, None if there is none. Raises ConfigError."""
-        if asked is not None and asked in self.columns:
-            return asked
-        if asked == NONE:
-            return None
-        if asked is not None:
-            hint = did_you_mean(asked, self.columns)
-            raise ConfigError(f"{self.name} has no column '{asked}'.{hint} {self.choose(option)}")
-        free = [name for name in self.columns if name not in self.taken]
-        candidates = next(
-            filter(None, ([n for n in free if _standard_name(n) in rank] for rank in words)), []
-        )
+        found = None
+        if asked not in (None, NONE):
+            found = self.named(option, str(asked))
+        elif asked is None:
+            ranks = ([n for n in self.free if standard(n) in rank] for rank in words)
+            found = self.only(role, option, next(filter(None, ranks), []))
+        self.role_of[role] = found
+        return found
+
+    def only(self, role: str, option: str, candidates: list[str]) -> str | None:
+        """The only candidate for a role, now taken; None if there is none. Raises ConfigError."""
         if len(candidates) > 1:
             raise ConfigError(
-                f"{self.name}: {_listed(candidates)} could each be the {role}. {self.choose(option)}"
+                f"{self.name}: {listed(candidates)} could each be the {role}. {self.choose(option)}"
             )
-        if not candidates:
-            return None
-        self.taken.add(candidates[0])
-        self.guessed.append(f"'{candidates[0]}' as the {role}")
-        return candidates[0]
+        if candidates:
+            self.take(role, candidates[0])
+        return candidates[0] if candidates else None
+
+    def find_ids(self) -> None:
+        """The id by options or by name."""
+        asked = self.options.id
+        if asked and NONE not in asked:
+            self.id = tuple(self.named("id", name) for name in asked)
+        elif asked is None and (found := self.find("id", "id", None, ID)):
+            self.id = (found,)
+
+    def find_label(self) -> str:
+        """The label by options, by name, or as the only text that repeats. Raises ConfigError."""
+        words = [rank for rank in LABEL if rank != ("y",) or not self._has_axes()]
+        label = self.find("label", "label", self.options.label, words)
+        if label is None and self.options.label is None:
+            text = [name for name in self.free if name not in self.numeric]
+            candidates = self.values.labels(text)
+            label = candidates[0] if len(candidates) == 1 else None
+            if label is not None:
+                self.take("label", label, words="label (if not: dataset.label)")
+        if label is None:
+            raise ConfigError(f"{self.name}: no column is recognisable as the label. {self.choose('label')}")
+        self.role_of["label"] = label
+        return label
+
+    def _has_axes(self) -> bool:
+        """Whether y is one of several coordinates, and not the label of x."""
+        return {"x", "y", "z"} <= {standard(name) for name in self.columns}
+
+    def refine_ids(self) -> None:
+        """Adds a column to ids that start again in each of its values; looks for ids by their values."""
+        options, group = self.options, self.role_of["group"]
+        mine = [] if options.group or group is None else [group]
+        others = [name for name in (*self.free, *mine) if not is_clock(name, counters=True)]
+        if len(self.id) == 1 and (options.id is None or len(options.id) == 1):
+            clocks = [name for name in self.columns if name == options.time or standard(name) in TIME]
+            if outer := self.values.outer_ids(others, clocks[0] if clocks else None):
+                self._join_ids(outer)
+        elif options.id is None and options.form != "wide":
+            self._ids_by_values(others)
+
+    def _join_ids(self, outer: list[str]) -> None:
+        """Raises ConfigError if an option says otherwise, or if several columns could be meant."""
+        pair = f"[{outer[0]},{self.id[0]}]"
+        if len(outer) > 1 or self.options.id is not None:
+            where = " or ".join(f"'{name}'" for name in outer)
+            raise ConfigError(
+                f"{self.name}: the values of '{self.id[0]}' start again for each {where}, so that they do"
+                f" not tell sequences apart. Set dataset.id={pair}."
+            )
+        self.id = (outer[0], self.id[0])
+        self.take("id", *self.id)
+
+    def _ids_by_values(self, others: list[str]) -> None:
+        steps = self.numbered
+        sure, doubtful = self.values.ids([name for name in others if name not in steps][:MOST_IDS])
+        if sure and (self.options.form == "long" or not steps):
+            self.id = (sure,)
+            self.take("id", sure, words="id")
+            if sure == self.role_of["group"]:
+                self.role_of["group"] = None
+                self.guessed.pop("group", None)
+        elif found := sure or doubtful:
+            raise ConfigError(
+                f"{self.name}: rows with the same '{found}' have the same label. Set dataset.id={found} if"
+                " each row is a step, or dataset.form=wide if each row is a sequence."
+            )
 
     def guesses(self, form: str) -> list[str]:
         """A note on everything that was guessed; none if nothing was."""
         row = {"long": "each row as a step", "wide": "each row as a sequence"}
-        guessed = [*([row[form]] if self.options.form == "auto" else []), *self.guessed]
+        guessed = [self.guessed[role] for role in ROLES if role in self.guessed]
+        guessed = [*([row[form]] if self.options.form == "auto" else []), *guessed]
         return [f"{self.name}: using {', '.join(guessed)}."] if guessed else []
 
-    def form(self, id_: str | None) -> str:
+    def form(self) -> str:
         """long or wide; if not set, long if ids repeat or a time column is named. Raises ConfigError."""
         asked = self.options.form
-        repeated = id_ is not None and bool(self.first.frame[id_].drop_nulls().is_duplicated().any())
-        if asked == "long" and id_ is None:
+        if asked == "long" and not self.id:
             raise ConfigError(f"{self.name}: no column is recognisable as the id. {self.choose('id')}")
         if asked != "auto":
             return asked
-        free = [name for name in self.columns if name not in self.taken]
-        times = [name for name in free if _standard_name(name) in TIME[0]]
+        repeated = bool(self.id) and self.values.repeated
+        times = [name for name in self.free if is_clock(name)]
         timed = self.options.time not in (None, NONE)
-        if not repeated and (times or (timed and id_ is None)):
-            long = "set dataset.id" if id_ is None else "set dataset.form=long"
-            ids = "no id" if id_ is None else f"no '{id_}' occurs twice"
+        if not repeated and (times or (timed and not self.id)):
+            long = "set dataset.form=long" if self.id else "set dataset.id"
+            ids = f"no '{' and '.join(self.id)}' occurs twice" if self.id else "no id"
             raise ConfigError(
                 f"{self.name} has times, but {ids}: {long} if each row is a step,"
-                f" or dataset.form=wide if each row is a sequence. Its columns: {_listed(self.columns)}."
+                f" or dataset.form=wide if each row is a sequence. Its columns: {listed(self.columns)}."
             )
+        if not self.id and not timed:
+            self._refuse_recording()
         return "long" if repeated or timed else "wide"
 
-    def channels(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    def _refuse_recording(self) -> None:
+        """Raises ConfigError if rows seem to be steps of a recording, each with a label."""
+        if self.values.one_recording(bool(self.numbered)):
+            raise ConfigError(
+                f"{self.name} seems to be a recording with a label in each row, and no column is recognisable"
+                " as the id of its sequences: recordings are not cut into windows. Set dataset.id if each row"
+                f" is a step, or dataset.form=wide if each row is a sequence. Its columns:"
+                f" {listed(self.columns)}."
+            )
+
+    def find_time(self) -> str | None:
+        """The time by options, name or values. Raises ConfigError if a column may be one or not."""
+        options = self.options
+        time = self.find("time", "time", options.time, (TIME,))
+        if time is not None or options.time == NONE:
+            return time
+        known = self.values
+        named = [name for name in self.free if is_clock(name, counters=True)]
+        if len(named) > 1:  # a row number beside seconds, or seconds beside milliseconds
+            named = [n for n in named if not known.counts_rows(n)]
+            named = [n for n in named if known.is_clock(n)][:1] or named
+        time = self.only("time", "time", named or known.times(self.free)[:1])
+        if time is None and options.channels is None and (rising := known.rising(self.free)):
+            raise ConfigError(
+                f"{self.name}: '{rising[0]}' rises in every sequence. Set dataset.time={rising[0]} if it is"
+                " the time, or dataset.time=none if it is a channel."
+            )
+        self.role_of["time"] = time
+        return time
+
+    def time_kind(self, time: str | None) -> str:
+        """How the times are written. Raises ConfigError for times of day that pass midnight."""
+        if time is None:
+            return "number"
+        kind = kind_of(self.first, time, self.options.time_format)
+        if kind == "clock" and self.values.passes_midnight(times(self.first, time, kind)):
+            raise ConfigError(
+                f"{self.name}: the times of day in '{time}' pass midnight, so that they cannot be sorted."
+                " Write them with their dates, or set dataset.time=none if the rows are in order."
+            )
+        return kind
+
+    def channels(self) -> tuple[tuple[str, ...], Steps]:
         """The channels of a table with one row per step, and the columns of its one step."""
-        channels = self.options.channels or self._numeric()
+        channels = self.options.channels
+        if not channels:
+            left_out = self.values.no_channels(self.free, self.role_of["time"])
+            channels = tuple(self._numeric(left_out))
         self._refuse_unknown([name for name in channels if name not in self.columns], self.columns)
         self._note_untrained(channels)
         return tuple(channels), (tuple(channels),)
 
-    def steps(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    def steps(self) -> tuple[tuple[str, ...], Steps]:
         """The channels of a table with one row per sequence, and the columns of each step."""
-        found = {name: STEP.fullmatch(name) for name in self.columns}
-        channel_of = {name: match[1] for name, match in found.items() if match}
         wanted = self.options.channels
+        others = {*self.id, *(name for name in self.role_of.values() if name)}
+        found = places([name for name in self.columns if name not in others])
+        known = [channel for channel, _ in found.values()]
         if wanted is not None:
-            self._refuse_unknown(
-                [w for w in wanted if w not in found and w not in channel_of.values()],
-                [*channel_of.values(), *self.columns],
-            )
-            chosen = [n for n in self.columns if n in wanted or channel_of.get(n) in wanted]
+            unknown = [w for w in wanted if w not in self.columns and w not in known]
+            self._refuse_unknown(unknown, [*known, *self.columns])
+            chosen = [n for n in self.columns if n in wanted or (n in found and found[n][0] in wanted)]
             self._note_untrained(chosen)
         else:
-            chosen = self._numeric()
-        numbered = [name for name in chosen if name in channel_of]
-        if not numbered:
-            chosen = self._in_order(chosen)
+            chosen = self._numeric(self.values.indices(self.free, self.columns[0]))
+        with_step = [name for name in chosen if name in found]
+        if not with_step:
+            chosen = in_order(self.name, chosen)
             one = f"column {chosen[0]} is the only step"
             many = f"columns {chosen[0]} to {chosen[-1]} are the steps of one channel"
             self.notes.append(f"{self.name}: {one if len(chosen) == 1 else many}.")
             return ("value",), tuple((name,) for name in chosen)
-        if other := [name for name in chosen if name not in channel_of]:
-            raise ConfigError(
-                f"{self.name}: column '{numbered[0]}' names a channel and a step, '{other[0]}' does not."
-                f" Choose dataset.channels from: {_listed(list(dict.fromkeys(channel_of.values())))}."
-            )
-        return self._by_number({name: (m[1], int(m[2] or m[3])) for name in chosen if (m := found[name])})
-
-    def _in_order(self, chosen: list[str]) -> list[str]:
-        """The columns of the steps of one channel, by number if that is what tells their names apart.
-
-        Raises ConfigError for a column that is no step among others that are.
-        """
-        found = {name: match for name in chosen if (match := NUMBERED.fullmatch(name))}
-        if len({match[1] for match in found.values()}) != 1 or len(found) <= len(chosen) / 2:
-            return chosen
         if other := [name for name in chosen if name not in found]:
             raise ConfigError(
-                f"{self.name}: column '{next(iter(found))}' is a step, '{other[0]}' is not. List the columns"
-                " of the steps in dataset.channels."
+                f"{self.name}: column '{with_step[0]}' names a channel and a step, '{other[0]}' does not."
+                f" Choose dataset.channels from: {listed(list(dict.fromkeys(known)))}."
             )
-        return sorted(chosen, key=lambda name: int(found[name][2]))
+        return by_number(self.name, wanted or (), {name: found[name] for name in chosen})
 
-    def _by_number(
-        self, places: dict[str, tuple[str, int]]
-    ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-        present = dict.fromkeys(channel for channel, _ in places.values())
-        wanted = [name for name in self.options.channels or () if name in present]
-        channels = tuple(dict.fromkeys([*wanted, *present]))
-        column_of = {place: name for name, place in places.items()}
-        steps = sorted({step for _, step in column_of})
-        for name, place in places.items():
-            if column_of[place] != name:
-                raise DataError(f"{self.name}: columns '{name}' and '{column_of[place]}' are the same step.")
-        for channel in channels:
-            for step in steps:
-                if (channel, step) not in column_of:
-                    raise DataError(
-                        f"{self.name}: channel '{channel}' has no column for step {step}, but others have."
-                        " List the channels to read in dataset.channels."
-                    )
-        return channels, tuple(tuple(column_of[channel, step] for channel in channels) for step in steps)
+    def _numeric(self, left_out: dict[str, str]) -> list[str]:
+        """The numeric columns without a role, but those left out. Raises DataError if there are none.
 
-    def _numeric(self) -> list[str]:
-        """The numeric columns without a role. Raises DataError if there are none."""
-        sample: pl.DataFrame = self.first.frame.head(SAMPLE)
-        free = [name for name in self.columns if name not in self.taken]
-        numeric = [name for name in free if is_numeric(sample[name]) and not ROW_NUMBERS.fullmatch(name)]
-        if other := [name for name in free if name not in numeric]:
-            self.notes.append(f"{self.name}: ignored columns of text or row numbers: {_listed(other)}.")
+        left_out: columns, each with what its values are.
+        """
+        free = self.free
+        numeric = [name for name in free if name in self.numeric]
+        numeric = [name for name in numeric if not ROW_NUMBERS.fullmatch(name)]
+        if other := list(dict.fromkeys(free).keys() - {*numeric}):
+            other.sort(key=free.index)
+            self.notes.append(f"{self.name}: ignored columns of text or row numbers: {listed(other)}.")
+        for why in dict.fromkeys(left_out[name] for name in numeric if name in left_out):
+            some = [name for name in numeric if left_out.get(name) == why]
+            self.notes.append(
+                f"{self.name}: ignored {listed(some)}, {why}: to use it, list all channels in"
+                " dataset.channels."
+            )
+        if numeric and left_out.keys() >= set(numeric):
+            raise ConfigError(
+                f"{self.name}: no column is recognisable as a channel: '{numeric[0]}' is a column"
+                f" {left_out[numeric[0]]}. {self.choose('channels')}"
+            )
+        numeric = [name for name in numeric if name not in left_out]
         if not numeric:
-            raise DataError(f"{self.name} has no numeric columns besides {_listed(sorted(self.taken))}.")
+            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.")
         return numeric
 
     def _note_untrained(self, read: Sequence[str]) -> None:
         """Notes the numeric columns that a trained model does not know."""
-        sample = self.first.frame.head(SAMPLE)
-        free = [name for name in self.columns if name not in self.taken and name not in read]
-        if self.options.of_model and (extra := [name for name in free if is_numeric(sample[name])]):
+        extra = [name for name in self.free if name in self.numeric and name not in read]
+        if self.options.of_model and extra:
             self.notes.append(
-                f"{self.name}: the model was not trained on {_listed(extra)}, which"
+                f"{self.name}: the model was not trained on {listed(extra)}, which"
                 f" {'is' if len(extra) == 1 else 'are'} left out."
             )
 
@@ -307,12 +421,6 @@ class _Finder:
             raise ConfigError(f"{self.name} has no channel '{unknown[0]}'.{hint} {self.choose('channels')}")
 
 
-def _standard_name(name: str) -> str:
-    """The column name in a standard form: 'sequence' for 'Sequence_ID' and 'sequenceId'."""
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s\-.]+", "_", name.strip()).lower()
-    return snake.removesuffix("_id") or snake
-
-
-def _listed(names: Sequence[str], limit: int = 12) -> str:
+def listed(names: Sequence[str], limit: int = 12) -> str:
     shown = ", ".join(names[:limit])
     return f"{shown} … ({len(names)})" if len(names) > limit else shown

@@ -20,7 +20,7 @@ from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_
 from rnnclf.errors import OutputError
 from rnnclf.files import flush
 
-FORMAT = 3  # of what is kept; another is made anew
+FORMAT = 4  # of what is kept; another is made anew
 META = "meta.json"
 MAPPED = ("values_SC", "times_S", "lines", "ids_bytes", "ids_ends")
 OPTIONAL = ("times_S", "groups_N", "given_N")

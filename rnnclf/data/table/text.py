@@ -12,16 +12,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recordings import Array
 from rnnclf.data.table.blocks import BLOCK, Block, TableFile, errors_of_polars, errors_of_reading
-from rnnclf.errors import DataError
+from rnnclf.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LONGEST = 2**26  # bytes of one row
 SUFFIXES = {".csv": "comma", ".txt": "comma", ".tsv": "tab", ".tab": "tab"}
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
 NEVER_GUESSED = "space"
+DECIMAL_COMMA = r"^(\s*[+-]?\d*),(\d+(?:[eE][+-]?\d+)?\s*)$"
+WHOLE_OR_THOUSANDS = r"^[+-]?\d+$|^[+-]?[1-9]\d{0,2}(,\d{3})+$"
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,13 @@ class Piece:
 class TextFile(TableFile):
     """Delimited text in UTF-8 with a header, as in RFC 4180; blank rows are skipped."""
 
-    def __init__(self, path: Path, delimiter: str = "auto") -> None:
+    def __init__(
+        self, path: Path, delimiter: str = "auto", decimal: str = "auto", named: Sequence[str] = ()
+    ) -> None:
+        """`named`: columns that options name, which tell a header of numbers from a row of values."""
         super().__init__(path)
+        self._decimal, self._named = decimal, named
+        self._commas: set[str] | None = None  # seen in the first block
         first = next(self._pieces(), None)
         header = None if first is None else _header(first)
         if header is None:
@@ -70,7 +80,8 @@ class TextFile(TableFile):
             hint = f" It seems to be {present[0]}: set dataset.delimiter={present[0]}." if present else ""
             raise DataError(f"{place} has only one column: is the delimiter right?{hint}")
         numbers = [name for name in names if _is_number(name)]
-        if len(numbers) == len(list(filter(None, names))) or len(set(numbers)) < len(numbers):
+        all_numbers = len(numbers) == len(list(filter(None, names)))
+        if (all_numbers and not self._is_header(numbers)) or len(set(numbers)) < len(numbers):
             raise DataError(f"{place} seems to hold values: the first row must be a header of column names.")
         self._checked_names(names)
         if unnamed := [str(number) for number, name in enumerate(names, start=1) if not name]:
@@ -78,8 +89,14 @@ class TextFile(TableFile):
             self.notes.append(f"{self.name}: ignored column {unnamed[0]}{more} without a name.")
         return names
 
+    def _is_header(self, numbers: list[str]) -> bool:
+        """Whether bare numbers are names: counted from 0 as pandas does, or one that an option names."""
+        counted = len(numbers) > 2 and numbers == [str(n) for n in range(len(numbers))]
+        return counted or not set(numbers).isdisjoint(self._named)
+
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
-        wanted = sorted(self._fields.index(name) for name in columns)
+        number_of = {name: number for number, name in enumerate(self._fields)}
+        wanted = sorted(number_of[name] for name in columns)
         blocks = (self._block(piece, wanted) for piece in self._pieces())
         some = False
         for block in filter(None, blocks):
@@ -103,7 +120,44 @@ class TextFile(TableFile):
         if frame.shape != (len(lines_R), len(names)):
             raise DataError(f"{what} cannot be read: quotation marks or line ends do not follow RFC 4180.")
         frame.columns = names
-        return Block(self.name, self.unit, frame, lines_R, piece.share)
+        return Block(self.name, self.unit, self._with_points(frame), lines_R, piece.share)
+
+    def _with_points(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The cells with decimal points in the columns that have decimal commas, as the first block tells."""
+        if self._mark == "," or self._decimal == "point":
+            return frame
+        if self._commas is None:
+            self._commas = self._comma_columns(frame)
+        columns = [name for name in frame.columns if name in self._commas]
+        changed = (frame[name].str.replace(DECIMAL_COMMA, "${1}.${2}") for name in columns)
+        return frame.with_columns(
+            [column.rename(name) for name, column in zip(columns, changed, strict=True)]
+        )
+
+    def _comma_columns(self, frame: pl.DataFrame) -> set[str]:
+        """The columns of numbers without points if some number has a decimal comma, otherwise none.
+
+        Raises ConfigError if all the commas could separate thousands.
+        """
+        bare = {name: frame[name].drop_nulls().str.strip_chars() for name in frame.columns}
+        bare = {name: cells.filter(cells != "") for name, cells in bare.items()}
+        numeric = {
+            name
+            for name, cells in bare.items()
+            if not cells.str.contains(r"[^\d,eE+\-]").any() and len(cells)
+        }
+        commas = {name for name in numeric if bare[name].str.contains(DECIMAL_COMMA).any()}
+        if not commas:
+            return set()
+        if self._decimal == "auto" and all(bare[n].str.contains(WHOLE_OR_THOUSANDS).all() for n in commas):
+            example = bare[min(commas)]
+            number = example.filter(example.str.contains(","))[0]
+            raise ConfigError(
+                f"{self.name}: '{number}' may be a decimal number or have a separator of thousands. Set"
+                " dataset.decimal=comma, or remove the separators."
+            )
+        self.notes.append(f"{self.name}: the decimal mark is the comma.")
+        return numeric
 
     def _rows(self, piece: Piece) -> tuple[bytes, Array]:
         """The rows of a piece, without the header and blank rows, and the line of each, int64 (R,).

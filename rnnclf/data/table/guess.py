@@ -1,0 +1,192 @@
+"""What the values of a table's columns say about their roles. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from rnnclf.data.recordings import Array
+from rnnclf.data.table import values as v
+from rnnclf.data.table.blocks import Block
+from rnnclf.data.table.names import is_clock
+from rnnclf.data.table.times import HALF_DAY, is_time
+from rnnclf.data.table.wide import numbered
+
+ROWS = 200_000  # at most, of the first block, to look at
+
+
+class Guesses:
+    """Answers about the first rows of a table with these ids and this label, as far as they are known."""
+
+    def __init__(self, first: Block, ids: Sequence[str], label: str | None) -> None:
+        self._frame = first.frame.head(ROWS)
+        self._ids, self._label = ids, label
+
+    @cached_property
+    def _id_R(self) -> Array:
+        return v.key_of(*(self._frame[name] for name in self._ids))
+
+    @cached_property
+    def _label_R(self) -> Array:
+        assert self._label is not None
+        return v.key_of(self._frame[self._label])
+
+    def _numbers(self, name: str) -> Array | None:
+        return v.exact(self._frame[name])
+
+    @property
+    def repeated(self) -> bool:
+        """Whether any id occurs twice."""
+        present = self._frame.select(self._ids).drop_nulls()
+        return bool(present.is_duplicated().any())
+
+    def labels(self, text: Sequence[str]) -> list[str]:
+        """The columns of text whose values repeat often enough to be classes, and are one for each id."""
+        found = []
+        for name in text:
+            key_R = v.key_of(self._frame[name])
+            often = 2 <= v.count(key_R) <= len(key_R) / 2
+            clear = not self._ids or not self.repeated or v.decides(self._id_R, key_R)
+            if often and clear and not is_time(self._frame[name]):
+                found.append(name)
+        return found
+
+    def _coarse(self, name: str) -> Array | None:
+        """The key of a column that could be a part of ids: text or whole numbers, each often repeated."""
+        column = self._frame[name]
+        if column.has_nulls() or column.dtype.is_nested() or column.dtype.is_temporal():
+            return None
+        numbers_R = v.exact(column)
+        if numbers_R is not None and not v.whole(numbers_R):
+            return None
+        key_R = v.key_of(column)
+        return key_R if 1 < v.count(key_R) <= len(key_R) - v.EVIDENCE else None
+
+    def ids(self, candidates: Sequence[str]) -> tuple[str | None, str | None]:
+        """A column that surely tells sequences apart, and one that may: each value repeats, with one label.
+
+        It is sure if the rows of a value follow each other, or if others of its rows are clearly times.
+        """
+        keys = {}
+        for name in candidates:
+            key_R = self._coarse(name)
+            if key_R is None or v.count(key_R) * 2 > len(key_R):
+                continue
+            if v.count(key_R) > v.count(self._label_R) and v.decides(key_R, self._label_R):
+                keys[name] = key_R
+        finest = max(keys, key=lambda name: v.count(keys[name]), default=None)
+        if finest is None:
+            return None, None
+        key_R = keys[finest]
+        nested = all(v.decides(key_R, other_R) for other_R in keys.values())
+        if nested and (v.in_runs(key_R) or self._timed(key_R, finest)):
+            return finest, None
+        return None, finest
+
+    def _timed(self, key_R: Array, but: str) -> bool:
+        """Whether some column is clearly the time of the rows of each key."""
+        for name in self._frame.columns:
+            numbers_R = self._numbers(name) if name not in (but, self._label) else None
+            if numbers_R is None or not v.differs_within(key_R, numbers_R):
+                continue
+            if is_clock(name, counters=True) or v.even_within(key_R, numbers_R):
+                return True
+        return False
+
+    def outer_ids(self, candidates: Sequence[str], clock: str | None) -> list[str]:
+        """The columns in whose values the ids start again: session, in which trials count from 1."""
+        if len(self._id_R) < 2 * v.EVIDENCE or not self.repeated:
+            return []
+        numbers_R = None if clock is None else self._numbers(clock)
+        bad = not v.decides(self._id_R, self._label_R)
+        bad |= numbers_R is not None and not v.differs_within(self._id_R, numbers_R)
+        found = []
+        for name in candidates:
+            outer_R = self._coarse(name)
+            if outer_R is None or v.decides(self._id_R, outer_R):
+                continue
+            pair_R = v.together(self._id_R, outer_R)
+            if v.count(pair_R) * 2 > len(pair_R) or not v.decides(pair_R, self._label_R):
+                continue
+            if numbers_R is not None and not v.differs_within(pair_R, numbers_R):
+                continue
+            if bad or (v.in_runs(pair_R) and v.in_runs(outer_R)):
+                found.append(name)
+        return found
+
+    def one_recording(self, numbered: bool) -> bool:
+        """Whether labels change as rarely from row to row as in a recording."""
+        in_one_run = v.in_runs(self._label_R)  # rows of sequences, sorted by class
+        return v.sorted_by_label(self._label_R) and not (numbered and in_one_run)
+
+    def counts_rows(self, name: str) -> bool:
+        return v.counts_rows(self._numbers(name))
+
+    def is_clock(self, name: str) -> bool:
+        """Whether the values of a column rise in all sequences, as they come or evenly."""
+        numbers_R = self._numbers(name)
+        if numbers_R is None:
+            return is_time(self._frame[name])
+        return v.even_within(self._id_R, numbers_R) or v.rises_within(self._id_R, numbers_R)
+
+    def times(self, candidates: Sequence[str]) -> list[str]:
+        """The columns that can only be times: dates, then those with the same distance between all steps."""
+        dates = [name for name in candidates if self._dates(name)]
+        return dates + [name for name in candidates if self._even(name)]
+
+    def _dates(self, name: str) -> bool:
+        if not is_time(self._frame[name]):
+            return False
+        pair_R = v.together(self._id_R, v.key_of(self._frame[name]))
+        return v.count(pair_R) == len(pair_R) >= v.EVIDENCE
+
+    def _even(self, name: str) -> bool:
+        """Also a row number that tells the old order of shuffled rows, but not one of rows in order."""
+        numbers_R = self._numbers(name)
+        if numbers_R is None or (v.counts_rows(numbers_R) and v.ascends(numbers_R)):
+            return False
+        return v.even_within(self._id_R, numbers_R)
+
+    def passes_midnight(self, nanoseconds_R: Array) -> bool:
+        """Whether times of day fall by more than half a day from one row of a sequence to its next."""
+        return v.falls_within(self._id_R, nanoseconds_R[: len(self._id_R)], HALF_DAY)
+
+    def rising(self, candidates: Sequence[str]) -> list[str]:
+        """The columns of numbers that rise in all sequences, but do not just count rows."""
+        return [
+            name
+            for name in candidates
+            if (numbers_R := self._numbers(name)) is not None
+            and v.rises_within(self._id_R, numbers_R)
+            and not v.counts_rows(numbers_R)
+        ]
+
+    def no_channels(self, candidates: Sequence[str], time: str | None) -> dict[str, str]:
+        """The columns of numbers that are no channels of a table with a row per step, with what they are."""
+        found = {}
+        for name in candidates:
+            numbers_R = self._numbers(name)
+            if numbers_R is None:
+                continue
+            if v.counts_rows(numbers_R) or (time is not None and v.ascends(numbers_R)):
+                found[name] = "which counts rows"
+            elif time is not None and v.even_within(self._id_R, numbers_R):
+                found[name] = f"which counts steps, as '{time}' does"
+            elif v.whole(numbers_R) and self._constant(name):
+                found[name] = "which is the same in all steps of a sequence"
+        return found
+
+    def _constant(self, name: str) -> bool:
+        key_R = v.key_of(self._frame[name])
+        several = v.count(key_R) > 1 and v.count(self._id_R) <= len(key_R) - v.EVIDENCE
+        return several and v.decides(self._id_R, key_R)
+
+    def indices(self, candidates: Sequence[str], first: str) -> dict[str, str]:
+        """The columns of numbers that count the rows of a table with a row per sequence."""
+        steps = numbered(candidates)
+        found = {}
+        for name in candidates:
+            numbers_R = self._numbers(name) if name not in steps else None
+            if v.counts_rows(numbers_R) or (name == first and v.ascends(numbers_R)):
+                found[name] = "which counts rows"
+        return found
