@@ -340,7 +340,9 @@ def takes_any_text(key: str) -> bool:
         return False
     options = [known for kind in kinds_of(group) for known in fields(kind) if known.name == name]
     types = {part for kind in kinds_of(group) for part in types_of(kind).get(name, ())}
-    return bool({str, list[str]} & types) and not any(option.metadata.get("choices") for option in options)
+    return bool({str, list[str], Any} & types) and not any(
+        option.metadata.get("choices") for option in options
+    )
 
 
 def in_words(error: Exception) -> RnnclfError:

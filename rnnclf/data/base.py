@@ -6,8 +6,8 @@ training split.  Shapes: N sequences, S steps in total, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
@@ -51,8 +51,8 @@ class Splits:
     """Guesses made and oddities found while reading, as sentences for the user."""
     warnings: tuple[str, ...] = ()
     """Reasons not to trust the scores, such as sequences shared between splits."""
-    seen: Seen | None = None
-    """Tells whether the training split holds a sequence."""
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    """Tells whether the training or the validation split holds a sequence."""
 
     def __getitem__(self, name: SplitName) -> SequenceDataset:
         part: SequenceDataset = getattr(self, name)
@@ -167,7 +167,9 @@ class Source(Component):
             learned=learned,
             notes=recordings.notes,
             warnings=tuple(doubt.sentence for doubt in self.doubts(recordings, hashes.digests_N, parts)),
-            seen=Seen.of(recordings, hashes.digests_N, parts["train"]),
+            seen={
+                name: Seen.of(recordings, hashes.digests_N, parts[name]) for name in ("train", "validation")
+            },
         )
 
     def doubts(

@@ -16,7 +16,7 @@ from rnnclf.options import option
 
 PATCHES = "auto or a whole number of at least 1"
 LONG = 300  # steps; of longer sequences, patch=auto leaves about
-LEFT = 150
+LEFT = 75
 
 
 @dataclass
@@ -44,7 +44,7 @@ class OwnData(Source):
     )
     patch: int | str = option(
         1,
-        "how many neighbouring steps become one, side by side as features; auto: as many as leave about 150"
+        "how many neighbouring steps become one, side by side as features; auto: as many as leave about 75"
         " steps of sequences with more than 300",
         low=1,
         expects=PATCHES,

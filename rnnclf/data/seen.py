@@ -25,6 +25,12 @@ class Seen:
     def of(cls, recordings: Recordings, digests_N: Array, train_n: Array) -> Seen:
         return cls(_shortened(digests_N[train_n]), recordings.values_SC.dtype.str)
 
+    def together(self, other: Seen) -> Seen:
+        """The sequences of both, of the same recordings."""
+        import numpy as np
+
+        return Seen(np.concatenate((self.hashes_n, other.hashes_n)), self.dtype)
+
     def among(self, recordings: Recordings, digests_N: Array) -> Array:
         """Whether each of these sequences, with these digests, is one of them, bool (N,).
 

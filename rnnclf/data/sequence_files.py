@@ -23,7 +23,7 @@ from rnnclf.data.delimited import (
 from rnnclf.data.npy import mapped, refuse_other_than_numbers, to_trainable
 from rnnclf.data.recordings import Array
 from rnnclf.data.table.blocks import Block
-from rnnclf.data.table.cells import seconds
+from rnnclf.data.table.times import in_seconds, times
 from rnnclf.errors import DataError
 
 TEXT = (".csv", ".tsv", ".txt")
@@ -129,8 +129,8 @@ def _without_dates(
     lines = np.arange(2, len(rows) + 1)
     for c in dates:
         cells = pl.DataFrame({names[c]: [unquoted(row[c]) for row in body]})
-        times = seconds(Block(place, "line", cells, lines, 1.0), names[c])
-        for row, time in zip(body, times.tolist(), strict=True):
+        dates_R = times(Block(place, "line", cells, lines, 1.0), names[c], "ymd")
+        for row, time in zip(body, in_seconds(dates_R, "ymd").tolist(), strict=True):
             row[c] = repr(time)
     return body
 

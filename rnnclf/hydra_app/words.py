@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Glob, Sweep
 
@@ -223,7 +223,7 @@ def _types(key: str) -> set[object]:
 
 def _is_text(key: str) -> bool:
     types = _types(key)
-    return str in types and int not in types
+    return Any in types or (str in types and int not in types)
 
 
 def _value(key: str, value: str, sweep: bool) -> str:
@@ -232,7 +232,8 @@ def _value(key: str, value: str, sweep: bool) -> str:
         raise ConfigError(_no_gpu(value))
     if key in GROUPS or key in GLOBAL:
         return _name(key, value, sweep)
-    if list[str] in _types(key):
+    is_list = value.startswith("[") and value.endswith("]")
+    if list[str] in _types(key) or (is_list and Any in _types(key)):  # Any: a name or a list of names
         return _list(key, value, sweep)
     if not _is_text(key):
         return value if read(value) is not None or value in ("null", "NULL") else literal(value)
@@ -246,7 +247,7 @@ def _value(key: str, value: str, sweep: bool) -> str:
 
 
 def _text(key: str, text: str) -> str:
-    if (text == "null" and type(None) in _types(key)) or is_quoted(text):
+    if (text == "null" and {type(None), Any} & _types(key)) or is_quoted(text):
         return text
     if key in FILES and "${" in text and not exists(text):  # the user's own variable, such as ${oc.env:HOME}
         return quoted(text)

@@ -16,6 +16,7 @@ from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset
 from rnnclf.data.base import assembled
+from rnnclf.data.own import OwnData
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
@@ -118,7 +119,10 @@ class _Loader:
     loaded: dict[str, _Data] = field(default_factory=dict)
 
     def __call__(self, model: Loaded) -> _Data:
-        key = repr((model.config.dataset, model.elsewhere, model.learned, model.checkpoint.fingerprint))
+        config = model.config
+        key = repr(
+            (config.dataset, config.final_fit, model.elsewhere, model.learned, model.checkpoint.fingerprint)
+        )
         if key not in self.loaded:
             self.loaded[key] = self._load(model)
         return self.loaded[key]
@@ -140,8 +144,10 @@ class _Loader:
         recordings.refuse_changed()
         own = None
         if fingerprint == model.checkpoint.fingerprint:
-            train_n = divide(recordings, _plan_of(model.checkpoint))["train"]
-            own = Seen.of(recordings, hashes.digests_N, train_n)
+            parts = divide(recordings, _plan_of(model.checkpoint))
+            with_validation = config_of(model.checkpoint).final_fit
+            seen_n = np.concatenate([parts["train"], *([parts["validation"]] if with_validation else [])])
+            own = Seen.of(recordings, hashes.digests_N, seen_n)
 
         def trained_on(recorded: Seen | None) -> int | None:
             seen = own or recorded
@@ -153,9 +159,11 @@ class _Loader:
 
 
 def _plan_of(saved: Checkpoint) -> SplitPlan:
-    """How the training data were divided; a model that was trained in Python has no test split."""
-    plan = config_of(saved).dataset.plan()
-    return plan if saved.labels is None else replace(plan, test=None)
+    """How the training data were divided. Those of a model that was trained in Python are in no file, and had
+    no test split."""
+    source = config_of(saved).dataset
+    in_files = not isinstance(source, OwnData) or source.path is not None
+    return source.plan() if in_files else replace(source.plan(), test=None)
 
 
 AnyPath = str | os.PathLike[str]

@@ -266,8 +266,9 @@ def complete_run(run: Run, watch: Watcher) -> Report:
     training, history, parts = run.training, run.history, run.data.parts
     watch.started(run.info())
     run.record()
-    if run.data.splits.seen is not None and not run.folder.seen.exists():
-        write_atomically(run.folder.seen, run.data.splits.seen.to_bytes())
+    if (seen := run.data.splits.seen) and not run.folder.seen.exists():
+        trained_on = seen["train"].together(seen["validation"]) if run.config.final_fit else seen["train"]
+        write_atomically(run.folder.seen, trained_on.to_bytes())
 
     def on_rollback(rollback: Rollback) -> None:
         run.record()

@@ -28,7 +28,7 @@ INTERNAL = re.compile(
 WRONG = ["many", 2.5, True, None, [1], {"a": 1}]
 FITTING: dict[Any, tuple[type, ...]] = {
     bool: (bool,), int: (int,), float: (int, float), str: (str, int, float, bool), NoneType: (NoneType,),
-    list[str]: (list,),
+    list[str]: (list,), list[Any]: (list,), Any: (object,),
 }  # fmt: skip
 """The values from which a type is made without a word."""
 
@@ -77,7 +77,7 @@ def values_of(key: str) -> Iterator[Any]:
     kind, option = every_option()[key]
     types = types_of(kind)[option.name]
     for value in WRONG:
-        exact = isinstance(value, bool) and bool not in types and str not in types
+        exact = isinstance(value, bool) and not {bool, str, Any} & {*types}
         if exact or not any(isinstance(value, FITTING[part]) for part in types):
             yield value
 

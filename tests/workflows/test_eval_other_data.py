@@ -18,7 +18,7 @@ from rnnclf.hydra_app import load_config
 from rnnclf.workflows.evaluate import Evaluated, evaluate
 from rnnclf.workflows.train import train
 
-FAST = ["hidden=4", "epochs=1", "threads=1"]
+FAST = ["hidden=4", "epochs=1", "threads=1", "recipe=plain"]
 
 
 def table(sequences: int, seed: int) -> pl.DataFrame:
@@ -202,7 +202,7 @@ def test_the_same_values_in_64_bits_are_known(place):
     for dtype in (np.float32, np.float64):
         (place / dtype.__name__).mkdir()
         np.save(place / dtype.__name__ / "x.npy", x.astype(dtype))
-        labels = np.load(place / "train" / "labels.npy")
+        labels = np.load(place / "train" / "truth.npy")
         np.save(place / dtype.__name__ / "y.npy", labels)
     train(load_config(["dataset=arrays", f"dataset.path={place}/float32", *FAST]), place / "run_bits")
     found = score(place, "bits", "dataset.path=float64")

@@ -8,6 +8,7 @@ from rnnclf.hydra_app.compose import load_config
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import final
+from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
@@ -76,6 +77,15 @@ def test_it_stops_where_the_best_epoch_was(monkeypatch):
         )
         steps.append(len(seen))
     assert steps == [40, 20, 10]  # 10 steps an epoch; at least one of them
+
+
+def test_eval_says_that_validation_was_trained_on(runs):
+    for report, known in zip(runs, (149, 0), strict=True):
+        (scored,) = evaluate([report.folder.path], ["split=validation"])
+        assert scored.trained_on == known
+        (scored,) = evaluate([report.folder.path], [])
+        assert scored.trained_on == 0
+        assert scored.recorded_correct == scored.evaluation.score.correct
 
 
 class KilledInTheEnd(Watcher):
