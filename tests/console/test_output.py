@@ -44,7 +44,7 @@ def ground(tmp_path_factory) -> Path:
         writer.writerow(["id", "=a\x1b[1m", "label"])
         for n in range(20 * len(EVIL)):
             for step in range(3):
-                writer.writerow([n, n % len(EVIL) + step / 10, EVIL[n % len(EVIL)]])
+                writer.writerow([n, n % len(EVIL) + step * (2 - step) / 10, EVIL[n % len(EVIL)]])
     words = ["dataset=table", f"dataset.path={folder}/my.csv", "hidden=4", "epochs=1"]
     with logging_restored():
         done = CliRunner(charset="ascii").invoke(
@@ -96,7 +96,7 @@ def test_every_json_is_strict(cli, ground):
 
 
 def test_a_channel_without_values_has_no_mean_in_json(cli):
-    rows = [f"{n},{step},{n + step},,{'ab'[n % 2]}" for n in range(40) for step in range(3)]
+    rows = [f"{n},{step},{n + step * step / 3},,{'ab'[n % 2]}" for n in range(40) for step in range(3)]
     Path("my.csv").write_text("\n".join(["id,time,x,none,label", *rows, ""]))
     done = cli("data", "check", "my.csv", "--json")
     assert strictly(done.stdout)["channels"][1]["mean"] is None
