@@ -58,6 +58,8 @@ class Seen:
         """The inverse of `to_bytes`; None if the file is missing or damaged."""
         import numpy as np
 
+        if not path.is_file():  # to open a pipe would wait for somebody to write
+            return None
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
                 found = cls(content["hashes_n"], str(content["dtype"]))
