@@ -51,11 +51,12 @@ def _as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RNNCLF_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets a width
-    monkeypatch.setattr(screen, "_to_stderr", False)  # which --json leaves behind
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
+    screen._to_stderr = False  # which --json sets, also in fixtures of a module, which come before this one
     with logging_restored():
         yield
+    screen._to_stderr = False
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
 

@@ -234,6 +234,7 @@ def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkey
     data, model = sequences(90), classifier(name, engine="auto" if name in ("mingru", "s4d") else "loop")
     fresh = Training(model, recipe(epochs=1, **changes))
     data.batch(torch.arange(3))  # looks through starts and lengths, which lie on the CPU
+    assert not data.ragged  # so does this, once
     epoch = epoch_steps.Epoch
     looking(50, monkeypatch)
     model.train()
