@@ -114,8 +114,8 @@ class Config(Stack):
     )
     recipe: str = option(
         "plain",
-        "what the settings are that you leave out: the defaults (plain), or what suits data of your own"
-        " (auto, which they get unless you say plain)",
+        "the settings that you leave out: those of all data (plain), or ones chosen for your own data"
+        " (auto, which they get unless you set plain)",
         choices=("plain", "auto"),
     )
     batch_size: int = option(150, "number of sequences per training step", low=1)

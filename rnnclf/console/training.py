@@ -206,11 +206,20 @@ def _warning(report: Report) -> str:
 
 def _summary(report: Report) -> RenderableType:
     r = report.results
+    last = r["select"] == "last"
+    epoch = (
+        f"last epoch, {r['epochs']}"
+        if last
+        else f"best epoch {r['best_epoch']} of {r['epochs']} by validation"
+    )
     lines = [
         GUESSING,
-        f"best epoch {r['best_epoch']} of {r['epochs']} by validation; {r['parameters']:,} parameters;"
-        f" trained in {seconds_in_words(r['train_seconds'])}",
+        f"{epoch}; {r['parameters']:,} parameters; trained in {seconds_in_words(r['train_seconds'])}",
     ]
+    if r["final_fit"]:
+        lines.append(
+            "train and test: the model that was trained once more, on training and validation sequences"
+        )
     used = EngineUsed(**r["engine"])
     lines.append(f"engine {used.words}" + (f"; not a faster one: {used.reason}" if used.reason else ""))
     if r["protocol"] == "tutorial":

@@ -31,7 +31,7 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
-from rnnclf.workflows.final import fitted_to_all, joined
+from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.sweep_folder import checkpoints_in
@@ -96,10 +96,9 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)
         if config.final_fit:
-            both = replace(data, splits=replace(splits, train=joined(splits.train, splits.validation)))
-            model = fitted_to_all(
-                config, recipe(config, both), parts["train"], parts["validation"], history.best.epoch
-            )
+            best = history.best.epoch
+            both = recipe(config, data.with_validation())
+            model = fitted_to_all(config, both, parts["train"], parts["validation"], best)
         return Classifier(
             config,
             splits.learned,

@@ -25,10 +25,10 @@ def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
     model, training = _chosen(asked, values, MODEL), _chosen(asked, values, TRAINING)
     found = ["recipe=auto chooses what you leave out; recipe=plain takes the defaults instead."]
     if model:
-        found.append(f"{model}: reads short and long sequences equally well, and learns from few.")
+        found.append(f"{model}: one model for short and for long sequences.")
     if asked.updates is not None:
         found.append(f"epochs={config.epochs} {training}".strip() + f": {_updates(config, len(train))}.")
-    if asked.dataset.missing == "auto" != preparation.missing and preparation.missing == "mask":
+    if asked.dataset.missing == "auto" and preparation.missing == "mask":
         found.append("dataset.missing=mask: values are missing, and the model is told which.")
     if preparation.patch > 1 and getattr(asked.dataset, "patch", None) == "auto":
         steps = f"{train.steps:,} of {preparation.patch} neighbouring steps each"
@@ -52,7 +52,8 @@ def _updates(config: Config, sequences: int) -> str:
 def _chosen(config: Config, values: dict[str, Any], keys: tuple[str, ...]) -> str:
     """The words for those of `keys` that have the value of the recipe."""
     chosen = {key: values[key] for key in keys if _value(config, key) == values[key]}
-    return " ".join(f"{key}={as_typed(value).strip(chr(39))}" for key, value in chosen.items())
+    words = {key: value if isinstance(value, str) else as_typed(value) for key, value in chosen.items()}
+    return " ".join(f"{key}={word}" for key, word in words.items())
 
 
 def _value(config: Config, key: str) -> Any:

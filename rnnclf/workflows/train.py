@@ -207,6 +207,12 @@ class Data:
         machine.keep_freed_memory()
         return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
 
+    def with_validation(self) -> Data:
+        """These data with the validation sequences among the training sequences."""
+        train = joined(self.splits.train, self.splits.validation)
+        parts = {**self.parts, "train": joined(self.parts["train"], self.parts["validation"])}
+        return Data(self.device, replace(self.splits, train=train), parts)
+
     @property
     def shape(self) -> tuple[int, int]:
         """The number of features of a step, and of classes."""
@@ -321,11 +327,9 @@ def _train_on_all(run: Run, saver: Saver) -> None:
     assert run.history.best is not None  # a recipe has at least one epoch
     n = len(parts["train"]) + len(parts["validation"])
     saver.note(f"Training once more, on all {n:,} sequences of the training and the validation split.")
-    splits = run.data.splits
-    both = replace(run.data, splits=replace(splits, train=joined(splits.train, splits.validation)))
     model = fitted_to_all(
         run.config,
-        recipe(run.config, both),
+        recipe(run.config, run.data.with_validation()),
         parts["train"],
         parts["validation"],
         run.history.best.epoch,
@@ -360,6 +364,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
         **_description(run.config, model),
         "engine": asdict(run.engine),
         "epochs": len(history.results),
+        "select": run.config.select,
         "best_epoch": history.best.epoch,
         "final_fit": run.config.final_fit,
         **metrics,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rnnclf import RNNClassifier, checkpoint
+from rnnclf.console.training import _summary as training_summary
 from rnnclf.hydra_app.compose import load_config
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
@@ -63,6 +64,9 @@ def test_only_validation_is_scored_by_the_model_before(runs):
     assert not plain["final_fit"]
     assert fitted["validation"] == plain["validation"]
     assert fitted["test"] != plain["test"]
+    shown = [str(training_summary(run).renderables[-1]) for run in runs]
+    assert all("last epoch, 3;" in text and "by validation" not in text for text in shown)
+    assert ["trained once more" in text for text in shown] == [True, False]
     assert not same(weights_of(runs[0].folder.path), weights_of(runs[1].folder.path))
 
 
