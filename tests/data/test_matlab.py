@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import tempfile
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from hypothesis import strategies as st
 
 from rnnclf.data import npy
 from rnnclf.data.arrays import Arrays
+from rnnclf.data.matlab import arrays, variables
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import DataError, RnnclfError
 from tests.damage import DAMAGE, damaged
 from tests.data.arrays import NAMES, C, N, T, X, Y, read
 
 
-def mat(path: Path, arrays: dict[str, object], **options: object) -> Path:
-    scipy.io.savemat(path, arrays, **options)
+def mat(path: Path, held: dict[str, object], **options: object) -> Path:
+    scipy.io.savemat(path, held, **options)
     return path
 
 
@@ -36,6 +38,27 @@ def test_a_mat_file_holds_arrays_as_an_npz_file_does(tmp_path, y, packed):
     assert [recordings.classes[label] for label in recordings.labels_N] == list(
         map(str, np.ravel(y).astype(NAMES.dtype if y is NAMES else int))
     )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "?"])
+def test_every_type_of_numbers_is_what_was_saved(tmp_path, dtype, packed):
+    saved = (np.random.default_rng(0).random((4, 3, 5)) * 100).astype(dtype)
+    path = mat(tmp_path / "a.mat", {"x": saved, "y": [0, 1, 0, 1]}, do_compression=packed)
+    assert variables(path)["x"][0] == saved.shape
+    np.testing.assert_array_equal(arrays(path, ["x"])["x"], saved)
+
+
+def test_files_of_the_other_byte_order_are_read(tmp_path):
+    """Written by hand: scipy writes that of the machine."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">II", kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
+
+    parts = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">2i", 2, 3)) + element(1, b"x")
+    content = element(14, parts + element(9, struct.pack(">6d", 1, 2, 3, 4, 5, 6)))
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0".ljust(124) + b"\x01\0MI" + content)
+    np.testing.assert_array_equal(arrays(tmp_path / "a.mat", ["x"])["x"], [[1, 3, 5], [2, 4, 6]])
 
 
 def test_version_4_and_splits_are_read(tmp_path):
@@ -52,7 +75,7 @@ CELLS[:] = [X[0], X[1, :2]]
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("held", "words"),
     [
         ({"x": CELLS, "y": Y}, "x is a MATLAB cell, which is not read"),
         ({"x": {"a": 1}, "y": Y}, "x is a MATLAB struct, which is not read"),
@@ -62,9 +85,9 @@ CELLS[:] = [X[0], X[1, :2]]
         ({"x": X * 1j, "y": Y}, "x holds complex numbers"),
     ],
 )
-def test_what_is_no_array_of_numbers_is_refused_in_words(tmp_path, arrays, words):
+def test_what_is_no_array_of_numbers_is_refused_in_words(tmp_path, held, words):
     with pytest.raises(DataError) as caught:
-        read(mat(tmp_path / "a.mat", arrays))
+        read(mat(tmp_path / "a.mat", held))
     assert words in str(caught.value)
 
 
