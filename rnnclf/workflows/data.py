@@ -35,7 +35,7 @@ class Checked:
 
     config: Config
     words: tuple[str, ...]
-    """The words of the command line that select the data and handle the problems found."""
+    """The words that were given, and words that handle the problems found."""
     sequences: int
     steps: tuple[int, int, int]
     """The length of the shortest, the median and the longest sequence."""
@@ -82,9 +82,9 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     """
     import numpy as np
 
-    words = new_words(map(as_path, words))
+    typed = [as_path(word) for word in words]
+    words = new_words(typed)
     config = composed(words)
-    words = [word for word in words if word != "recipe=auto"]  # which train adds by itself
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     options, pictures = _options(config.dataset), config.dataset.layout() is not None
@@ -99,9 +99,11 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     helpful = [word for problem in problems for word in problem.words]
     helpful += _without(recordings, problems) if "channels" in options else []
     chosen = {word.split("=")[0] for word in words}
+    if config.dataset.missing == "auto":
+        chosen.add("dataset.missing")
     return Checked(
         config=config,
-        words=(*words, *(word for word in helpful if word.split("=")[0] not in chosen)),
+        words=(*typed, *(word for word in helpful if word.split("=")[0] not in chosen)),
         sequences=len(recordings),
         steps=tuple(np.percentile(recordings.lengths_N, (0, 50, 100)).astype(int).tolist()),
         even=recordings.times_S is None,

@@ -66,7 +66,7 @@ def test_made_data_are_checked_trained_on_and_evaluated_with_a_line_each(cli: Cl
     assert checked["sequences"] == 90
     assert checked["channels"][0]["name"] in ("x0", "0")
     words = checked["train"].removeprefix("rnnclf train ").split()
-    assert "dataset.missing=mask" in words
+    assert words == [name]  # the recipe masks what is missing
     trained = cli("train", *words, *FAST)
     assert trained.exit_code == 0, trained.output
     run = only_run()
@@ -279,8 +279,10 @@ def test_a_value_that_is_common_is_not_suspicious():
 def test_a_check_proposes_words_that_train(cli, waves):
     found = check([str(waves / "waves.csv")])
     assert found.obstacle is None
-    assert found.line.startswith("rnnclf train dataset=table dataset.path=")
-    assert check([*found.words]).words == found.words
+    assert found.line == f"rnnclf train {waves / 'waves.csv'}"
+    plain = check([str(waves / "waves.csv"), "recipe=plain"])
+    assert plain.words[1:] == ("recipe=plain", "dataset.missing=mask")
+    assert check([*plain.words]).words == plain.words
 
 
 @pytest.mark.parametrize(
