@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
+from rnnclf.data.channel_files import channel_folders, sequences_of
 from rnnclf.data.class_folders import Entry, NoGroupError, find_entries, labelled_entries, pattern_of
 from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import excerpt
@@ -77,8 +78,29 @@ class Folder(OwnData):
     def read(self, progress: Progress = silent) -> Recordings:
         return self._recordings((), progress)
 
+    def _by_channel(self, progress: Progress) -> Recordings | None:
+        """The sequences of a folder with a file for each channel; None if it is another kind of folder."""
+        root, *test = self.paths()
+        folders = channel_folders(root) if self.labels is None else []
+        if not folders:
+            return None
+        if test:
+            if any(folder.given >= 0 for folder in folders):
+                raise ConfigError(f"{root} already has folders for its splits: leave out dataset.test_path.")
+            folders += channel_folders(test[0], SPLITS.index("test"))
+        versions = [identity(file) for folder in folders for file in folder.files]
+
+        def read() -> Recordings:
+            recordings = combine(*sequences_of(root, folders, progress))
+            refuse_changed(versions)
+            return recordings
+
+        return cached(folder_for("channels", READING, str(root), versions), read)
+
     def _recordings(self, known: tuple[str, ...], progress: Progress) -> Recordings:
         """All sequences; a channel is kept in any case if it is `known` to a model. Raises DataError."""
+        if (by_channel := self._by_channel(progress)) is not None:
+            return by_channel
         entries, notes = self._entries()
         size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() not in TEXT)
         refuse_more_than_memory(
