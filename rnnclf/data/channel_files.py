@@ -1,6 +1,6 @@
 """Folders with a file for each channel, as that of UCI HAR. Torch-free.
 
-Each file has a row for each sequence, with a value for each step. A file beside them, y.txt, holds the labels.
+Each file has a row for each sequence, with a value for each step. A file beside them, y.txt, has the labels.
 Anguita et al. 2013, https://archive.ics.uci.edu/dataset/240.  Shapes: N sequences, T steps, C channels.
 """
 

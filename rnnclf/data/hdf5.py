@@ -1,7 +1,7 @@
 """Copies the arrays of HDF5 files into .npy files: nothing outside the file is opened. Torch-free.
 
-The format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html. A damaged file can
-crash the library that reads it, so this happens once in a process of its own, and what it wrote is used from then on.
+The format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html. A damaged file can crash the
+library that reads it, so this happens once, in a process of its own; what that wrote is used from then on.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which then ends us
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what libraries print is no answer
-    _limit_memory()
     for line in sys.stdin.buffer:
+        limit_memory(memory_limit())  # the call before may have lowered it
         function, *arguments = json.loads(line)
         print(json.dumps(_answer(function, arguments)), file=answers, flush=True)
 
@@ -143,12 +143,16 @@ def _answer(function: str, arguments: list[Any]) -> list[Any]:
         return ["failed", traceback.format_exc()]
 
 
-def _limit_memory() -> None:
-    """Has the system refuse what is more than the machine's memory, before it ends other processes for it."""
+def limit_memory(size: int | None) -> None:
+    """Has the system refuse what is more than `size` bytes, before it ends other processes for want of them.
+
+    For the helper alone, which does the work of one file after the other. None: no limit.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return
-    limit, (_, hard) = memory_limit(), resource.getrlimit(resource.RLIMIT_DATA)
-    if limit is not None and (hard == resource.RLIM_INFINITY or limit < hard):
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if size is None or (hard != resource.RLIM_INFINITY and size > hard):
+        size = hard
+    resource.setrlimit(resource.RLIMIT_DATA, (size, hard))

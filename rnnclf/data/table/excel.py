@@ -7,9 +7,12 @@ process of its own, which writes the cells as text. Macros are not run, and noth
 from __future__ import annotations
 
 import csv
+import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,13 @@ from rnnclf.data.table.text import TextFile
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.registry import did_you_mean
 from rnnclf.system.fork import ChildDied
-from rnnclf.system.helper import in_helper
+from rnnclf.system.helper import in_helper, limit_memory
+from rnnclf.system.memory import memory_limit
 
 SUFFIXES = (".xlsx", ".xlsm")
+BASE = 2**31  # bytes of memory for the process and its threads
+COPIES = 64  # bytes of memory for each byte of text in a file: some 20 bytes are a cell
+TIME_OF_DAY = "^(1899-12-3[01]|1904-01-01) "  # the day that Excel gives to times without one
 
 
 class Sheet(TextFile):
@@ -63,11 +70,8 @@ def write_as_text(path: str, sheet: str | None, target: str) -> list[str]:
     name = Path(path).name
     try:
         import fastexcel
-    except ImportError as error:
-        raise ConfigError(
-            f"Reading {name} needs fastexcel, which is not installed: pip install 'rnnclf[excel]'."
-        ) from error
-    try:
+
+        limit_memory(_memory_for(path))
         book = fastexcel.read_excel(path)
         sheets = list(book.sheet_names)
         taken = _taken(sheets, sheet, name)
@@ -75,12 +79,18 @@ def write_as_text(path: str, sheet: str | None, target: str) -> list[str]:
     except (ConfigError, DataError, MemoryError):
         raise
     except BaseException as error:  # panics of Rust are no Exceptions
-        reason = excerpt((str(error).splitlines() or [""])[0], 120).rstrip(".")
-        raise DataError(f"{name} is not an Excel file, or is damaged ({reason}).") from error
+        raise DataError(f"{name} is not an Excel file, is damaged or needs a password.") from error
     _refuse_untitled(rows, name, sheets)
     with open(target, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     return [taken, *(other for other in sheets if other != taken)]
+
+
+def _memory_for(path: str) -> int:
+    """The bytes of memory that reading the file may take: two distant cells make a sheet of any size."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    return min(BASE + COPIES * size, memory_limit() or sys.maxsize)
 
 
 def _taken(sheets: list[str], asked: str | None, name: str) -> str:
@@ -94,13 +104,22 @@ def _taken(sheets: list[str], asked: str | None, name: str) -> str:
     )
 
 
-def _rows(book: Any, sheet: str) -> list[list[str]]:
-    """The cells of all rows as text; those of Excel that are empty are ''."""
-    frame = book.load_sheet(sheet, header_row=None, skip_rows=0, dtypes="string").to_polars()
-    return [[" ".join((cell or "").split()) for cell in row] for row in frame.iter_rows()]
+def _rows(book: Any, sheet: str) -> list[tuple[str, ...]]:
+    """The cells of all rows as text; empty ones are ''."""
+    import polars as pl
+
+    load = partial(book.load_sheet, sheet, header_row=None, skip_rows=0)
+    texts, numbers = load(dtypes="string").to_polars(), load(dtypes="float").to_polars()
+    columns = []
+    for text, number in zip(texts, numbers, strict=True):
+        # as text, numbers are rounded to nine decimals
+        rounded = (text.cast(pl.Float64, strict=False) != number).fill_null(False)
+        exact = number.cast(pl.String).zip_with(rounded, text)
+        columns.append(exact.str.replace(TIME_OF_DAY, "").str.replace_all(r"\s+", " ").fill_null(""))
+    return list(zip(*columns, strict=True))
 
 
-def _refuse_untitled(rows: list[list[str]], name: str, sheets: list[str]) -> None:
+def _refuse_untitled(rows: list[tuple[str, ...]], name: str, sheets: list[str]) -> None:
     """Raises DataError if the first row with cells does not name the columns, as a title does not."""
     filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
     if not filled:
@@ -111,6 +130,6 @@ def _refuse_untitled(rows: list[list[str]], name: str, sheets: list[str]) -> Non
     unnamed = [column for column in used if not header[column]]
     if len(unnamed) > 1 or (unnamed and len(used) == 2):
         raise DataError(
-            f"{name}, row {number} names {len(used) - len(unnamed)} of {len(used)} columns: the first row must"
-            " be a header of column names."
+            f"{name}, row {number} names {len(used) - len(unnamed)} of {len(used)} columns: the first row"
+            " must be a header of column names."
         )
