@@ -90,9 +90,7 @@ def copy(path: str, folder: str) -> None:
     except Exception as error:  # h5py raises many types for a damaged file
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise DataError(
-            f"{path} is not an HDF5 file, or is damaged ({excerpt(str(error), 120).rstrip('.')})."
-        ) from error
+        raise DataError(f"{path} is not an HDF5 file, or is damaged.") from error
 
 
 def _copy(path: str, file: Any, folder: Path) -> None:
@@ -142,7 +140,7 @@ def _write(dataset: Any, what: str, size: int, target: Path) -> None:
     import numpy as np
 
     if dataset is None or dataset.is_virtual or dataset.external:
-        raise DataError(f"{what} is in another file, which is not opened: save it in this one.")
+        raise DataError(f"{what} is a link, or is in another file: only what is in the file itself is read.")
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
     if any(number not in FILTERS for number in filters):

@@ -31,37 +31,28 @@ serve()
 
 
 class Helper:
-    """A Python process that calls functions, one after the other. It ends with this process."""
+    """A Python process that calls functions, one after the other. It starts when it is first needed."""
 
     def __init__(self) -> None:
-        # -P: no module is loaded from the current folder, which may be a stranger's
-        places = json.dumps([place or os.curdir for place in sys.path])
-        command = [sys.executable, "-P", "-c", START, places]
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        except OSError as error:
-            raise ChildDied(f"its process could not be started: {error.strerror}") from error
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls "package.module:name" with plain data, and returns or raises what it does.
 
-        Raises ChildDied if that ends the process; the message says how.
+        Raises ChildDied if that ends the process; the next call starts another one.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        process = self._process = self._process or _started()
+        assert process.stdin is not None
+        assert process.stdout is not None
         line = b""
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps([function, *arguments]).encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            process.stdin.write(json.dumps([function, *arguments]).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
         if not line.endswith(b"\n"):
-            raise ChildDied(exit_reason(self._process.wait()))
+            reason = exit_reason(process.wait())
+            self.close()
+            raise ChildDied(reason)
         kind, *answer = json.loads(line)
         if kind == "returned":
             return answer[0]
@@ -75,12 +66,29 @@ class Helper:
 
     def close(self) -> None:
         """Ends the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
             with suppress(OSError):  # what was not written yet finds no reader
                 assert pipe is not None
                 pipe.close()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    places = json.dumps([place or os.curdir for place in sys.path])
+    try:
+        # -P: no module is loaded from the current folder unless this process does so, too
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", START, places],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise ChildDied(f"its process could not be started: {error.strerror}") from error
 
 
 class _Kept(threading.local):
@@ -112,9 +120,6 @@ def in_helper(function: str, *arguments: Any) -> Any:
     """
     with kept():
         assert _kept.helper is not None
-        if not _kept.helper.alive:
-            _kept.helper.close()
-            _kept.helper = Helper()
         return _kept.helper.call(function, *arguments)
 
 
