@@ -15,6 +15,7 @@ from rnnclf.data.delimited import excerpt
 from rnnclf.data.naming import NEEDED, WHOLE, Chosen, by_split, chosen, chosen_in, role_of
 from rnnclf.data.npy import layout_of, mapped, parsed
 from rnnclf.data.recordings import Array, Progress
+from rnnclf.data.refused import advice
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 
 IN_MEMORY = 2**28  # bytes; smaller packed arrays are unpacked to memory, larger ones once to the cache
@@ -53,7 +54,9 @@ def files_of(path: Path, labels: str | None) -> Files:
         return {WHOLE: dict.fromkeys(NEEDED, path)}
     if path.suffix.lower() != ".npy":
         identity(path)
-        raise DataError(f"{path} is not a file of arrays ({', '.join(SUFFIXES)}) or a folder of .npy files.")
+        raise DataError(
+            f"{path} is not a file of arrays ({', '.join(SUFFIXES)}) or a folder of .npy files.{advice(path)}"
+        )
     return {WHOLE: _beside(path, labels)}
 
 

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from rnnclf.config import escaped
 from rnnclf.data import DATASETS, Source
 from rnnclf.data.own import OwnData
+from rnnclf.data.refused import advice
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.hydra_app.grammar import FUNCTION, is_resolved, literal, meant, parse, parts
@@ -67,7 +68,7 @@ def source_for(path: str) -> str:
     *some, last = (kind.READS for _, kind in kinds)
     raise DataError(
         f"{path} is none of the kinds of data that rnnclf reads: {', '.join(some)}, and {last}."
-        " Save it as one of them; if it is one under another name, rename it."
+        f"{advice(Path(path)) or ' Save it as one of them; if it is one under another name, rename it.'}"
     )
 
 

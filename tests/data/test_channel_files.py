@@ -76,7 +76,9 @@ def test_a_folder_without_splits_is_read_and_another_one_is_its_test_split(har):
     recordings = read(har / "train", test_path=str(har / "test"))
     assert recordings.given_N.tolist() == [-1] * 5 + [2] * 3
     assert recordings.classes == ("1", "2")
-    with pytest.raises(ConfigError, match=r"already has folders for its splits: leave out dataset\.test_path"):
+    with pytest.raises(
+        ConfigError, match=r"already has folders for its splits: leave out dataset\.test_path"
+    ):
         read(har, test_path=str(har / "test"))
 
 

@@ -153,7 +153,7 @@ def _depth(value: Any) -> int:
 def _text(value: Any, depth: int, place: str) -> Any:
     """The value with numbers, true and false as text. Raises DataError for objects, and for deeper lists."""
     if value is None or isinstance(value, str):
-        if depth == 2 and isinstance(value, str):
+        if depth and value is not None:
             raise DataError(f"{place} has single values between its lists.")
         return value
     if isinstance(value, bool):
