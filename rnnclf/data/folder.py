@@ -26,6 +26,7 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
+from rnnclf.system import helper
 
 READING = 2  # counts the ways in which files were read; what was read in another way is read again
 COPIES = 2  # of the arrays in memory while they are joined
@@ -39,14 +40,15 @@ FEW = 20  # steps; a channel may rise by one that often by chance
 class Folder(OwnData):
     """Your own folder, with one folder per class and in it one file per sequence.
 
-    Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
-    .npy files hold an array (T,) or (T, C), .wav files sound. To define the splits, put the class folders
-    into folders named train, validation and test (or training, val, valid, dev, testing). If the files of all
-    classes lie together, dataset.labels names a table of their classes.
+    Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header; so
+    have tables (.xlsx, .parquet, .feather, .jsonl). .npy files hold an array (T,) or (T, C), .wav files
+    sound. To define the splits, put the class folders into folders named train, validation and test (or
+    training, val, valid, dev, testing). If the files of all classes lie together, dataset.labels names a
+    table of their classes. A folder such as UCI HAR has a file per channel, a line per sequence, and y.txt.
     """
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
-    READS: ClassVar[str] = "folders with a folder for each class"
+    READS: ClassVar[str] = "folders with a folder for each class or a file for each channel"
 
     name: str = "folder"
     time: str | None = option(
@@ -163,10 +165,11 @@ class Folder(OwnData):
         self, entries: Sequence[Entry], notes: list[str], known: tuple[str, ...], progress: Progress
     ) -> Recordings:
         contents: list[Contents] = []
-        for number, entry in enumerate(entries):
-            now = contents_of(entry.path, entry.place)
-            contents.append(ordered_as(contents[0], now, entries[0].place, entry.place) if contents else now)
-            progress(f"reading {self.title()}", (number + 1) / len(entries))
+        with helper.kept():
+            for number, (path, place, *_) in enumerate(entries, start=1):
+                now = contents_of(path, place)
+                contents.append(ordered_as(contents[0], now, entries[0].place, place) if contents else now)
+                progress(f"reading {self.title()}", number / len(entries))
         _refuse_rates(contents, entries)
         first = contents[0]
         names = first.names or numbered(first.values_TC.shape[1])

@@ -65,10 +65,12 @@ def source_for(path: str) -> str:
     for name, kind in kinds:
         if kind.takes(Path(path if os.path.exists(path) else absolute(path))):
             return name
+    if todo := advice(Path(path)):
+        raise DataError(f"{path} is of no kind that rnnclf reads.{todo}")
     *some, last = (kind.READS for _, kind in kinds)
     raise DataError(
         f"{path} is none of the kinds of data that rnnclf reads: {', '.join(some)}, and {last}."
-        f"{advice(Path(path)) or ' Save it as one of them; if it is one under another name, rename it.'}"
+        " Save it as one of them; if it is one under another name, rename it."
     )
 
 
