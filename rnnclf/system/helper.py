@@ -77,15 +77,15 @@ class Helper:
                 pipe.close()
 
 
+def command() -> list[str]:
+    """What starts a helper. It finds the modules that this process finds, and no others."""
+    return [sys.executable, "-P", "-c", START, json.dumps([place or os.curdir for place in sys.path])]
+
+
 def _started() -> subprocess.Popen[bytes]:
-    places = json.dumps([place or os.curdir for place in sys.path])
     try:
-        # -P: no module is loaded from the current folder unless this process does so, too
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", START, places],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except OSError as error:
         raise ChildDied(f"its process could not be started: {error.strerror}") from error
