@@ -13,11 +13,10 @@ from benchmarks.reliability.hostile.ground import Ground, said
 
 def good_data() -> dict[str, bytes]:
     """Small valid files of the user's data, by the path at which they are read."""
-    import numpy as np
-    from scipy.io import savemat, wavfile
-
     import h5py
+    import numpy as np
     import polars as pl
+    from scipy.io import savemat, wavfile
 
     x, y = np.arange(60.0).reshape(6, 5, 2), np.array(["walk", "run"] * 3)
     packed, matlab, plain, sound, groups, sheet, parquet, feather = (io.BytesIO() for _ in range(8))
