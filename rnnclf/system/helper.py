@@ -131,7 +131,8 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         limit_memory(memory_limit())  # the call before may have lowered it
         function, *arguments = json.loads(line)
-        print(json.dumps(_answer(function, arguments)), file=answers, flush=True)
+        answers.write(f"{json.dumps(_answer(function, arguments))}\n")
+        answers.flush()
 
 
 def _answer(function: str, arguments: list[Any]) -> list[Any]:

@@ -172,6 +172,8 @@ class Table(OwnData):
 def _roles(tables: list[TableFile], options: TableOptions) -> Roles:
     """The roles of the columns of the first table; the other tables must have the same columns."""
     first, notes = tables[0], list[str]()
+    if first.row_is_sequence:  # its blocks have a row for each step, even if each sequence has only one
+        options = replace(options, form="long")
     if options.of_model:
         options, notes = for_model(options, first.name, first.plain)
     block = next(first.blocks(first.columns if options.channels is None else first.plain))
