@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from rnnclf.cli import app
 from rnnclf.console import screen
+from rnnclf.system.helper import kept
 
 # asserts in helpers explain themselves as those in tests do
 pytest.register_assert_rewrite("tests.cells", "tests.data", "tests.training", "tests.workflows")
@@ -43,6 +44,13 @@ REAL = Path(os.environ.get("RNNCLF_DATA", ROOT.parent / "shared" / "data"))
 needs_mnist = pytest.mark.skipif(
     not (REAL / "MNIST" / "raw").is_dir(), reason=f"the MNIST files are not in {REAL}; RNNCLF_DATA names them"
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_helper() -> Iterator[None]:
+    """The process in which some files are read serves all tests: it takes a while to start."""
+    with kept():
+        yield
 
 
 @pytest.fixture(autouse=True)

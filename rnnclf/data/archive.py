@@ -31,6 +31,7 @@ from rnnclf.data.delimited import (
 )
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, numbered, silent
+from rnnclf.data.refused import advice
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 
@@ -87,6 +88,7 @@ def _training_file(path: Path, progress: Progress) -> Path:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(
                 f"{path} is not an archive file: its name should end in {', '.join(SUFFIXES)} or .zip."
+                f"{advice(path)}"
             )
         return path
     for suffix in SUFFIXES:
@@ -141,7 +143,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             )
         if training:
             return visible
-    raise DataError(f"{path} has no file that ends in {', '.join(f'_TRAIN{suffix}' for suffix in SUFFIXES)}.")
+    wanted = ", ".join(f"_TRAIN{suffix}" for suffix in SUFFIXES)
+    raise DataError(f"{path} has no file that ends in {wanted}: if it holds other data, unpack it.")
 
 
 def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress) -> Recordings:

@@ -1,4 +1,4 @@
-"""Finds and opens the arrays in the files of NumPy and MATLAB. Torch-free."""
+"""Finds and opens the arrays in the files of NumPy, MATLAB and HDF5. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from rnnclf.data import matlab
+from rnnclf.data import hdf5, matlab
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import MappedFile
 from rnnclf.data.conversion import unpack
 from rnnclf.data.delimited import excerpt
-from rnnclf.data.naming import NEEDED, WHOLE, Chosen, by_split, chosen, lacking, role_of
+from rnnclf.data.naming import NEEDED, WHOLE, Chosen, by_split, chosen, chosen_in, role_of
 from rnnclf.data.npy import layout_of, mapped, parsed
 from rnnclf.data.recordings import Array, Progress
+from rnnclf.data.refused import advice
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 
 IN_MEMORY = 2**28  # bytes; smaller packed arrays are unpacked to memory, larger ones once to the cache
-PACKED = (".npz", ".mat")  # files of many arrays
+PACKED = (".npz", ".mat", *hdf5.SUFFIXES)  # files of many arrays
 SUFFIXES = (".npy", *PACKED)
 
 
@@ -53,7 +54,9 @@ def files_of(path: Path, labels: str | None) -> Files:
         return {WHOLE: dict.fromkeys(NEEDED, path)}
     if path.suffix.lower() != ".npy":
         identity(path)
-        raise DataError(f"{path} is not an .npz file, an .npy file, a .mat file or a folder of .npy files.")
+        raise DataError(
+            f"{path} is not a file of arrays ({', '.join(SUFFIXES)}) or a folder of .npy files.{advice(path)}"
+        )
     return {WHOLE: _beside(path, labels)}
 
 
@@ -107,6 +110,11 @@ def opened(path: Path, files: Files, progress: Progress) -> dict[int, dict[str, 
         return _unpacked(path, progress)
     if suffix == ".mat" and not path.is_dir():
         return _of_matlab(path)
+    if suffix in hdf5.SUFFIXES and not path.is_dir():
+        return {
+            split: {array: _mapped(file, f"{path}: {name}") for array, (name, file) in arrays.items()}
+            for split, arrays in hdf5.arrays_in(path, progress).items()
+        }
     return {
         split: {name: _mapped(file, str(file)) for name, file in arrays.items()}
         for split, arrays in files.items()
@@ -118,17 +126,6 @@ def _mapped(path: Path, what: str) -> NamedArray:
     return NamedArray(array, what, file)
 
 
-def _chosen(held: list[str], path: Path) -> Chosen:
-    """The arrays in a file that holds many. Raises DataError."""
-    twice = next((name for name in held if held.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path} holds {excerpt(twice)} twice; it needs one x and one y.")
-    found = chosen(held, str(path))
-    if not NEEDED.keys() <= found.get(WHOLE, NEEDED).keys():
-        raise DataError(lacking(held, str(path)))
-    return found
-
-
 def _unpacked(path: Path, progress: Progress) -> dict[int, dict[str, NamedArray]]:
     """The arrays of an .npz file; large ones are mapped from the cache. Raises DataError."""
     identity(path)
@@ -136,7 +133,7 @@ def _unpacked(path: Path, progress: Progress) -> dict[int, dict[str, NamedArray]
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             names = [member.filename.removesuffix(".npy") for member in members]
-            found = _chosen(names, path)
+            found = chosen_in(names, str(path))
             member_of = dict(zip(names, members, strict=True))
             used = {name for arrays in found.values() for name in arrays.values()}
             held = {name: _member(path, archive, member_of[name], progress) for name in sorted(used)}
@@ -149,7 +146,7 @@ def _unpacked(path: Path, progress: Progress) -> dict[int, dict[str, NamedArray]
 
 def _of_matlab(path: Path) -> dict[int, dict[str, NamedArray]]:
     identity(path)
-    found = _chosen(list(matlab.variables(path)), path)
+    found = chosen_in(list(matlab.variables(path)), str(path))
     used = {name for names in found.values() for name in names.values()}
     held = matlab.arrays(path, used)
     return _by_role(found, {name: NamedArray(array, f"{path}: {name}") for name, array in held.items()})

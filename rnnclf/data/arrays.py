@@ -37,7 +37,7 @@ CACHED_FROM = 2**26  # bytes; the statistics of an x of at least this size are c
 
 @dataclass
 class Arrays(OwnData):
-    """Your own arrays: x (N, T) or (N, T, C) and y (N,), in an .npz or .mat file, a folder, or .npy files.
+    """Your own arrays: x (N, T) or (N, T, C) and y (N,), in .npz, .mat, .h5 or .npy files, or a folder.
 
     They may be called X, data, labels or target, too, and come by split: x_train, y_train, x_test, y_test.
     Optional arrays: lengths (N,), after which x is padding; groups (N,), each of which stays in one split;
@@ -47,7 +47,7 @@ class Arrays(OwnData):
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
 
-    READS: ClassVar[str] = "arrays (.npz, .npy, .mat)"
+    READS: ClassVar[str] = "arrays (.npz, .npy, .mat, .h5)"
 
     name: str = "arrays"
     labels: str | None = option(
@@ -98,7 +98,8 @@ class Arrays(OwnData):
             raise ConfigError(f"{path} already has arrays for its splits: leave out dataset.test_path.")
         parts = []
         for split, arrays in found.items():
-            file = files[WHOLE]["x"].name if split == WHOLE else Path(arrays["x"].what).name
+            base = path if path.is_dir() else path.parent
+            file = files[WHOLE]["x"].name if split == WHOLE else str(Path(arrays["x"].what).relative_to(base))
             name = file if split != WHOLE else str(path) if is_test else "dataset.path"
             given = SPLITS.index("test") if is_test else split
             parts.append(Part(name, _recordings(arrays, file, self.axes), given))

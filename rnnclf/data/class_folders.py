@@ -14,8 +14,6 @@ from rnnclf.data.sequence_files import SUFFIXES
 from rnnclf.data.splits import SPLITS, split_called
 from rnnclf.errors import ConfigError, DataError
 
-LABEL_FILE = re.compile(r"y([_.-](train|test).*)?\.(txt|csv|tsv|dat|npy)", re.IGNORECASE)
-
 
 class NoGroupError(DataError):
     """The path of a file does not say which group its sequence belongs to."""
@@ -51,7 +49,6 @@ def find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[
             f"{root} does not exist." if not root.exists() else f"{root} is a file, not a folder."
         )
     folders = _folders(root)
-    _refuse_channels(root)
     if not folders:
         raise DataError(
             f"{root} has no folders in it: it needs one folder per class, each with one file per sequence, or"
@@ -59,7 +56,6 @@ def find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[
         )
     splits = _splits(root, folders)
     for split, folder in sorted(splits.items()):
-        _refuse_channels(folder)
         for entry in _class_entries(folder, _folders(folder), group, others):
             yield entry._replace(place=f"{folder.name}/{entry.place}", given=split)
         others += _files(folder)
@@ -101,16 +97,6 @@ def _splits(root: Path, folders: Sequence[Path]) -> dict[int, Path]:
     if SPLITS.index("train") not in found:
         raise DataError(f"{root} has {names}, but no folder called 'train': there is nothing to train on.")
     return found
-
-
-def _refuse_channels(root: Path) -> None:
-    """Raises DataError for a folder with a file for each channel, as that of UCI HAR."""
-    labels = next((path for path in _files(root) if LABEL_FILE.fullmatch(path.name)), None)
-    if labels is not None:
-        raise DataError(
-            f"{labels} looks like the labels of data with one file per channel, as those of UCI HAR: save the"
-            " sequences as an array x (sequences, steps, channels) and the labels as y, in one .npz file."
-        )
 
 
 def _files(root: Path) -> list[Path]:

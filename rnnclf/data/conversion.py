@@ -164,19 +164,30 @@ def unpack(
     if all(_is_unpacked(folder / name, member) for name, member in members.items()):
         return folder
     shutil.rmtree(folder, ignore_errors=True)
+    return made(folder, lambda staging: _unpack(archive, members, staging, progress), str(archive.filename))
+
+
+def made(folder: Path, fill: Callable[[Path], None], what: str) -> Path:
+    """Makes a cache folder with what `fill` puts into an empty one. Returns the folder: without a writable
+    cache, a temporary one, which is removed when the process ends.
+
+    Raises DataError if nothing can be written; messages call what is unpacked `what`.
+    """
     try:
-        _unpack(archive, members, folder, progress)
+        with staged(folder) as staging:
+            fill(staging)
         return folder
     except OSError:  # damage raises other errors
         pass
     try:
         _temporary.append(tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True))
         elsewhere = Path(_temporary[-1].name) / "unpacked"
-        _unpack(archive, members, elsewhere, progress)
+        with staged(elsewhere) as staging:
+            fill(staging)
         return elsewhere
     except OSError as error:
         raise DataError(
-            f"{archive.filename} cannot be unpacked to {folder.parent}: {error.strerror or error}."
+            f"{what} cannot be unpacked to {folder.parent}: {error.strerror or error}."
             " Set XDG_CACHE_HOME=DIR to use another folder."
         ) from error
 
@@ -196,19 +207,22 @@ def _unpack(
     archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: Path, progress: Progress
 ) -> None:
     whole, done = max(sum(member.file_size for member in members.values()), 1), 0
-    with staged(folder) as staging:
-        free = shutil.disk_usage(staging).free
-        if whole > free:
-            raise OSError(
-                errno.ENOSPC, f"it holds {whole / 2**30:,.1f} GiB, and only {free / 2**30:,.1f} GiB are free"
-            )
-        for name, member in members.items():
-            with archive.open(member) as packed, open(staging / name, "wb") as file:
-                while block := packed.read(CHUNK):
-                    file.write(block)
-                    done += len(block)
-                    progress(f"unpacking {archive.filename}", done / whole)
-            flush(staging / name)
+    refuse_more_than_disk(whole, folder)
+    for name, member in members.items():
+        with archive.open(member) as packed, open(folder / name, "wb") as file:
+            while block := packed.read(CHUNK):
+                file.write(block)
+                done += len(block)
+                progress(f"unpacking {archive.filename}", done / whole)
+        flush(folder / name)
+
+
+def refuse_more_than_disk(size: int, folder: Path) -> None:
+    """Raises OSError if so many bytes are not free where the folder is."""
+    if size > (free := shutil.disk_usage(folder).free):
+        raise OSError(
+            errno.ENOSPC, f"it holds {size / 2**30:,.1f} GiB, and only {free / 2**30:,.1f} GiB are free"
+        )
 
 
 def _save(recordings: Recordings, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
+from rnnclf.data.channel_files import channel_folders, sequences_of
 from rnnclf.data.class_folders import Entry, NoGroupError, find_entries, labelled_entries, pattern_of
 from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import excerpt
@@ -25,6 +26,7 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
+from rnnclf.system import helper
 
 READING = 2  # counts the ways in which files were read; what was read in another way is read again
 COPIES = 2  # of the arrays in memory while they are joined
@@ -38,14 +40,15 @@ FEW = 20  # steps; a channel may rise by one that often by chance
 class Folder(OwnData):
     """Your own folder, with one folder per class and in it one file per sequence.
 
-    Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header;
-    .npy files hold an array (T,) or (T, C), .wav files sound. To define the splits, put the class folders
-    into folders named train, validation and test (or training, val, valid, dev, testing). If the files of all
-    classes lie together, dataset.labels names a table of their classes.
+    Text files (.csv, .tsv, .txt) have a line per step and a column per channel, with or without a header; so
+    have tables (.xlsx, .parquet, .feather, .jsonl). .npy files hold an array (T,) or (T, C), .wav files
+    sound. To define the splits, put the class folders into folders named train, validation and test (or
+    training, val, valid, dev, testing). If the files of all classes lie together, dataset.labels names a
+    table of their classes. A folder such as UCI HAR has a file per channel, a line per sequence, and y.txt.
     """
 
     LOCATIONS: ClassVar[tuple[str, ...]] = ("path", "test_path", "labels")
-    READS: ClassVar[str] = "folders with a folder for each class"
+    READS: ClassVar[str] = "folders with a folder for each class or a file for each channel"
 
     name: str = "folder"
     time: str | None = option(
@@ -77,8 +80,29 @@ class Folder(OwnData):
     def read(self, progress: Progress = silent) -> Recordings:
         return self._recordings((), progress)
 
+    def _by_channel(self, progress: Progress) -> Recordings | None:
+        """The sequences of a folder with a file for each channel; None if it is another kind of folder."""
+        root, *test = self.paths()
+        folders = channel_folders(root) if self.labels is None else []
+        if not folders:
+            return None
+        if test:
+            if any(folder.given >= 0 for folder in folders):
+                raise ConfigError(f"{root} already has folders for its splits: leave out dataset.test_path.")
+            folders += channel_folders(test[0], SPLITS.index("test"))
+        versions = [identity(file) for folder in folders for file in folder.files]
+
+        def read() -> Recordings:
+            recordings = combine(*sequences_of(root, folders, progress))
+            refuse_changed(versions)
+            return recordings
+
+        return cached(folder_for("channels", READING, str(root), versions), read)
+
     def _recordings(self, known: tuple[str, ...], progress: Progress) -> Recordings:
         """All sequences; a channel is kept in any case if it is `known` to a model. Raises DataError."""
+        if (by_channel := self._by_channel(progress)) is not None:
+            return by_channel
         entries, notes = self._entries()
         size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() not in TEXT)
         refuse_more_than_memory(
@@ -141,10 +165,11 @@ class Folder(OwnData):
         self, entries: Sequence[Entry], notes: list[str], known: tuple[str, ...], progress: Progress
     ) -> Recordings:
         contents: list[Contents] = []
-        for number, entry in enumerate(entries):
-            now = contents_of(entry.path, entry.place)
-            contents.append(ordered_as(contents[0], now, entries[0].place, entry.place) if contents else now)
-            progress(f"reading {self.title()}", (number + 1) / len(entries))
+        with helper.kept():
+            for number, (path, place, *_) in enumerate(entries, start=1):
+                now = contents_of(path, place)
+                contents.append(ordered_as(contents[0], now, entries[0].place, place) if contents else now)
+                progress(f"reading {self.title()}", number / len(entries))
         _refuse_rates(contents, entries)
         first = contents[0]
         names = first.names or numbered(first.values_TC.shape[1])

@@ -5,7 +5,7 @@ Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from rnnclf.data.delimited import excerpt
@@ -26,7 +26,7 @@ NEEDED = {"x": "sequences, an array (N, T) or (N, T, C),", "y": "labels, an arra
 OF_A_SPLIT = ("x", "y", "lengths", "groups")  # there may be one of these for each split
 PER_SEQUENCE = {*OF_A_SPLIT, "split"}
 WHOLE = -1  # stands for the arrays whose names say no split
-BETWEEN = " _.-"
+BETWEEN = " _.-/"
 LONGEST = 40  # characters of a name that is looked at
 
 
@@ -78,6 +78,17 @@ def chosen(names: Iterable[str], where: str) -> Chosen:
     if SPLITS.index("train") not in splits or not all("y" in arrays for arrays in splits.values()):
         raise DataError(lacking(names, where))
     return {split: {**whole, **arrays} for split, arrays in sorted(splits.items())}
+
+
+def chosen_in(held: Sequence[str], where: str) -> Chosen:
+    """The arrays in a file that holds several, as `chosen`. Raises DataError if they are not all there."""
+    twice = next((name for name in held if held.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where} holds {excerpt(twice)} twice; it needs one x and one y.")
+    found = chosen(held, where)
+    if not NEEDED.keys() <= found.get(WHOLE, NEEDED).keys():
+        raise DataError(lacking(held, where))
+    return found
 
 
 def by_split(names: Iterable[str], where: str) -> Chosen:

@@ -1,4 +1,4 @@
-"""Reads a file that holds one sequence: text, an .npy array or a .wav recording. Torch-free.
+"""Reads a file that holds one sequence: text, a table, an .npy array or a .wav recording. Torch-free.
 
 Shapes: T steps of a file, C channels.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from rnnclf.data import sequence_tables
 from rnnclf.data.delimited import (
     delimiter_of,
     excerpt,
@@ -27,7 +28,7 @@ from rnnclf.data.table.times import in_seconds, times
 from rnnclf.errors import DataError
 
 TEXT = (".csv", ".tsv", ".txt")
-SUFFIXES = (*TEXT, ".npy", ".wav")
+SUFFIXES = (*TEXT, ".npy", ".wav", *sequence_tables.SUFFIXES)
 DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 UNNAMED = "index"  # what a column without a name is called: pandas writes its index so
 
@@ -54,6 +55,8 @@ def contents_of(path: Path, place: str) -> Contents:
 
     if path.suffix.lower() == ".wav":
         return _sound(path, place)
+    if path.suffix.lower() in sequence_tables.SUFFIXES:
+        return Contents(*sequence_tables.steps_of(path, place))
     if path.suffix.lower() != ".npy":
         return _text(path, place)
     array = np.array(mapped(path, place)[0])  # a memory map would keep each file open

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from rnnclf.config import escaped
 from rnnclf.data import DATASETS, Source
 from rnnclf.data.own import OwnData
+from rnnclf.data.refused import advice
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.hydra_app.grammar import FUNCTION, is_resolved, literal, meant, parse, parts
@@ -64,6 +65,8 @@ def source_for(path: str) -> str:
     for name, kind in kinds:
         if kind.takes(Path(path if os.path.exists(path) else absolute(path))):
             return name
+    if todo := advice(Path(path)):
+        raise DataError(f"{path} is of no kind that rnnclf reads.{todo}")
     *some, last = (kind.READS for _, kind in kinds)
     raise DataError(
         f"{path} is none of the kinds of data that rnnclf reads: {', '.join(some)}, and {last}."

@@ -100,7 +100,7 @@ def _answer(process: BaseProcess, answers: Connection) -> float | None:
         fine, answer = answers.recv()
     except EOFError:
         process.join()
-        raise ChildDied(_exit_reason(process.exitcode)) from None
+        raise ChildDied(exit_reason(process.exitcode)) from None
     process.join()
     if not fine:
         raise answer
@@ -116,7 +116,7 @@ def _wait_for_exit(process: BaseProcess) -> None:
             process.terminate()
 
 
-def _exit_reason(exit_code: int | None) -> str:
+def exit_reason(exit_code: int | None) -> str:
     if name := ended_by(exit_code):
         return f"its process was stopped by {name}"
     if exit_code is None or exit_code >= 0:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import xlsxwriter
 
 from rnnclf.data.cache import cache_root
 from rnnclf.data.recordings import Recordings
@@ -60,3 +63,26 @@ WIDE = "label,t0,t1,t2\nwalk,1,2,3\nrun,4,5,6\nrun,7,8,9\n"
 
 def entries() -> list[Path]:
     return sorted(path for path in (cache_root() / "tables").glob("*/*") if path.is_dir())
+
+
+def feather(frame: pl.DataFrame) -> bytes:
+    content = io.BytesIO()
+    frame.write_ipc(content)
+    return content.getvalue()
+
+
+def json_lines(rows: Iterable[dict[str, object]]) -> str:
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def excel(*sheets: Sequence[Sequence[object]]) -> bytes:
+    """An Excel file with these sheets, called A, B …; None is an empty cell."""
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content, {"default_date_format": "yyyy-mm-dd hh:mm:ss"}) as book:
+        for name, rows in zip("ABC", sheets, strict=False):
+            sheet = book.add_worksheet(name)
+            for r, row in enumerate(rows):
+                for c, cell in enumerate(row):
+                    if cell is not None:
+                        sheet.write(r, c, cell)
+    return content.getvalue()

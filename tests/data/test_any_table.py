@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.tables import parquet, read, sequences_of
+from tests.data.tables import excel, feather, json_lines, parquet, read, sequences_of
 
 # --- properties -------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ def wide_frame(sequences: list) -> pl.DataFrame:
 
 
 @pytest.mark.long
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SEQUENCES, st.randoms(use_true_random=False))
 def test_sequences_read_back_equal_however_they_are_written(sequences, random):
     order = list(range(sum(len(steps) for _, steps in sequences)))
@@ -52,6 +52,9 @@ def test_sequences_read_back_equal_however_they_are_written(sequences, random):
     long, wide = long_frame(sequences, order), wide_frame(sequences)
     expected = [
         (label, [[x + 0.0, None if y is None else y + 0.0] for x, y in steps]) for label, steps in sequences
+    ]
+    lists = [
+        {"label": label, "x": [x for x, _ in steps], "z": [z for _, z in steps]} for label, steps in sequences
     ]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -61,8 +64,12 @@ def test_sequences_read_back_equal_however_they_are_written(sequences, random):
                 read(frame.write_csv(), f"{form}.csv", form=form),
                 read(frame.write_csv(separator="\t", quote_style="always"), f"{form}.tsv", form=form),
                 read(parquet(frame), f"{form}.parquet", form=form),
+                read(feather(frame), f"{form}.feather", form=form),
+                read(json_lines(frame.to_dicts()), f"{form}.jsonl", form=form),
+                read(excel([frame.columns, *frame.rows()]), f"{form}.xlsx", form=form),
             ]
             for recordings in found:
                 assert sequences_of(recordings) == expected
                 assert recordings.channels == ("x", "z")
                 assert recordings.classes == found[0].classes
+        assert sequences_of(read(json_lines(lists), "lists.jsonl")) == expected

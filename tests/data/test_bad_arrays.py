@@ -145,7 +145,7 @@ def test_a_missing_file_is_told_with_what_should_be_there(tmp_path):
     with pytest.raises(DataError, match=r"y\.npy does not exist: put the labels, .*dataset\.labels"):
         read(tmp_path / "x.npy")
     (tmp_path / "x.csv").write_bytes(b"")
-    with pytest.raises(DataError, match=r"not an \.npz file, an \.npy file"):
+    with pytest.raises(DataError, match=r"not a file of arrays \(\.npy, \.npz,"):
         read(tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=r"needs dataset\.path"):
         Arrays().read()

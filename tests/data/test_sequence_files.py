@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy.io import wavfile
 
 from rnnclf.data.folder import Folder
 from rnnclf.errors import DataError
+from tests.data.tables import excel, feather, parquet
 from tests.data.test_folder import files, read, values
 
 
@@ -79,3 +82,46 @@ def test_sounds_of_different_rates_are_refused(tmp_path):
     array = np.zeros(3, np.int16)
     with pytest.raises(DataError, match=r"yes/a\.wav has 16,000 samples per second, but no/a\.wav has 8,000"):
         read(files(tmp_path / "d", no__a_wav=sound(array), yes__a_wav=sound(array, 16000)))
+
+
+ROWS = pl.DataFrame(
+    {"time": [datetime(2024, 3, 31), datetime(2024, 3, 31, 0, 0, 2)], "x": [1 / 3, None], "on": [True, False]}
+)
+FORMS = {
+    "xlsx": excel([ROWS.columns, *ROWS.rows()]),
+    "parquet": parquet(ROWS),
+    "feather": feather(ROWS),
+    "jsonl": "".join(f"{row}\n" for row in ROWS.write_ndjson().splitlines()).encode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_of_every_form_are_recordings(tmp_path, form):
+    recordings = read(files(tmp_path / "d", **{f"{name}__a_{form}": FORMS[form] for name in ("walk", "run")}))
+    assert recordings.channels == ("x", "on")
+    assert recordings.times_S[1] - recordings.times_S[0] == 2
+    np.testing.assert_array_equal(recordings.values_SC[:2], [[1 / 3, 1], [np.nan, 0]])
+    line = 2 if form == "xlsx" else 1
+    assert recordings.place(1).startswith(f"run/a.{form}, line {line + 1}")
+
+
+@pytest.mark.parametrize(
+    ("form", "content", "words"),
+    [
+        ("xlsx", b"", r"walk/a\.xlsx is not an Excel file"),
+        (
+            "parquet",
+            parquet(pl.DataFrame({"x": [1.0], "who": ["me"]})),
+            "row 1, column 'who': 'me' is not a num",
+        ),
+        (
+            "feather",
+            feather(pl.DataFrame({"x": [1.0, float("inf")]})),
+            r"walk/a\.feather, row 2, column 'x': the",
+        ),
+        ("jsonl", b'{"x": [1, 2]}\n', r"walk/a\.jsonl holds lists; each line must hold the values of a step"),
+    ],
+)
+def test_a_recording_that_cannot_be_read_is_named(tmp_path, form, content, words):
+    with pytest.raises(DataError, match=words):
+        read(files(tmp_path / "d", **{f"walk__a_{form}": content, "run__a_csv": "x\n1\n"}))

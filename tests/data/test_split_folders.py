@@ -64,17 +64,3 @@ def test_one_class_may_be_called_like_a_split(tmp_path):
     recordings = read(files(tmp_path / "d", train__p1__a_csv=A, bus__p1__a_csv=B))
     assert recordings.classes == ("bus", "train")
     assert recordings.given_N is None
-
-
-@pytest.mark.parametrize("inside", ["", "train/"])
-def test_a_file_for_each_channel_is_never_a_file_for_each_sequence(tmp_path, inside):
-    for split in ("train", "test"):
-        signals = tmp_path / "har" / split / "Inertial Signals"
-        signals.mkdir(parents=True)
-        for channel in ("body_acc_x", "body_acc_y"):
-            (signals / f"{channel}_{split}.txt").write_text("  1.0e+0  2.0e+0\n  3.0e+0 4.0e+0\n")
-        (tmp_path / "har" / split / f"y_{split}.txt").write_text("1\n2\n")
-    with pytest.raises(
-        DataError, match=r"y_train\.txt looks like the labels of data with one file per channel"
-    ):
-        read(tmp_path / "har" / inside)

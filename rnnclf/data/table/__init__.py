@@ -1,7 +1,8 @@
-"""Tables in CSV, TSV or Parquet, with one row per step or one row per sequence. Torch-free."""
+"""Tables of text, of Parquet and so on, with one row per step or one row per sequence. Torch-free."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,29 +13,28 @@ from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.convert import write_sequences
-from rnnclf.data.table.parquet import SUFFIXES as PARQUET
-from rnnclf.data.table.parquet import ParquetFile
-from rnnclf.data.table.roles import Roles, TableOptions, find_roles, for_model
+from rnnclf.data.table.files import FORMS, Reading, is_table, table_file
+from rnnclf.data.table.roles import NONE, Roles, TableOptions, find_roles, for_model
 from rnnclf.data.table.store import cached, opened
-from rnnclf.data.table.text import DELIMITERS, TextFile, is_text
-from rnnclf.data.table.text import SUFFIXES as TEXT
+from rnnclf.data.table.text import DELIMITERS
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("of_model",)  # options that older entries of the cache do not know
+ADDED = ("of_model", "sheet")  # options that older entries of the cache do not know
 
 
 @dataclass
 class Table(OwnData):
-    """Sequences in a table: CSV, TSV (also .gz) or Parquet.
+    """Sequences in a table: CSV, TSV, JSON lines (each also .gz), Excel, Parquet or Feather.
 
     Long: one row per step, with an id, a label, channels and usually a time. Wide: one row per sequence,
-    with a label and one column per step: t0, t1 …, or with several channels ax_0, ax_1 … ay_0 ….
+    with a label and one column per step: t0, t1 …, or with several channels ax_0, ax_1 … ay_0 …. In JSON
+    lines, Parquet and Feather files a row may also hold the values of a sequence in lists.
     A second table, at test_path, is the test split. Tables are converted once, then mapped from the cache.
     """
 
-    READS: ClassVar[str] = "tables (.csv, .tsv, .parquet)"
+    READS: ClassVar[str] = f"tables ({', '.join(FORMS)})"
 
     name: str = "table"
     form: str = option(
@@ -83,6 +83,7 @@ class Table(OwnData):
         "separator between the columns of a text file; auto: guessed from the file",
         choices=("auto", *DELIMITERS),
     )
+    sheet: str | None = option(None, "the sheet of an Excel file; null: the first")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +98,7 @@ class Table(OwnData):
 
     @classmethod
     def takes(cls, path: Path) -> bool:
-        return is_text(path) or path.suffix.lower() in PARQUET
+        return is_table(path)
 
     def read(self, progress: Progress = silent) -> Recordings:
         return self._converted(self._options(), progress)
@@ -136,35 +137,43 @@ class Table(OwnData):
         """The cache folder of the converted tables; it may not exist yet."""
         versions = [identity(path) for path in self.paths()]
         first = folder_for("", versions[0]).name
-        facts = {key: value for key, value in vars(options).items() if key not in ADDED or value}
+        facts = {**vars(options), "sheet": self.sheet}
+        facts = {key: value for key, value in facts.items() if key not in ADDED or value}
         entry = f"{first}-{folder_for('', versions, facts, self.delimiter, self.decimal).name}"
         return folder_for("tables", versions[0][0]) / entry
 
     def _converted(self, options: TableOptions, progress: Progress) -> Recordings:
         paths, folder = self.paths(), self._folder(options)
         versions = [identity(path) for path in paths]
+        reading = Reading(self.delimiter, self.decimal, self.sheet, self._columns(), self.id is None)
 
         def build(folder: Path) -> None:
-            tables = [self._table(path) for path in paths]
-            found = _roles(tables, options)
-            notes = [*(note for table in tables for note in table.notes), *found.notes]
-            write_sequences(tables, found, notes, folder, progress)
+            with ExitStack() as stack:
+                tables = [stack.enter_context(table_file(path, reading)) for path in paths]
+                self._refuse_folded(tables)
+                found = _roles(tables, options)
+                notes = [*(note for table in tables for note in table.notes), *found.notes]
+                write_sequences(tables, found, notes, folder, progress)
             refuse_changed(versions)
 
         return cached(folder, build, progress)
 
-    def _table(self, path: Path) -> TableFile:
-        if is_text(path):
-            return TextFile(path, self.delimiter, self.decimal, self._columns())
-        if path.suffix.lower() in PARQUET:
-            return ParquetFile(path)
-        known = ", ".join((*TEXT, *PARQUET))
-        raise DataError(f"{path.name} is not a table: its name should end in {known}; text may also be .gz.")
+    def _refuse_folded(self, tables: list[TableFile]) -> None:
+        """Raises ConfigError for options that contradict rows with the values of a sequence in lists."""
+        for table in tables:
+            for word, given in (("form=wide", self.form == "wide"), ("id=none", self._ids() == (NONE,))):
+                if table.row_is_sequence and given:
+                    raise ConfigError(
+                        f"Each {table.unit} of {table.name} holds a sequence in lists: leave out"
+                        f" dataset.{word}."
+                    )
 
 
 def _roles(tables: list[TableFile], options: TableOptions) -> Roles:
     """The roles of the columns of the first table; the other tables must have the same columns."""
     first, notes = tables[0], list[str]()
+    if first.row_is_sequence:  # its blocks have a row for each step, even if each sequence has only one
+        options = replace(options, form="long")
     if options.of_model:
         options, notes = for_model(options, first.name, first.plain)
     block = next(first.blocks(first.columns if options.channels is None else first.plain))

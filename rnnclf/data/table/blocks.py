@@ -1,4 +1,4 @@
-"""The base class of the text and Parquet readers: tables in blocks of bounded size. Torch-free.
+"""The base class of the readers of tables, which come in blocks of bounded size. Torch-free.
 
 Shapes: R rows of a block.
 """
@@ -48,6 +48,8 @@ class TableFile:
     columns: tuple[str, ...]
     plain: tuple[str, ...]
     """The columns with a single value per cell."""
+    row_is_sequence = False
+    """Whether each row of the file is a sequence, although each row of its blocks is a step."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,6 +71,12 @@ class TableFile:
             if name in seen:
                 raise DataError(f"{self.name} has two columns named '{name}': column names must be unique.")
             seen.add(name)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix in lower case, for a .gz file that of what is packed in it."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return "".join(suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 @contextmanager

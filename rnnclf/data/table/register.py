@@ -85,6 +85,7 @@ class SequenceRegister:
         self.firsts: list[int] = []
         """The index of the first sequence of each file."""
         self.ids: list[NameIndex] = []
+        self.row_is_sequence = False
 
     def __len__(self) -> int:
         return len(self.lines_N)
@@ -93,6 +94,7 @@ class SequenceRegister:
         self.files.append((table.name, table.unit))
         self.firsts.append(len(self))
         self.ids.append(NameIndex())
+        self.row_is_sequence = table.row_is_sequence
 
     def enter(self, block: Block) -> Array:
         """Registers the rows of a block; returns the index of each row's sequence, int64 (R,).
@@ -112,6 +114,8 @@ class SequenceRegister:
         self.lines_N = np.append(self.lines_N, block.lines_R[new])
         if self.roles.form == "wide" and len(new) < rows:
             self._refuse_repeated(block, sequence_R, new)
+        if self.row_is_sequence:
+            self._refuse_joined(block, sequence_R)
         for role, column in self.columns.items():
             numbers_R = self.names[role].of(names(block, column, self.roles.missing))
             self.numbers_N[role] = np.append(self.numbers_N[role], numbers_R[new])
@@ -140,6 +144,17 @@ class SequenceRegister:
             f"{block.place(row)}: {self.roles.id_words} '{self._id(n)}' is also in {block.unit}"
             f" {self.lines_N[n]}, but each row is a sequence. If each row is a step, set dataset.form=long."
         )
+
+    def _refuse_joined(self, block: Block, sequence_R: Array) -> None:
+        """Raises DataError if two rows of a file, each of which is a sequence, have the same id."""
+        joined_R = block.lines_R != self.lines_N[sequence_R]
+        if joined_R.any():
+            row = int(joined_R.argmax())
+            n = int(sequence_R[row])
+            raise DataError(
+                f"{block.place(row)}: {self.roles.id_words} '{self._id(n)}' is also in {block.unit}"
+                f" {self.lines_N[n]}, but each {block.unit} is a sequence."
+            )
 
     def _id(self, n: int) -> str:
         return short(self.ids[-1][n - self.firsts[-1]])

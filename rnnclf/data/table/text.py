@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recordings import Array
-from rnnclf.data.table.blocks import BLOCK, Block, TableFile, errors_of_polars, errors_of_reading
+from rnnclf.data.table.blocks import (
+    BLOCK,
+    Block,
+    TableFile,
+    errors_of_polars,
+    errors_of_reading,
+    suffix_of,
+)
 from rnnclf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -45,10 +52,19 @@ class TextFile(TableFile):
     """Delimited text in UTF-8 with a header, as in RFC 4180; blank rows are skipped."""
 
     def __init__(
-        self, path: Path, delimiter: str = "auto", decimal: str = "auto", named: Sequence[str] = ()
+        self,
+        path: Path,
+        delimiter: str = "auto",
+        decimal: str = "auto",
+        named: Sequence[str] = (),
+        name: str | None = None,
     ) -> None:
-        """`named`: columns that options name, which tell a header of numbers from a row of values."""
+        """`named`: columns that options name, which tell a header of numbers from a row of values.
+
+        name: what messages call the file.
+        """
         super().__init__(path)
+        self.name = name or self.name
         self._decimal, self._named = decimal, named
         self._commas: set[str] | None = None  # seen in the first block
         first = next(self._pieces(), None)
@@ -56,7 +72,7 @@ class TextFile(TableFile):
         if header is None:
             raise DataError(f"{self.name} is empty: it needs a header and rows.")
         line, self._header_line = header
-        usual = next(SUFFIXES[suffix] for suffix in _suffixes(path) if suffix in SUFFIXES)
+        usual = SUFFIXES[suffix_of(path)]
         self._mark = DELIMITERS[self._guessed(line, usual) if delimiter == "auto" else delimiter]
         self._fields = self._names(line)
         self.columns = self.plain = tuple(filter(None, self._fields))
@@ -70,7 +86,7 @@ class TextFile(TableFile):
         return present[0]
 
     def _names(self, header: str) -> list[str]:
-        place = f"{self.name}, line {self._header_line}"
+        place = f"{self.name}, {self.unit} {self._header_line}"
         try:
             names = [" ".join(name.split()) for name in next(csv.reader([header], delimiter=self._mark))]
         except csv.Error as error:
@@ -254,17 +270,6 @@ class TextFile(TableFile):
                 place = f"{self.name}, line {piece.line_of(error.start)}"
                 raise DataError(f"{place} is not UTF-8 text: save the file as UTF-8.") from error
         return piece
-
-
-def is_text(path: Path) -> bool:
-    """Whether a file is delimited text by its name, compressed with gzip or not."""
-    return any(suffix in SUFFIXES for suffix in _suffixes(path))
-
-
-def _suffixes(path: Path) -> list[str]:
-    """The suffix, or both suffixes of a .gz file."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]
 
 
 def _delimiters_in(header: str) -> list[str]:
