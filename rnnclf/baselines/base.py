@@ -119,7 +119,7 @@ class Baseline(ABC):
                 f"The baseline {cls.name} needs {cls.packages[0]}: pip install 'rnnclf[archive]'."
             )
 
-    def prepare(self, known: Sequences) -> None:  # noqa: B027 - a forest has nothing to compile
+    def prepare(self, known: Sequences) -> None:  # noqa: B027 - most have nothing
         """Compiles what `logits` needs, so that the time of that does not count as its own."""
 
     def work(self, known: int, asked: int) -> float:

@@ -14,10 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.baselines.quick import Quick
 from rnnclf.console.drawing import drawn, light_of, shaded
 from rnnclf.console.screen import SafeConsole, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
+from rnnclf.metrics import percent
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
@@ -56,9 +58,22 @@ def show_checked(found: Checked) -> None:
     console.print(_channels(found))
     console.print(_classes(found))
     console.print(_examples(found, console.width))
+    if found.quick is not None:
+        console.print(Text(_quick(found.quick)))
     if found.obstacle is None:
         console.print(Text("To train on it:", style="bold"))
         console.print(Text(f"  {found.line}", style="cyan"), soft_wrap=True)
+    if found.quick is not None:
+        console.print(Text("To try well-known classifiers on the same splits:", style="bold"))
+        console.print(Text(f"  {found.baseline_line}", style="cyan"), soft_wrap=True)
+
+
+def _quick(quick: Quick) -> str:
+    share, guess = percent(quick.correct / quick.total), percent(quick.commonest / quick.total)
+    return (
+        "A nearest neighbour by length, mean, deviation, lowest and highest value of each channel gets"
+        f" {share} of {quick.total:,} training and validation sequences right; guessing {guess}."
+    )
 
 
 def show_made(path: Path) -> None:

@@ -51,7 +51,8 @@ def _mistakes(
     if layout is None:
         parts = _series(shown, values, found.channels[:CHANNELS], console.width)
     else:
-        parts = [_pictures(shown, values, layout, console.color_system in ("256", "truecolor"))]
+        greys = console.color_system in ("256", "truecolor") and not console.options.ascii_only
+        parts = [_pictures(shown, values, layout, greys)]
     return Group(headline, "", *parts)
 
 
