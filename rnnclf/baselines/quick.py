@@ -13,6 +13,7 @@ from rnnclf.data.survey import Moments
 MOST = 2000  # sequences that are compared with each other
 LEAST = 10
 FAR = 5.0  # beyond that many units, values are the same
+ROUNDING = 1e-9  # of the largest value: smaller differences mean nothing
 
 
 class Quick(NamedTuple):
@@ -73,7 +74,7 @@ def _comparable(feature_NF: Array) -> Array:
     there_NF = there_NF[:, np.isfinite(there_NF).any(axis=0)]
     there_NF = there_NF / np.maximum(np.nanmax(np.abs(there_NF), axis=0), np.finfo(float).tiny)
     low_F, middle_F, high_F = np.nanpercentile(there_NF, (25, 50, 75), axis=0)
-    apart_F = np.where(high_F > low_F, high_F - low_F, np.nanstd(there_NF, axis=0))
-    scaled_NF = (there_NF - middle_F) / np.where(apart_F > 0, apart_F, 1)
+    apart_F = np.where(high_F - low_F > ROUNDING, high_F - low_F, np.nanstd(there_NF, axis=0))
+    scaled_NF = (there_NF - middle_F) / np.where(apart_F > ROUNDING, apart_F, 1)
     comparable_NF: Array = np.nan_to_num(scaled_NF.clip(-FAR, FAR)).astype(np.float32)
     return comparable_NF

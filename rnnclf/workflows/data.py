@@ -147,9 +147,8 @@ def _divide(
 def _quick(recordings: Recordings, found: Moments, parts: dict[SplitName, Array]) -> Quick | None:
     import numpy as np
 
-    return nearest_by_summary(
-        recordings, found, np.sort(np.concatenate((parts["train"], parts["validation"])))
-    )
+    which = np.sort(np.concatenate((parts["train"], parts["validation"])))
+    return nearest_by_summary(recordings, found, which)
 
 
 def _options(source: Source) -> set[str]:
