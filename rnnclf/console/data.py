@@ -71,8 +71,8 @@ def show_checked(found: Checked) -> None:
 def _quick(quick: Quick) -> str:
     share, guess = percent(quick.correct / quick.total), percent(quick.commonest / quick.total)
     return (
-        "A nearest neighbour by length, mean, deviation, lowest and highest value of each channel gets"
-        f" {share} of {quick.total:,} training and validation sequences right; guessing {guess}."
+        "Nearest neighbours by length, mean, deviation and range of each channel, without the order of steps,"
+        f" get {share} of {quick.total:,} training and validation sequences right; guessing {guess}."
     )
 
 

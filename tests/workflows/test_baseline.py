@@ -259,7 +259,7 @@ def test_data_check_says_how_far_a_nearest_neighbour_gets(here, cli):
     quick = json.loads(done.stdout)["nearest_neighbour"]
     assert quick["total"] == 48
     assert quick["correct"] > quick["commonest"] == 24
-    assert f"gets {100 * quick['correct'] / 48:.2f} % of 48 training and validation" in " ".join(
+    assert f"get {100 * quick['correct'] / 48:.2f} % of 48 training and validation" in " ".join(
         done.stderr.split()
     )
     assert "\n  rnnclf baseline dataset=table dataset.path=my.csv dataset.missing=mask\n" in done.stderr
