@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,7 +16,10 @@ from rnnclf.console.screen import interval, print_note, save_picture, screen, se
 from rnnclf.console.tables import PlainTable
 from rnnclf.data import DATASETS
 from rnnclf.data.own import OwnData
+from rnnclf.errors import DataError
 from rnnclf.escaping import one_line
+from rnnclf.hydra_app.grammar import meant
+from rnnclf.hydra_app.sources import source_for
 from rnnclf.metrics import percent
 from rnnclf.workflows.baseline import Compared, Finished
 from rnnclf.workflows.runs import picture
@@ -84,5 +88,16 @@ def baseline_line(dataset: str, words: Sequence[str], found: Sequence[Mapping[st
     if kind is None or not issubclass(kind, OwnData):
         return None
     own = [word for word in words if word.split("=")[0].split(".")[0] in ("dataset", "final_fit", "recipe")]
-    command = shlex.join(("rnnclf", "baseline", *own))
+    command = shlex.join(("rnnclf", "baseline", *_shortened(own)))
     return Text("baselines    ", style="dim").append(one_line(command), style="cyan")
+
+
+def _shortened(words: Sequence[str]) -> list[str]:
+    """The words with the path alone in place of dataset=table dataset.path=my.csv, where that is the same."""
+    given = dict(word.split("=", 1) for word in words)
+    path = meant(given.get("dataset.path", ""))
+    with suppress(DataError):
+        if source_for(path) == given.get("dataset"):
+            others = [word for word in words if word.split("=")[0] not in ("dataset", "dataset.path")]
+            return [path, *(word for word in others if word != "recipe=auto")]
+    return list(words)

@@ -19,7 +19,7 @@ from rnnclf.data.survey import Moments, digests, moments
 from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app.compose import composed, new_words
 from rnnclf.hydra_app.grammar import literal
-from rnnclf.hydra_app.words import as_path
+from rnnclf.hydra_app.words import as_path, is_override
 
 OF_DATA = ("dataset", "plugins")
 """What the words about data begin with."""
@@ -61,7 +61,8 @@ class Checked:
     @property
     def baseline_line(self) -> str:
         """The command that computes baselines on these data."""
-        return shlex.join(("rnnclf", "baseline", *(word for word in self.words if word.startswith(OF_DATA))))
+        chosen = [word for word in self.words if word.startswith(OF_DATA) or not is_override(word)]
+        return shlex.join(("rnnclf", "baseline", *chosen))
 
     @property
     def line(self) -> str:

@@ -137,6 +137,9 @@ def test_without_baselines_train_names_the_command_for_own_data():
     assert line.plain == (
         "baselines    rnnclf baseline recipe=plain dataset=table 'dataset.path=a b.csv' final_fit=true"
     )
+    Path("a b.csv").touch()
+    line = baseline_line("table", ["recipe=auto", *words[1:]], [])
+    assert line.plain == "baselines    rnnclf baseline 'a b.csv' final_fit=true"
     assert baseline_line("digits", [], []) is None
     assert baseline_line("a stranger's", [], []) is None
 
@@ -262,5 +265,5 @@ def test_data_check_says_how_far_a_nearest_neighbour_gets(here, cli):
     assert f"get {100 * quick['correct'] / 48:.2f} % of 48 training and validation" in " ".join(
         done.stderr.split()
     )
-    assert "\n  rnnclf baseline dataset=table dataset.path=my.csv dataset.missing=mask\n" in done.stderr
+    assert "\n  rnnclf baseline my.csv\n" in done.stderr
     assert json.loads(cli("data", "check", "dataset=digits", "--json").stdout)["nearest_neighbour"] is None
