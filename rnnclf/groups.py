@@ -106,10 +106,14 @@ class Evaluate(TyperCommand):
     """The command whose --errors may stand without a number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        after = [*args[1:], ""]
-        alone = [word == "--errors" and not n.isdecimal() for word, n in zip(args, after, strict=True)]
-        args = [f"{word}={ERRORS}" if bare else word for word, bare in zip(args, alone, strict=True)]
-        return super().parse_args(ctx, args)
+        pairs = zip(args, [*args[1:], ""], strict=False)  # none if there are no words
+        return super().parse_args(
+            ctx,
+            [
+                f"--errors={ERRORS}" if word == "--errors" and not after.isdecimal() else word
+                for word, after in pairs
+            ],
+        )
 
 
 def _is_typers_own(error: Exception) -> bool:

@@ -106,8 +106,8 @@ def complete_baseline(ctx: Any, incomplete: str) -> list[str]:
     from rnnclf.baselines import BASELINES
 
     own = [f"classifiers={name}" for name in BASELINES] if "=" in incomplete else ["classifiers="]
+    own = [word for word in (*own, "max_time=") if word.startswith(incomplete)]
     heads = ("dataset", "seed", "final_fit", "recipe", "threads", "plugins")
-    own = [word for word in (*own, "max_time=") if word.startswith(incomplete) and incomplete]
     return [*_files_of_own(incomplete), *own, *_words(ctx, incomplete, heads)]
 
 
