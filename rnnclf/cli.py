@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
-from rnnclf.groups import Commands, Group
+from rnnclf.groups import AsJson, Commands, Evaluate, Group, Plugins, Train, path_argument
 from rnnclf.shell import (
+    complete_baseline,
     complete_cell,
     complete_data,
     complete_eval,
@@ -27,14 +27,6 @@ from rnnclf.system.startup import gc_disabled, import_torch
 
 if TYPE_CHECKING:
     from rnnclf.workflows.jobs import Finished
-
-
-class Train(TyperCommand):
-    """The command whose arguments all go to Hydra: TAB also offers Hydra's flags, not only Typer's."""
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        words = next(param for param in self.params if param.name == "words")
-        return words.shell_complete(ctx, incomplete)
 
 
 use_our_scripts()
@@ -64,14 +56,6 @@ def main() -> None:
             code = code or 2
         startup.end_with(code)
         raise SystemExit(code) from None
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
-Plugins = Annotated[str, typer.Option(help="Modules of your own, separated by commas.")]
-
-
-def _path_argument(help: str) -> Any:
-    return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
 
 
 def _show_version(yes: bool) -> None:
@@ -119,7 +103,9 @@ def train(
     """Train a classifier, or with -m several. [cyan]rnnclf train cell=lstm hidden=100[/]"""
     words = words or []
     if {"--help", "-h"} & {*words}:
-        return _explain_train([word for word in words if word not in ("--help", "-h")], json)
+        from rnnclf.console.help import explain_train
+
+        return explain_train([word for word in words if word not in ("--help", "-h")], json)
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -129,23 +115,9 @@ def train(
     return None
 
 
-def _explain_train(words: list[str], json: bool) -> None:
-    """Prints all keys of `rnnclf train`, with the values that these words give to them."""
-    from rnnclf.console.help import show_train_help
-    from rnnclf.console.screen import print_json
-    from rnnclf.workflows.catalog import groups_and_names
-    from rnnclf.workflows.keys import sections
-
-    found = sections(words)
-    if json:
-        print_json([section.to_dict() for section in found])
-    else:
-        show_train_help(groups_and_names(), found)
-
-
 @app.command()
 def resume(
-    path: Annotated[Path, _path_argument("A run folder or a sweep folder.")],
+    path: Annotated[Path, path_argument("A run folder or a sweep folder.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -167,7 +139,7 @@ def resume(
     _finish(jobs.resume(path, words or [], JobsDisplay(json)), json)
 
 
-@app.command("eval")
+@app.command("eval", cls=Evaluate)
 def evaluate(
     words: Annotated[
         list[str],
@@ -188,11 +160,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    errors: Annotated[
+        int, typer.Option(min=0, help="Draw so many of the most confident mistakes, and save errors.csv.")
+    ] = 0,
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]rnnclf eval outputs/RUN[/]"""
     import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
+    from rnnclf.console.mistakes import show_mistakes
     from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
     from rnnclf.workflows import evaluate as workflow
 
@@ -202,13 +178,15 @@ def evaluate(
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
     results, failures = workflow.evaluate_all(paths, [word for word in words if not is_path(word)])
     folder, note = workflow.claim_evaluation(paths, output)
-    workflow.save(results, folder)
+    workflow.save(results, folder, mistakes=errors > 0)
     save_evaluation(results, folder)
     show_evaluation(results, folder)
+    if errors:
+        show_mistakes(results, errors)
     if note:
         print_note(note)
     if json:
-        print_json([result.to_dict() for result in results])
+        print_json([result.to_dict(errors) for result in results])
     for failure in failures:
         print_error(failure.message)
     if failures:
@@ -218,7 +196,7 @@ def evaluate(
 @app.command("inspect")
 def inspect_(
     path: Annotated[
-        Path, _path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")
+        Path, path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")
     ],
     json: AsJson = False,
 ) -> None:
@@ -358,6 +336,43 @@ def bench(
         print_json(result.to_dict())
 
 
+@app.command()
+def baseline(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_baseline,
+            metavar="PATH | WORDS",
+            help="The words with which train would read the data; then classifiers= and some of"
+            " dtw, forest and minirocket; max_time=10m, the most that each may take; seed= and threads=.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            autocompletion=paths_starting,
+            help="Where the run folders are created; outputs/ if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Try well-known classifiers on the same splits as train. [cyan]rnnclf baseline my.csv[/]"""
+    import_torch()
+    from rnnclf.console.baseline import save_baseline, show_baselines
+    from rnnclf.console.data import reading_display
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.workflows.baseline import compare_baselines
+
+    use_stderr(json)
+    with reading_display() as progress:
+        found = compare_baselines(words, output, progress, save_baseline)
+    show_baselines(found)
+    if json:
+        print_json([{"folder": str(run.folder.path), **run.results} for run in found.runs])
+
+
 data = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(data, name="data", help="Look at your own data before training; make some to try things on.")
 
@@ -394,7 +409,7 @@ def check_data(
 @data.command("make")
 def make_data(
     path: Annotated[
-        Path, _path_argument("my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
+        Path, path_argument("my.csv, .tsv, .parquet, .npz, or a name without a suffix for a folder.")
     ],
     sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
     channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,

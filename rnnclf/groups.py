@@ -1,15 +1,16 @@
-"""Groups of commands: errors become messages and exit codes, a word that is no command names the nearest."""
+"""What commands share: options, errors as messages and exit codes, the nearest command to a word."""
 
 from __future__ import annotations
 
 import os
 import traceback
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from rnnclf.errors import JobFailed, RnnclfError
+from rnnclf.files import paths_starting
 from rnnclf.registry import nearest
 from rnnclf.system import startup
 from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
@@ -25,6 +26,17 @@ MEANT = {
     **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
 }
 """Words that people type for a command, and the command."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Plugins = Annotated[str, typer.Option(help="Modules of your own, separated by commas.")]
+
+
+def path_argument(help: str) -> Any:
+    return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
+
+
+ERRORS = 10  # mistakes that --errors shows, if it has no number
 
 
 class Group(TyperGroup):
@@ -80,6 +92,28 @@ class Commands(Group):
             if end := asked_to_end(error):
                 raise end from None
             raise
+
+
+class Train(TyperCommand):
+    """The command whose arguments all go to Hydra: TAB also offers Hydra's flags, not only Typer's."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        words = next(param for param in self.params if param.name == "words")
+        return words.shell_complete(ctx, incomplete)
+
+
+class Evaluate(TyperCommand):
+    """The command whose --errors may stand without a number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        pairs = zip(args, [*args[1:], ""], strict=False)  # none if there are no words
+        return super().parse_args(
+            ctx,
+            [
+                f"--errors={ERRORS}" if word == "--errors" and not after.isdecimal() else word
+                for word, after in pairs
+            ],
+        )
 
 
 def _is_typers_own(error: Exception) -> bool:

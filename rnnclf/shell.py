@@ -101,6 +101,16 @@ def complete_data(ctx: Any, incomplete: str) -> list[str]:
     return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "plugins"))]
 
 
+def complete_baseline(ctx: Any, incomplete: str) -> list[str]:
+    """Files and folders, and the words that `rnnclf baseline` takes."""
+    from rnnclf.baselines import BASELINES
+
+    own = [f"classifiers={name}" for name in BASELINES] if "=" in incomplete else ["classifiers="]
+    own = [word for word in (*own, "max_time=") if word.startswith(incomplete)]
+    heads = ("dataset", "seed", "final_fit", "recipe", "threads", "plugins")
+    return [*_files_of_own(incomplete), *own, *_words(ctx, incomplete, heads)]
+
+
 def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after the first of them the words that `rnnclf eval` takes."""
     paths = _files_of_own(incomplete)

@@ -61,6 +61,8 @@ def answers(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
         ("eval mine dev", ["device=", "device=auto", "device=cpu", "device=cuda", "device=mps"]),
         ("eval mine epo", []),
         ("eval --output mi", ["mine/"]),
+        ("baseline mine cl", ["classifiers="]),
+        ("baseline mine classifiers=f", ["classifiers=forest"]),
         ("bench ls", ["lstm"]),
         ("bench lstm ls", []),
         ("test-cell lst", ["lstm"]),

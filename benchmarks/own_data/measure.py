@@ -3,9 +3,8 @@
     python benchmarks/own_data/measure.py [--sets GunPoint,UnitTest] [--seeds 5] [--words "cell=lru"]
 
 Needs the extra `archive`: the sets are those that aeon ships. Each row of results.jsonl is one training on
-the training file of a set, and its accuracy on the test file. The baselines:
-MiniRocket (Dempster et al. 2021, https://arxiv.org/abs/2012.08791) with five seeds; 1-NN DTW with a window of
-10 %; a forest of 500 trees on the values. Where lengths differ, the first and the last see zeros at the end.
+the training file of a set, and its accuracy on the test file. The baselines are those of `rnnclf baseline`,
+MiniRocket and the forest with five seeds.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-import numpy as np
+from rnnclf.workflows.baseline import compare_baselines
 
 CHOOSING = ("UnitTest", "ItalyPowerDemand", "JapaneseVowels", "BasicMotions", "GunPoint", "ACSF1")
 """The sets by which the recipe was chosen; all others are judges."""
@@ -46,48 +45,20 @@ def by_rnnclf(name: str, seed: int, words: list[str]) -> float:
         return float(json.loads(results.read_text())["test"]["accuracy"])
 
 
-def loaded(name: str, part: str) -> tuple[Any, Any]:
-    from aeon.datasets import load_from_ts_file
-
-    x, y = load_from_ts_file(str(folder_of(name) / f"{name}_{part}.ts"))
-    return x, y
-
-
-def padded(name: str) -> tuple[Any, Any, Any, Any]:
-    """Training and test sequences (N, C, T), padded with zeros to the longest of all, and their labels."""
-    (x, y), (x_test, y_test) = loaded(name, "TRAIN"), loaded(name, "TEST")
-    longest = max(sequence.shape[-1] for sequence in [*x, *x_test])
-
-    def at_full_length(sequences: Any) -> Any:
-        return np.stack([np.pad(s, ((0, 0), (0, longest - s.shape[-1]))) for s in sequences])
-
-    return at_full_length(x), y, at_full_length(x_test), y_test
+def by_baseline(baseline: str, name: str, seed: int) -> float:
+    """The accuracy of one of the classifiers of `rnnclf baseline`."""
+    data = str(folder_of(name) / f"{name}_TRAIN.ts")
+    words = [data, f"classifiers={baseline}", f"seed={seed}", "max_time=9h"]
+    with tempfile.TemporaryDirectory() as folder:
+        (run,) = compare_baselines(words, Path(folder)).runs
+        return float(run.results["test"]["accuracy"])
 
 
-def by_minirocket(name: str, seed: int) -> float:
-    from aeon.classification.convolution_based import MiniRocketClassifier
-
-    x, y, x_test, y_test = padded(name)
-    return float(MiniRocketClassifier(random_state=seed).fit(x, y).score(x_test, y_test))
-
-
-def by_dtw(name: str, seed: int) -> float:
-    from aeon.classification.distance_based import KNeighborsTimeSeriesClassifier
-
-    (x, y), (x_test, y_test) = loaded(name, "TRAIN"), loaded(name, "TEST")
-    nearest = KNeighborsTimeSeriesClassifier(distance="dtw", distance_params={"window": 0.1})
-    return float(nearest.fit(x, y).score(x_test, y_test))
-
-
-def by_forest(name: str, seed: int) -> float:
-    from sklearn.ensemble import RandomForestClassifier
-
-    x, y, x_test, y_test = padded(name)
-    forest = RandomForestClassifier(500, random_state=seed).fit(x.reshape(len(x), -1), y)
-    return float(forest.score(x_test.reshape(len(x_test), -1), y_test))
-
-
-BASELINES = {"MiniRocket": (by_minirocket, 5), "forest": (by_forest, 5), "1-NN DTW": (by_dtw, 1)}
+BASELINES = {
+    "MiniRocket": (partial(by_baseline, "minirocket"), 5),
+    "forest": (partial(by_baseline, "forest"), 5),
+    "1-NN DTW": (partial(by_baseline, "dtw"), 1),
+}
 
 
 def main() -> None:

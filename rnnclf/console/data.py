@@ -14,24 +14,23 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.baselines.quick import Quick
+from rnnclf.console.drawing import drawn, light_of, shaded
 from rnnclf.console.screen import SafeConsole, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
+from rnnclf.metrics import percent
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
     from rnnclf.data.layout import PictureLayout
-    from rnnclf.data.recordings import Array
 
 CHANNELS = 20  # rows of the table
 CLASSES = 30  # rows of the table
 PICTURES = 10  # maximum number of classes with a drawn example
 LINES = 3  # maximum number of channels drawn per example
-BARS = "▁▂▃▄▅▆▇█"
-SHADES = " ░▒▓█"
 MARKS = {"doubtful": ("!! ", "bold red"), "warning": ("! ", "bold yellow"), "remark": ("- ", "dim")}
 LINE_WIDTH = 60  # maximum columns of a drawn channel
-PICTURE_ROWS = 10  # maximum lines of a drawn picture
 
 
 @contextmanager
@@ -59,9 +58,22 @@ def show_checked(found: Checked) -> None:
     console.print(_channels(found))
     console.print(_classes(found))
     console.print(_examples(found, console.width))
+    if found.quick is not None:
+        console.print(Text(_quick(found.quick)))
     if found.obstacle is None:
         console.print(Text("To train on it:", style="bold"))
         console.print(Text(f"  {found.line}", style="cyan"), soft_wrap=True)
+    if found.quick is not None:
+        console.print(Text("To try well-known classifiers on the same splits:", style="bold"))
+        console.print(Text(f"  {found.baseline_line}", style="cyan"), soft_wrap=True)
+
+
+def _quick(quick: Quick) -> str:
+    share, guess = percent(quick.correct / quick.total), percent(quick.commonest / quick.total)
+    return (
+        "Nearest neighbours by length, mean, deviation and range of each channel, without the order of steps,"
+        f" get {share} of {quick.total:,} training and validation sequences right; guessing {guess}."
+    )
 
 
 def show_made(path: Path) -> None:
@@ -152,30 +164,5 @@ def _lines(examples: Sequence[Example], channels: list[str], width: int) -> Rend
     return Padding(grid, (0, 0, 1, 0))
 
 
-def drawn(x_T: Array, columns: int, scale: tuple[float, float]) -> str:
-    """A channel as a line of bars; `scale` is the range of values. Missing values are shown as spaces."""
-    import numpy as np
-
-    low, high = scale
-    text = ""
-    for part in np.array_split(x_T, min(columns, len(x_T))):
-        there = part[~np.isnan(part)]
-        share = (there.mean() - low) / (high - low) if len(there) and high > low else 0.5
-        text += BARS[min(int(share * len(BARS)), len(BARS) - 1)] if len(there) else " "
-    return text
-
-
 def _picture(example: Example, layout: PictureLayout) -> RenderableType:
-    """A picture in shades of grey. Columns are doubled, since a character is about twice as high as wide."""
-    import numpy as np
-
-    flat = np.empty(layout.height * layout.width * layout.colours)
-    flat[layout.places_TI.ravel()] = example.x_TC.ravel()
-    light_HW = flat.reshape(layout.height, layout.width, layout.colours).mean(axis=2).repeat(2, axis=1)
-    rows = min(layout.height, PICTURE_ROWS)
-    columns = round(2 * rows * layout.width / layout.height)
-    lines = [one_line(example.label)]
-    for band in np.array_split(light_HW, rows):
-        lights = (part.mean() for part in np.array_split(band, columns, axis=1))
-        lines.append("".join(SHADES[min(int(light * len(SHADES)), len(SHADES) - 1)] for light in lights))
-    return Text("\n".join(lines), no_wrap=True)
+    return Text("\n".join([one_line(example.label), *shaded(light_of(example.x_TC, layout))]), no_wrap=True)

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from rnnclf.console.keys import print_keys, room_for_words, two_columns
-from rnnclf.console.screen import screen
+from rnnclf.console.screen import print_json, screen
 from rnnclf.workflows.keys import Section
 
 INTRODUCTION = """\
@@ -41,3 +41,15 @@ def show_train_help(groups: Sequence[tuple[str, list[str]]], sections: Sequence[
 
 def _print_title(console: Console, title: str, remark: str) -> None:
     console.print(Text.assemble((title, "bold"), (f"  {remark}" if remark else "", "dim")))
+
+
+def explain_train(words: list[str], json: bool) -> None:
+    """Prints all keys of `rnnclf train`, with the values that these words give to them."""
+    from rnnclf.workflows.catalog import groups_and_names
+    from rnnclf.workflows.keys import sections
+
+    found = sections(words)
+    if json:
+        print_json([section.to_dict() for section in found])
+    else:
+        show_train_help(groups_and_names(), found)

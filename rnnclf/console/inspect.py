@@ -101,6 +101,10 @@ def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
     if best is not None:
         yield from _of_model(best.header, best.parameters)
     config = best.header["config"] if best else {}
+    if "baseline" in found.results:
+        yield "baseline", f"{found.results['baseline']} on {_plain(found.results.get('data', '?'))}"
+        yield from _scores(found.results)
+        return
     yield "epochs", f"{found.epochs} of {_plain(config.get('epochs', '?'))}"
     yield from _scores(found.results)
     versions = provenance.get("versions")

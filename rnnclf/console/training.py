@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from rnnclf.console.baseline import baseline_line
 from rnnclf.console.diagnosis import show_diagnosis
 from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
 from rnnclf.console.screen import (
@@ -29,6 +30,7 @@ from rnnclf.metrics import percent
 from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
+from rnnclf.workflows.baseline_runs import baselines_beside
 from rnnclf.workflows.runs import picture
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
@@ -242,7 +244,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
     guessing = f"guessing {percent(report.results['test']['commonest_rate'])}"
     bounds = f"95 % interval {interval(test.interval95)}"
     words = f"test accuracy {percent(test.accuracy)} ({correct}; {bounds}; {guessing})"
-    console = screen()
+    console, baselines = screen(), None if job is not None or parallel else _baselines(report)
     if report.diagnosis is not None and job is None and not parallel:
         show_diagnosis(report.diagnosis)
     if job is not None:
@@ -252,6 +254,8 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         for line in (words, _warning(report), f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
             if line:
                 print_plain(line)
+        if baselines is not None:
+            print_plain(": ".join(baselines.plain.split(maxsplit=1)))
     else:
         style = accuracy_style(report.results["test"])
         headline = Text("test accuracy ").append(percent(test.accuracy), style=style)
@@ -262,6 +266,13 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
         command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")
         console.print(command, soft_wrap=True)
+        if baselines is not None:
+            console.print(baselines, soft_wrap=True)
+
+
+def _baselines(report: Report) -> Text | None:
+    words = report.folder.read_status().get("overrides", [])
+    return baseline_line(report.results["dataset"], words, baselines_beside(report.folder))
 
 
 def show_finished(folder: Path, results: dict[str, Any]) -> None:

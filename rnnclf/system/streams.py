@@ -21,7 +21,7 @@ LOOKALIKES = {
     **dict.fromkeys("─━╌┄╍═╸╺╴╶", "-"),
     **dict.fromkeys("│┃║▏▎▍▌", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰┏┓┗┛┡┩╇╈", "+"),
-    **dict(zip("▁▂▃▄▅▆▇█", "__..::##", strict=True)),
+    **dict(zip("▁▂▃▄▅▆▇█▀", '__..::##"', strict=True)),
     **dict(zip("░▒▓", ".:*", strict=True)),
     **dict.fromkeys(map(chr, range(0x2800, 0x2900)), "*"),  # braille, which spinners are made of
 }

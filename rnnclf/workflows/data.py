@@ -6,6 +6,7 @@ import shlex
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from rnnclf.baselines.quick import Quick, nearest_by_summary
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, Source, SplitName
 from rnnclf.data.base import refuse_one_class
@@ -14,11 +15,14 @@ from rnnclf.data.findings import ChannelFacts, channel_facts, findings
 from rnnclf.data.preparation import without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
-from rnnclf.data.survey import digests, moments
+from rnnclf.data.survey import Moments, digests, moments
 from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app.compose import composed, new_words
 from rnnclf.hydra_app.grammar import literal
-from rnnclf.hydra_app.words import as_path
+from rnnclf.hydra_app.words import as_path, is_override
+
+OF_DATA = ("dataset", "plugins")
+"""What the words about data begin with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,14 @@ class Checked:
     """Why these data cannot be split and trained on as they are; None if they can."""
     fingerprint: str
     examples: tuple[Example, ...]
+    quick: Quick | None = None
+    """How far nearest neighbours get on the training and the validation split; None for pictures."""
+
+    @property
+    def baseline_line(self) -> str:
+        """The command that computes baselines on these data."""
+        chosen = [word for word in self.words if word.startswith(OF_DATA) or not is_override(word)]
+        return shlex.join(("rnnclf", "baseline", *chosen))
 
     @property
     def line(self) -> str:
@@ -69,6 +81,7 @@ class Checked:
             "findings": [asdict(finding) for finding in self.findings],
             "obstacle": self.obstacle,
             "fingerprint": self.fingerprint,
+            "nearest_neighbour": None if self.quick is None else self.quick._asdict(),
             "train": self.line,
         }
 
@@ -115,6 +128,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
         obstacle=obstacle,
         fingerprint=hashes.fingerprint(recordings),
         examples=_examples(recordings, parts["train"]),
+        quick=None if pictures or obstacle is not None else _quick(recordings, found, parts),
     )
 
 
@@ -129,6 +143,13 @@ def _divide(
     parts = divide(recordings, source.plan())
     refuse_untrained(recordings, parts)
     return parts, source.doubts(recordings, digests(recordings, progress).digests_N, parts, progress)
+
+
+def _quick(recordings: Recordings, found: Moments, parts: dict[SplitName, Array]) -> Quick | None:
+    import numpy as np
+
+    which = np.sort(np.concatenate((parts["train"], parts["validation"])))
+    return nearest_by_summary(recordings, found, which)
 
 
 def _options(source: Source) -> set[str]:

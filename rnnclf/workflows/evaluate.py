@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset
 from rnnclf.data.base import assembled
 from rnnclf.data.own import OwnData
+from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
@@ -29,12 +31,20 @@ from rnnclf.registry import did_you_mean
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import Loaded, config_of, load_model
+from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.predictions import write_predictions
-from rnnclf.workflows.runs import EVALUATIONS, RunFolder, evaluation_record, fits, run_of, write_csv
+from rnnclf.workflows.runs import (
+    EVALUATIONS,
+    OUTPUTS,
+    RunFolder,
+    evaluation_record,
+    fits,
+    run_of,
+    write_csv,
+)
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
-OUTPUTS = "outputs"  # where evaluations are saved that belong to no single run or sweep
 ALL = "all"  # the name of the split that contains all sequences
 
 
@@ -58,6 +68,7 @@ class Evaluated:
     """The number of sequences that are among those that the model was trained on; None if that is unknown."""
     notes: tuple[str, ...] = ()
     """What was inferred from other data, or reasons to doubt scores on its own, as sentences for the user."""
+    mistakes: Mistakes | None = None
 
     @property
     def has_matrix(self) -> bool:
@@ -69,8 +80,10 @@ class Evaluated:
         """The name of the data in tables."""
         return self.config.dataset.title_of(self.split)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, errors: int = 0) -> dict[str, Any]:
+        """The evaluation for JSON; errors: with so many of the most confident mistakes."""
         precision, recall, f1 = self.evaluation.macro()
+        shown = [mistake.to_dict() for mistake in islice(self.mistakes or (), errors)]
         return {
             "checkpoint": str(self.path),
             "cell": self.config.cell.name,
@@ -90,6 +103,7 @@ class Evaluated:
             "trained_on": self.trained_on,
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
+            **({"errors": shown} if errors else {}),
         }
 
 
@@ -104,6 +118,9 @@ class _Data(NamedTuple):
     trained_on: Callable[[Seen | None], int | None]
     """The number of sequences to score that the model was trained on, by the record of its run; None if that
     is unknown."""
+    recordings: Recordings
+    places_N: Array
+    """The number of each sequence to score in the recordings."""
 
 
 @dataclass
@@ -155,7 +172,7 @@ class _Loader:
                 return None
             return int(seen.among(recordings, hashes.digests_N)[places_n].sum())
 
-        return _Data(sequences, split, fingerprint, recordings.notes, trained_on)
+        return _Data(sequences, split, fingerprint, recordings.notes, trained_on, recordings, places_n)
 
 
 def _plan_of(saved: Checkpoint) -> SplitPlan:
@@ -257,8 +274,17 @@ def _home(paths: Sequence[Path]) -> Path | None:
     return home if not homes and (is_sweep(home) or RunFolder(home).status.exists()) else None
 
 
-def save(results: list[Evaluated], folder: Path) -> None:
-    """Writes the evaluation into a folder that was claimed for it."""
+def save(results: list[Evaluated], folder: Path, mistakes: bool = False) -> None:
+    """Writes the evaluation into a folder that was claimed for it; mistakes: with a table of these."""
+    if mistakes:
+        write_csv(
+            folder / "errors.csv",
+            [
+                {"checkpoint": str(result.path), **mistake.to_dict()}
+                for result in results
+                for mistake in result.mistakes or ()
+            ],
+        )
     for number, result in enumerate(results):
         name = "predictions" if len(results) == 1 else f"predictions-{number}"
         write_predictions(folder / f"{name}.parquet", {result.split: result.evaluation})
@@ -330,4 +356,5 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         other_data=other_data,
         trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
         notes=data.notes if other_data else doubts,
+        mistakes=Mistakes(evaluation, data.recordings, data.places_N),
     )

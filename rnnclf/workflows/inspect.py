@@ -71,7 +71,7 @@ class RunFacts:
         """An error in the files, as opposed to an error in training."""
         if self.state == "missing":
             return f"{self.path} is missing."
-        if self.state == "done" and not RunFolder(self.path).best.exists():
+        if self.state == "done" and "baseline" not in self.results and not RunFolder(self.path).best.exists():
             return f"{self.path} is a finished run without its {RunFolder(self.path).best.name}."
         return next((found.error for found in self.checkpoints if found.error), None)
 

@@ -149,13 +149,18 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     import_torch()
     from rnnclf.workflows.resume import resume_run
 
+    folder = RunFolder(path)
+    if folder.baseline is not None:
+        raise CheckpointError(
+            f"{path} holds a baseline, which cannot be resumed: rnnclf baseline computes it anew."
+        )
     values = parsed(words)
     if other := values.keys() - {"epochs"}:
         raise ConfigError(f"{sorted(other)[0]} cannot be changed when a run is resumed: only epochs can.")
     epochs = values.get("epochs")
     if epochs is not None and type(epochs) is not int:
         raise ConfigError(f"epochs must be a whole number, got '{epochs}'.")
-    job, folder = Job(path, [], None, parallel=False), RunFolder(path)
+    job = Job(path, [], None, parallel=False)
     with watch.run(job) as run_watch:
         report = resume_run(folder, epochs, run_watch, watch.save)
     results = folder.read_results() if report is None else report.results

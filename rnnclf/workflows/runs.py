@@ -27,6 +27,7 @@ from rnnclf.files import (
 )
 from rnnclf.system.signals import asked_to_end, ended_by
 
+OUTPUTS = "outputs"  # where runs are written, and evaluations that belong to no single run or sweep
 EVALUATIONS = "eval"  # the folder of its evaluations, inside that of a run or a sweep
 MOST_ROWS = 200_000  # of a table that is read into memory; a run has one row per epoch
 
@@ -116,7 +117,13 @@ class RunFolder:
     def read_results(self) -> dict[str, Any]:
         """The content of results.json; empty if it is missing, damaged or malformed."""
         found = read_json(self.results)
-        return found if fits(found, RESULTS) else {}
+        return found if fits(found, BASELINE_RESULTS if "baseline" in found else RESULTS) else {}
+
+    @property
+    def baseline(self) -> str | None:
+        """The name of the baseline that was computed here; None for a run of `rnnclf train`."""
+        name = read_json(self.status).get("baseline")
+        return name if isinstance(name, str) else None
 
     def state(self) -> str:
         """waiting, running, done, failed or interrupted, as recorded; lost: its process ended without
@@ -322,6 +329,7 @@ RESULTS: dict[str, Any] = {
     **{"epochs": int, "best_epoch": int, "total_seconds": float},
     **{"train": SCORE, "validation": {**SCORE, "loss": float}, "test": SCORE},
 }
+BASELINE_RESULTS = {key: form for key, form in RESULTS.items() if key != "train"} | {"baseline": str}
 ENGINE: dict[str, Any] = {"name": str, "whole_steps": bool, "reason": str}
 STATUS: dict[str, Any] = {
     **{"state": str, "overrides": [str], "config": str, "error": str},

@@ -175,4 +175,9 @@ def checkpoints_in(path: Path) -> list[Path]:
 
 
 def no_checkpoint(best: Path) -> CheckpointError:
+    run = RunFolder(best.parent)
+    if run.baseline is not None:
+        return CheckpointError(
+            f"{run.path} holds a baseline, which has no checkpoint: its scores are in {run.results.name}."
+        )
     return CheckpointError(f"{best.parent} holds no checkpoint: {best.name} is missing.")

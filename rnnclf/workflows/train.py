@@ -29,6 +29,7 @@ from rnnclf.training.loop import EpochResult, fit
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
+from rnnclf.workflows.baseline_runs import division
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.final import fitted_to_all, joined
 from rnnclf.workflows.loading import build_model
@@ -243,7 +244,9 @@ class Run:
         return engine_used(self.training.model, self.training.recipe, self.data.parts["train"])
 
     def provenance(self) -> dict[str, Any]:
-        return machine.provenance(self.data.device, self.engine.words, self.data.splits.fingerprint)
+        splits = self.data.splits
+        found = machine.provenance(self.data.device, self.engine.words, splits.fingerprint)
+        return {**found, "division": division(splits, self.config.final_fit)}
 
     def record(self) -> None:
         """Adds rollbacks and changes of the number of epochs to the status."""
