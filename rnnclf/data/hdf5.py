@@ -17,7 +17,7 @@ from rnnclf.data.cache import CHUNK, folder_for, identity, seal, unsealed
 from rnnclf.data.conversion import made, refuse_more_than_disk
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.naming import chosen_in
-from rnnclf.data.recordings import Progress
+from rnnclf.data.recordings import Array, Progress
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.system.fork import ChildDied
 from rnnclf.system.helper import in_helper
@@ -155,7 +155,7 @@ def _write(dataset: Any, what: str, size: int, target: Path) -> None:
         _write_in_pieces(dataset, target)
         return
     values = dataset.asstr("utf-8")[()] if is_text else dataset[()]
-    names = np.asarray(values, object).ravel() if is_text else np.zeros(0)
+    names: Array = np.asarray(values, object).ravel() if is_text else np.zeros(0)
     if any(len(name) > LONGEST for name in names):
         raise DataError(f"{what} holds a name of more than {LONGEST:,} letters.")
     np.save(target, np.array(values, str) if is_text else np.asarray(values), allow_pickle=False)
