@@ -24,6 +24,7 @@ from omegaconf.errors import (
 )
 
 from rnnclf.augment import AUGMENTS, Augment
+from rnnclf.averaging import AVERAGES, Average
 from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import ConfigError, RnnclfError
@@ -39,7 +40,10 @@ GROUPS: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "dataset": DATASETS,
     "augment": AUGMENTS,
+    "average": AVERAGES,
 }
+LATER_GROUPS = {"average": "none"}
+"""The choice in groups that checkpoints of older versions do not name."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Config(Stack):
     schedule: Schedule = MISSING
     dataset: Source = MISSING
     augment: Augment = MISSING
+    average: Average = MISSING
     hidden: int = option(150, "number of units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
         None,
@@ -227,6 +232,9 @@ SYNONYMS = {
         "label_smoothing": "smoothing",
         "class_weights": "class_weight weights",
         "augment": "augmentation augmentations transform",
+        "average": "averaging weight_averaging model_averaging ema swa",
+        "average.decay": "ema_decay",
+        "average.start": "swa_start",
         "seed": "random_state random_seed",
         "device": "gpu cuda accelerator",
         "threads": "num_threads n_threads n_jobs workers num_workers",
@@ -298,7 +306,8 @@ def plain_node(plain: Mapping[str, Any]) -> DictConfig:
     Text that OmegaConf would evaluate (`${…}`) is refused, or escaped where a path or the name of a column
     may hold it, so nothing in an untrusted file is ever resolved. Raises ConfigError.
     """
-    plain = {key: _unresolved(part, str(key)) for key, part in plain.items()}
+    later = {group: {"name": name} for group, name in LATER_GROUPS.items()}
+    plain = later | {key: _unresolved(part, str(key)) for key, part in plain.items()}
     try:
         node = OmegaConf.structured(Config)
         for group, registry in GROUPS.items():

@@ -101,6 +101,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         focal: float = 0.0,
         sampling: str = "shuffled",
         augment: str = "none",
+        average: str = "none",
         on_divergence: str = "stop",
         seed: int = 0,
         device: str = "auto",

@@ -279,6 +279,9 @@ CHANGES: dict[str, list[str]] = {
     "augment.crop": ["augment=series", "augment.crop=0.5"],
     "augment.time_mask": ["augment=series", "augment.time_mask=0.5"],
     "augment.channel_drop": ["augment=series", "augment.channel_drop=0.5"],
+    "average": ["average=ema"],
+    "average.decay": ["average=ema", "average.decay=0.5"],
+    "average.start": ["average=swa", "average.start=0.1"],
 }
 SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
 # test_resume.py shows that it changes when files are written, and nothing of the outcome

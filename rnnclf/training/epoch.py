@@ -115,6 +115,7 @@ class Epoch:
             batch = self.batch(number)
             self.rows[self.unread] = self._step_function(batch)(batch)
             self.unread += 1
+        training.average.add(step, self.steps)
         so_far.batches += 1
 
     def _checked_step(self, number: int) -> list[float]:

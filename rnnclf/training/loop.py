@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rnnclf.data import SequenceDataset
 from rnnclf.errors import DivergedError
 from rnnclf.metrics import Score
+from rnnclf.training.averaging import holding, renew_statistics
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
 from rnnclf.training.evaluation import score_model
@@ -38,7 +39,8 @@ def fit(
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
     on_rollback: Callable[[Rollback], None] = lambda rollback: None,
 ) -> Iterator[EpochResult]:
-    """Trains for the recipe's number of epochs, and yields the result of each.
+    """Trains for the recipe's number of epochs, and yields the result of each; `training.result` then holds
+    the weights that it is the result of.
 
     In `on_batch` and between two results the caller may evaluate or save the model, but must not change it.
 
@@ -91,7 +93,7 @@ def _one_epoch(
 
     with training.model.cores(training.recipe.batch_size, train.ragged):
         score = _train(training, train, after_batch)
-    validated = score_model(training.model, validation)
+    validated = _validate(training, train, validation)
     if not math.isfinite(validated.loss):
         place = f"in epoch {training.epoch + 1}, after its last batch"
         raise Divergence(f"The validation loss became {validated.loss} {place}{blame(training.model)}")
@@ -115,6 +117,18 @@ def _train(training: Training, train: SequenceDataset, after_batch: Callable[[in
     if training.recipe.last_batch:  # scored with the weights after its own step
         return score_model(training.model, train.subset(epoch.indices[-1]))
     return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
+
+
+def _validate(training: Training, train: SequenceDataset, validation: SequenceDataset) -> Score:
+    """Scores what the epoch has led to, which becomes `training.result`: the model, or its average."""
+    model, averages = training.model, training.average.tensors()
+    training.result = model.state_dict() | averages
+    if not averages:
+        return score_model(model, validation)
+    with holding(model, training.result):
+        renew_statistics(model, train, training.recipe.batch_size)
+        training.result |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+        return score_model(model, validation)
 
 
 def _advice(training: Training, in_data: bool) -> str:

@@ -41,6 +41,7 @@ def fitted_to_all(
     for result in fit(training, both, validation, on_batch):
         if result.epoch == last:
             break
+    model.load_state_dict(training.result)
     return model
 
 

@@ -91,7 +91,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         training, history = Training(model, recipe(config, data)), History()
         engine = engine_used(model, training.recipe, parts["train"])
         for result in fit(training, parts["train"], parts["validation"]):
-            history.add(result, model, config.select)
+            history.add(result, training.result, config.select)
         assert history.best is not None  # a recipe has at least one epoch
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,13 +43,14 @@ class History:
     seconds: float = 0.0
     """Training time of earlier processes, up to the checkpoint from which this one resumed."""
 
-    def add(self, result: EpochResult, model: SequenceClassifier, select: str) -> bool:
-        """Adds an epoch. Returns whether its weights are the result so far, by Config.select."""
+    def add(self, result: EpochResult, state: Mapping[str, Tensor], select: str) -> bool:
+        """Adds an epoch, which ended with this state of the model. Returns whether that is the result so far,
+        by Config.select."""
         self.results.append(result)
         is_best = select == "last" or self.best is None or _rank(result) > _rank(self.best)
         if is_best:
             self.best = result
-            self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            self.best_weights = {name: tensor.clone() for name, tensor in state.items()}
         return is_best
 
     def restore_best(self, model: SequenceClassifier) -> None:
@@ -88,7 +89,7 @@ class Saver:
 
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
-        is_best = self.history.add(result, self.training.model, self.config.select)
+        is_best = self.history.add(result, self.training.result, self.config.select)
         self.write_epochs()
         if is_best:
             self.write_best()
@@ -126,7 +127,7 @@ class Saver:
         if place == self._saved_at:
             return
         tensors = {**training.tensors(), "epochs": _as_tensor(history.results)}
-        if history.best is not None and not self._is_at_best():
+        if history.best is not None and not self._holds_best():
             tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}
         now = history.results[-1] if history.results else None
         resumable = ResumableHeader(
@@ -139,9 +140,11 @@ class Saver:
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
-    def _is_at_best(self) -> bool:
+    def _holds_best(self) -> bool:
+        """Whether the weights of the best epoch are those of the model now."""
         best, training = self.history.best, self.training
-        return best is not None and best.epoch == training.epoch and not training.so_far.batches
+        is_there = best is not None and best.epoch == training.epoch and not training.so_far.batches
+        return is_there and not training.average.count
 
     def write_epochs(self) -> None:
         write_csv(self.folder.epochs, map(row, self.history.results))

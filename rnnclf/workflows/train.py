@@ -22,6 +22,7 @@ from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
+from rnnclf.training.averaging import holding
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
@@ -299,7 +300,8 @@ def complete_run(run: Run, watch: Watcher) -> Report:
 
         for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
             if run.config.protocol == "tutorial":
-                result = replace(result, test=score_model(training.model, parts["test"]))
+                with holding(training.model, training.result):
+                    result = replace(result, test=score_model(training.model, parts["test"]))
             if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             parts["train"].refuse_changed()
@@ -409,6 +411,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         focal=config.focal,
         sampling=config.sampling,
         augment=config.augment,
+        average=config.average,
         layout=config.dataset.layout(),
         values=preparation.values if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",
