@@ -92,6 +92,8 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         schedule: str = "onecycle",
         epochs: int = 20,
         updates: int | None = None,
+        patience: int | str | None = None,
+        max_time: str | None = None,
         batch_size: int = 150,
         select: str = "best",
         final_fit: bool = False,

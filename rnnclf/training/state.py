@@ -85,6 +85,8 @@ class Training:
     torch_optimizer: torch.optim.Optimizer = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
     """The trainable parameters."""
+    stopped: str = ""
+    """Why training ended before its last epoch, as a sentence; '' if it did not."""
     average: WeightAverage = field(init=False)
     result: dict[str, Tensor] = field(default_factory=dict)
     """The model's state as it was validated after the last epoch, with averaged weights if there are any. Not
@@ -170,6 +172,7 @@ class Training:
             "so_far": asdict(self.so_far),
             "high_losses": self.losses.high,
             "averaged": self.average.count,
+            "stopped": self.stopped,
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         if self.so_far.batches and self.safe is not None:
@@ -198,6 +201,7 @@ class Training:
     def _restore_place(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.epoch = _count(state["epoch"])
         self.so_far = _from_plain(EpochSoFar, state["so_far"])
+        self.stopped = _text(state.get("stopped", ""))  # older checkpoints have none
         if not self.so_far.batches <= self.so_far.seen >= self.so_far.correct:
             raise ValueError("its counts are impossible")
         self.rollbacks = [_from_plain(Rollback, rollback) for rollback in state["rollbacks"]]
@@ -287,6 +291,12 @@ def _from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
         if not _IS_VALID[kind.__annotations__[name]](value):
             raise ValueError(f"{name} must not be {value!r}")
     return made
+
+
+def _text(value: Any) -> str:
+    if not _IS_VALID["str"](value):
+        raise ValueError(f"{value!r} is not a text")
+    return str(value)
 
 
 def _count(value: Any) -> int:

@@ -21,6 +21,8 @@ TRAINING = (
         "recipe",
         "epochs",
         "updates",
+        "patience",
+        "max_time",
         "batch_size",
         "select",
         "final_fit",

@@ -201,6 +201,8 @@ def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
     least = training.epoch + bool(training.so_far.batches)
     if now < least:
         raise ConfigError(f"epochs must be at least {least}: that many have already started. Got {now}.")
+    if training.stopped:
+        raise ConfigError(f"epochs={now} does not prolong a run that was stopped early. {training.stopped}")
     run.history.extended.append({"at": training.epoch, "from": before, "to": now})
     notes = [f"The run now has {now} epochs instead of {before}."]
     if any(schedule.factor(step, before) != schedule.factor(step, now) for step in range(before)):

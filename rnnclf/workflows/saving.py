@@ -27,6 +27,7 @@ from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
+from rnnclf.workflows.stopping import out_of_patience
 
 
 @dataclass
@@ -90,12 +91,21 @@ class Saver:
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
         is_best = self.history.add(result, self.training.result, self.config.select)
+        if not self.training.stopped and self.history.best is not None:
+            place = (result.epoch, self.history.best.epoch, len(self.splits.train))
+            self.training.stopped = out_of_patience(self.config, *place)
         self.write_epochs()
         if is_best:
             self.write_best()
-        if self._due(epoch_done=True) or result.epoch == self.config.epochs:
+        is_last = result.epoch == self.config.epochs or self.training.stopped
+        if is_last or self._due(epoch_done=True):
             self.save()
         return is_best
+
+    @property
+    def seconds(self) -> float:
+        """The training time so far, with that of earlier processes."""
+        return self.history.seconds + time.perf_counter() - self.started
 
     def save_and_stop_if_signalled(self) -> None:
         """Saves a checkpoint and ends the run if a signal is pending."""
@@ -134,7 +144,7 @@ class Saver:
             training.state(),
             None if history.best is None else history.best.epoch,
             history.extended,
-            history.seconds + time.perf_counter() - self.started,
+            self.seconds,
         )
         header = header_after(self.config, self.splits, self.engine, now, resumable)
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
@@ -201,8 +211,9 @@ def row(result: EpochResult) -> dict[str, Any]:
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
-    """Orders epochs by validation accuracy and, if equal, by validation loss."""
-    return result.validation.accuracy, -result.validation.loss
+    """Orders epochs by validation accuracy and, if equal, by validation loss; no loss is worse than NaN."""
+    accuracy, loss = result.validation.accuracy, result.validation.loss
+    return accuracy, -math.inf if math.isnan(loss) else -loss
 
 
 def header_after(
