@@ -24,13 +24,12 @@ class WeightAverage:
 
     def __init__(self, average: Average, model: nn.Module) -> None:
         self.average = average
-        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self.names = list(trained)
-        self.weights: list[Tensor] = list(trained.values())
+        # detached, in the same memory: so autograd has no part in it, which would cost more than the average
+        trained = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+        self.names, self.weights = list(trained), list(trained.values())
         self.averages: list[Tensor] = []
         self.count = 0
 
-    @torch.no_grad()
     def add(self, step: int, total: int) -> None:
         """Averages the weights after a step, counted from 0, of `total`."""
         share = self.average.share(step, total, self.count)
@@ -40,7 +39,7 @@ class WeightAverage:
         if self.count:
             torch._foreach_lerp_(self.averages, self.weights, share)
         else:
-            self.averages = [weight.detach().clone() for weight in self.weights]
+            self.averages = [weight.clone() for weight in self.weights]
         self.count += 1
 
     def tensors(self) -> dict[str, Tensor]:
