@@ -194,7 +194,7 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
 
 def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
     """Records a changed number of epochs in the history, and returns notes on its consequences."""
-    training, schedule = run.training, run.config.schedule
+    training, schedule, average = run.training, run.config.schedule, run.config.average
     before, now = saved.config["epochs"], run.config.epochs
     if now == before:
         return []
@@ -209,6 +209,11 @@ def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
         notes.append(
             f"schedule={schedule.name} depends on the number of epochs: from here on it follows {now}, so"
             f" the result differs from a run with epochs={now} from the start."
+        )
+    if any(average.share(step, before, 1) != average.share(step, now, 1) for step in range(before)):
+        notes.append(
+            f"average={average.name} begins after a share of all epochs: from here on, all are {now}, so the"
+            f" result differs from a run with epochs={now} from the start."
         )
     return notes
 

@@ -45,9 +45,9 @@ def out_of_time(config: Config, seconds: float, training: Training) -> str:
     """
     if config.max_time is None or seconds < parse_time(config.max_time) / (1 + config.final_fit):
         return ""
-    spent = f"max_time={config.max_time} is over"
+    spent = f"max_time={config.max_time} has passed"
     if config.final_fit:
-        spent = f"half of max_time={config.max_time} is over, the rest is for the final fit"
+        spent = f"half of max_time={config.max_time} has passed, the rest is for the final fit"
     stopped = f"Stopped at epoch {training.epoch} of {config.epochs}: {spent}."
     now, end = (config.schedule.factor(n - 1, config.epochs) for n in (training.epoch, config.epochs))
     if now == end:
@@ -67,4 +67,4 @@ def final_fit_out_of_time(config: Config, seconds: float) -> str:
     """The same for the final fit, which has all of max_time that is left."""
     if config.max_time is None or seconds < parse_time(config.max_time):
         return ""
-    return f"The final fit was stopped early: max_time={config.max_time} is over."
+    return f"The final fit was stopped early: max_time={config.max_time} has passed."

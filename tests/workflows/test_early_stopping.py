@@ -150,7 +150,7 @@ def ticking(monkeypatch):
 
 def test_out_of_time_an_epoch_is_cut_short_and_counts(ticking, tmp_path):
     report = ticking("max_time=20s epochs=9 checkpoint.every=1h schedule=cosine", tmp_path)
-    stopped = "Stopped at epoch 4 of 9: max_time=20s is over. schedule=cosine is laid out for 9 epochs:"
+    stopped = "Stopped at epoch 4 of 9: max_time=20s has passed. schedule=cosine is laid out for 9 epochs:"
     assert report.results["stopped"].startswith(f"{stopped} epochs=4 takes about as long")
     assert report.results["epochs"] == 4
     totals = saving.history_of(checkpoint.load(report.folder.last)).results
@@ -161,7 +161,7 @@ def test_out_of_time_an_epoch_is_cut_short_and_counts(ticking, tmp_path):
 
 def test_one_step_is_always_made(ticking, tmp_path):
     report = ticking("max_time=1s schedule=constant", tmp_path, seconds=100)
-    assert report.results["stopped"] == "Stopped at epoch 1 of 3: max_time=1s is over."
+    assert report.results["stopped"] == "Stopped at epoch 1 of 3: max_time=1s has passed."
     rows = report.folder.epochs.read_text().splitlines()
     assert len(rows) == 2
 
@@ -169,7 +169,7 @@ def test_one_step_is_always_made(ticking, tmp_path):
 def test_a_final_fit_has_half_of_the_time(ticking, tmp_path):
     words = "final_fit=true epochs=9 select=last schedule=constant checkpoint.every=1h"
     report = ticking(f"{words} max_time=40s", tmp_path)
-    assert "half of max_time=40s is over, the rest is for the final fit." in report.results["stopped"]
+    assert "half of max_time=40s has passed, the rest is for the final fit." in report.results["stopped"]
     assert report.results["epochs"] == 4
 
 
@@ -179,7 +179,7 @@ def test_time_before_a_resume_counts(tmp_path):
     header = {key: value for key, value in saved.header.items() if key not in ("format", "rnnclf")}
     checkpoint.save(folder.last, {**header, "seconds": 3600.5}, saved.tensors)
     report = resume_run(folder)
-    assert report.results["stopped"].startswith("Stopped at epoch 2 of 3: max_time=1h is over.")
+    assert report.results["stopped"].startswith("Stopped at epoch 2 of 3: max_time=1h has passed.")
     assert resume_run(folder) is None
 
 
