@@ -268,8 +268,6 @@ def test_a_longer_run_says_what_becomes_of_its_average(tmp_path):
         folder, witness = of_peace(f"average={average} schedule=constant", tmp_path / average), Witness()
         resume_run(folder, epochs=4, watch=witness)
         note = "average=swa begins after a share of all epochs: from here on, all are 4"
-            "average=swa begins after a share of all epochs: from here on, all are 4, so the result differs"
-        )
         assert any(found.startswith(note) for found in witness.notes) == said
 
 
