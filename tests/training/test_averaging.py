@@ -71,6 +71,7 @@ def test_shares_are_shares_and_begin_when_they_are_said_to():
 
 # Training is the same
 
+DAILY = ("batch norm and dropout", "compiled")
 OPTIONS = {
     "batch norm and dropout": {"layers": 2, "norm": "batch", "dropout": 0.3},
     "fixed weights": {"name": "esn"},
@@ -79,7 +80,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=() if name in DAILY else pytest.mark.long)
+        for name, options in OPTIONS.items()
+    ],
+)
 def test_training_is_the_same_and_the_average_is_what_is_scored(options):
     if not ENGINES[options.get("engine", "loop")].installed:
         pytest.skip("not installed")
@@ -156,7 +163,7 @@ def test_statistics_are_those_of_the_data_with_the_averaged_weights(batch_size, 
 # Saved and restored
 
 
-@pytest.mark.parametrize("average", [EMA(decay=0.5), SWA(start=0.4)], ids=str)
+@pytest.mark.parametrize("average", [EMA(decay=0.5), pytest.param(SWA(start=0.4), marks=pytest.mark.long)])
 def test_stopped_at_a_batch_and_restored_it_goes_on_bit_for_bit(average):
     plan, data = recipe(average=average), sequences(ragged=True)
     whole, stopped, resumed = (Training(classifier(norm="batch", seed=seed), plan) for seed in (0, 0, 4))
