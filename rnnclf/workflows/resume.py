@@ -210,7 +210,8 @@ def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
             f"schedule={schedule.name} depends on the number of epochs: from here on it follows {now}, so"
             f" the result differs from a run with epochs={now} from the start."
         )
-    if any(average.share(step, before, 1) != average.share(step, now, 1) for step in range(before)):
+    steps = range(0, 100 * before, before)  # as if an epoch had a hundred
+    if any(average.share(step, 100 * before, 1) != average.share(step, 100 * now, 1) for step in steps):
         notes.append(
             f"average={average.name} begins after a share of all epochs: from here on, all are {now}, so the"
             f" result differs from a run with epochs={now} from the start."
