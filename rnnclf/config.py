@@ -24,8 +24,10 @@ from omegaconf.errors import (
 )
 
 from rnnclf.augment import AUGMENTS, Augment
+from rnnclf.averaging import AVERAGES, Average
 from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
+from rnnclf.durations import PATIENCE, TIME, Duration, parse_interval, parse_patience, parse_time
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from rnnclf.options import Component, Options, as_typed, check, expected, option, types_of
@@ -39,15 +41,10 @@ GROUPS: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "dataset": DATASETS,
     "augment": AUGMENTS,
+    "average": AVERAGES,
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The interval between checkpoints, in seconds or in steps; one epoch if both are None."""
-
-    seconds: int | None = None
-    steps: int | None = None
+LATER_GROUPS = {"average": "none"}
+"""The choice in groups that checkpoints of older versions do not name."""
 
 
 @dataclass
@@ -63,20 +60,9 @@ class Checkpointing(Options):
         super().__post_init__()
         self.interval()
 
-    def interval(self) -> Interval:
+    def interval(self) -> Duration:
         """The parsed value of `every`. Raises ConfigError."""
-        if self.every == "epoch":
-            return Interval()
-        match = re.fullmatch(r"([1-9]\d{0,8}) ?(s|m|h|steps?)?", str(self.every), re.ASCII)
-        if match is None:
-            raise ConfigError(
-                "checkpoint.every must be epoch, a time such as 30s, 5m or 1h, or a number of steps such as"
-                f" '200 steps', got '{self.every}'."
-            )
-        number, unit = int(match[1]), match[2] or "steps"
-        if unit.startswith("step"):
-            return Interval(steps=number)
-        return Interval(seconds=number * {"s": 1, "m": 60, "h": 3600}[unit])
+        return parse_interval(self.every)
 
 
 @dataclass
@@ -88,6 +74,7 @@ class Config(Stack):
     schedule: Schedule = MISSING
     dataset: Source = MISSING
     augment: Augment = MISSING
+    average: Average = MISSING
     hidden: int = option(150, "number of units of each recurrent layer", low=1, high=1_000_000)
     match_parameters: int | float | str | None = option(
         None,
@@ -100,6 +87,18 @@ class Config(Stack):
         "least number of training steps: epochs is raised to as many as they take, which depends on the"
         " number of sequences",
         low=1,
+    )
+    patience: int | str | None = option(
+        None,
+        "end training when the validation score has not improved for so many epochs (20) or training steps"
+        " ('500 updates'); the best epoch is kept, and the schedule is still laid out for `epochs`",
+        expects=PATIENCE,
+    )
+    max_time: str | None = option(
+        None,
+        "end training after this time, 30s, 10m or 1h, of which a final fit has half; the schedule is still"
+        " laid out for `epochs`, and such a run cannot be repeated bit for bit",
+        expects=TIME,
     )
     select: str = option(
         "best",
@@ -186,6 +185,15 @@ class Config(Stack):
             raise ConfigError(f"plugins must be a list of module names, got {self.plugins}.")
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
+        if self.max_time is not None:
+            parse_time(self.max_time)
+        if self.patience is not None:
+            parse_patience(self.patience)
+            if self.select == "last":
+                raise ConfigError(
+                    f"patience={self.patience} ends training some time after its best epoch, which"
+                    " select=last does not keep: use select=best."
+                )
         if isinstance(self.cell, Cell):  # it is MISSING while the schema is built
             self.check_cell(self.cell)
             if self.match_parameters is None:
@@ -222,11 +230,16 @@ SYNONYMS = {
         "dropout": "dropout_rate dropout_p p_dropout drop",
         "match_parameters": "parameters num_parameters n_parameters params n_params",
         "epochs": "epoch num_epochs n_epochs max_epochs nb_epoch",
+        "patience": "early_stopping early_stop earlystopping",
+        "max_time": "time_limit time_budget timeout max_seconds",
         "batch_size": "batch bs batchsize minibatch",
         "clip": "grad_clip clip_grad clip_norm clip_grad_norm max_grad_norm gradient_clip gradient_clip_val",
         "label_smoothing": "smoothing",
         "class_weights": "class_weight weights",
         "augment": "augmentation augmentations transform",
+        "average": "averaging weight_averaging model_averaging ema swa",
+        "average.decay": "ema_decay",
+        "average.start": "swa_start",
         "seed": "random_state random_seed",
         "device": "gpu cuda accelerator",
         "threads": "num_threads n_threads n_jobs workers num_workers",
@@ -298,7 +311,8 @@ def plain_node(plain: Mapping[str, Any]) -> DictConfig:
     Text that OmegaConf would evaluate (`${…}`) is refused, or escaped where a path or the name of a column
     may hold it, so nothing in an untrusted file is ever resolved. Raises ConfigError.
     """
-    plain = {key: _unresolved(part, str(key)) for key, part in plain.items()}
+    later = {group: {"name": name} for group, name in LATER_GROUPS.items()}
+    plain = later | {key: _unresolved(part, str(key)) for key, part in plain.items()}
     try:
         node = OmegaConf.structured(Config)
         for group, registry in GROUPS.items():

@@ -279,6 +279,10 @@ CHANGES: dict[str, list[str]] = {
     "augment.crop": ["augment=series", "augment.crop=0.5"],
     "augment.time_mask": ["augment=series", "augment.time_mask=0.5"],
     "augment.channel_drop": ["augment=series", "augment.channel_drop=0.5"],
+    "patience": ["epochs=6", "optimizer.lr=0.1", "patience=1"],
+    "average": ["average=ema"],
+    "average.decay": ["average=ema", "average.decay=0.05"],
+    "average.start": ["average=swa", "average.start=0.1"],
 }
 SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
 # test_resume.py shows that it changes when files are written, and nothing of the outcome
@@ -287,6 +291,8 @@ SHOWN_ELSEWHERE |= {"checkpoint.every"}
 SHOWN_ELSEWHERE |= {"graph"}
 # test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
 SHOWN_ELSEWHERE |= {"diagnose"}
+# test_early_stopping.py shows that it ends training
+SHOWN_ELSEWHERE |= {"max_time"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_table_cases.py shows these, with values that they read in another way

@@ -22,7 +22,7 @@ from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, Ru
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 
 LONGEST = 400  # characters of a line; --json has all
-GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment")
+GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment", "average")
 SIZES = ("layers", "bidirectional", "readout")
 STYLES = {"done": "green", "failed": "red"}
 

@@ -218,6 +218,8 @@ def _summary(report: Report) -> RenderableType:
         GUESSING,
         f"{epoch}; {r['parameters']:,} parameters; trained in {seconds_in_words(r['train_seconds'])}",
     ]
+    if r["stopped"]:
+        lines.append(r["stopped"])
     if r["final_fit"]:
         lines.append(
             "train and test: the model that was trained once more, on training and validation sequences"
@@ -279,4 +281,7 @@ def show_finished(folder: Path, results: dict[str, Any]) -> None:
     """Says that the run to be resumed has already finished."""
     accuracy = f"test accuracy {percent(results['test']['accuracy'])}"
     print_plain(f"{short(folder)} is finished: {results['epochs']} epochs, {accuracy}")
-    print_plain(f"train longer: rnnclf resume {short(folder)} epochs={2 * results['epochs']}")
+    if stopped := results.get("stopped"):
+        print_plain(one_line(str(stopped)))
+    else:
+        print_plain(f"train longer: rnnclf resume {short(folder)} epochs={2 * results['epochs']}")

@@ -19,7 +19,7 @@ def with_recipe(words: list[str]) -> list[str]:
     """Overrides in Hydra's grammar, with recipe=auto in front if all their data sets are the user's own.
 
     A word of the user's wins over the recipe, also where it says the same thing in another way: epochs over
-    updates, an optimizer over the learning rate of another one.
+    updates, patience over select=last, an optimizer over the learning rate of another one.
 
     Raises ConfigError for recipe=auto with other data, or beside an experiment.
     """
@@ -39,6 +39,8 @@ def with_recipe(words: list[str]) -> list[str]:
         more.append("updates=null")
     if "updates" in given and "epochs" not in given:
         more.append("epochs=1")
+    if given.get("patience", "null") != "null" and "select" not in given:
+        more.append("select=best")
     if "optimizer" in given and "optimizer.lr" not in given:
         kind = dict(OPTIMIZERS.items()).get(given["optimizer"])
         rates = [option.default for option in fields(kind) if option.name == "lr"] if kind else []

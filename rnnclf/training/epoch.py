@@ -85,14 +85,23 @@ class Epoch:
         if self.compiled is not None:
             self.compiled.close()
 
-    def run(self, after_batch: Callable[[int], None]) -> None:
-        """Runs the remaining steps. Raises Divergence."""
+    def run(self, after_batch: Callable[[int], None], stop: Callable[[], str]) -> None:
+        """Runs the remaining steps, or fewer if `stop` gives a reason to; the epoch has at least one. Raises
+        Divergence."""
         self._take_snapshot()
         for number in range(self.training.so_far.batches, len(self.indices)):
+            if number and stop():
+                break
             self._step(number, checked=self.every == 1)
             if self.unread == self.every or number + 1 == len(self.indices):
                 self.read_results()
             after_batch(self.total)
+        self.read_results()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps have been run."""
+        return self.training.so_far.batches == len(self.indices)
 
     def batch(self, number: int) -> Batch:
         recipe, batch = self.training.recipe, self.train.batch(self.at_hand[number])
@@ -115,6 +124,7 @@ class Epoch:
             batch = self.batch(number)
             self.rows[self.unread] = self._step_function(batch)(batch)
             self.unread += 1
+        training.average.add(step, self.steps)
         so_far.batches += 1
 
     def _checked_step(self, number: int) -> list[float]:

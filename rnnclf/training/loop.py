@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rnnclf.data import SequenceDataset
 from rnnclf.errors import DivergedError
 from rnnclf.metrics import Score
+from rnnclf.training.averaging import holding, renew_statistics
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
 from rnnclf.training.evaluation import score_model
@@ -37,8 +38,14 @@ def fit(
     validation: SequenceDataset,
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
     on_rollback: Callable[[Rollback], None] = lambda rollback: None,
+    stop: Callable[[], str] = lambda: "",
 ) -> Iterator[EpochResult]:
-    """Trains for the recipe's number of epochs, and yields the result of each.
+    """Trains for the recipe's number of epochs, and yields the result of each; `training.result` then holds
+    the weights that it is the result of.
+
+    `stop` is asked between steps for a reason to end now, a sentence; '' to go on. An epoch that is cut short
+    ends as any other, and `training.stopped` becomes the reason. The caller may set that, too, to end
+    training after an epoch.
 
     In `on_batch` and between two results the caller may evaluate or save the model, but must not change it.
 
@@ -46,11 +53,11 @@ def fit(
         DivergedError: the loss became NaN or infinite or rose far above its usual level, or the gradients
             exploded, and no rollback is possible. The message names epoch, batch and weight.
     """
-    while training.epoch < training.recipe.epochs:
+    while training.epoch < training.recipe.epochs and not training.stopped:
         if training.recipe.on_divergence == "rollback" and not training.so_far.batches:
             training.mark_safe()
         try:
-            result = _one_epoch(training, train, validation, on_batch)
+            result = _one_epoch(training, train, validation, on_batch, stop)
             if training.recipe.on_divergence == "rollback":
                 _refuse_bad_start(training, train)
         except Divergence as divergence:
@@ -64,7 +71,7 @@ def fit(
 def _refuse_bad_start(training: Training, train: SequenceDataset) -> None:
     """Raises Divergence if the first batch of the next epoch would diverge: then this epoch went wrong, and
     its start is where to roll back to. Changes nothing."""
-    if training.epoch == training.recipe.epochs:
+    if training.epoch == training.recipe.epochs or training.stopped:
         return
     before = training.snapshot()
     training.model.train()
@@ -80,6 +87,7 @@ def _one_epoch(
     train: SequenceDataset,
     validation: SequenceDataset,
     on_batch: Callable[[BatchProgress], None],
+    stop: Callable[[], str],
 ) -> EpochResult:
     """Finishes the current epoch, and validates."""
     began = time.perf_counter() - training.so_far.seconds
@@ -90,31 +98,48 @@ def _one_epoch(
         on_batch(BatchProgress(training.epoch + 1, so_far.seen, total, so_far.correct))
 
     with training.model.cores(training.recipe.batch_size, train.ragged):
-        score = _train(training, train, after_batch)
-    validated = score_model(training.model, validation)
+        score, is_complete = _train(training, train, after_batch, stop)
+    validated = _validate(training, train, validation)
     if not math.isfinite(validated.loss):
         place = f"in epoch {training.epoch + 1}, after its last batch"
         raise Divergence(f"The validation loss became {validated.loss} {place}{blame(training.model)}")
     learning_rate = training.so_far.learning_rate
     training.epoch += 1
     training.so_far = EpochSoFar()
+    if not is_complete or training.epoch < training.recipe.epochs:
+        training.stopped = stop()
     return EpochResult(training.epoch, score, validated, learning_rate, time.perf_counter() - began)
 
 
-def _train(training: Training, train: SequenceDataset, after_batch: Callable[[int], None]) -> Score:
-    """Trains on the remaining batches of the epoch."""
+def _train(
+    training: Training, train: SequenceDataset, after_batch: Callable[[int], None], stop: Callable[[], str]
+) -> tuple[Score, bool]:
+    """Trains on the remaining batches of the epoch. Returns its score, and whether it was not cut short."""
     epoch = Epoch(training, train)
     training.model.train()
     training.steps = epoch
     try:
-        epoch.run(after_batch)
+        epoch.run(after_batch, stop)
     finally:
         training.steps = None
         epoch.close()
     so_far = training.so_far
     if training.recipe.last_batch:  # scored with the weights after its own step
-        return score_model(training.model, train.subset(epoch.indices[-1]))
-    return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen)
+        last_B = epoch.indices[so_far.batches - 1]
+        return score_model(training.model, train.subset(last_B)), epoch.is_complete
+    return Score(so_far.correct, so_far.seen, so_far.loss_sum / so_far.seen), epoch.is_complete
+
+
+def _validate(training: Training, train: SequenceDataset, validation: SequenceDataset) -> Score:
+    """Scores what the epoch has led to, which becomes `training.result`: the model, or its average."""
+    model, averages = training.model, training.average.tensors()
+    training.result = model.state_dict() | averages
+    if not averages:
+        return score_model(model, validation)
+    with holding(model, training.result):
+        renew_statistics(model, train, training.recipe.batch_size)
+        training.result |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+        return score_model(model, validation)
 
 
 def _advice(training: Training, in_data: bool) -> str:

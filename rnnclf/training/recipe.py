@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rnnclf.augment import Augment, NoAugment
+from rnnclf.averaging import Average, NoAverage
 from rnnclf.data.layout import PictureLayout
 from rnnclf.optim import Optimizer, Schedule
 
@@ -36,6 +37,7 @@ class Recipe:
     sampling: shuffled or balanced, see `epoch_batches`.
     augment, layout: how training batches are augmented, and the layout of pictures in the sequences.
     values: the number of leading features that are measurements, not masks; None for all.
+    average: how the weights are averaged over the steps; the average is what is validated and kept.
     last_batch: the tutorial's protocol: epochs of full batches only, and the training accuracy of an epoch
         is that of its last batch.
     on_divergence: stop, or rollback to the start of the epoch with half the learning rate.
@@ -54,6 +56,7 @@ class Recipe:
     augment: Augment = field(default_factory=NoAugment)
     layout: PictureLayout | None = None
     values: int | None = None
+    average: Average = field(default_factory=NoAverage)
     last_batch: bool = False
     on_divergence: str = "stop"
     graph: bool = False

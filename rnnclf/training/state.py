@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rnnclf.data import SequenceDataset
 from rnnclf.data.order import epoch_batches
 from rnnclf.model import SequenceClassifier
+from rnnclf.training.averaging import WeightAverage
 from rnnclf.training.cuda_graph import CapturedStep, make_capturable
 from rnnclf.training.divergence import Losses
 from rnnclf.training.recipe import Recipe
@@ -84,6 +85,12 @@ class Training:
     torch_optimizer: torch.optim.Optimizer = field(init=False)
     weights: list[nn.Parameter] = field(init=False)
     """The trainable parameters."""
+    stopped: str = ""
+    """Why training ended before its last epoch, as a sentence; '' if it did not."""
+    average: WeightAverage = field(init=False)
+    result: dict[str, Tensor] = field(default_factory=dict)
+    """The model's state as it was validated after the last epoch, with averaged weights if there are any. Not
+    a copy: the next step changes it."""
     _epoch_random: Tensor | None = None
     """State of the CPU's random generator just before the batches of this epoch were drawn."""
     safe: Snapshot | None = None
@@ -96,6 +103,7 @@ class Training:
     def __post_init__(self) -> None:
         self.torch_optimizer = self.recipe.optimizer.build(self.model)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.average = WeightAverage(self.recipe.average, self.model)
         if self.recipe.graph:
             make_capturable(self.torch_optimizer)
 
@@ -110,12 +118,13 @@ class Training:
             self.steps.read_results()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, optimizer state, random generators and recent losses, by name.
+        """Weights, their average, optimizer state, random generators and recent losses, by name.
 
         Reads pending results first, as `state` does, and so raises Divergence if one of the steps diverged.
         """
         self.read_results()
         tensors = self._learned() | self._random()
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors().items()}
         tensors["losses"] = torch.tensor(self.losses.recent, dtype=torch.float64)
         if self.so_far.batches and self._epoch_random is not None:
             tensors["random.epoch"] = self._epoch_random
@@ -156,12 +165,14 @@ class Training:
         self._set_random(random)
 
     def state(self) -> dict[str, Any]:
-        """The rest as JSON-ready data: the position in the epoch, spike counter, rollbacks."""
+        """The rest as JSON-ready data: the position in the epoch, counters, rollbacks."""
         self.read_results()
         state = {
             "epoch": self.epoch,
             "so_far": asdict(self.so_far),
             "high_losses": self.losses.high,
+            "averaged": self.average.count,
+            "stopped": self.stopped,
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         if self.so_far.batches and self.safe is not None:
@@ -183,11 +194,14 @@ class Training:
     def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self._restore_place(tensors, state)
         self._restore_weights(tensors)
+        averaged = _count(state.get("averaged", 0))  # older checkpoints know no average
+        self.average.restore(_without_prefix(tensors, "average."), averaged)
         self._set_random(tensors)
 
     def _restore_place(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.epoch = _count(state["epoch"])
         self.so_far = _from_plain(EpochSoFar, state["so_far"])
+        self.stopped = _text(state.get("stopped", ""))  # older checkpoints have none
         if not self.so_far.batches <= self.so_far.seen >= self.so_far.correct:
             raise ValueError("its counts are impossible")
         self.rollbacks = [_from_plain(Rollback, rollback) for rollback in state["rollbacks"]]
@@ -277,6 +291,12 @@ def _from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
         if not _IS_VALID[kind.__annotations__[name]](value):
             raise ValueError(f"{name} must not be {value!r}")
     return made
+
+
+def _text(value: Any) -> str:
+    if not _IS_VALID["str"](value):
+        raise ValueError(f"{value!r} is not a text")
+    return str(value)
 
 
 def _count(value: Any) -> int:

@@ -5,7 +5,6 @@ Prints nothing.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from rnnclf.data import SPLITS, SequenceDataset, Source, SplitName, Splits
 from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import treatment
 from rnnclf.data.recordings import Array, Progress, silent
+from rnnclf.durations import parse_time
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import claim_folder, missing_folders, remove_empty, write_json
 from rnnclf.hydra_app.compose import composed, new_words
@@ -152,16 +152,8 @@ def requested(words: Sequence[str]) -> Request:
         missing = [kind.title for _, kind in BASELINES.items() if not kind.is_installed()]
         names = [name for name, kind in BASELINES.items() if kind.is_installed()]
         notes = [f"For {' and '.join(missing)}, pip install 'rnnclf[archive]'."] if missing else []
-    seconds = _seconds(own["max_time"]) if "max_time" in own else MAX_TIME
+    seconds = parse_time(own["max_time"]) if "max_time" in own else MAX_TIME
     return Request(config, others, names, seconds, notes)
-
-
-def _seconds(text: str) -> float:
-    """A time such as 10m, in seconds. Raises ConfigError."""
-    found = re.fullmatch(r"([1-9]\d{0,5})(s|m|h)", text, re.ASCII)
-    if found is None:
-        raise ConfigError(f"max_time must be a time such as 30s, 10m or 1h, got '{text}'.")
-    return int(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 def _splits(source: Source, progress: Progress) -> tuple[Splits, list[str]]:

@@ -22,26 +22,34 @@ def fitted_to_all(
     recipe: Recipe,
     train: SequenceDataset,
     validation: SequenceDataset,
-    best_epoch: int,
+    epochs: float,
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
-) -> SequenceClassifier:
-    """A classifier trained from new weights on both sets, by a recipe whose weights of classes are theirs.
+    stop: Callable[[], str] = lambda: "",
+) -> tuple[SequenceClassifier, str]:
+    """A classifier trained from new weights on both sets, by a recipe whose weights of classes are theirs;
+    and why that was ended early, '' if it was not.
 
-    It makes as many steps as the first training made to its best epoch, at the rates of a schedule of as many
-    steps as that of the first. Both sets must be parts of the same data set. Raises DivergedError.
+    It makes as many steps as the first training made to its best epoch, which is `epochs`, at the rates of a
+    schedule of as many steps as that of the first. Both sets must be parts of the same data set.
+
+    stop: as in `fit`. Raises DivergedError.
     """
     both = joined(train, validation)
     per_epoch = math.ceil(len(both) / recipe.batch_size)
     share = math.ceil(len(train) / recipe.batch_size) / per_epoch
-    epochs = max(round(recipe.epochs * share), 1)
-    last = min(max(round(best_epoch * share), 1), epochs)
+    planned = max(round(recipe.epochs * share), 1)
+    last = min(max(round(epochs * share), 1), planned)
     torch.manual_seed(config.seed)
     model = build_model(config, both.input_size, len(both.classes)).to(both.y_N.device)
-    training = Training(model, replace(recipe, epochs=epochs))
-    for result in fit(training, both, validation, on_batch):
+    training = Training(model, replace(recipe, epochs=planned))
+    stopped = ""
+    for result in fit(training, both, validation, on_batch, stop=stop):
+        is_cut = result.epoch < last or result.train.total < len(both)
+        stopped = training.stopped if is_cut else ""
         if result.epoch == last:
             break
-    return model
+    model.load_state_dict(training.result)
+    return model, stopped
 
 
 def joined(first: SequenceDataset, second: SequenceDataset) -> SequenceDataset:

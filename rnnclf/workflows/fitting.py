@@ -7,6 +7,7 @@ Shapes: N sequences, K classes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.saving import History, header_after, row
+from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
 from rnnclf.workflows.sweep_folder import checkpoints_in
 from rnnclf.workflows.train import Data, recipe, settled
 
@@ -90,22 +92,41 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         model = build_model(config, *data.shape).to(device)
         training, history = Training(model, recipe(config, data)), History()
         engine = engine_used(model, training.recipe, parts["train"])
-        for result in fit(training, parts["train"], parts["validation"]):
-            history.add(result, model, config.select)
+        began, size = time.perf_counter(), len(parts["train"])
+
+        def seconds() -> float:
+            return time.perf_counter() - began
+
+        def stop() -> str:
+            return out_of_time(config, seconds(), training)
+
+        for result in fit(training, parts["train"], parts["validation"], stop=stop):
+            history.add(result, training.result, config.select)
+            assert history.best is not None
+            waited = out_of_patience(config, result.epoch, history.best.epoch, size)
+            training.stopped = training.stopped or waited
         assert history.best is not None  # a recipe has at least one epoch
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)
+        final_stopped = ""
         if config.final_fit:
-            best = history.best.epoch
+            epochs = epochs_up_to(history.best, config, size)
             both = recipe(config, data.with_validation())
-            model = fitted_to_all(config, both, parts["train"], parts["validation"], best)
+            model, final_stopped = fitted_to_all(
+                config,
+                both,
+                parts["train"],
+                parts["validation"],
+                epochs,
+                stop=lambda: final_fit_out_of_time(config, seconds()),
+            )
         return Classifier(
             config,
             splits.learned,
             model.cpu(),
             header_after(config, splits, engine, history.best, labels=labels),
             tuple(map(row, history.results)),
-            tuple(filter(None, (*splits.notes, *splits.warnings, doubtful))),
+            tuple(filter(None, (*splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped))),
         )
 
 

@@ -21,6 +21,8 @@ TRAINING = (
         "recipe",
         "epochs",
         "updates",
+        "patience",
+        "max_time",
         "batch_size",
         "select",
         "final_fit",
@@ -148,7 +150,7 @@ def sections(words: list[str]) -> list[Section]:
         of_all("model", MODEL),
         of_component("cell"),
         of_all("training", TRAINING),
-        *(of_component(group) for group in ("optimizer", "schedule", "dataset", "augment")),
+        *(of_component(group) for group in ("optimizer", "schedule", "dataset", "augment", "average")),
         of_all("machine", MACHINE),
     ]
 

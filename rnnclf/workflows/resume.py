@@ -194,19 +194,27 @@ def _training(saved: Checkpoint, config: Config, data: Data) -> Training:
 
 def _record_extension(saved: Checkpoint, run: Run) -> list[str]:
     """Records a changed number of epochs in the history, and returns notes on its consequences."""
-    training, schedule = run.training, run.config.schedule
+    training, schedule, average = run.training, run.config.schedule, run.config.average
     before, now = saved.config["epochs"], run.config.epochs
     if now == before:
         return []
     least = training.epoch + bool(training.so_far.batches)
     if now < least:
         raise ConfigError(f"epochs must be at least {least}: that many have already started. Got {now}.")
+    if training.stopped:
+        raise ConfigError(f"epochs={now} does not prolong a run that was stopped early. {training.stopped}")
     run.history.extended.append({"at": training.epoch, "from": before, "to": now})
     notes = [f"The run now has {now} epochs instead of {before}."]
     if any(schedule.factor(step, before) != schedule.factor(step, now) for step in range(before)):
         notes.append(
             f"schedule={schedule.name} depends on the number of epochs: from here on it follows {now}, so"
             f" the result differs from a run with epochs={now} from the start."
+        )
+    steps = range(0, 100 * before, before)  # as if an epoch had a hundred
+    if any(average.share(step, 100 * before, 1) != average.share(step, 100 * now, 1) for step in steps):
+        notes.append(
+            f"average={average.name} begins after a share of all epochs: from here on, all are {now}, so the"
+            f" result differs from a run with epochs={now} from the start."
         )
     return notes
 

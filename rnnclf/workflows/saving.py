@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
+from rnnclf.workflows.stopping import out_of_patience
 
 
 @dataclass
@@ -43,13 +44,14 @@ class History:
     seconds: float = 0.0
     """Training time of earlier processes, up to the checkpoint from which this one resumed."""
 
-    def add(self, result: EpochResult, model: SequenceClassifier, select: str) -> bool:
-        """Adds an epoch. Returns whether its weights are the result so far, by Config.select."""
+    def add(self, result: EpochResult, state: Mapping[str, Tensor], select: str) -> bool:
+        """Adds an epoch, which ended with this state of the model. Returns whether that is the result so far,
+        by Config.select."""
         self.results.append(result)
         is_best = select == "last" or self.best is None or _rank(result) > _rank(self.best)
         if is_best:
             self.best = result
-            self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            self.best_weights = {name: tensor.clone() for name, tensor in state.items()}
         return is_best
 
     def restore_best(self, model: SequenceClassifier) -> None:
@@ -88,13 +90,22 @@ class Saver:
 
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
-        is_best = self.history.add(result, self.training.model, self.config.select)
+        is_best = self.history.add(result, self.training.result, self.config.select)
+        if not self.training.stopped and self.history.best is not None:
+            place = (result.epoch, self.history.best.epoch, len(self.splits.train))
+            self.training.stopped = out_of_patience(self.config, *place)
         self.write_epochs()
         if is_best:
             self.write_best()
-        if self._due(epoch_done=True) or result.epoch == self.config.epochs:
+        is_last = result.epoch == self.config.epochs or self.training.stopped
+        if is_last or self._due(epoch_done=True):
             self.save()
         return is_best
+
+    @property
+    def seconds(self) -> float:
+        """The training time so far, with that of earlier processes."""
+        return self.history.seconds + time.perf_counter() - self.started
 
     def save_and_stop_if_signalled(self) -> None:
         """Saves a checkpoint and ends the run if a signal is pending."""
@@ -126,22 +137,24 @@ class Saver:
         if place == self._saved_at:
             return
         tensors = {**training.tensors(), "epochs": _as_tensor(history.results)}
-        if history.best is not None and not self._is_at_best():
+        if history.best is not None and not self._holds_best():
             tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}
         now = history.results[-1] if history.results else None
         resumable = ResumableHeader(
             training.state(),
             None if history.best is None else history.best.epoch,
             history.extended,
-            history.seconds + time.perf_counter() - self.started,
+            self.seconds,
         )
         header = header_after(self.config, self.splits, self.engine, now, resumable)
         checkpoint.save(self.folder.last, header, tensors, keep=self.folder.previous)
         self._steps, self._saved, self._saved_at = 0, time.monotonic(), place
 
-    def _is_at_best(self) -> bool:
+    def _holds_best(self) -> bool:
+        """Whether the weights of the best epoch are those of the model now."""
         best, training = self.history.best, self.training
-        return best is not None and best.epoch == training.epoch and not training.so_far.batches
+        is_there = best is not None and best.epoch == training.epoch and not training.so_far.batches
+        return is_there and not training.average.count
 
     def write_epochs(self) -> None:
         write_csv(self.folder.epochs, map(row, self.history.results))
@@ -198,8 +211,9 @@ def row(result: EpochResult) -> dict[str, Any]:
 
 
 def _rank(result: EpochResult) -> tuple[float, float]:
-    """Orders epochs by validation accuracy and, if equal, by validation loss."""
-    return result.validation.accuracy, -result.validation.loss
+    """Orders epochs by validation accuracy and, if equal, by validation loss; no loss is worse than NaN."""
+    accuracy, loss = result.validation.accuracy, result.validation.loss
+    return accuracy, -math.inf if math.isnan(loss) else -loss
 
 
 def header_after(

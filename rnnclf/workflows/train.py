@@ -22,6 +22,7 @@ from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
+from rnnclf.training.averaging import holding
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
@@ -37,6 +38,7 @@ from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.reasons import reasons
 from rnnclf.workflows.runs import RunFolder, config_record
 from rnnclf.workflows.saving import History, Saver, row
+from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_time, steps_per_epoch
 
 log = logging.getLogger("rnnclf")
 
@@ -113,9 +115,7 @@ def _epochs(config: Config, sequences: int) -> int:
     """The number of epochs, raised to make at least `updates` steps."""
     if config.updates is None:
         return config.epochs
-    size = config.batch_size
-    steps = max(sequences // size, 1) if config.protocol == "tutorial" else math.ceil(sequences / size)
-    return max(config.epochs, math.ceil(config.updates / steps))
+    return max(config.epochs, math.ceil(config.updates / steps_per_epoch(config, sequences)))
 
 
 def sized(config: Config, input_size: int, classes: int) -> Config:
@@ -300,9 +300,13 @@ def complete_run(run: Run, watch: Watcher) -> Report:
             watch.batch(progress)
             saver.after_batch()
 
-        for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback):
+        def stop() -> str:
+            return out_of_time(run.config, saver.seconds, training)
+
+        for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback, stop):
             if run.config.protocol == "tutorial":
-                result = replace(result, test=score_model(training.model, parts["test"]))
+                with holding(training.model, training.result):
+                    result = replace(result, test=score_model(training.model, parts["test"]))
             if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             parts["train"].refuse_changed()
@@ -310,6 +314,8 @@ def complete_run(run: Run, watch: Watcher) -> Report:
             log.info("%s", row(result))
             watch.epoch(result, is_best)
             saver.save_and_stop_if_signalled()
+        if training.stopped:
+            note(training.stopped)
         assert history.best is not None  # a recipe has at least one epoch
         if sentence := doubt(history.best.validation, run.data.shape[1], run.config.optimizer.lr):
             note(sentence)
@@ -330,14 +336,17 @@ def _train_on_all(run: Run, saver: Saver) -> None:
     assert run.history.best is not None  # a recipe has at least one epoch
     n = len(parts["train"]) + len(parts["validation"])
     saver.note(f"Training once more, on all {n:,} sequences of the training and the validation split.")
-    model = fitted_to_all(
+    model, stopped = fitted_to_all(
         run.config,
         recipe(run.config, run.data.with_validation()),
         parts["train"],
         parts["validation"],
-        run.history.best.epoch,
+        epochs_up_to(run.history.best, run.config, len(parts["train"])),
         lambda progress: saver.stop_if_signalled(),
+        lambda: final_fit_out_of_time(run.config, saver.seconds),
     )
+    if stopped:
+        saver.note(stopped)
     training.model.load_state_dict(model.state_dict())
     saver.write_best(training.model)
 
@@ -369,6 +378,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
         "epochs": len(history.results),
         "select": run.config.select,
         "best_epoch": history.best.epoch,
+        "stopped": run.training.stopped,
         "final_fit": run.config.final_fit,
         **metrics,
         "warnings": list(run.data.splits.warnings),
@@ -412,6 +422,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         focal=config.focal,
         sampling=config.sampling,
         augment=config.augment,
+        average=config.average,
         layout=config.dataset.layout(),
         values=preparation.values if preparation.missing == "mask" else None,
         last_batch=config.protocol == "tutorial",

@@ -108,4 +108,7 @@ CASES = {
     " checkpoint.every=2steps",
     "series": "dataset=table dataset.path=OWN dataset.missing=interpolate cell=fastgrnn augment=series",
     "diagnosed": "diagnose=true checkpoint.every=4steps",
+    "averaged": "average=ema layers=2 norm=batch dropout=0.3 checkpoint.every=4steps final_fit=true",
+    "averaged at the end": "average=swa average.start=0.4 protocol=tutorial patience=2"
+    " checkpoint.every=3steps",
 }

@@ -74,13 +74,17 @@ def test_it_stops_where_the_best_epoch_was(monkeypatch):
     config = config_of("epochs=8")
     data = Data.of(config, Watcher())
     steps = []
-    for best in (8, 4, 1):
+    for best, most in ((8, 99), (4, 99), (0.2, 99), (8, 13)):
         seen = []
-        final.fitted_to_all(
-            config, recipe(config, data), data.splits.train, data.splits.validation, best, seen.append
-        )
+
+        def reason(seen=seen, most=most):
+            return "No time is left." if len(seen) >= most else ""
+
+        parts = data.splits.train, data.splits.validation
+        _, why = final.fitted_to_all(config, recipe(config, data), *parts, best, seen.append, reason)
         steps.append(len(seen))
-    assert steps == [40, 20, 10]  # 10 steps an epoch; at least one of them
+        assert why == ("No time is left." if most == 13 else "")
+    assert steps == [40, 20, 10, 13]  # 10 steps an epoch; at least one of them, unless time is over
 
 
 def test_eval_says_that_validation_was_trained_on(runs):

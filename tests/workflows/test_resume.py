@@ -262,6 +262,15 @@ def test_a_longer_run_resumes_as_such_and_says_what_becomes_of_its_schedule(tmp_
     assert other.read_results()["extended"] == [{"at": 3, "from": 3, "to": 6}]
 
 
+@pytest.mark.long
+def test_a_longer_run_says_what_becomes_of_its_average(tmp_path):
+    for average, said in (("swa", True), ("ema", False)):
+        folder, witness = of_peace(f"average={average} schedule=constant", tmp_path / average), Witness()
+        resume_run(folder, epochs=4, watch=witness)
+        note = "average=swa begins after a share of all epochs: from here on, all are 4"
+        assert any(found.startswith(note) for found in witness.notes) == said
+
+
 def test_fewer_epochs_than_there_are_is_refused_and_nothing_lost(tmp_path):
     folder = of_peace("", tmp_path / "run")
     before = content(folder)
