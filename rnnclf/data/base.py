@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rnnclf.data.categories import unseen
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
 from rnnclf.data.doubts import Finding, doubts, refuse_untrained
+from rnnclf.data.gaps import treatment, without_gaps
 from rnnclf.data.npy import COPY_LIMIT
-from rnnclf.data.preparation import Preparation, fitted, treatment, without_gaps
+from rnnclf.data.preparation import Preparation, fitted, mean_interval
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitName, SplitPlan, divide
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from rnnclf.data.layout import PictureLayout
 
+UNIT = 20  # times the mean interval of the training data: then times may be in another unit
 NORMALISERS = ("none", "standard", "minmax", "robust")
 
 
@@ -112,8 +115,11 @@ class Source(Component):
         """Reads all sequences. Raises DataError if a file is missing or malformed."""
         raise NotImplementedError(f"{type(self).__name__} must define read().")
 
-    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
-        """Reads the sequences for a model that was trained on these channels; more may be read.
+    def read_for_model(
+        self, channels: tuple[str, ...], progress: Progress = silent, names: tuple[str, ...] = ()
+    ) -> Recordings:
+        """Reads the sequences for a model that was trained on these channels, `names` of them channels of
+        names; more may be read.
 
         What only a split needs, such as groups, may be missing. Raises DataError as `read` does.
         """
@@ -153,11 +159,13 @@ class Source(Component):
         """Divides and prepares recordings. Raises the same errors as `load`."""
         recordings = self._usable(recordings, learned)
         parts = divide(recordings, plan)
+        notes = recordings.notes
         if learned is None:
             refuse_untrained(recordings, parts)
             missing, patch = treatment(recordings, self.missing), self.patch_for(recordings, parts["train"])
             preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
             learned = Learned(preparation, recordings.classes)
+            notes = (*notes, *unseen(recordings, preparation.vocabularies))
         hashes = digests(recordings, progress)
         whole = assembled(recordings, learned)
         recordings.refuse_changed()
@@ -165,7 +173,7 @@ class Source(Component):
             **{name: whole.subset(_tensor(places)) for name, places in parts.items()},
             fingerprint=hashes.fingerprint(recordings),
             learned=learned,
-            notes=recordings.notes,
+            notes=notes,
             warnings=tuple(doubt.sentence for doubt in self.doubts(recordings, hashes.digests_N, parts)),
             seen={
                 name: Seen.of(recordings, hashes.digests_N, parts[name]) for name in ("train", "validation")
@@ -196,7 +204,9 @@ class Source(Component):
 
         Raises CheckpointError if channels or classes are missing.
         """
-        return self._usable(self.read_for_model(learned.preparation.channels, progress), learned)
+        trained = learned.preparation
+        recordings = self.read_for_model(trained.channels, progress, tuple(trained.vocabularies))
+        return self._usable(recordings, learned)
 
     def patch_for(self, recordings: Recordings, train: Array) -> int:
         """How many neighbouring steps become one for a model that is trained on the sequences at `train`."""
@@ -240,7 +250,44 @@ def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
             f"The model knows the classes {_listed(known)}; these data also have {_listed(foreign)}."
         )
     place_K = np.array([place_of[name] for name in recordings.classes], np.int64)
-    return replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
+    recordings = replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
+    return with_times_as(recordings, learned.preparation)
+
+
+def with_times_as(recordings: Recordings, preparation: Preparation) -> Recordings:
+    """The recordings with times only if the model uses times, with notes on what it will not know.
+
+    Raises CheckpointError for data without times if the model counts in them, and for names where it has
+    numbers or the reverse.
+    """
+    import numpy as np
+
+    known = preparation.vocabularies
+    for channel in preparation.channels:
+        if (channel in known) != (channel in recordings.categories):
+            kinds = ("names", "numbers") if channel in known else ("numbers", "names")
+            raise CheckpointError(
+                f"The model was trained on {kinds[0]} in channel '{channel}'; these data have {kinds[1]}"
+                " there."
+            )
+    notes = unseen(recordings, known)
+    if preparation.missing == "mask" and preparation.timed is not None:
+        if preparation.timed and recordings.times_S is None:
+            raise CheckpointError(
+                "The model was trained with the times of the steps; these data have no column of times."
+            )
+        if not preparation.timed and recordings.times_S is not None:
+            recordings = replace(recordings, times_S=None)
+            notes.append("The model was trained without times: the times of these data only order the steps.")
+    if preparation.missing == "mask" and recordings.times_S is not None:
+        ratio = mean_interval(recordings, np.arange(len(recordings))) / preparation.interval
+        if not 1 / UNIT < ratio < UNIT:
+            apart, than = ("further", ratio) if ratio > 1 else ("less far", 1 / ratio)
+            notes.append(
+                f"The steps of these data are {than:,.0f} times {apart} apart than those of the training"
+                " data: are their times in another unit?"
+            )
+    return replace(recordings, notes=(*recordings.notes, *notes)) if notes else recordings
 
 
 def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordings:
@@ -300,9 +347,10 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         y_N=_tensor(recordings.labels_N),
         classes=learned.classes,
         times_S=None if recordings.times_S is None else _tensor(recordings.times_S),
-        preparation=learned.preparation,
+        preparation=learned.preparation.reading(recordings),
         ids=recordings.ids,
         files=recordings.files,
+        coded=learned.preparation.coded,
     )
     are_bytes = recordings.values_SC.itemsize == 1 and not learned.preparation.fills_gaps
     if not are_bytes:

@@ -36,6 +36,7 @@ class Recipe:
     sampling: shuffled or balanced, see `epoch_batches`.
     augment, layout: how training batches are augmented, and the layout of pictures in the sequences.
     values: the number of leading features that are measurements, not masks; None for all.
+    codes: the number of features behind those that are codes of names.
     last_batch: the tutorial's protocol: epochs of full batches only, and the training accuracy of an epoch
         is that of its last batch.
     on_divergence: stop, or rollback to the start of the epoch with half the learning rate.
@@ -54,6 +55,7 @@ class Recipe:
     augment: Augment = field(default_factory=NoAugment)
     layout: PictureLayout | None = None
     values: int | None = None
+    codes: int = 0
     last_batch: bool = False
     on_divergence: str = "stop"
     graph: bool = False

@@ -12,7 +12,7 @@ from rnnclf.data import SPLITS, Source, SplitName
 from rnnclf.data.base import refuse_one_class
 from rnnclf.data.doubts import Finding, Severity, giveaways, refuse_untrained
 from rnnclf.data.findings import ChannelFacts, channel_facts, findings
-from rnnclf.data.preparation import without_gaps
+from rnnclf.data.gaps import without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import Moments, digests, moments

@@ -36,7 +36,7 @@ def fitted_to_all(
     epochs = max(round(recipe.epochs * share), 1)
     last = min(max(round(best_epoch * share), 1), epochs)
     torch.manual_seed(config.seed)
-    model = build_model(config, both.input_size, len(both.classes)).to(both.y_N.device)
+    model = build_model(config, both.input_size, len(both.classes), both.coded).to(both.y_N.device)
     training = Training(model, replace(recipe, epochs=epochs))
     for result in fit(training, both, validation, on_batch):
         if result.epoch == last:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rnnclf.data import preparation as module
+from rnnclf.data import gaps as module
+from rnnclf.data.gaps import without_gaps
 from rnnclf.data.npy import to_trainable
-from rnnclf.data.preparation import Preparation, fitted, without_gaps
+from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError
 

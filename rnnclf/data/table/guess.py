@@ -12,6 +12,7 @@ from rnnclf.data.table.names import is_clock
 from rnnclf.data.table.times import HALF_DAY, is_time
 from rnnclf.data.table.wide import numbered
 
+MOST_NAMES = 1000  # of a channel; more are free text or ids
 ROWS = 200_000  # at most, of the first block, to look at
 
 
@@ -174,6 +175,20 @@ class Guesses:
                 found[name] = f"which counts steps, as '{time}' does"
             elif v.whole(numbers_R) and self._constant(name):
                 found[name] = "which is the same in all steps of a sequence"
+        return found
+
+    def names(self, words: Sequence[str]) -> list[str]:
+        """The columns of words that can be a channel: few enough, and not the same throughout sequences."""
+        found = []
+        for name in words:
+            column = self._frame[name]
+            if column.dtype.is_nested() or column.dtype.is_temporal() or is_time(column):
+                continue
+            key_R = v.key_of(column)
+            rows, names = len(key_R), v.count(key_R)
+            few = names * 2 <= rows or (rows < 2 * v.EVIDENCE and names < rows)
+            if few and names <= MOST_NAMES and not v.decides(self._id_R, key_R):
+                found.append(name)
         return found
 
     def _constant(self, name: str) -> bool:
