@@ -14,8 +14,9 @@ from rnnclf.data.categories import unseen
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
 from rnnclf.data.doubts import Finding, doubts, refuse_untrained
 from rnnclf.data.gaps import treatment, without_gaps
+from rnnclf.data.matching import matched
 from rnnclf.data.npy import COPY_LIMIT
-from rnnclf.data.preparation import Preparation, fitted, mean_interval
+from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitName, SplitPlan, divide
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from rnnclf.data.layout import PictureLayout
 
-UNIT = 20  # times the mean interval of the training data: then times may be in another unit
 NORMALISERS = ("none", "standard", "minmax", "robust")
 
 
@@ -251,43 +251,7 @@ def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
         )
     place_K = np.array([place_of[name] for name in recordings.classes], np.int64)
     recordings = replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
-    return with_times_as(recordings, learned.preparation)
-
-
-def with_times_as(recordings: Recordings, preparation: Preparation) -> Recordings:
-    """The recordings with times only if the model uses times, with notes on what it will not know.
-
-    Raises CheckpointError for data without times if the model counts in them, and for names where it has
-    numbers or the reverse.
-    """
-    import numpy as np
-
-    known = preparation.vocabularies
-    for channel in preparation.channels:
-        if (channel in known) != (channel in recordings.categories):
-            kinds = ("names", "numbers") if channel in known else ("numbers", "names")
-            raise CheckpointError(
-                f"The model was trained on {kinds[0]} in channel '{channel}'; these data have {kinds[1]}"
-                " there."
-            )
-    notes = unseen(recordings, known)
-    if preparation.missing == "mask" and preparation.timed is not None:
-        if preparation.timed and recordings.times_S is None:
-            raise CheckpointError(
-                "The model was trained with the times of the steps; these data have no column of times."
-            )
-        if not preparation.timed and recordings.times_S is not None:
-            recordings = replace(recordings, times_S=None)
-            notes.append("The model was trained without times: the times of these data only order the steps.")
-    if preparation.missing == "mask" and recordings.times_S is not None:
-        ratio = mean_interval(recordings, np.arange(len(recordings))) / preparation.interval
-        if not 1 / UNIT < ratio < UNIT:
-            apart, than = ("further", ratio) if ratio > 1 else ("less far", 1 / ratio)
-            notes.append(
-                f"The steps of these data are {than:,.0f} times {apart} apart than those of the training"
-                " data: are their times in another unit?"
-            )
-    return replace(recordings, notes=(*recordings.notes, *notes)) if notes else recordings
+    return matched(recordings, learned.preparation)
 
 
 def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordings:

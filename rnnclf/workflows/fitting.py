@@ -19,7 +19,8 @@ import torch
 from rnnclf import checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Learned
-from rnnclf.data.base import assembled, with_times_as
+from rnnclf.data.base import assembled
+from rnnclf.data.matching import matched
 from rnnclf.data.memory import for_prediction
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError
@@ -59,7 +60,7 @@ class Classifier:
         Raises DataError for sequences that cannot be classified.
         """
         preparation = self.learned.preparation
-        recordings = for_prediction(with_times_as(recordings, preparation), preparation.missing)
+        recordings = for_prediction(matched(recordings, preparation), preparation.missing)
         with machine.one_at_a_time, machine.borrowed(config) as device:
             data = assembled(recordings, self.learned).to(device)
             try:
