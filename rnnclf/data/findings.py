@@ -65,10 +65,12 @@ def findings(
     hashes: Digests,
     options: Container[str] = (),
     pictures: bool = False,
+    normalised: bool = False,
 ) -> list[Finding]:
     """Everything found, most serious first, but for reasons to doubt the scores (see `doubts`).
 
     options: those of the source, of which the advice may name any. pictures: whether channels are pixels.
+    normalised: whether the values will be normalised before they are rounded to 32 bits.
     """
     return [
         *_gaps(recordings, found),
@@ -77,7 +79,7 @@ def findings(
         *([] if pictures else _repeated_steps(recordings)),
         *_alike(recordings),
         *_constant(recordings, found),
-        *_narrow(recordings, found),
+        *([] if normalised and recordings.values_SC.dtype != "float32" else _narrow(recordings, found)),
         *_imbalance(recordings),
         *_lengths(recordings),
         *_intervals(recordings),

@@ -13,7 +13,7 @@ UNIT = 20  # times the mean interval of the training data: then times may be in 
 
 
 def matched(recordings: Recordings, preparation: Preparation) -> Recordings:
-    """The recordings, without times if the model was trained without, and with notes on what it does not know.
+    """The recordings, without times if the model was trained so, and with notes on what it does not know.
 
     Raises CheckpointError for names where it knows numbers or the reverse, and for data without times if it
     counts the time since a value was present.
@@ -53,8 +53,8 @@ def _differences(recordings: Recordings, preparation: Preparation) -> list[str]:
     ratio = mean_interval(recordings, np.arange(len(recordings))) / preparation.interval
     if preparation.missing != "mask" or 1 / UNIT < ratio < UNIT:
         return []
-    way, by = ("further", ratio) if ratio > 1 else ("less far", 1 / ratio)
+    way, by = ("further apart", ratio) if ratio > 1 else ("closer together", 1 / ratio)
     return [
-        f"The steps of these data are {by:,.0f} times {way} apart than those of the training data: are their"
-        " times in another unit?"
+        f"The steps of these data are {by:,.0f} times {way} than those of the training data: are their times"
+        " in another unit?"
     ]

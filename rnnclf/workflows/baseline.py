@@ -20,8 +20,8 @@ from rnnclf.baselines import BASELINES, Baseline, Clock, Sequences
 from rnnclf.baselines.base import LeftOutError
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, Source, SplitName, Splits
-from rnnclf.data.own import OwnData
 from rnnclf.data.gaps import treatment
+from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Progress, silent
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import claim_folder, missing_folders, remove_empty, write_json

@@ -101,7 +101,8 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     options, pictures = _options(config.dataset), config.dataset.layout() is not None
-    problems = findings(recordings, found, hashes, options, pictures)
+    normalised = config.dataset.normalise != "none"
+    problems = findings(recordings, found, hashes, options, pictures, normalised)
     try:
         parts, doubts = _divide(config, recordings, progress)
         obstacle = None

@@ -14,6 +14,7 @@ import torch
 from rnnclf import checkpoint
 from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
+from rnnclf.data.arrays import Arrays
 from rnnclf.data.categories import CodedFeatures, unseen
 from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.recordings import Recordings
@@ -113,6 +114,16 @@ def test_letters_in_a_wide_table_are_the_steps_of_a_channel_of_names():
     assert found.channels == ("page", "x")
     assert found.values_SC.tolist() == [[0, 1], [1, 2], [1, 3], [0, 4]]
     assert found.categories == {"page": ("home", "shop")}
+
+
+def test_letters_that_are_not_in_columns_are_refused_with_the_way_out(tmp_path):
+    rows = [f"{'ab'[n % 2]},{strand}" for n, strand in enumerate(["ACGTACGTAC", "CCGTTTTTAC", "TAGCAACGTA"])]
+    for name in ("sequence", "dna"):
+        with pytest.raises(DataError, match=f"To use '{name}', write each of its letters in a column of"):
+            read("\n".join([f"label,{name}", *rows]), label="label")
+    np.savez(tmp_path / "my.npz", x=np.array([["A", "C"], ["G", "T"]]), y=[0, 1])
+    with pytest.raises(DataError, match=r"holds text; .* Names and letters are read from tables"):
+        Arrays(path=str(tmp_path / "my.npz")).read()
 
 
 def test_a_sequence_is_the_same_whatever_else_is_in_its_file():

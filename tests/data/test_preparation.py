@@ -368,14 +368,14 @@ def test_a_model_that_was_trained_without_times_is_not_given_any():
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(1e3, "1,0.. times further"), (1 / 60, "[56]. times less far")]
+    ("factor", "words"), [(1e3, "1,0.. times further apart"), (1 / 60, "[56]. times closer together")]
 )
 def test_times_in_another_unit_are_told(factor, words):
     known = learned(times=True).preparation
     data = recordings(times=True)
     assert matched(data, known) is data
     found = matched(replace(data, times_S=data.times_S * factor), known)
-    assert re.search(rf"{words} apart than .*: are their times in another unit\?", found.notes[0])
+    assert re.search(rf"{words} than .*: are their times in another unit\?", found.notes[0])
 
 
 def test_checkpoints_that_do_not_say_whether_there_were_times_are_read():

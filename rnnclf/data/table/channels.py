@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rnnclf.data.preparation import BITS_LEFT
 from rnnclf.data.recordings import Array, encoded
-from rnnclf.data.table.blocks import Block
+from rnnclf.data.table.blocks import Block, TableFile
 from rnnclf.data.table.cells import numbers, optional_names
-from rnnclf.data.table.guess import MOST_NAMES
+from rnnclf.data.table.guess import CONSTANT, COUNTS_ROWS, MOST_NAMES, Guesses
 from rnnclf.data.table.register import NameIndex
 from rnnclf.data.table.roles import Roles
-from rnnclf.errors import DataError
+from rnnclf.errors import ConfigError, DataError
 
 LONGEST = 100  # bytes of a name
 COARSE = 2.0**-13  # of a channel's range: larger errors of rounding lose more than half of the digits
@@ -55,6 +55,25 @@ class Channels:
                     values_RV[:, v] = self._codes(block, name, channel)
         self._measure(values_RV.reshape(-1, len(roles.channels)), block)
         return values_RV
+
+    def columns_in(self, table: TableFile) -> list[str]:
+        """The columns to read of a table."""
+        return [*self.roles.columns, *(name for name in self.roles.ignored if name in table.columns)]
+
+    def check_ignored(self, block: Block, sequence_R: Array) -> None:
+        """Raises ConfigError if an ignored column is not throughout what it was in the first rows.
+
+        sequence_R: the sequence of each row, int64.
+        """
+        for name, why in self.roles.ignored.items():
+            if why not in (COUNTS_ROWS, CONSTANT) or name not in block.frame.columns:
+                continue
+            if not Guesses.still(block.frame[name], why, sequence_R):
+                first, last = block.lines_R[0], block.lines_R[-1]
+                raise ConfigError(
+                    f"{block.name}: '{name}' {why.removeprefix('which ')} at first, but not in {block.unit}s"
+                    f" {first:,} to {last:,}. List the channels in dataset.channels, with it or without."
+                )
 
     def _codes(self, block: Block, column: str, channel: str) -> Array:
         """The codes (R,) of a column of names; NaN if missing. Raises DataError for too many or too long."""

@@ -73,9 +73,9 @@ def _write_wide(
     with GrowingArray(folder / "values_SC.npy", channels.dtype, len(roles.channels)) as values:
         for table in tables:
             register.begin(table)
-            for block in table.blocks(roles.columns):
+            for block in table.blocks(channels.columns_in(table)):
                 values_RTC = channels.read(block).reshape(-1, len(t_T), len(roles.channels))
-                register.enter(block)
+                channels.check_ignored(block, register.enter(block))
                 present_RT = ~np.isnan(values_RTC).all(axis=2)
                 lengths_R = np.where(present_RT, t_T + 1, 1).max(axis=1)
                 values.append(values_RTC[t_T < lengths_R[:, None]])
@@ -150,8 +150,9 @@ def _read_rows(
             times_S = file("times_S", "<f8" if roles.time_kind == "number" else "<i8")
         for table in tables:
             register.begin(table)
-            for block in table.blocks(roles.columns):
+            for block in table.blocks(channels.columns_in(table)):
                 sequence_R = register.enter(block)
+                channels.check_ignored(block, sequence_R)
                 values_RC = channels.read(block)
                 values.append(values_RC)
                 lines.append(block.lines_R)

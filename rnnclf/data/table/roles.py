@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rnnclf.data.table.blocks import Block
@@ -29,6 +29,7 @@ class Roles:
         channels (1, C).
     time_kind: how times are written, see rnnclf.data.table.times.
     categorical: the channels whose values are names.
+    ignored: columns that are no channels because of what their first values are, with what that is.
     """
 
     form: str
@@ -43,6 +44,7 @@ class Roles:
     missing: Missing = USUAL
     time_kind: str = "number"
     categorical: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channel_of(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         finder.missing,
         finder.time_kind(time),
         categorical,
+        finder.ignored,
     )
 
 
@@ -112,6 +115,7 @@ class _Finder:
         self.role_of: dict[str, str | None] = {}
         self.guessed: dict[str, str] = {}
         self.notes: list[str] = []
+        self.ignored: dict[str, str] = {}
         named = [options.time, options.label, options.split, *(options.channels or ()), *(options.id or ())]
         named += [name for name in options.categorical if name not in (options.channels or ())]
         if options.group not in (options.id or ()):  # the sequences of a person: an id of person and trial
@@ -276,7 +280,7 @@ class _Finder:
 
     def _refuse_recording(self) -> None:
         """Raises ConfigError if rows seem to be steps of a recording, each with a label."""
-        if self.values.one_recording(bool(self.numbered)):
+        if self.values.one_recording(len(self.numbered)):
             raise ConfigError(
                 f"{self.name} seems to be a recording with a label in each row, and no column is recognisable"
                 " as the id of its sequences: recordings are not cut into windows. Set dataset.id if each row"
@@ -394,9 +398,17 @@ class _Finder:
                 f"{self.name}: no column is recognisable as a channel: '{numeric[0]}' is a column"
                 f" {left_out[numeric[0]]}. {self.choose('channels')}"
             )
+        self.ignored = {name: left_out[name] for name in numeric if name in left_out}
         numeric = [name for name in numeric if name not in left_out]
         if not numeric:
-            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.")
+            text = [name for name in self.columns if name not in {*self.numeric, self.role_of.get("label")}]
+            spelt = self.values.spelt(text)
+            way = (
+                ""
+                if spelt is None
+                else f" To use '{spelt}', write each of its letters in a column of its own."
+            )
+            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.{way}")
         return numeric
 
     def _note_untrained(self, read: Sequence[str]) -> None:
