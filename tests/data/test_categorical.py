@@ -242,7 +242,7 @@ def test_few_names_are_ones_in_their_places_and_many_are_learned():
     weight = model.names.learned["1"]
     expected = torch.stack((torch.zeros(9), weight[6], weight.mean(dim=0)))
     torch.testing.assert_close(found[:, 4:], expected)
-    model(x).sum().backward()
+    found.sum().backward()
     assert weight.grad is not None
     assert weight.grad.abs().sum() > 0
 
@@ -300,12 +300,14 @@ def run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_what_names_tell_is_learned(run):
     saved = checkpoint.load(run / "best.safetensors")
     assert saved.preparation["vocabulary_C"] == [["cart", "help", "home", "shop"], None]
     assert evaluate(run)[0].evaluation.score.accuracy > 0.9
 
 
+@pytest.mark.long
 def test_unseen_names_are_told_at_evaluation(run, tmp_path):
     other = visits(tmp_path / "other.csv", 20, "blog")
     found = evaluate(run, [f"dataset.path={other}"])[0]
@@ -320,6 +322,7 @@ def test_unseen_names_are_told_at_evaluation(run, tmp_path):
     assert any("160 of 160 steps" in note for note in found.notes)
 
 
+@pytest.mark.long
 def test_sequences_that_were_trained_on_are_recognised_in_a_part_of_the_file(run, tmp_path):
     part = tmp_path / "part.csv"
     part.write_text("\n".join((run.parent / "visits.csv").read_text().splitlines()[: 1 + 8 * 10]))
@@ -328,18 +331,21 @@ def test_sequences_that_were_trained_on_are_recognised_in_a_part_of_the_file(run
     assert 3 <= found.trained_on <= 10
 
 
+@pytest.mark.long
 def test_names_and_numbers_are_not_confused(run, tmp_path):
     np.savez(tmp_path / "my.npz", x=np.zeros((4, 3, 2)), y=["go", "buy"] * 2, channels=["page", "x"])
     with pytest.raises(CheckpointError, match=r"trained on names in channel 'page'; these data have numbers"):
         evaluate(run, ["dataset=arrays", f"dataset.path={tmp_path / 'my.npz'}"])
 
 
+@pytest.mark.long
 def test_check_and_inspect_show_names(run, cli: Cli):
     shown = cli("data", "check", run.parent / "visits.csv").stdout
     assert "page: 4 names: cart, help, home, shop" in shown
     assert "page: 4 names" in cli("inspect", run).stdout
 
 
+@pytest.mark.long
 def test_the_compiled_step_says_that_it_has_no_names(run):
     source = Table(path=str(run.parent / "visits.csv"))
     splits = source.load()
