@@ -53,7 +53,7 @@ def test_words_in_a_table_are_a_channel_of_names():
     assert found.channels == ("page", "x")
     assert found.categories == {"page": ("cart", "home", "shop")}
     assert names_of(found, "page") == ["home", "shop", "shop", None, "cart"]
-    assert "my.csv: the values of page are names rather than numbers." in found.notes
+    assert "my.csv: page holds names rather than numbers." in found.notes
     assert names_of(read(VISITS, "again.csv"), "page") == names_of(found, "page")  # from the cache
 
 

@@ -373,7 +373,8 @@ class _Finder:
             if channel in asked or words * 2 > len(columns):
                 found.append(channel)
         if guessed := [name for name in found if name not in asked]:
-            self.notes.append(f"{self.name}: the values of {listed(guessed)} are names rather than numbers.")
+            hold = "holds" if len(guessed) == 1 else "hold"
+            self.notes.append(f"{self.name}: {listed(guessed)} {hold} names rather than numbers.")
         return tuple(found)
 
     def _usable(self, left_out: dict[str, str], words: Sequence[str]) -> list[str]:
