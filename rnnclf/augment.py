@@ -7,6 +7,7 @@ H height, W width, K knots.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Augment(Component):
         lengths_B: Tensor | None,
         layout: PictureLayout | None = None,
         values: int | None = None,
+        codes: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         """An augmented copy of the batch, float32, and its lengths.
 
@@ -47,6 +49,7 @@ class Augment(Component):
             valid steps of the result.
         values: C, if the features are C values, C masks (1 for measured, 0 for missing), and C times since
             the last measurement, as log(1 + intervals); None if all features are values.
+        codes: the number of features behind all these that are codes of names, 0 for a missing one.
         """
         raise NotImplementedError(f"{type(self).__name__} must define __call__.")
 
@@ -67,6 +70,7 @@ class NoAugment(Augment):
         lengths_B: Tensor | None,
         layout: PictureLayout | None = None,
         values: int | None = None,
+        codes: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         return x_BTI, lengths_B
 
@@ -110,6 +114,7 @@ class ImageAugment(Augment):
         lengths_B: Tensor | None,
         layout: PictureLayout | None = None,
         values: int | None = None,
+        codes: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         import torch
 
@@ -227,19 +232,30 @@ class SeriesAugment(Augment):
         lengths_B: Tensor | None,
         layout: PictureLayout | None = None,
         values: int | None = None,
+        codes: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         import torch
 
+        x_BTI, codes_BTK = x_BTI.tensor_split((x_BTI.shape[2] - codes,), dim=-1)
         b, steps, size = x_BTI.shape
         assert values is None or size == 3 * values
         ends_B = torch.full((b,), steps, device=x_BTI.device) if lengths_B is None else lengths_B
         if self.crop < 1 or self.time_warp:
             first_B, kept_B = self._draw_windows(x_BTI, ends_B)
-            x_BTI = _resampled(x_BTI, self._draw_positions(x_BTI, first_B, kept_B), values)
+            positions_BT = self._draw_positions(x_BTI, first_B, kept_B)
+            x_BTI = _resampled(x_BTI, positions_BT, values)
+            codes_BTK = _nearest(codes_BTK, positions_BT)
             ends_B = kept_B
-        x_BTI = self._with_changed_values(x_BTI, values)
+        if size:
+            x_BTI = self._with_changed_values(x_BTI, values)
+        if self.channel_drop and codes:
+            dropped_B1K = codes_BTK.new_empty(b, 1, codes).uniform_() < self.channel_drop
+            codes_BTK = codes_BTK.masked_fill(dropped_B1K & bool(size), 0)
         if self.time_mask:
-            x_BTI = _masked(x_BTI, self._draw_block(x_BTI, ends_B), values)
+            masked_BT = self._draw_block(x_BTI, ends_B)
+            x_BTI = _masked(x_BTI, masked_BT, values) if size else x_BTI
+            codes_BTK = codes_BTK.masked_fill(masked_BT.unsqueeze(-1), 0)
+        x_BTI = torch.cat((x_BTI, codes_BTK), dim=-1) if codes else x_BTI
         return x_BTI, ends_B if self.crop < 1 else lengths_B
 
     def _draw_windows(self, x_BTI: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -319,13 +335,7 @@ def _resampled(x_BTI: Tensor, positions_BT: Tensor, values: int | None = None) -
     """The sequences at `positions_BT`, linearly interpolated; see SeriesAugment for `values`."""
     import torch
 
-    b, steps, size = x_BTI.shape
-    x_SI = x_BTI.reshape(-1, size)
-    first_B1 = steps * torch.arange(b, device=x_BTI.device).unsqueeze(-1)
-
-    def at(steps_BT: Tensor) -> Tensor:
-        return x_SI.index_select(0, (first_B1 + steps_BT.long()).flatten()).view(b, -1, size)
-
+    at = _picker(x_BTI)
     before_BTI, after_BTI = at(positions_BT.floor()), at(positions_BT.ceil())
     between_BT1 = positions_BT.frac().unsqueeze(-1)
     linear_BTI = before_BTI.lerp(after_BTI, between_BT1)
@@ -335,6 +345,27 @@ def _resampled(x_BTI: Tensor, positions_BT: Tensor, values: int | None = None) -
     both_BTC = (before_BTI * after_BTI)[..., values : 2 * values] > 0
     values_BTC = linear_BTI[..., :values].where(both_BTC, nearest_BTI[..., :values])
     return torch.cat((values_BTC, nearest_BTI[..., values:]), dim=-1)
+
+
+def _nearest(x_BTI: Tensor, positions_BT: Tensor) -> Tensor:
+    """The features of the steps nearest to `positions_BT`."""
+    at = _picker(x_BTI)
+    before_BTI, after_BTI = at(positions_BT.floor()), at(positions_BT.ceil())
+    return before_BTI.where(positions_BT.frac().unsqueeze(-1) < 0.5, after_BTI)
+
+
+def _picker(x_BTI: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function from whole positions (B, t) to the steps there (B, t, I)."""
+    import torch
+
+    b, steps, size = x_BTI.shape
+    x_SI = x_BTI.reshape(b * steps, size)
+    first_B1 = steps * torch.arange(b, device=x_BTI.device).unsqueeze(-1)
+
+    def at(steps_BT: Tensor) -> Tensor:
+        return x_SI.index_select(0, (first_B1 + steps_BT.long()).flatten()).view(*steps_BT.shape, size)
+
+    return at
 
 
 def _kept_channels(random_B1C: Tensor, drop: float) -> Tensor:

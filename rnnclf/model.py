@@ -13,6 +13,7 @@ from torch.nn import functional
 from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
+from rnnclf.data.categories import CodedFeatures
 from rnnclf.engine.choose import ENGINES, choose
 from rnnclf.engine.parts import WORTH, parts_of_batches
 from rnnclf.engine.plan import Plan
@@ -20,6 +21,8 @@ from rnnclf.engine.unrolling import unroll
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
 
+ONE_HOT = 16
+"""Channels of up to so many names get a feature for each."""
 SMALLEST_SHARED = 6 * WORTH
 """FLOPs per time step from which sharing each operation among threads is faster than one thread. Measured."""
 
@@ -124,6 +127,48 @@ def _batch_norm(norm: nn.BatchNorm1d, rows_ND: Tensor) -> Tensor:
     )
 
 
+class Names(nn.Module):
+    """Replaces the codes of names, the last features of each step, by a vector for each.
+
+    Of up to ONE_HOT names it has a 1 in the place of its own; of K more, it is learned and has
+    round(1.6 K^0.56) numbers, as fastai chooses. A missing name is 0. A name that the training split does not
+    have is the mean of the others: a vector of its own would never be trained.
+    """
+
+    def __init__(self, coded: CodedFeatures) -> None:
+        super().__init__()
+        self.coded = coded
+        self.widths = [k if k <= ONE_HOT else round(1.6 * k**0.56) for k in coded.sizes]
+        self.learned = nn.ParameterDict(
+            {
+                # as long as a vector with a single 1
+                str(place): nn.Parameter(torch.randn(k, width) / width**0.5)
+                for place, (k, width) in enumerate(zip(coded.sizes, self.widths, strict=True))
+                if k > ONE_HOT
+            }
+        )
+
+    @property
+    def added(self) -> int:
+        """How many more features there are than codes."""
+        return self.coded.patch * sum(self.widths) - self.coded.number
+
+    def forward(self, x_TBI: Tensor) -> Tensor:
+        """The features (T, B, I) with vectors for codes."""
+        numbers_TBN, codes_TBK = x_TBI.tensor_split((x_TBI.shape[-1] - self.coded.number,), dim=-1)
+        parts, channels = [numbers_TBN], len(self.widths)
+        for place in range(channels):
+            codes_TBP = codes_TBK[..., place::channels].long()
+            parts.append(self._table(place, x_TBI)[codes_TBP].flatten(-2))
+        return torch.cat(parts, dim=-1)
+
+    def _table(self, place: int, like: Tensor) -> Tensor:
+        """The vector of each code of a channel (K + 2, width)."""
+        key, k = str(place), self.coded.sizes[place]
+        known = self.learned[key] if key in self.learned else torch.eye(k, device=like.device)
+        return torch.cat((torch.zeros_like(known[:1]), known, known.mean(dim=0, keepdim=True))).to(like.dtype)
+
+
 class SequenceClassifier(nn.Module):
     """Layers of one cell, a readout, a linear head.
 
@@ -132,12 +177,22 @@ class SequenceClassifier(nn.Module):
         input_size: features of one step.
         classes: number of classes.
         stack: the architecture around the cell. Raises ConfigError if the cell does not support it.
+        coded: the features that are codes of names, if there are any.
     """
 
-    def __init__(self, cell: Cell, input_size: int, classes: int, stack: Stack | None = None) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        classes: int,
+        stack: Stack | None = None,
+        coded: CodedFeatures | None = None,
+    ) -> None:
         super().__init__()
         stack = stack or Stack()
         stack.check_cell(cell)
+        self.names = None if coded is None else Names(coded)
+        first = input_size + (0 if self.names is None else self.names.added)
         self.stack = stack
         self.input_size = input_size
         self.readout = READOUTS[stack.readout]
@@ -145,7 +200,7 @@ class SequenceClassifier(nn.Module):
         width = cell.hidden_size * directions
         read_layers = stack.layers if stack.readout_layers == "all" else 1
         self.layers = nn.ModuleList(
-            RecurrentLayer(cell, width if index else input_size, stack, first=index == 0)
+            RecurrentLayer(cell, width if index else first, stack, first=index == 0)
             for index in range(stack.layers)
         )
         self.readouts = nn.ModuleList(
@@ -165,6 +220,8 @@ class SequenceClassifier(nn.Module):
         if lengths_B is not None:
             # multiplying by a mask would not remove a NaN in the padding from the gradient: 0 · NaN is NaN
             x_TBI = x_TBI.masked_fill(~valid_steps(x_TBI, lengths_B), 0)
+        if self.names is not None:
+            x_TBI = self.names(x_TBI)
         features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
         logits_BK: Tensor = self.head(
             functional.dropout(self.head_norm(features_BD), self.stack.dropout, self.training)

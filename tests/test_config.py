@@ -260,6 +260,7 @@ CHANGES: dict[str, list[str]] = {
     "dataset.time": [*TABLE, "dataset.time=later"],
     "dataset.label": [*TABLE, "dataset.label=colour"],
     "dataset.channels": [*TABLE, "dataset.channels=[x0]"],
+    "dataset.categorical": [*TABLE, "dataset.categorical=[x0]"],
     "dataset.group": [*TABLE, "dataset.group=ward"],
     "dataset.split_column": [*TABLE, "dataset.split_column=part"],
     "dataset.missing_values": [*TABLE, "dataset.label=colour", "dataset.missing_values=[r]"],

@@ -23,10 +23,12 @@ from rnnclf.metrics import percent
 from rnnclf.workflows.data import Checked, Example
 
 if TYPE_CHECKING:
+    from rnnclf.data.findings import ChannelFacts
     from rnnclf.data.layout import PictureLayout
 
 CHANNELS = 20  # rows of the table
 CLASSES = 30  # rows of the table
+NAMES = 16  # of a channel
 PICTURES = 10  # maximum number of classes with a drawn example
 LINES = 3  # maximum number of channels drawn per example
 MARKS = {"doubtful": ("!! ", "bold red"), "warning": ("! ", "bold yellow"), "remark": ("- ", "dim")}
@@ -109,10 +111,18 @@ def _channels(found: Checked) -> RenderableType:
     table = _table("channel", "missing", "lowest", "mean", "deviation", "highest")
     for channel in found.channels[:CHANNELS]:
         numbers = (channel.low, channel.mean, channel.deviation, channel.high)
-        table.add_row(
-            Text(one_line(channel.name)), f"{channel.missing:,}", *(f"{number:.4g}" for number in numbers)
-        )
-    return _with_rest(table, len(found.channels) - CHANNELS, "channels")
+        shown = [f"{number:.4g}" for number in numbers] if not channel.names else ["", "", "", ""]
+        table.add_row(Text(one_line(channel.name)), f"{channel.missing:,}", *shown)
+    rows = _with_rest(table, len(found.channels) - CHANNELS, "channels")
+    named = [channel for channel in found.channels[:CHANNELS] if channel.names]
+    return Group(rows, *map(_names, named)) if named else rows
+
+
+def _names(channel: ChannelFacts) -> Text:
+    """The names in a channel of names."""
+    some = ", ".join(channel.names[:NAMES]) + (" …" if len(channel.names) > NAMES else "")
+    counted = _counted(len(channel.names), "name")
+    return Text(one_line(channel.name)).append(f": {counted}: {one_line(some)}", style="dim")
 
 
 def _classes(found: Checked) -> RenderableType:
@@ -143,22 +153,23 @@ def _examples(found: Checked, width: int) -> RenderableType:
     if layout is not None:
         pictures = [_picture(example, layout) for example in found.examples[:PICTURES]]
         return Padding(Columns(pictures, padding=(0, 2)), (0, 0, 1, 0))
-    return _lines(found.examples[:PICTURES], [channel.name for channel in found.channels[:LINES]], width)
+    numeric = {c: channel.name for c, channel in enumerate(found.channels) if not channel.names}
+    return _lines(found.examples[:PICTURES], dict(list(numeric.items())[:LINES]), width) if numeric else ""
 
 
-def _lines(examples: Sequence[Example], channels: list[str], width: int) -> RenderableType:
-    """The first channels of an example of each class, with a common scale per channel and in time."""
+def _lines(examples: Sequence[Example], channels: dict[int, str], width: int) -> RenderableType:
+    """Some channels of an example of each class, with a common scale per channel and in time."""
     import numpy as np
 
     grid = Table.grid(padding=(0, 1))
     longest = max(len(example.x_TC) for example in examples)
-    room = min(LINE_WIDTH, width - 4 - max(len(e.label) for e in examples) - max(map(len, channels)))
+    room = min(LINE_WIDTH, width - 4 - max(len(e.label) for e in examples) - max(map(len, channels.values())))
     for example in examples:
-        for c, name in enumerate(channels):
+        for c, name in channels.items():
             values = np.concatenate([e.x_TC[:, c] for e in examples])
             scale = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 1.0)
             columns = max(round(len(example.x_TC) / longest * max(room, 10)), 1)
-            label = Text(one_line(example.label) if c == 0 else "", style="bold")
+            label = Text(one_line(example.label) if c == min(channels) else "", style="bold")
             line = drawn(example.x_TC[:, c], columns if longest > room else len(example.x_TC), scale)
             grid.add_row(label, Text(one_line(name), style="dim"), Text(line, style="cyan"))
     return Padding(grid, (0, 0, 1, 0))

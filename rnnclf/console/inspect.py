@@ -199,7 +199,12 @@ def _preparation(part: Mapping[str, Any]) -> str:
     rest = {key: part.get(key) for key in ("missing", "interval")}
     if not isinstance(channels, list):
         return ""
-    names = ", ".join([*map(_leaf, channels[:8]), *(["…"] if len(channels) > 8 else [])])
+    known = part.get("vocabulary_C") or [None] * len(channels)
+    counted = [
+        f"{_leaf(name)}: {len(own)} names" if isinstance(own, list) else _leaf(name)
+        for name, own in zip(channels, known, strict=False)
+    ]
+    names = ", ".join([*counted[:8], *(["…"] if len(channels) > 8 else [])])
     return f"{len(channels):,} channels ({names}), {_words(rest)}"
 
 

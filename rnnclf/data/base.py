@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rnnclf.data.categories import unseen
 from rnnclf.data.dataset import RESIDENT, SequenceDataset
 from rnnclf.data.doubts import Finding, doubts, refuse_untrained
+from rnnclf.data.gaps import treatment, without_gaps
+from rnnclf.data.matching import matched
 from rnnclf.data.npy import COPY_LIMIT
-from rnnclf.data.preparation import Preparation, fitted, treatment, without_gaps
+from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitName, SplitPlan, divide
@@ -112,8 +115,11 @@ class Source(Component):
         """Reads all sequences. Raises DataError if a file is missing or malformed."""
         raise NotImplementedError(f"{type(self).__name__} must define read().")
 
-    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
-        """Reads the sequences for a model that was trained on these channels; more may be read.
+    def read_for_model(
+        self, channels: tuple[str, ...], progress: Progress = silent, names: tuple[str, ...] = ()
+    ) -> Recordings:
+        """Reads the sequences for a model that was trained on these channels, `names` of them channels of
+        names; more may be read.
 
         What only a split needs, such as groups, may be missing. Raises DataError as `read` does.
         """
@@ -153,11 +159,13 @@ class Source(Component):
         """Divides and prepares recordings. Raises the same errors as `load`."""
         recordings = self._usable(recordings, learned)
         parts = divide(recordings, plan)
+        notes = recordings.notes
         if learned is None:
             refuse_untrained(recordings, parts)
             missing, patch = treatment(recordings, self.missing), self.patch_for(recordings, parts["train"])
             preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
             learned = Learned(preparation, recordings.classes)
+            notes = (*notes, *unseen(recordings, preparation.vocabularies))
         hashes = digests(recordings, progress)
         whole = assembled(recordings, learned)
         recordings.refuse_changed()
@@ -165,7 +173,7 @@ class Source(Component):
             **{name: whole.subset(_tensor(places)) for name, places in parts.items()},
             fingerprint=hashes.fingerprint(recordings),
             learned=learned,
-            notes=recordings.notes,
+            notes=notes,
             warnings=tuple(doubt.sentence for doubt in self.doubts(recordings, hashes.digests_N, parts)),
             seen={
                 name: Seen.of(recordings, hashes.digests_N, parts[name]) for name in ("train", "validation")
@@ -196,7 +204,9 @@ class Source(Component):
 
         Raises CheckpointError if channels or classes are missing.
         """
-        return self._usable(self.read_for_model(learned.preparation.channels, progress), learned)
+        trained = learned.preparation
+        recordings = self.read_for_model(trained.channels, progress, tuple(trained.vocabularies))
+        return self._usable(recordings, learned)
 
     def patch_for(self, recordings: Recordings, train: Array) -> int:
         """How many neighbouring steps become one for a model that is trained on the sequences at `train`."""
@@ -240,7 +250,8 @@ def _as_learned(recordings: Recordings, learned: Learned) -> Recordings:
             f"The model knows the classes {_listed(known)}; these data also have {_listed(foreign)}."
         )
     place_K = np.array([place_of[name] for name in recordings.classes], np.int64)
-    return replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
+    recordings = replace(recordings, labels_N=place_K[recordings.labels_N], classes=known)
+    return matched(recordings, learned.preparation)
 
 
 def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordings:
@@ -300,9 +311,10 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         y_N=_tensor(recordings.labels_N),
         classes=learned.classes,
         times_S=None if recordings.times_S is None else _tensor(recordings.times_S),
-        preparation=learned.preparation,
+        preparation=learned.preparation.reading(recordings),
         ids=recordings.ids,
         files=recordings.files,
+        coded=learned.preparation.coded,
     )
     are_bytes = recordings.values_SC.itemsize == 1 and not learned.preparation.fills_gaps
     if not are_bytes:

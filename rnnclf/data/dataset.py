@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from rnnclf.data.categories import CodedFeatures
 from rnnclf.data.changes import MappedFiles
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Ids
@@ -58,6 +59,8 @@ class SequenceDataset:
     """Maps these numbers to the ids in the data; None: the numbers are the ids."""
     files: MappedFiles = ()
     """The files that the steps are mapped from; none if they are in memory."""
+    coded: CodedFeatures | None = None
+    """The features that are codes of names; None if there are none."""
 
     def __len__(self) -> int:
         return len(self.y_N)

@@ -144,6 +144,8 @@ def _giveaway(recordings: Recordings, found: Moments, c: int) -> tuple[str, Seve
     if is_constant and _tells(recordings, low_N, chance):
         what = "has only one value in each sequence, which tells the class of every one"
         return f"{what}: {misleads}", "doubtful"
+    if recordings.channels[c] in recordings.categories:  # whose codes are in no order
+        return None
     parts = _in_order(recordings)
     rises = _numbers([(low_N[part], high_N[part]) for part in parts])
     if not rises and not _numbers([(-high_N[part], -low_N[part]) for part in parts]):

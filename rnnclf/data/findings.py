@@ -28,7 +28,7 @@ UNEVEN = 1.5  # ratio of the 95th to the 5th percentile of the intervals between
 
 @dataclass(frozen=True)
 class ChannelFacts:
-    """Statistics of one channel over all sequences, in the unit as read."""
+    """Statistics of one channel over all sequences, in the unit as read; NaN for a channel of names."""
 
     name: str
     missing: int
@@ -36,10 +36,12 @@ class ChannelFacts:
     mean: float
     deviation: float
     high: float
+    names: tuple[str, ...] = ()
+    """The different names in a channel of names."""
 
 
 def channel_facts(recordings: Recordings, found: Moments) -> tuple[ChannelFacts, ...]:
-    """The statistics of each channel; NaN for a channel without any value."""
+    """The statistics of each channel; NaN for a channel without any number."""
     import numpy as np
 
     everything = np.arange(len(recordings))
@@ -47,10 +49,13 @@ def channel_facts(recordings: Recordings, found: Moments) -> tuple[ChannelFacts,
     low_C, high_C = found.low_NC.min(axis=0), found.high_NC.max(axis=0)
     missing_C = found.missing_C(recordings.lengths_N)
     empty_C = found.count_NC.sum(axis=0) == 0
+    empty_C |= np.array([name in recordings.categories for name in recordings.channels])
     numbers_CF = np.where(empty_C[:, None], np.nan, np.stack((low_C, mean_C, deviation_C, high_C), axis=1))
     return tuple(
-        ChannelFacts(name, int(missing), *map(float, numbers))
-        for name, missing, numbers in zip(recordings.channels, missing_C, numbers_CF, strict=True)
+        ChannelFacts(name, int(missing), low, mean, deviation, high, recordings.categories.get(name, ()))
+        for name, missing, (low, mean, deviation, high) in zip(
+            recordings.channels, missing_C, numbers_CF.tolist(), strict=True
+        )
     )
 
 
@@ -60,10 +65,12 @@ def findings(
     hashes: Digests,
     options: Container[str] = (),
     pictures: bool = False,
+    normalised: bool = False,
 ) -> list[Finding]:
     """Everything found, most serious first, but for reasons to doubt the scores (see `doubts`).
 
     options: those of the source, of which the advice may name any. pictures: whether channels are pixels.
+    normalised: whether the values will be normalised before they are rounded to 32 bits.
     """
     return [
         *_gaps(recordings, found),
@@ -72,7 +79,7 @@ def findings(
         *([] if pictures else _repeated_steps(recordings)),
         *_alike(recordings),
         *_constant(recordings, found),
-        *_narrow(recordings, found),
+        *([] if normalised and recordings.values_SC.dtype != "float32" else _narrow(recordings, found)),
         *_imbalance(recordings),
         *_lengths(recordings),
         *_intervals(recordings),

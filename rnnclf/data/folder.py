@@ -119,7 +119,9 @@ class Folder(OwnData):
 
         return cached(folder, read)
 
-    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
+    def read_for_model(
+        self, channels: tuple[str, ...], progress: Progress = silent, names: tuple[str, ...] = ()
+    ) -> Recordings:
         try:
             return self._recordings(channels, progress)
         except NoGroupError as error:  # a split needs groups, a model does not

@@ -11,8 +11,9 @@ from typing import Any
 
 from rnnclf.data.array_files import NamedArray
 from rnnclf.data.arrays import unlabelled
+from rnnclf.data.gaps import without_gaps
 from rnnclf.data.npy import refuse_other_than_numbers, to_trainable
-from rnnclf.data.preparation import BITS_LEFT, without_gaps
+from rnnclf.data.preparation import BITS_LEFT
 from rnnclf.data.recordings import Array, Recordings, encoded, numbered
 from rnnclf.data.survey import moments
 from rnnclf.errors import DataError

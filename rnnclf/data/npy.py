@@ -147,7 +147,8 @@ def refuse_other_than_numbers(array: Array, what: str) -> None:
     if array.dtype.kind not in "biuf":
         kinds = {"c": "complex numbers", "U": "text", "S": "text", "M": "dates", "m": "durations"}
         kind = kinds.get(array.dtype.kind, f"records ({array.dtype})"[:80])
-        raise DataError(f"{what} holds {kind}; it must hold real numbers.")
+        way = " Names and letters are read from tables." if array.dtype.kind in "US" else ""
+        raise DataError(f"{what} holds {kind}; it must hold real numbers.{way}")
 
 
 def to_trainable(array: Array, what: str, expression: str = "x", then: str = "") -> Array:

@@ -36,7 +36,8 @@ def outlying(recordings: Recordings, found: Moments) -> list[Outlying]:
     """
     return [
         far
-        for c in range(len(recordings.channels))
+        for c, name in enumerate(recordings.channels)
+        if name not in recordings.categories
         for far in _of_channel(recordings, c, found.low_NC[:, c], found.high_NC[:, c])
     ]
 

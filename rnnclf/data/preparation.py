@@ -1,8 +1,8 @@
-"""Turns values as read into model inputs: normalisation, missing values and patches, fitted on the training
-split.
+"""Turns values as read into model inputs: normalisation, missing values, names and patches, fitted on the
+training split.
 
-Shapes: B batch, T time steps, S steps in total, C channels as read, I features of the model, P steps in a
-patch.
+Shapes: B batch, T time steps, S steps in total, C channels as read, N those of numbers, K those of names,
+I features of the model, P steps in a patch.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rnnclf.data.recordings import Array, Ids, Recordings
+from rnnclf.data.categories import CodedFeatures, vocabulary
+from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.survey import Moments, chunks, moments, powers_of, steps_of
 from rnnclf.errors import ConfigError, DataError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
-COPY_LIMIT = 2**30  # bytes that missing=drop may copy
 LARGE = 2.0**100  # float32, which goes up to 2 ** 128 and down to 2 ** -126, is used for scales well within
 BITS_LEFT = 8  # the differences of a channel are lost if fewer remain: float32 has 24, float64 53
 COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 are left
@@ -32,12 +32,19 @@ COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 
 class Preparation:
     """(x - shift) / scale for each channel, followed by the treatment of missing values and by patches.
 
-    missing: mask gives 3 C features: the values, 0 if missing; 1 if present, else 0; and log(1 + time since
-        the channel was last present, or since the start), in units of `interval`.
-        interpolate fills gaps linearly between their neighbours, and with the nearest value at the ends.
+    Channels of names become the last features: their codes, see rnnclf.data.categories.
+
+    missing: mask gives 3 N features: the values, 0 if missing; 1 if present, else 0; and log(1 + time since
+        the channel was last present, or since the start), in units of `interval`. Names need none: that
+        they are missing has a code of its own.
+        interpolate fills gaps linearly between their neighbours, and with the nearest value at the ends;
+        those of names with the nearest one.
     interval: the mean time between two steps of the training data; 1 if the data have no times.
     patch: P neighbouring steps become one, their features side by side: P times the features, and
         ceil(T / P) steps. A last patch that is not full repeats the last step.
+    vocabulary_C: the names that a channel had in the training split, None for a channel of numbers; () if
+        all are of numbers.
+    timed: whether the training data had times; None in checkpoints that do not say.
     """
 
     channels: tuple[str, ...]
@@ -46,6 +53,11 @@ class Preparation:
     scale_C: tuple[float, ...]
     interval: float = 1.0
     patch: int = 1
+    vocabulary_C: tuple[tuple[str, ...] | None, ...] = ()
+    timed: bool | None = None
+    places: tuple[tuple[int, ...], ...] = field(default=(), repr=False, compare=False)
+    """For each channel of names, the place in its vocabulary of each code of the data at hand; see `reading`.
+    """
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.shift_C) == len(self.scale_C) >= 1:
@@ -56,6 +68,10 @@ class Preparation:
             raise ConfigError("The preparation must have finite shifts, and finite scales above 0.")
         if self.patch < 1:
             raise ConfigError("The preparation must have patches of at least one step.")
+        if self.vocabulary_C and len(self.vocabulary_C) != len(self.channels):
+            raise ConfigError("The preparation must have one vocabulary or none per channel.")
+        if any(len(set(names)) != len(names) or not names for names in self.vocabularies.values()):
+            raise ConfigError("The preparation must have different names in each vocabulary.")
 
     @cached_property
     def fits_float32(self) -> bool:
@@ -69,21 +85,48 @@ class Preparation:
     def fills_gaps(self) -> bool:
         return self.missing in ("mask", "interpolate")
 
+    @cached_property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """The vocabulary of each channel of names."""
+        known = self.vocabulary_C or (None,) * len(self.channels)
+        return {name: own for name, own in zip(self.channels, known, strict=True) if own is not None}
+
+    @cached_property
+    def coded(self) -> CodedFeatures | None:
+        """The features that are codes; None if there are none."""
+        sizes = tuple(map(len, self.vocabularies.values()))
+        return CodedFeatures(sizes, self.patch) if sizes else None
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """The places of the channels of numbers."""
+        return [c for c, name in enumerate(self.channels) if name not in self.vocabularies]
+
     @property
     def input_size(self) -> int:
-        return self.values * (3 if self.missing == "mask" else 1)
+        return self.values * (3 if self.missing == "mask" else 1) + (self.coded.number if self.coded else 0)
 
     @property
     def values(self) -> int:
-        """The number of features that are values; with missing=mask, the others follow them."""
-        return len(self.channels) * self.patch
+        """The number of features that are values; with missing=mask, masks and times follow them."""
+        return len(self._numbers) * self.patch
+
+    def reading(self, recordings: Recordings) -> Preparation:
+        """The preparation for data that number their names as these recordings do."""
+        if not self.vocabularies:
+            return self
+        found = []
+        for channel, known in self.vocabularies.items():
+            place_of = {name: place for place, name in enumerate(known, start=1)}
+            found.append(tuple(place_of.get(n, len(known) + 1) for n in recordings.categories[channel]))
+        return replace(self, places=tuple(found))
 
     def steps_of(self, lengths: Tensor) -> Tensor:
         """The numbers of steps of prepared sequences that were read with these lengths."""
         return lengths if self.patch == 1 else (lengths + self.patch - 1) // self.patch
 
     def to_plain(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "places"}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Preparation:
@@ -95,7 +138,12 @@ class Preparation:
                 shift_C=tuple(map(float, plain["shift_C"])),
                 scale_C=tuple(map(float, plain["scale_C"])),
                 interval=float(plain["interval"]),
-                patch=int(plain.get("patch", 1)),  # which earlier versions do not have
+                patch=int(plain.get("patch", 1)),  # which earlier versions do not have, nor what follows
+                vocabulary_C=tuple(
+                    None if names is None else tuple(map(str, names))
+                    for names in plain.get("vocabulary_C", ())
+                ),
+                timed=None if plain.get("timed") is None else bool(plain["timed"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
@@ -103,28 +151,70 @@ class Preparation:
     def __call__(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
         """The prepared batch (B, ceil(T / P), I), float32; values after the end of a sequence are
         arbitrary."""
-        x_BTFC = self._filled(x_BTC, lengths_B, times_BT)
+        if not self.vocabularies:
+            return self._patched(self._filled(x_BTC, lengths_B, times_BT), lengths_B)
+        import torch
+
+        numbers, names = self._numbers, [self.channels.index(name) for name in self.vocabularies]
+        values_BTFN = self._filled(x_BTC[..., numbers], lengths_B, times_BT)
+        codes_BTFK = self._coded(x_BTC[..., names], lengths_B, times_BT).unsqueeze(2)
+        return torch.cat([self._patched(part, lengths_B) for part in (values_BTFN, codes_BTFK)], dim=-1)
+
+    def _patched(self, x_BTFC: Tensor, lengths_B: Tensor) -> Tensor:
         return x_BTFC.flatten(2) if self.patch == 1 else _side_by_side(x_BTFC, lengths_B, self.patch)
+
+    def _coded(self, x_BTK: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
+        """Codes of names as places in the vocabulary (B, T, K), float32."""
+        import torch
+
+        assert self.places, "the preparation must be made for the recordings by reading()"
+        parts = []
+        for k, places in enumerate(self.places):
+            place_of = torch.tensor((0, *places), device=x_BTK.device)
+            code_BT = (x_BTK[..., k].nan_to_num(-1.0) + 1).long()
+            parts.append(place_of[code_BT.clamp(0, len(places))])  # what is behind an end may be any number
+        place_BTK = torch.stack(parts, dim=-1).float()
+        if self.missing != "interpolate":
+            return place_BTK
+        seen_BTK = _seen(place_BTK > 0, lengths_B)
+        return _interpolated(place_BTK, seen_BTK, _clock(times_BT, place_BTK), nearest=True)
 
     def _filled(self, x_BTC: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
         """The batch without patches, (B, T, F, C): F is 3 with missing=mask, otherwise 1."""
         import torch
 
+        shift_C, scale_C = self.shift_C, self.scale_C
+        if self.vocabularies:
+            shift_C, scale_C = (tuple(each[c] for c in self._numbers) for each in (shift_C, scale_C))
         wide = x_BTC.dtype in (torch.float64, torch.int64, torch.int32)  # float32 would round these
         exact = torch.float32 if self.fits_float32 and not wide else torch.float64
         x_BTC = x_BTC.to(exact)
-        if any(self.shift_C):
-            x_BTC = x_BTC - _for_each(self.shift_C, x_BTC)
-        x_BTC = (x_BTC / _for_each(self.scale_C, x_BTC)).float()
+        if any(shift_C):
+            x_BTC = x_BTC - _for_each(shift_C, x_BTC)
+        x_BTC = (x_BTC / _for_each(scale_C, x_BTC)).float()
         if not self.fills_gaps:
             return x_BTC.unsqueeze(2)
-        t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
-        seen_BTC = ~x_BTC.isnan() & (t_T < lengths_B.unsqueeze(-1)).unsqueeze(-1)
-        times_BT = t_T.double().expand(x_BTC.shape[:2]) if times_BT is None else times_BT
+        seen_BTC, times_BT = _seen(~x_BTC.isnan(), lengths_B), _clock(times_BT, x_BTC)
         if self.missing == "interpolate":
             return _interpolated(x_BTC, seen_BTC, times_BT).unsqueeze(2)
         since_BTC = (_since_seen(seen_BTC, times_BT) / self.interval).log1p().float()
         return torch.stack((x_BTC.where(seen_BTC, 0), seen_BTC.float(), since_BTC), dim=2)
+
+
+def _seen(present_BTC: Tensor, lengths_B: Tensor) -> Tensor:
+    """Which values are present, and not behind the end of a sequence."""
+    import torch
+
+    t_T = torch.arange(present_BTC.shape[1], device=present_BTC.device)
+    return present_BTC & (t_T < lengths_B.unsqueeze(-1)).unsqueeze(-1)
+
+
+def _clock(times_BT: Tensor | None, x_BTC: Tensor) -> Tensor:
+    """The times, or the numbers of the steps if there are none."""
+    import torch
+
+    t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
+    return t_T.double().expand(x_BTC.shape[:2]) if times_BT is None else times_BT
 
 
 def _side_by_side(x_BTFC: Tensor, lengths_B: Tensor, patch: int) -> Tensor:
@@ -167,7 +257,7 @@ def _since_seen(seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
     return times_BT.unsqueeze(-1) - _at(times_BT, _last_seen(seen_BTC).clamp(min=0))
 
 
-def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
+def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor, nearest: bool = False) -> Tensor:
     before_BTC = _last_seen(seen_BTC)
     after_BTC = x_BTC.shape[1] - 1 - _last_seen(seen_BTC.flip(1)).flip(1)  # T if none follows
     first_BTC = before_BTC.where(before_BTC >= 0, after_BTC).clamp(max=x_BTC.shape[1] - 1)
@@ -175,6 +265,8 @@ def _interpolated(x_BTC: Tensor, seen_BTC: Tensor, times_BT: Tensor) -> Tensor:
     gap_BTC = _at(times_BT, second_BTC) - _at(times_BT, first_BTC)
     passed_BTC = times_BT.unsqueeze(-1) - _at(times_BT, first_BTC)
     share_BTC = (passed_BTC / gap_BTC.where(gap_BTC > 0, 1)).where(gap_BTC > 0, 0).float()
+    if nearest:
+        share_BTC = share_BTC.round()  # a tie is even, and goes to the earlier one
     values = x_BTC.gather(1, first_BTC).lerp(x_BTC.gather(1, second_BTC), share_BTC)
     return values.where(
         seen_BTC.any(dim=1, keepdim=True), 0
@@ -193,6 +285,8 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str, p
         parts = moments(recordings)
         shift_C, scale_C = (spread if normalise == "standard" else _range)(parts, train)
     # a constant channel is not scaled, unless other values like it would not fit into float32
+    is_name_C = np.array([name in recordings.categories for name in recordings.channels])
+    shift_C, scale_C = np.where(is_name_C, 0.0, shift_C), np.where(is_name_C, 1.0, scale_C)
     constant_C = ~(np.isfinite(scale_C) & (scale_C >= sys.float_info.min))
     scale_C = np.where(constant_C, np.where(np.abs(shift_C) > LARGE, np.abs(shift_C), 1.0), scale_C)
     _refuse_out_of_range(recordings, normalise, shift_C, scale_C)
@@ -201,8 +295,15 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str, p
         missing=missing,
         shift_C=tuple(shift_C.tolist()),
         scale_C=tuple(scale_C.tolist()),
-        interval=_interval(recordings, train),
+        interval=mean_interval(recordings, train),
         patch=patch,
+        vocabulary_C=tuple(
+            vocabulary(recordings, train, name) if name in recordings.categories else None
+            for name in recordings.channels
+        )
+        if recordings.categories
+        else (),
+        timed=recordings.times_S is not None,
     )
 
 
@@ -314,7 +415,8 @@ def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
     return middle_C, _difference(high_C, low_C)
 
 
-def _interval(recordings: Recordings, train: Array) -> float:
+def mean_interval(recordings: Recordings, train: Array) -> float:
+    """The mean time between two steps of the sequences at `train`; 1 if there are no times."""
     if recordings.times_S is None:
         return 1.0
     first = recordings.starts_N[train]
@@ -322,110 +424,3 @@ def _interval(recordings: Recordings, train: Array) -> float:
     steps = int((last - first).sum())
     passed = float((recordings.times_S[last] - recordings.times_S[first]).sum())
     return passed / steps if steps and passed > 0 else 1.0
-
-
-def treatment(recordings: Recordings, missing: str) -> str:
-    """The treatment of missing values; auto becomes mask if there are any, otherwise error."""
-    if missing != "auto":
-        return missing
-    return "mask" if _missing_C(recordings).any() else "error"
-
-
-def _missing_C(recordings: Recordings) -> Array:
-    """The number of missing values of each channel, int64."""
-    import numpy as np
-
-    if not np.issubdtype(recordings.values_SC.dtype, np.floating):  # integers have no NaN
-        return np.zeros(len(recordings.channels), np.int64)
-    return moments(recordings).missing_C(recordings.lengths_N)
-
-
-def without_gaps(recordings: Recordings, missing: str) -> Recordings:
-    """The recordings with `missing=drop` or `missing=error` applied; the others act on batches.
-
-    drop removes the steps with a missing value. Raises DataError for a missing value with error, and for a
-    sequence or a channel without any value.
-    """
-    missing_C = _missing_C(recordings)
-    if not missing_C.any():
-        return recordings
-    found = moments(recordings)
-    _refuse_empty(recordings, found)
-    if missing == "error":
-        listed = ", ".join(
-            f"{name} {count:,}" for name, count in zip(recordings.channels, missing_C, strict=True) if count
-        )
-        raise DataError(
-            f"{missing_C.sum():,} values are missing ({_short(listed)}), the first at"
-            f" {_first_gap(recordings, found)}. Choose dataset.missing=mask, interpolate or drop."
-        )
-    return _complete(recordings) if missing == "drop" else recordings
-
-
-def _refuse_empty(recordings: Recordings, found: Moments) -> None:
-    empty_C = found.count_NC.sum(axis=0) == 0
-    if empty_C.any():
-        name = recordings.channels[int(empty_C.argmax())]
-        raise DataError(f"Channel '{name}' has no values at all: leave it out.")
-    empty_N = found.count_NC.sum(axis=1) == 0
-    if empty_N.any():
-        place = recordings.place(int(recordings.starts_N[int(empty_N.argmax())]))
-        more = f" (and {empty_N.sum() - 1:,} more)" if empty_N.sum() > 1 else ""
-        raise DataError(f"The sequence that begins at {place} has no values at all{more}: leave it out.")
-
-
-def _first_gap(recordings: Recordings, found: Moments) -> str:
-    import numpy as np
-
-    gaps_N = (found.count_NC < recordings.lengths_N[:, None]).any(axis=1)
-    n = int(gaps_N.argmax())
-    start, length = int(recordings.starts_N[n]), int(recordings.lengths_N[n])
-    step = int(np.isnan(recordings.values_SC[start : start + length]).any(axis=1).argmax())
-    return recordings.place(start + step)
-
-
-def _complete(recordings: Recordings) -> Recordings:
-    """The recordings without steps that have missing values, and without sequences that would be empty."""
-    import numpy as np
-
-    values_SC = recordings.values_SC
-    if values_SC.nbytes > COPY_LIMIT:
-        raise ConfigError(
-            f"dataset.missing=drop would copy {values_SC.nbytes / 2**30:.1f} GiB:"
-            " use mask or interpolate, which work batch by batch."
-        )
-    valid_S = np.zeros(len(values_SC), bool)
-    for first, last in chunks(recordings.lengths_N):
-        steps = steps_of(recordings.starts_N[first:last], recordings.lengths_N[first:last])
-        valid_S[steps] = ~np.isnan(values_SC[steps]).any(axis=1)
-    before_S = np.concatenate(([0], np.cumsum(valid_S)))
-    starts_N = before_S[recordings.starts_N]
-    lengths_N = before_S[recordings.starts_N + recordings.lengths_N] - starts_N
-    kept_N, kept_S = lengths_N > 0, np.flatnonzero(valid_S)
-    lost = int((~kept_N).sum())
-    notes = (
-        (f"{lost:,} of {len(kept_N):,} sequences have no step without missing values and were left out.",)
-        if lost
-        else ()
-    )
-    return recordings.copied(
-        values_SC[kept_S],
-        starts_N=starts_N[kept_N],
-        lengths_N=lengths_N[kept_N],
-        labels_N=recordings.labels_N[kept_N],
-        times_S=None if recordings.times_S is None else recordings.times_S[kept_S],
-        groups_N=None if recordings.groups_N is None else recordings.groups_N[kept_N],
-        given_N=None if recordings.given_N is None else recordings.given_N[kept_N],
-        notes=(*recordings.notes, *notes),
-        locate=lambda step: recordings.place(int(kept_S[step])),
-        ids=_ids_of(recordings, np.flatnonzero(kept_N)),
-    )
-
-
-def _ids_of(recordings: Recordings, kept_n: Array) -> Ids:
-    """Maps the new numbers of the kept sequences to their ids."""
-    return lambda numbers: kept_n[numbers] if recordings.ids is None else recordings.ids(kept_n[numbers])
-
-
-def _short(text: str, most: int = 120) -> str:
-    return text if len(text) <= most else f"{text[:most].rsplit(',', 1)[0]} …"

@@ -5,8 +5,8 @@ Shapes: N sequences, S steps in total, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -54,6 +54,7 @@ class Recordings:
     given_N: int8, the split that the data assign to each sequence, an index into SPLITS; -1 for none; None
         if the data assign no splits at all.
     unit: divisor that brings the values into a usable range, 255 for the bytes of a picture.
+    categories: the names that the values of a channel number, 0 for the first, for channels of names.
     """
 
     values_SC: Array
@@ -66,6 +67,7 @@ class Recordings:
     groups_N: Array | None = None
     given_N: Array | None = None
     unit: float = 1.0
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Guesses made and oddities found while reading, as sentences for the user."""
     locate: Callable[[int], str] | None = None

@@ -124,13 +124,42 @@ def _digests(recordings: Recordings, progress: Progress) -> Digests:
     values_SC = recordings.values_SC
     found = []
     bounds = zip(recordings.starts_N.tolist(), recordings.lengths_N.tolist(), strict=True)
+    hashed = _hashed_names(recordings)
     for n, (start, length) in enumerate(bounds):
         steps = np.ascontiguousarray(values_SC[start : start + length])
+        if hashed:
+            steps = _with_hashes(steps, hashed)
         found.append(hashlib.blake2b(steps.data, digest_size=DIGEST).digest())
         if n % 4096 == 0:
             recordings.refuse_changed()
             progress("comparing sequences", n / len(recordings))
     return Digests(np.frombuffer(b"".join(found), dtype=f"V{DIGEST}"))
+
+
+def _hashed_names(recordings: Recordings) -> dict[int, Array]:
+    """For each channel of names, a number that stands for each of them in all files, then one for missing.
+
+    Codes would not do: they depend on what else is in a file.
+    """
+    import numpy as np
+
+    found = {}
+    for channel, names in recordings.categories.items():
+        hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
+        found[recordings.channels.index(channel)] = np.frombuffer(b"".join([*hashes, bytes(8)]), np.uint64)
+    return found
+
+
+def _with_hashes(values_TC: Array, hashed: dict[int, Array]) -> Array:
+    """The bytes of the steps, with hashes of names in place of codes."""
+    import numpy as np
+
+    numbers_TC = np.delete(values_TC, list(hashed), axis=1)
+    parts = [numbers_TC.tobytes()]
+    for column, hash_K in hashed.items():
+        codes_T = np.nan_to_num(values_TC[:, column], nan=len(hash_K) - 1).astype(np.int64)
+        parts.append(hash_K[codes_T].tobytes())
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def _moments(recordings: Recordings, progress: Progress) -> Moments:

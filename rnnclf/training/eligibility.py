@@ -83,6 +83,8 @@ def recipe_obstacle(recipe: Recipe) -> str:
 
 def _obstacle_in_model(model: SequenceClassifier) -> str:
     stack, cell = model.stack, cell_modules(model)[0].cell
+    if model.names is not None:
+        return "channels of names are not part of the compiled step"
     residual = stack.residual and stack.layers == 1  # where it has no effect
     bare = Stack(engine=stack.engine, layers=stack.layers, residual=residual, variational=stack.variational)
     for option in fields(Stack):

@@ -107,7 +107,9 @@ class Epoch:
         recipe, batch = self.training.recipe, self.train.batch(self.at_hand[number])
         if not recipe.augment.active:
             return batch
-        augmented = recipe.augment(batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values)
+        augmented = recipe.augment(
+            batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values, codes=recipe.codes
+        )
         return Batch(augmented[0], batch.y_B, augmented[1])
 
     def divergence_check(self, number: int, batch: Callable[[], Batch]) -> _DivergenceCheck:

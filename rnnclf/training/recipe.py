@@ -37,6 +37,7 @@ class Recipe:
     sampling: shuffled or balanced, see `epoch_batches`.
     augment, layout: how training batches are augmented, and the layout of pictures in the sequences.
     values: the number of leading features that are measurements, not masks; None for all.
+    codes: the number of features behind those that are codes of names.
     average: how the weights are averaged over the steps; the average is what is validated and kept.
     last_batch: the tutorial's protocol: epochs of full batches only, and the training accuracy of an epoch
         is that of its last batch.
@@ -56,6 +57,7 @@ class Recipe:
     augment: Augment = field(default_factory=NoAugment)
     layout: PictureLayout | None = None
     values: int | None = None
+    codes: int = 0
     average: Average = field(default_factory=NoAverage)
     last_batch: bool = False
     on_divergence: str = "stop"

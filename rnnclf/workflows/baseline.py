@@ -19,8 +19,8 @@ from rnnclf.baselines import BASELINES, Baseline, Clock, Sequences
 from rnnclf.baselines.base import LeftOutError
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, Source, SplitName, Splits
+from rnnclf.data.gaps import treatment
 from rnnclf.data.own import OwnData
-from rnnclf.data.preparation import treatment
 from rnnclf.data.recordings import Array, Progress, silent
 from rnnclf.durations import parse_time
 from rnnclf.errors import ConfigError, DataError

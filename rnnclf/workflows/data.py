@@ -12,7 +12,7 @@ from rnnclf.data import SPLITS, Source, SplitName
 from rnnclf.data.base import refuse_one_class
 from rnnclf.data.doubts import Finding, Severity, giveaways, refuse_untrained
 from rnnclf.data.findings import ChannelFacts, channel_facts, findings
-from rnnclf.data.preparation import without_gaps
+from rnnclf.data.gaps import without_gaps
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.splits import divide
 from rnnclf.data.survey import Moments, digests, moments
@@ -101,7 +101,8 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     recordings = config.dataset.read(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     options, pictures = _options(config.dataset), config.dataset.layout() is not None
-    problems = findings(recordings, found, hashes, options, pictures)
+    normalised = config.dataset.normalise != "none"
+    problems = findings(recordings, found, hashes, options, pictures, normalised)
     try:
         parts, doubts = _divide(config, recordings, progress)
         obstacle = None

@@ -40,7 +40,7 @@ def fitted_to_all(
     planned = max(round(recipe.epochs * share), 1)
     last = min(max(round(epochs * share), 1), planned)
     torch.manual_seed(config.seed)
-    model = build_model(config, both.input_size, len(both.classes)).to(both.y_N.device)
+    model = build_model(config, both.input_size, len(both.classes), both.coded).to(both.y_N.device)
     training = Training(model, replace(recipe, epochs=planned))
     stopped = ""
     for result in fit(training, both, validation, on_batch, stop=stop):

@@ -21,6 +21,7 @@ from rnnclf import checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Learned
 from rnnclf.data.base import assembled
+from rnnclf.data.matching import matched
 from rnnclf.data.memory import for_prediction
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError
@@ -61,7 +62,7 @@ class Classifier:
         Raises DataError for sequences that cannot be classified.
         """
         preparation = self.learned.preparation
-        recordings = for_prediction(recordings, preparation.missing)
+        recordings = for_prediction(matched(recordings, preparation), preparation.missing)
         with machine.one_at_a_time, machine.borrowed(config) as device:
             data = assembled(recordings, self.learned).to(device)
             try:

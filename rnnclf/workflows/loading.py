@@ -13,6 +13,7 @@ from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config, from_plain
 from rnnclf.data import Learned, Source
+from rnnclf.data.categories import CodedFeatures
 from rnnclf.data.preparation import Preparation
 from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.hydra_app.compose import overridden, parsed
@@ -38,9 +39,11 @@ class Loaded(NamedTuple):
     their splits when they are named by another path. None if no other data are named."""
 
 
-def build_model(config: Config, input_size: int, classes: int) -> SequenceClassifier:
+def build_model(
+    config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None
+) -> SequenceClassifier:
     """The classifier that `config` describes, with weights drawn from torch's random generator."""
-    return SequenceClassifier(config.cell, input_size, classes, config.stack())
+    return SequenceClassifier(config.cell, input_size, classes, config.stack(), coded)
 
 
 def load_model(file: Path, overrides: list[str]) -> Loaded:
@@ -56,7 +59,8 @@ def load_model(file: Path, overrides: list[str]) -> Loaded:
     config, elsewhere = _without_old_data(config, trained, asked)
     learned = _learned(saved, config)
     with torch.device("meta"):
-        model = build_model(config, learned.preparation.input_size, len(learned.classes))
+        prepared = learned.preparation
+        model = build_model(config, prepared.input_size, len(learned.classes), prepared.coded)
     checkpoint.fill(model, saved)
     return Loaded(saved, config, learned, model, elsewhere)
 

@@ -16,6 +16,7 @@ import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
+from rnnclf.data.categories import CodedFeatures
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import made_folder, missing_folders, remove_empty, write_atomically, write_json
 from rnnclf.metrics import Evaluation, Score, commonest_share
@@ -108,7 +109,7 @@ def settled(config: Config, splits: Splits) -> Config:
     train = splits.train
     dataset = replace(config.dataset, **config.dataset.settled_options(splits.learned.preparation))
     config = replace(config, dataset=dataset, epochs=_epochs(config, len(train)))
-    return sized(config, train.input_size, len(train.classes))
+    return sized(config, train.input_size, len(train.classes), train.coded)
 
 
 def _epochs(config: Config, sequences: int) -> int:
@@ -118,7 +119,7 @@ def _epochs(config: Config, sequences: int) -> int:
     return max(config.epochs, math.ceil(config.updates / steps_per_epoch(config, sequences)))
 
 
-def sized(config: Config, input_size: int, classes: int) -> Config:
+def sized(config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None) -> Config:
     """The config with the hidden size that matches `match_parameters`, if that is set. Raises ConfigError."""
     if config.match_parameters is None:
         return config
@@ -128,7 +129,7 @@ def sized(config: Config, input_size: int, classes: int) -> Config:
 
     def count(hidden: int) -> int:
         with torch.device("meta"):  # shapes only: no weights are drawn
-            return build_model(with_hidden(hidden), input_size, classes).parameter_count()
+            return build_model(with_hidden(hidden), input_size, classes, coded).parameter_count()
 
     target = parse_count(config.match_parameters)
     return with_hidden(hidden_for(target, count, config.cell.multiple))
@@ -215,9 +216,10 @@ class Data:
         return Data(self.device, replace(self.splits, train=train), parts)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The number of features of a step, and of classes."""
-        return self.splits.train.input_size, len(self.splits.train.classes)
+    def shape(self) -> tuple[int, int, CodedFeatures | None]:
+        """The number of features of a step, and of classes, and the features that are codes."""
+        train = self.splits.train
+        return train.input_size, len(train.classes), train.coded
 
 
 @dataclass
@@ -425,6 +427,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         average=config.average,
         layout=config.dataset.layout(),
         values=preparation.values if preparation.missing == "mask" else None,
+        codes=preparation.coded.number if preparation.coded else 0,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from rnnclf.data import preparation as module
+from rnnclf.data import Learned
+from rnnclf.data import gaps as module
+from rnnclf.data.gaps import without_gaps
+from rnnclf.data.matching import matched
 from rnnclf.data.npy import to_trainable
-from rnnclf.data.preparation import Preparation, fitted, without_gaps
+from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.recordings import Recordings
-from rnnclf.errors import ConfigError, DataError
+from rnnclf.errors import CheckpointError, ConfigError, DataError
 
 LENGTHS = [4, 1, 6, 3, 5]
 NAN = math.nan
@@ -333,3 +337,47 @@ def test_a_damaged_preparation_is_refused(change):
     plain = fitted(recordings(), np.arange(4), "mask", "none").to_plain()
     with pytest.raises(ConfigError, match="preparation"):
         Preparation.from_plain({**plain, **change})
+
+
+# What a model knows of times
+
+
+def learned(missing: str = "mask", **more: object) -> Learned:
+    data = recordings(**more)
+    return Learned(fitted(data, np.arange(5), missing, "standard"), data.classes)
+
+
+def test_a_model_that_was_trained_with_times_needs_them():
+    known = learned(times=True)
+    assert known.preparation.timed is True
+    with pytest.raises(CheckpointError, match="trained with the times of the steps; these data have no col"):
+        matched(recordings(), known.preparation)
+    kept = matched(recordings(), learned("interpolate", times=True).preparation)
+    assert "as if all steps were equally far apart" in kept.notes[0]
+
+
+def test_a_model_that_was_trained_without_times_is_not_given_any():
+    known = learned().preparation
+    found = matched(recordings(times=True), known)
+    assert found.times_S is None
+    assert found.notes == (
+        "The model was trained without times: the times of these data only order the steps.",
+    )
+    x_BTC, lengths_B, _ = padded(recordings())
+    torch.testing.assert_close(known(x_BTC, lengths_B, None), known(*padded(found)))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1e3, "1,0.. times further apart"), (1 / 60, "[56]. times closer together")]
+)
+def test_times_in_another_unit_are_told(factor, words):
+    known = learned(times=True).preparation
+    data = recordings(times=True)
+    assert matched(data, known) is data
+    found = matched(replace(data, times_S=data.times_S * factor), known)
+    assert re.search(rf"{words} than .*: are their times in another unit\?", found.notes[0])
+
+
+def test_checkpoints_that_do_not_say_whether_there_were_times_are_read():
+    known = replace(learned(times=True).preparation, timed=None)
+    assert matched(recordings(), known).notes == ()

@@ -77,6 +77,9 @@ def test_a_recording_with_a_label_in_each_row_is_asked_about():
     numbered = frame.rename({"x": "emg1", "y": "emg2", "z": "emg3"})
     with pytest.raises(ConfigError, match="a recording with a label in each row"):
         read(numbered.write_csv())
+    once = numbered.with_columns(label=pl.Series(["rest"] * 250 + ["fist"] * 250 + ["wave"] * 250))
+    with pytest.raises(ConfigError, match="a recording with a label in each row"):
+        read(once.write_csv())
     for clock in ("ts", "seconds", "time_ms", "elapsed"):
         with pytest.raises(ConfigError, match=r"has times, but no id: set dataset\.id"):
             read(frame.with_columns(pl.Series(clock, np.arange(rows) / 50)).write_csv())
@@ -143,6 +146,20 @@ def test_a_row_number_is_no_channel(name):
     assert name in " ".join(found.notes)
     if name == "row_nr":
         assert read(frame.write_csv(), channels=[name, "x"]).channels == (name, "x")
+
+
+@pytest.mark.parametrize("first", ["rows", "same"])
+def test_a_column_that_is_no_channel_in_the_first_rows_only_is_asked_about(first, monkeypatch):
+    monkeypatch.setattr("rnnclf.data.table.text.BLOCK", 2000)  # bytes
+    rows = SEQUENCES * STEPS
+    late = np.where(np.arange(rows) < rows // 2, np.arange(rows) if first == "rows" else 7, 3)
+    late[-STEPS:] = RANDOM.integers(0, 9, STEPS)
+    frame = steps(id="n", time="t", late=lambda every: late if first == "rows" else late + every["n"] % 2)
+    with pytest.raises(
+        ConfigError, match=r"'late' .* at first, but not in lines [\d,]+ to [\d,]+\. List the"
+    ):
+        read(frame.write_csv())
+    assert read(frame.write_csv(), channels=["x"]).channels == ("x",)
 
 
 def test_a_table_whose_only_numbers_count_rows_is_asked_about():

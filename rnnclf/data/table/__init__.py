@@ -14,14 +14,15 @@ from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.files import FORMS, Reading, is_table, table_file
-from rnnclf.data.table.roles import NONE, Roles, TableOptions, find_roles, for_model
+from rnnclf.data.table.options import NONE, TableOptions, for_model
+from rnnclf.data.table.roles import Roles, find_roles
 from rnnclf.data.table.store import cached, opened
 from rnnclf.data.table.text import DELIMITERS
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("of_model", "sheet")  # options that older entries of the cache do not know
+ADDED = ("of_model", "sheet", "categorical")  # options that older entries of the cache do not know
 
 
 @dataclass
@@ -58,6 +59,10 @@ class Table(OwnData):
     label: str | None = option(None, "column with the class; null: found by name or values")
     channels: list[str] | None = option(  # noqa: RUF009 - None cannot be changed
         None, "columns with values; null: all other numeric columns that are no ids, times or row numbers"
+    )
+    categorical: list[str] | None = option(  # noqa: RUF009 - None cannot be changed
+        None,
+        "channels whose values are names rather than numbers, such as codes of pages; null: those of words",
     )
     group: str | None = option(
         None,
@@ -103,12 +108,18 @@ class Table(OwnData):
     def read(self, progress: Progress = silent) -> Recordings:
         return self._converted(self._options(), progress)
 
-    def read_for_model(self, channels: tuple[str, ...], progress: Progress = silent) -> Recordings:
+    def read_for_model(
+        self, channels: tuple[str, ...], progress: Progress = silent, names: tuple[str, ...] = ()
+    ) -> Recordings:
         options = self._options()
         as_trained = opened(self._folder(options))
-        if as_trained is not None and as_trained.channels == channels:
+        if (
+            as_trained is not None
+            and as_trained.channels == channels
+            and {*as_trained.categories} == {*names}
+        ):
             return as_trained
-        return self._converted(replace(options, of_model=channels), progress)
+        return self._converted(replace(options, of_model=channels, categorical=names), progress)
 
     def _options(self) -> TableOptions:
         return TableOptions(
@@ -121,6 +132,7 @@ class Table(OwnData):
             tuple(self.channels) if self.channels else None,
             tuple(self.missing_values) if self.missing_values is not None else None,
             self.time_format,
+            categorical=tuple(self.categorical or ()),
         )
 
     def _ids(self) -> tuple[str, ...] | None:
@@ -131,7 +143,7 @@ class Table(OwnData):
     def _columns(self) -> list[str]:
         """The columns that options name."""
         named = (self.time, self.label, self.group, self.split_column)
-        return [*filter(None, named), *(self._ids() or ()), *(self.channels or ())]
+        return [*filter(None, named), *(self._ids() or ()), *(self.channels or ()), *(self.categorical or ())]
 
     def _folder(self, options: TableOptions) -> Path:
         """The cache folder of the converted tables; it may not exist yet."""

@@ -72,9 +72,9 @@ def all_numbers(frame: pl.DataFrame) -> set[str]:
 
 
 def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> Array:
-    """The cells as float32 (R, C), NaN if missing; 1 and 0 for true and false.
+    """The cells as float64 (R, C), NaN if missing; 1 and 0 for true and false.
 
-    Raises DataError, which names line and column, for text and for numbers too large for float32.
+    Raises DataError, which names line and column, for text and for numbers too large for float64.
     """
     import numpy as np
     import polars as pl
@@ -82,35 +82,22 @@ def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> A
 
     frame = block.frame.select(by_name(columns))
     with np.errstate(over="ignore"):
-        cast = frame.select(pl.all().cast(pl.Float32, strict=False))
+        cast = frame.select(pl.all().cast(pl.Float64, strict=False))
         for name, (before, after) in zip(columns, _null_counts(frame, cast), strict=True):
             if before != after:
                 cast = cast.with_columns(_cleaned(block, name, cast[name], missing))
         values_RC = np.ascontiguousarray(cast.fill_null(float("nan")).to_numpy())
         if missing.numbers:
-            values_RC = np.where(np.isin(values_RC, np.array(missing.numbers, np.float32)), np.nan, values_RC)
+            values_RC = np.where(np.isin(values_RC, missing.numbers), np.nan, values_RC)
     infinite_RC = np.isinf(values_RC)
     if infinite_RC.any():
         row, place = (int(part[0]) for part in np.nonzero(infinite_RC))
         text = frame[columns[place]][row]
         raise DataError(
-            f"{block.place(row)}, column '{columns[place]}': {text} is infinite or too large for 32 bits."
-            " Write a number below 3.4e38, or leave the cell empty."
+            f"{block.place(row)}, column '{columns[place]}': {text} is infinite or too large."
+            " Write a number below 1.8e308, or leave the cell empty."
         )
     return values_RC
-
-
-def largest(block: Block, columns: Sequence[str]) -> float:
-    """The largest absolute value of some columns of numbers in float64; 0 if all are missing."""
-    import polars as pl
-
-    def exact(name: str) -> pl.Expr:
-        is_text = block.frame[name].dtype == pl.String
-        column = pl.col(name).str.strip_chars() if is_text else pl.col(name)
-        return column.cast(pl.Float64, strict=False).fill_nan(None).abs().max()
-
-    found = block.frame.select(map(exact, columns))
-    return max((value for value in found.row(0) if value is not None), default=0.0)
 
 
 def _null_counts(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[int, int]]:
@@ -134,8 +121,8 @@ def _cleaned(block: Block, name: str, cast: pl.Series, missing: Missing) -> pl.S
         assert row is not None
         raise DataError(
             f"{block.place(row)}, column '{name}': '{short(texts[row])}' is not a number."
-            " If it marks a missing value, list it in dataset.missing_values; to leave out a text column,"
-            " list the other columns in dataset.channels."
+            " If it marks a missing value, list it in dataset.missing_values; if the values are names,"
+            " list the column in dataset.categorical; to leave it out, list the others in dataset.channels."
         )
     return cleaned.alias(name)
 
@@ -145,10 +132,7 @@ def names(block: Block, column: str, missing: Missing = USUAL) -> pl.Series:
 
     Raises DataError, which names the line, if one is missing or too long.
     """
-    import polars as pl
-
-    cells = block.frame[column]
-    texts = cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
+    texts = _bare_names(block, column)
     lacking = texts.is_null() | missing.marked(texts, missing.names)
     if lacking.any():
         row = lacking.arg_max()
@@ -160,6 +144,21 @@ def names(block: Block, column: str, missing: Missing = USUAL) -> pl.Series:
         assert row is not None
         raise DataError(f"{block.place(row)}, column '{column}' has more than {LONGEST_NAME:,} bytes.")
     return texts
+
+
+def optional_names(block: Block, column: str, missing: Missing = USUAL) -> pl.Series:
+    """The cells as in `names`, however long; null for a missing one."""
+    import polars as pl
+
+    texts = _bare_names(block, column)
+    return texts.set(missing.marked(texts, missing.names).fill_null(False), None).cast(pl.String)
+
+
+def _bare_names(block: Block, column: str) -> pl.Series:
+    import polars as pl
+
+    cells = block.frame[column]
+    return cells.cast(pl.String, strict=False).str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
 
 
 def _lack(text: str | None) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.survey import chunks
-from rnnclf.data.table.blocks import Block, TableFile
-from rnnclf.data.table.cells import largest, numbers
+from rnnclf.data.table.blocks import TableFile
+from rnnclf.data.table.channels import Channels
 from rnnclf.data.table.register import SequenceRegister
 from rnnclf.data.table.roles import Roles
 from rnnclf.data.table.store import HEADER, GrowingArray, write_metadata
@@ -22,78 +22,44 @@ from rnnclf.data.table.times import in_seconds, times
 from rnnclf.errors import DataError
 
 ROWS = 2**20  # rows to sort at a time
-COARSE = 2.0**-12  # range over magnitude of a channel's values below which less than half of 24 bits is left
-TINY = 2.0**-126  # float32 has fewer digits below this, and none below 2 ** -149
-EXACT = 2**24  # float32 holds whole numbers exactly up to this
 
 
 def write_sequences(
     tables: Sequence[TableFile], roles: Roles, notes: Sequence[str], folder: Path, progress: Progress
 ) -> None:
-    """Writes the sequences of the tables into `folder`; a second table is the test split."""
+    """Writes the sequences of the tables into `folder`; a second table is the test split.
+
+    Values are float32, unless that would lose digits that tell them apart: then they are read again.
+    """
     import numpy as np
 
-    register, ranges = SequenceRegister(roles), Ranges(roles.channels)
     write = _write_long if roles.form == "long" else _write_wide
-    lengths_N, found = write(tables, register, ranges, folder, progress)
-    ranges.refuse_tiny(tables[0].name)
+    for dtype in ("<f4", "<f8"):
+        register, channels = SequenceRegister(roles), Channels(roles, tables[0].name, dtype)
+        lengths_N, found = write(tables, register, channels, folder, progress)
+        if not channels.needs_float64():
+            break
     np.save(folder / "lengths_N.npy", lengths_N)
+    categories = channels.finish(folder / "values_SC.npy")
     classes = register.save(folder)
     write_metadata(
         folder,
         form=roles.form,
         classes=classes,
         channels=roles.channels,
+        categories=categories,
         files=register.files_with_steps(lengths_N),
         firsts=register.firsts,
-        notes=[*notes, *found, *ranges.notes()],
+        notes=[*notes, *found],
     )
 
 
-class Ranges:
-    """The minimum and maximum of each channel, and the largest absolute value before it became float32."""
-
-    def __init__(self, channels: Sequence[str]) -> None:
-        import numpy as np
-
-        self._channels = channels
-        self._low_C, self._high_C = np.full((2, len(channels)), np.nan)
-        self._exact_C = np.zeros(len(channels))
-
-    def add(self, values: Array, block: Block, columns: Sequence[str]) -> None:
-        """Updates the ranges with values (…, C), read from these columns of the block."""
-        import numpy as np
-
-        values_RC = values.reshape(-1, len(self._channels))
-        low_C, high_C = np.fmin.reduce(values_RC), np.fmax.reduce(values_RC)
-        self._low_C, self._high_C = np.fmin(self._low_C, low_C), np.fmax(self._high_C, high_C)
-        for c in np.flatnonzero((low_C > -TINY) & (high_C < TINY)).tolist():
-            own = columns[c :: len(self._channels)]
-            self._exact_C[c] = max(self._exact_C[c], largest(block, own))
-
-    def refuse_tiny(self, table: str) -> None:
-        """Raises DataError for a channel that is not zero, but too small for float32."""
-        for name, low, high, exact in zip(
-            self._channels, self._low_C, self._high_C, self._exact_C, strict=True
-        ):
-            if exact > 0 and low > -TINY and high < TINY:
-                raise DataError(
-                    f"{table}: the values of channel '{name}' are at most {exact:.3g} in size, too small for"
-                    " 32 bits: multiply them by a constant."
-                )
-
-    def notes(self) -> list[str]:
-        """A warning for each channel whose range is too narrow for the precision of float32."""
-        return [
-            f"The values of channel '{name}' lie between {low:.3g} and {high:.3g}, but only 7 digits are"
-            " kept: subtract a constant from them."
-            for name, low, high in zip(self._channels, self._low_C, self._high_C, strict=True)
-            if high - low < max(abs(low), abs(high)) * COARSE and (high > low or abs(high) >= EXACT)
-        ]
-
-
 def _write_wide(
-    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, folder: Path, progress: Progress
+    tables: Sequence[TableFile],
+    register: SequenceRegister,
+    channels: Channels,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[Array, list[str]]:
     """Writes a table with one row per sequence; missing values at the end of a row are padding.
 
@@ -104,14 +70,12 @@ def _write_wide(
     roles = register.roles
     t_T = np.arange(len(roles.steps_TC))
     lengths = []
-    with GrowingArray(folder / "values_SC.npy", "<f4", len(roles.channels)) as values:
+    with GrowingArray(folder / "values_SC.npy", channels.dtype, len(roles.channels)) as values:
         for table in tables:
             register.begin(table)
-            for block in table.blocks(roles.columns):
-                values_RV = numbers(block, roles.values, roles.missing)
-                values_RTC = values_RV.reshape(-1, len(t_T), len(roles.channels))
-                register.enter(block)
-                ranges.add(values_RTC, block, roles.values)
+            for block in table.blocks(channels.columns_in(table)):
+                values_RTC = channels.read(block).reshape(-1, len(t_T), len(roles.channels))
+                channels.check_ignored(block, register.enter(block))
                 present_RT = ~np.isnan(values_RTC).all(axis=2)
                 lengths_R = np.where(present_RT, t_T + 1, 1).max(axis=1)
                 values.append(values_RTC[t_T < lengths_R[:, None]])
@@ -125,14 +89,18 @@ def _write_wide(
 
 
 def _write_long(
-    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, folder: Path, progress: Progress
+    tables: Sequence[TableFile],
+    register: SequenceRegister,
+    channels: Channels,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[Array, list[str]]:
     """Writes a table with one row per step. Returns the lengths (N,) and notes."""
     import numpy as np
 
     rows = folder / "rows"
     rows.mkdir()
-    in_order, empty = _read_rows(tables, register, ranges, rows, progress)
+    in_order, empty = _read_rows(tables, register, channels, rows, progress)
     order_N = register.order()
     lengths_N = np.bincount(np.load(rows / "sequence.npy", mmap_mode="r"))[order_N]
     names = [path.name for path in rows.iterdir() if path.name != "sequence.npy"]
@@ -158,7 +126,11 @@ def _write_long(
 
 
 def _read_rows(
-    tables: Sequence[TableFile], register: SequenceRegister, ranges: Ranges, rows: Path, progress: Progress
+    tables: Sequence[TableFile],
+    register: SequenceRegister,
+    channels: Channels,
+    rows: Path,
+    progress: Progress,
 ) -> tuple[bool, bool]:
     """Writes all rows in file order: values_SC, times_S, lines and the sequence of each.
 
@@ -172,16 +144,16 @@ def _read_rows(
         def file(name: str, dtype: str, *row: int) -> GrowingArray:
             return stack.enter_context(GrowingArray(rows / f"{name}.npy", dtype, *row))
 
-        values, lines = file("values_SC", "<f4", len(roles.channels)), file("lines", "<i8")
+        values, lines = file("values_SC", channels.dtype, len(roles.channels)), file("lines", "<i8")
         sequence, times_S = file("sequence", "<i8"), None
         if roles.time is not None:
             times_S = file("times_S", "<f8" if roles.time_kind == "number" else "<i8")
         for table in tables:
             register.begin(table)
-            for block in table.blocks(roles.columns):
+            for block in table.blocks(channels.columns_in(table)):
                 sequence_R = register.enter(block)
-                values_RC = numbers(block, roles.values, roles.missing)
-                ranges.add(values_RC, block, roles.values)
+                channels.check_ignored(block, sequence_R)
+                values_RC = channels.read(block)
                 values.append(values_RC)
                 lines.append(block.lines_R)
                 sequence.append(sequence_R)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from rnnclf.data.recordings import Array
 from rnnclf.data.table import values as v
@@ -12,6 +13,13 @@ from rnnclf.data.table.names import is_clock
 from rnnclf.data.table.times import HALF_DAY, is_time
 from rnnclf.data.table.wide import numbered
 
+if TYPE_CHECKING:
+    import polars as pl
+
+COUNTS_ROWS, CONSTANT = "which counts rows", "which is the same in all steps of a sequence"
+MORE = 20  # rows of each class and step, from which on columns are channels rather than steps
+SPELT = r"^[A-Za-z*-]{8,}$"
+MOST_NAMES = 1000  # of a channel; more are free text or ids
 ROWS = 200_000  # at most, of the first block, to look at
 
 
@@ -114,10 +122,23 @@ class Guesses:
                 found.append(name)
         return found
 
-    def one_recording(self, numbered: bool) -> bool:
-        """Whether labels change as rarely from row to row as in a recording."""
-        in_one_run = v.in_runs(self._label_R)  # rows of sequences, sorted by class
-        return v.sorted_by_label(self._label_R) and not (numbered and in_one_run)
+    def one_recording(self, steps: int) -> bool:
+        """Whether labels change as rarely from row to row as in a recording.
+
+        steps: the number of columns that are numbered. Then the rows may be sequences, sorted by class,
+        unless there are far more of them than steps, as in a recording of eight channels emg1 … emg8.
+        """
+        many = len(self._label_R) >= MORE * steps * v.count(self._label_R)
+        sequences = steps > 0 and v.in_runs(self._label_R) and not many
+        return v.sorted_by_label(self._label_R) and not sequences
+
+    def spelt(self, words: Sequence[str]) -> str | None:
+        """A column that has a whole sequence of letters in each cell, as ACGT."""
+        for name in words:
+            cells = self._frame[name]
+            if str(cells.dtype) == "String" and cells.drop_nulls().str.contains(SPELT).all() and len(cells):
+                return name
+        return None
 
     def counts_rows(self, name: str) -> bool:
         return v.counts_rows(self._numbers(name))
@@ -169,12 +190,36 @@ class Guesses:
             if numbers_R is None:
                 continue
             if v.counts_rows(numbers_R) or (time is not None and v.ascends(numbers_R)):
-                found[name] = "which counts rows"
+                found[name] = COUNTS_ROWS
             elif time is not None and v.even_within(self._id_R, numbers_R):
                 found[name] = f"which counts steps, as '{time}' does"
             elif v.whole(numbers_R) and self._constant(name):
-                found[name] = "which is the same in all steps of a sequence"
+                found[name] = CONSTANT
         return found
+
+    def names(self, words: Sequence[str]) -> list[str]:
+        """The columns of words that can be a channel: few enough, and not the same throughout sequences."""
+        found = []
+        for name in words:
+            column = self._frame[name]
+            if column.dtype.is_nested() or column.dtype.is_temporal() or is_time(column):
+                continue
+            key_R = v.key_of(column)
+            rows, names = len(key_R), v.count(key_R)
+            few = names * 2 <= rows or (rows < 2 * v.EVIDENCE and names < rows)
+            if few and names <= MOST_NAMES and not v.decides(self._id_R, key_R):
+                found.append(name)
+        return found
+
+    @staticmethod
+    def still(column: pl.Series, why: str, sequence_R: Array) -> bool:
+        """Whether other rows of a column are what its first rows were: COUNTS_ROWS or CONSTANT."""
+        import numpy as np
+
+        if why == CONSTANT:
+            return v.decides(np.unique(sequence_R, return_inverse=True)[1], v.key_of(column))
+        numbers_R = v.exact(column)
+        return len(column) < v.EVIDENCE or v.counts_rows(numbers_R) or v.ascends(numbers_R)
 
     def _constant(self, name: str) -> bool:
         key_R = v.key_of(self._frame[name])
@@ -188,5 +233,5 @@ class Guesses:
         for name in candidates:
             numbers_R = self._numbers(name) if name not in steps else None
             if v.counts_rows(numbers_R) or (name == first and v.ascends(numbers_R)):
-                found[name] = "which counts rows"
+                found[name] = COUNTS_ROWS
         return found

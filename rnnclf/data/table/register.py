@@ -36,6 +36,9 @@ class NameIndex:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)
 

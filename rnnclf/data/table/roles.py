@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rnnclf.data.table.blocks import Block
 from rnnclf.data.table.cells import USUAL, Missing, all_numbers, is_numeric
 from rnnclf.data.table.guess import Guesses
 from rnnclf.data.table.names import GROUP, ID, LABEL, ROW_NUMBERS, SPLIT, TIME, is_clock, standard
+from rnnclf.data.table.options import NONE, TableOptions
 from rnnclf.data.table.times import kind_of, times
 from rnnclf.data.table.wide import Steps, by_number, in_order, numbered, places
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.registry import did_you_mean
 
 MOST_IDS = 100  # columns to look for ids in, since each takes some milliseconds
-NONE = "none"  # option value: there is no such column
 ROLES = ("label", "id", "split", "group", "time")  # in the order in which guesses are told
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """The options of a table that say how to read its columns; None: find the column by name and values.
-
-    missing: what marks missing values, None for the usual words.
-    of_model: the channels of the trained model for which the table is read.
-    """
-
-    form: str
-    id: tuple[str, ...] | None
-    time: str | None
-    label: str | None
-    group: str | None
-    split: str | None
-    channels: tuple[str, ...] | None
-    missing: tuple[float | str, ...] | None = None
-    time_format: str | None = None
-    of_model: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +28,8 @@ class Roles:
     steps_TC: with one row per sequence, the columns of each step (T, C); with one row per step, the
         channels (1, C).
     time_kind: how times are written, see rnnclf.data.table.times.
+    categorical: the channels whose values are names.
+    ignored: columns that are no channels because of what their first values are, with what that is.
     """
 
     form: str
@@ -61,6 +43,14 @@ class Roles:
     notes: tuple[str, ...]
     missing: Missing = USUAL
     time_kind: str = "number"
+    categorical: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def channel_of(self) -> dict[str, str]:
+        """The channel of each column with values."""
+        steps = (zip(step, self.channels, strict=True) for step in self.steps_TC)
+        return {column: channel for step in steps for column, channel in step}
 
     @property
     def id_words(self) -> str:
@@ -75,24 +65,6 @@ class Roles:
     def columns(self) -> list[str]:
         others = (*self.id, self.time, self.label, self.group, self.split)
         return list(dict.fromkeys([*filter(None, others), *self.values]))
-
-
-def for_model(options: TableOptions, table: str, columns: Sequence[str]) -> tuple[TableOptions, list[str]]:
-    """The options to read a table for a trained model, with notes.
-
-    Only the model's channels are read, if the table has them, and a column that only a split needs may be
-    missing: no sequence is grouped or assigned to a split by it.
-    """
-    notes = []
-    for option, named in (("group", options.group), ("split_column", options.split)):
-        if named not in (None, NONE) and named not in columns:
-            options = replace(options, group=NONE) if option == "group" else replace(options, split=NONE)
-            notes.append(f"{table} has no column '{named}' (dataset.{option}): done without.")
-    if options.channels is None:
-        known = {*columns, *(channel for channel, _ in places(columns).values())}
-        if known.issuperset(options.of_model):
-            options = replace(options, channels=options.of_model)
-    return options, notes
 
 
 def find_roles(first: Block, options: TableOptions) -> Roles:
@@ -113,6 +85,7 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         )
     time = finder.find_time() if form == "long" else None
     channels, steps_TC = finder.channels() if form == "long" else finder.steps()
+    categorical = finder.categorical(channels, steps_TC)
     return Roles(
         form,
         finder.id,
@@ -125,6 +98,8 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         (*finder.guesses(form), *finder.notes),
         finder.missing,
         finder.time_kind(time),
+        categorical,
+        finder.ignored,
     )
 
 
@@ -140,7 +115,9 @@ class _Finder:
         self.role_of: dict[str, str | None] = {}
         self.guessed: dict[str, str] = {}
         self.notes: list[str] = []
+        self.ignored: dict[str, str] = {}
         named = [options.time, options.label, options.split, *(options.channels or ()), *(options.id or ())]
+        named += [name for name in options.categorical if name not in (options.channels or ())]
         if options.group not in (options.id or ()):  # the sequences of a person: an id of person and trial
             named.append(options.group)
         self.taken: set[str] = set()
@@ -163,8 +140,8 @@ class _Finder:
 
     @property
     def numbered(self) -> set[str]:
-        """The free columns of numbers that are numbered like steps, if that is most of them."""
-        return numbered([name for name in self.free if name in self.numeric])
+        """The free columns that are numbered like steps, if most are: of all, or of those of numbers."""
+        return numbered(self.free) or numbered([name for name in self.free if name in self.numeric])
 
     @property
     def values(self) -> Guesses:
@@ -219,7 +196,8 @@ class _Finder:
         words = [rank for rank in LABEL if rank != ("y",) or not self._has_axes()]
         label = self.find("label", "label", self.options.label, words)
         if label is None and self.options.label is None:
-            text = [name for name in self.free if name not in self.numeric]
+            steps = self.numbered
+            text = [name for name in self.free if name not in self.numeric and name not in steps]
             candidates = self.values.labels(text)
             label = candidates[0] if len(candidates) == 1 else None
             if label is not None:
@@ -302,7 +280,7 @@ class _Finder:
 
     def _refuse_recording(self) -> None:
         """Raises ConfigError if rows seem to be steps of a recording, each with a label."""
-        if self.values.one_recording(bool(self.numbered)):
+        if self.values.one_recording(len(self.numbered)):
             raise ConfigError(
                 f"{self.name} seems to be a recording with a label in each row, and no column is recognisable"
                 " as the id of its sequences: recordings are not cut into windows. Set dataset.id if each row"
@@ -347,7 +325,10 @@ class _Finder:
         channels = self.options.channels
         if not channels:
             left_out = self.values.no_channels(self.free, self.role_of["time"])
-            channels = tuple(self._numeric(left_out))
+            words = [name for name in self.free if name not in self.numeric]
+            chosen = {*self._usable(left_out, self.values.names(words)), *self.options.categorical}
+            channels = tuple(name for name in self.columns if name in chosen)
+            channels += tuple(name for name in self.options.categorical if name not in channels)
         self._refuse_unknown([name for name in channels if name not in self.columns], self.columns)
         self._note_untrained(channels)
         return tuple(channels), (tuple(channels),)
@@ -364,7 +345,8 @@ class _Finder:
             chosen = [n for n in self.columns if n in wanted or (n in found and found[n][0] in wanted)]
             self._note_untrained(chosen)
         else:
-            chosen = self._numeric(self.values.indices(self.free, self.columns[0]))
+            words = [name for name in self.numbered if name not in self.numeric]
+            chosen = self._usable(self.values.indices(self.free, self.columns[0]), words)
         with_step = [name for name in chosen if name in found]
         if not with_step:
             chosen = in_order(self.name, chosen)
@@ -379,13 +361,29 @@ class _Finder:
             )
         return by_number(self.name, wanted or (), {name: found[name] for name in chosen})
 
-    def _numeric(self, left_out: dict[str, str]) -> list[str]:
-        """The numeric columns without a role, but those left out. Raises DataError if there are none.
+    def categorical(self, channels: Sequence[str], steps_TC: Steps) -> tuple[str, ...]:
+        """The channels of names: those that an option says, and those of which most columns hold words."""
+        asked = self.options.categorical
+        self._refuse_unknown([name for name in asked if name not in channels], channels)
+        if self.options.of_model:
+            return asked
+        found = []
+        for channel, columns in zip(channels, zip(*steps_TC, strict=True), strict=True):
+            words = sum(name not in self.numeric for name in columns)
+            if channel in asked or words * 2 > len(columns):
+                found.append(channel)
+        if guessed := [name for name in found if name not in asked]:
+            hold = "holds" if len(guessed) == 1 else "hold"
+            self.notes.append(f"{self.name}: {listed(guessed)} {hold} names rather than numbers.")
+        return tuple(found)
 
-        left_out: columns, each with what its values are.
+    def _usable(self, left_out: dict[str, str], words: Sequence[str]) -> list[str]:
+        """The columns of numbers without a role, but those left out, and those of words, in their order.
+
+        Raises DataError if there are none. left_out: columns, each with what its values are.
         """
         free = self.free
-        numeric = [name for name in free if name in self.numeric]
+        numeric = [name for name in free if name in self.numeric or name in words]
         numeric = [name for name in numeric if not ROW_NUMBERS.fullmatch(name)]
         if other := list(dict.fromkeys(free).keys() - {*numeric}):
             other.sort(key=free.index)
@@ -401,9 +399,17 @@ class _Finder:
                 f"{self.name}: no column is recognisable as a channel: '{numeric[0]}' is a column"
                 f" {left_out[numeric[0]]}. {self.choose('channels')}"
             )
+        self.ignored = {name: left_out[name] for name in numeric if name in left_out}
         numeric = [name for name in numeric if name not in left_out]
         if not numeric:
-            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.")
+            text = [name for name in self.columns if name not in {*self.numeric, self.role_of.get("label")}]
+            spelt = self.values.spelt(text)
+            way = (
+                ""
+                if spelt is None
+                else f" To use '{spelt}', write each of its letters in a column of its own."
+            )
+            raise DataError(f"{self.name} has no numeric columns besides {listed(sorted(self.taken))}.{way}")
         return numeric
 
     def _note_untrained(self, read: Sequence[str]) -> None:
@@ -415,7 +421,7 @@ class _Finder:
                 f" {'is' if len(extra) == 1 else 'are'} left out."
             )
 
-    def _refuse_unknown(self, unknown: list[str], known: list[str]) -> None:
+    def _refuse_unknown(self, unknown: Sequence[str], known: Sequence[str]) -> None:
         if unknown:
             hint = did_you_mean(unknown[0], known)
             raise ConfigError(f"{self.name} has no channel '{unknown[0]}'.{hint} {self.choose('channels')}")

@@ -20,7 +20,7 @@ from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_
 from rnnclf.errors import OutputError
 from rnnclf.files import flush
 
-FORMAT = 4  # of what is kept; another is made anew
+FORMAT = 5  # of what is kept; another is made anew
 META = "meta.json"
 MAPPED = ("values_SC", "times_S", "lines", "ids_bytes", "ids_ends")
 OPTIONAL = ("times_S", "groups_N", "given_N")
@@ -38,7 +38,8 @@ class GrowingArray:
     def append(self, array: Array) -> None:
         import numpy as np
 
-        self._file.write(np.ascontiguousarray(array, self._dtype).data)
+        with np.errstate(over="ignore"):  # what is too large for the type is found by others
+            self._file.write(np.ascontiguousarray(array, self._dtype).data)
         self.rows += len(array)
 
     def __enter__(self) -> GrowingArray:
@@ -206,6 +207,7 @@ def _opened(folder: Path) -> Recordings | None:
         classes=tuple(meta["classes"]),
         channels=tuple(meta["channels"]),
         **{name: arrays[name] for name in OPTIONAL if name in arrays},
+        categories={channel: tuple(names) for channel, names in meta["categories"].items()},
         notes=tuple(meta["notes"]),
         locate=StepOrigins(meta["files"], lines, starts_N, row_is_step),
         ids=_ids(arrays, meta["firsts"]),
