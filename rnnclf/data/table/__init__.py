@@ -14,14 +14,15 @@ from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.files import FORMS, Reading, is_table, table_file
-from rnnclf.data.table.roles import NONE, Roles, TableOptions, find_roles, for_model
+from rnnclf.data.table.options import NONE, TableOptions, for_model
+from rnnclf.data.table.roles import Roles, find_roles
 from rnnclf.data.table.store import cached, opened
 from rnnclf.data.table.text import DELIMITERS
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("of_model", "sheet")  # options that older entries of the cache do not know
+ADDED = ("of_model", "sheet", "row_labels")  # options that older entries of the cache do not know
 
 
 @dataclass
@@ -121,6 +122,7 @@ class Table(OwnData):
             tuple(self.channels) if self.channels else None,
             tuple(self.missing_values) if self.missing_values is not None else None,
             self.time_format,
+            row_labels=self.window is not None,
         )
 
     def _ids(self) -> tuple[str, ...] | None:
