@@ -418,18 +418,26 @@ def make_data(
     ] = 60,
     missing: Annotated[float, typer.Option(help="Share of missing values.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    hours: Annotated[
+        float | None, typer.Option(help="Instead of sequences: recordings of so many hours, a label per row.")
+    ] = None,
+    recordings: Annotated[int, typer.Option(help="With --hours: number of recordings.")] = 1,
+    rate: Annotated[float, typer.Option(help="With --hours: steps per second.")] = 100,
     json: AsJson = False,
 ) -> None:
     """Write small made-up sequences to try things on: ragged, with gaps. [cyan]rnnclf data make my.csv[/]"""
     from rnnclf.console.data import reading_display, show_made
     from rnnclf.console.screen import print_json, use_stderr
-    from rnnclf.data.synthetic import Waves, make
+    from rnnclf.data.synthetic import LongWaves, Waves, make
 
     use_stderr(json)
-    waves = Waves(sequences, channels, length, missing, seed)
+    if hours is None:
+        waves: Waves | LongWaves = Waves(sequences, channels, length, missing, seed)
+    else:
+        waves = LongWaves(hours, recordings, rate, channels, missing, seed)
     with reading_display() as progress:
         make(path, waves, progress)
-    show_made(path)
+    show_made(path, windows=hours is not None, blocks=hours is not None and recordings < 10)
     if json:
         print_json({"path": str(path), **vars(waves)})
 

@@ -91,12 +91,14 @@ class Evaluation:
 
     y_N: int64, indices into `classes`. logits_NK: float32, possibly mapped from a file.
     ids_N: the id of each sequence, a number or a string.
+    recordings_N: the id of the recording that each sequence is a window of; None if they are no windows.
     """
 
     classes: tuple[str, ...]
     y_N: Array
     logits_NK: Array
     ids_N: Array
+    recordings_N: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y_N)

@@ -81,6 +81,7 @@ def test_words_reach_the_configuration():
         ({"hidden": 5, "match_parameters": 600}, "leave out hidden"),
         ({"diagnose": True}, "diagnose"),
         ({"dataset__path": "x.npz"}, "dataset__path"),
+        ({"dataset__window": 5}, "dataset__window"),
         ({"protocol": "tutorial"}, "protocol"),
         ({"device": "mps"}, "device=mps is not available here"),
     ],

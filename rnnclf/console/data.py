@@ -78,10 +78,16 @@ def _quick(quick: Quick) -> str:
     )
 
 
-def show_made(path: Path) -> None:
+def show_made(path: Path, windows: bool = False, blocks: bool = False) -> None:
+    """Says that the data were written, and how to look at them.
+
+    windows: whether they are recordings to be cut into windows; blocks: whether these are too few to divide.
+    """
     console = screen()
     console.print(Text(f"{short(path)} was written. Look at it, then train on it:"))
-    console.print(Text(f"  rnnclf data check {short(path)}", style="cyan"), soft_wrap=True)
+    words = [" dataset.window=2.5s"] * windows + [" dataset.block=10min"] * blocks
+    line = f"  rnnclf data check {short(path)}{''.join(words)}"
+    console.print(Text(line, style="cyan"), soft_wrap=True)
 
 
 def _headline(found: Checked) -> Text:

@@ -11,11 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
+from rnnclf.console.metrics import GUESSING, accuracy_style, explained, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS, Evaluation, four_digits, percent
+from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.runs import picture, run_of
 
@@ -57,9 +58,8 @@ def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
     if len(results) == 1:
         (result,) = results
         headline.append(f"\n{_model(result)}, epoch {result.epoch}, {result.parameters:,} parameters", "dim")
-        return Group(
-            headline, metrics_table({result.split: result.evaluation.to_dict()}), Text(GUESSING, "dim")
-        )
+        scores = {result.split: with_recordings(result.evaluation)}
+        return Group(headline, metrics_table(scores), Text(explained(scores), "dim"))
     names = [str(path.relative_to(above)) for path in paths]
     halves = [ALL_COLUMNS] if width >= ROOMY else [ALL_COLUMNS[:HALF], ALL_COLUMNS[HALF:]]
     tables = [_rows(results, names, columns) for columns in halves]
@@ -125,6 +125,11 @@ def _relation(result: Evaluated) -> list[str]:
         return [
             "these are not all the data of its training run, and there is no record of which sequences it was"
             " trained on: some of these may be among them."
+        ]
+    if result.other_data and result.evaluation.recordings_N is not None:
+        return [
+            f"it was trained on {known or 'none'} of these {total:,} windows, not counting windows that"
+            " overlap with those."
         ]
     if known and (result.other_data or result.split != "train"):
         return [f"it was trained on {known:,} of these {total:,} sequences: the accuracy is too optimistic."]

@@ -14,6 +14,13 @@ from rnnclf.metrics import METRICS, four_digits, percent
 
 GUESSING = "guessing: the accuracy of always predicting the most frequent class"
 
+WINDOWS = "windows of one recording are alike, so their interval is too narrow: judge by the recordings"
+
+
+def explained(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What words in the table of these scores mean."""
+    return f"{GUESSING}\n{WINDOWS}" if any("recordings" in score for score in scores.values()) else GUESSING
+
 
 def accuracy_style(score: Mapping[str, Any]) -> str:
     """Green only for an accuracy that is clearly better than guessing."""
@@ -36,4 +43,33 @@ def metrics_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
     for metric in METRICS:
         table.add_row(metric.title, *(metric.of(score) for score in columns))
     table.add_row("log loss", *(four_digits(score["loss"]) for score in columns))
+    found = [_of_recordings(score.get("recordings", {})) for score in columns]
+    for title in {title: None for rows in found for title in rows}:
+        table.add_row(title, *(rows.get(title, "–") for rows in found))
     return table
+
+
+def _of_recordings(score: Mapping[str, Any]) -> dict[str, str]:
+    """The rows of the table for the recordings that windows were cut from, by title."""
+    if "accuracy" in score:
+        spread = score["accuracy"]
+        return {
+            "recordings": f"{score['count']:,}",
+            "their mean accuracy": percent(spread["mean"]),
+            "lowest to highest": interval((spread["lowest"], spread["highest"])),
+        }
+    if "by_votes" not in score:
+        return {}
+    whole, votes = score["by_probability"], score["by_votes"]
+    return {
+        "recordings, by mean probability": percent(whole["accuracy"]),
+        "their 95 % interval": interval(whole["interval95"]),
+        "recordings correct": f"{whole['correct']:,} of {whole['total']:,}",
+        "recordings, by votes": percent(votes["accuracy"]),
+    }
+
+
+def recordings_in_words(score: Mapping[str, Any]) -> str:
+    """The scores of the recordings in one line; '' if the sequences are no windows."""
+    found = _of_recordings(score.get("recordings", {}))
+    return "; ".join(f"{title} {text}" for title, text in found.items())

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rnnclf.console.baseline import baseline_line
 from rnnclf.console.diagnosis import show_diagnosis
-from rnnclf.console.metrics import GUESSING, accuracy_style, metrics_table
+from rnnclf.console.metrics import accuracy_style, explained, metrics_table, recordings_in_words
 from rnnclf.console.screen import (
     interval,
     print_plain,
@@ -214,8 +214,9 @@ def _summary(report: Report) -> RenderableType:
         if last
         else f"best epoch {r['best_epoch']} of {r['epochs']} by validation"
     )
+    scores: dict[str, Any] = {name: r[name] for name in SPLITS}
     lines = [
-        GUESSING,
+        explained(scores),
         f"{epoch}; {r['parameters']:,} parameters; trained in {seconds_in_words(r['train_seconds'])}",
     ]
     if r["stopped"]:
@@ -229,8 +230,7 @@ def _summary(report: Report) -> RenderableType:
     if r["protocol"] == "tutorial":
         lines.append("tutorial protocol: the test split was scored after every epoch, too")
     parts: list[RenderableType] = [Text(_warning(report), style="yellow")] if r["warnings"] else []
-    table = metrics_table({name: r[name] for name in SPLITS})
-    return Group(*parts, table, Text("\n".join(lines), style="dim"))
+    return Group(*parts, metrics_table(scores), Text("\n".join(lines), style="dim"))
 
 
 def save_report(report: Report) -> None:
@@ -253,7 +253,14 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         accuracy = f"{percent(test.accuracy)} ({interval(test.interval95)})"
         print_plain(f"#{job} test accuracy {accuracy}, {folder}")
     elif parallel or not console.is_terminal:
-        for line in (words, _warning(report), f"run folder: {folder}", f"evaluate it: rnnclf eval {folder}"):
+        recordings = recordings_in_words(report.results["test"])
+        for line in (
+            words,
+            recordings,
+            _warning(report),
+            f"run folder: {folder}",
+            f"evaluate it: rnnclf eval {folder}",
+        ):
             if line:
                 print_plain(line)
         if baselines is not None:

@@ -40,6 +40,7 @@ class Arrays(OwnData):
     """Your own arrays: x (N, T) or (N, T, C) and y (N,), in .npz, .mat, .h5 or .npy files, or a folder.
 
     They may be called X, data, labels or target, too, and come by split: x_train, y_train, x_test, y_test.
+    With dataset.window, y may be (N, T), a label for each step; for one recording, x (T, C) and y (T,) do.
     Optional arrays: lengths (N,), after which x is padding; groups (N,), each of which stays in one split;
     split (N,), train, validation or test, or 0, 1, 2; the names channels (C,) and classes (K,).
     x.npy is memory-mapped, so it may be larger than memory.
@@ -102,25 +103,66 @@ class Arrays(OwnData):
             file = files[WHOLE]["x"].name if split == WHOLE else str(Path(arrays["x"].what).relative_to(base))
             name = file if split != WHOLE else str(path) if is_test else "dataset.path"
             given = SPLITS.index("test") if is_test else split
-            parts.append(Part(name, _recordings(arrays, file, self.axes), given))
+            parts.append(Part(name, _recordings(arrays, file, self.axes, self.window), given))
         return parts
 
 
-def _recordings(arrays: Mapping[str, NamedArray], file: str, axes: str) -> Recordings:
+def _recordings(
+    arrays: Mapping[str, NamedArray], file: str, axes: str, window: int | str | None
+) -> Recordings:
     """The recordings in the arrays of one file or folder; messages call it `file`."""
+    import numpy as np
+
+    if window is not None:
+        arrays = _of_one_recording(arrays, window)
     sequences = unlabelled(arrays["x"], file, axes, arrays.get("lengths"))
+    n, y = len(sequences), arrays["y"]
+    of_steps = y.array.shape == (n, len(sequences.values_SC) // n)
+    if of_steps and window is None:
+        raise DataError(
+            f"{y.what} has a label for each step of {arrays['x'].what}: set dataset.window=128 to cut the"
+            " sequences into windows of so many steps."
+        )
     for name in PER_SEQUENCE:
-        if name in arrays:
-            _refuse_shape(arrays[name], len(sequences), arrays["x"].what)
-    labels_N, classes = _labels(arrays)
+        if name in arrays and not (of_steps and name == "y"):
+            _refuse_shape(arrays[name], n, arrays["x"].what)
+    if of_steps:
+        labels_S, classes = _labels_of_steps(arrays, sequences.lengths_N)
+        labels_N = np.zeros(n, np.int64)
+    else:
+        (labels_N, classes), labels_S = _labels(arrays), None
     return replace(
         sequences,
         labels_N=labels_N,
+        labels_S=labels_S,
         classes=classes,
         channels=_channels(arrays, len(sequences.channels)),
         groups_N=_encoded(arrays["groups"])[0] if "groups" in arrays else None,
         given_N=_given(arrays["split"]) if "split" in arrays else None,
     )
+
+
+def _of_one_recording(arrays: Mapping[str, NamedArray], window: int | str) -> Mapping[str, NamedArray]:
+    """The arrays with x (1, T, C) and y (1, T), if they hold the steps and the labels of one recording.
+
+    x (T, C) with y (T,) may also be T sequences of C steps of one channel, but only if these hold a window.
+    """
+    x, y = arrays["x"], arrays["y"]
+    labels = y.array[0] if y.array.shape[:1] == (1,) and y.array.ndim == 2 else y.array
+    if labels.ndim != 1 or len(labels) < 2:
+        return arrays
+    wide = x.array.ndim == 2 and len(x.array) == len(labels) and not _holds(x.array.shape[1], window)
+    if wide or x.array.shape == labels.shape:
+        steps = x.array[None] if wide else x.array[None, :, None]
+    elif x.array.ndim > 1 and len(x.array) == 1:
+        steps = x.array
+    else:
+        return arrays
+    return {**arrays, "x": x._replace(array=steps), "y": y._replace(array=labels[None])}
+
+
+def _holds(steps: int, window: int | str) -> bool:
+    return isinstance(window, str) or steps >= window
 
 
 def unlabelled(named: NamedArray, file: str, axes: str, lengths: NamedArray | None = None) -> Recordings:
@@ -238,6 +280,27 @@ def _labels(arrays: Mapping[str, NamedArray]) -> tuple[Array, tuple[str, ...]]:
             f" but {arrays['classes'].what} has no name for it."
         )
     return np.array([known[name] for name in found], np.int64)[y_N], names
+
+
+def _labels_of_steps(arrays: Mapping[str, NamedArray], lengths_N: Array) -> tuple[Array, tuple[str, ...]]:
+    """y (N, T) as int32 indices into the class names (N * T,), and these names.
+
+    -1 for NaN and for empty text, which mean no label, and for padding. Raises DataError.
+    """
+    import numpy as np
+
+    y_NT = arrays["y"].array
+    given_NT = np.arange(y_NT.shape[1]) < lengths_N[:, None]
+    if y_NT.dtype.kind == "f":
+        given_NT &= ~np.isnan(y_NT)
+    elif y_NT.dtype.kind in "US":
+        given_NT &= y_NT != y_NT.dtype.type()
+    if not given_NT.any():
+        raise DataError(f"{arrays['y'].what} has no labels.")
+    given_n, classes = _labels({**arrays, "y": arrays["y"]._replace(array=y_NT[given_NT])})
+    labels_NT = np.full(y_NT.shape, -1, np.int32)
+    labels_NT[given_NT] = given_n
+    return labels_NT.reshape(-1), classes
 
 
 def _channels(arrays: Mapping[str, NamedArray], size: int) -> tuple[str, ...]:

@@ -125,6 +125,14 @@ class Source(Component):
         """
         return self.read(progress)
 
+    def sequences(self, progress: Progress = silent) -> Recordings:
+        """The sequences to classify: as they are read or, if that was asked for, windows of them."""
+        return self.cut(self.read(progress))
+
+    def cut(self, recordings: Recordings) -> Recordings:
+        """The sequences to classify, cut from these recordings."""
+        return recordings
+
     def reading(self) -> dict[str, Any]:
         """The options that decide what one step means; a model only works on data read the same way."""
         return {}
@@ -147,7 +155,7 @@ class Source(Component):
         Raises DataError or ConfigError for data that cannot be trained on, CheckpointError if channels or
         classes do not match `learned`.
         """
-        return self.divided(self.read(progress), self.plan(), learned, progress)
+        return self.divided(self.sequences(progress), self.plan(), learned, progress)
 
     def divided(
         self,
@@ -205,7 +213,7 @@ class Source(Component):
         Raises CheckpointError if channels or classes are missing.
         """
         trained = learned.preparation
-        recordings = self.read_for_model(trained.channels, progress, tuple(trained.vocabularies))
+        recordings = self.cut(self.read_for_model(trained.channels, progress, tuple(trained.vocabularies)))
         return self._usable(recordings, learned)
 
     def patch_for(self, recordings: Recordings, train: Array) -> int:
@@ -313,6 +321,7 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         times_S=None if recordings.times_S is None else _tensor(recordings.times_S),
         preparation=learned.preparation.reading(recordings),
         ids=recordings.ids,
+        origins=recordings.origins,
         files=recordings.files,
         coded=learned.preparation.coded,
     )

@@ -57,6 +57,8 @@ class SequenceDataset:
     """The number of each sequence in the recordings; None: 0 to N - 1."""
     ids: Ids | None = None
     """Maps these numbers to the ids in the data; None: the numbers are the ids."""
+    origins: Ids | None = None
+    """Maps the numbers of windows to the ids of the recordings that they were cut from."""
     files: MappedFiles = ()
     """The files that the steps are mapped from; none if they are in memory."""
     coded: CodedFeatures | None = None
@@ -129,10 +131,18 @@ class SequenceDataset:
     @property
     def ids_N(self) -> Array:
         """The id of each sequence: text, or a number from 0 if the data have no ids."""
+        return self._numbers_N if self.ids is None else self.ids(self._numbers_N)
+
+    @property
+    def recordings_N(self) -> Array | None:
+        """The id of the recording that each sequence is a window of; None if they are no windows."""
+        return None if self.origins is None else self.origins(self._numbers_N)
+
+    @property
+    def _numbers_N(self) -> Array:
         import numpy as np
 
-        numbers_N = np.arange(len(self)) if self.number_N is None else self.number_N.numpy()
-        return numbers_N if self.ids is None else self.ids(numbers_N)
+        return np.arange(len(self)) if self.number_N is None else self.number_N.numpy()
 
     def subset(self, indices: Tensor) -> SequenceDataset:
         """The sequences at `indices`, in that order; the steps are shared, not copied."""

@@ -208,13 +208,29 @@ def _log_factorial(n: int) -> float:
 
 
 def _in_order(recordings: Recordings) -> list[Array]:
-    """The sequences of the training file and of the test file, in the order in which they were read."""
+    """The sequences of the training file and of the test file, in the order in which they were read.
+
+    Of overlapping windows, some that do not overlap.
+    """
+
+    apart = _apart(recordings)
+    if recordings.given_N is None:
+        return [apart]
+    is_test_n = recordings.given_N[apart] == SPLITS.index("test")
+    return [part for part in (apart[~is_test_n], apart[is_test_n]) if len(part)]
+
+
+def _apart(recordings: Recordings) -> Array:
+    """The indices of sequences that share no step: all, or windows from every second stretch of the length of
+    one."""
     import numpy as np
 
-    if recordings.given_N is None:
-        return [np.arange(len(recordings))]
-    is_test_N = recordings.given_N == SPLITS.index("test")
-    return [part for part in (np.flatnonzero(~is_test_N), np.flatnonzero(is_test_N)) if len(part)]
+    starts_N, longest = recordings.starts_N, int(recordings.lengths_N.max())
+    if (starts_N[1:] >= starts_N[:-1] + recordings.lengths_N[:-1]).all():
+        return np.arange(len(recordings))
+    stretches, first = np.unique((starts_N - starts_N[0]) // longest, return_index=True)
+    apart: Array = first[stretches % 2 == 0]
+    return apart
 
 
 def _numbers(ranges: list[tuple[Array, Array]]) -> bool:

@@ -106,13 +106,14 @@ def _complete(recordings: Recordings) -> Recordings:
         given_N=None if recordings.given_N is None else recordings.given_N[kept_N],
         notes=(*recordings.notes, *notes),
         locate=lambda step: recordings.place(int(kept_S[step])),
-        ids=_ids_of(recordings, np.flatnonzero(kept_N)),
+        ids=_of_kept(recordings.ids, np.flatnonzero(kept_N)),
+        origins=None if recordings.origins is None else _of_kept(recordings.origins, np.flatnonzero(kept_N)),
     )
 
 
-def _ids_of(recordings: Recordings, kept_n: Array) -> Ids:
+def _of_kept(ids: Ids | None, kept_n: Array) -> Ids:
     """Maps the new numbers of the kept sequences to their ids."""
-    return lambda numbers: kept_n[numbers] if recordings.ids is None else recordings.ids(kept_n[numbers])
+    return lambda numbers: kept_n[numbers] if ids is None else ids(kept_n[numbers])
 
 
 def _short(text: str, most: int = 120) -> str:

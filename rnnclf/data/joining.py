@@ -55,6 +55,7 @@ def joined(parts: Sequence[Part]) -> Recordings:
         starts_N=np.concatenate([begin + part.starts_N for begin, part in zip(borders, whole, strict=False)]),
         lengths_N=np.concatenate([part.lengths_N for part in whole]),
         labels_N=np.concatenate([_renumbered(part, place_of) for part in whole]),
+        labels_S=_labels_of_steps(whole, place_of),
         classes=classes,
         channels=first.channels,
         groups_N=None if first.groups_N is None else np.concatenate([_groups(part, first) for part in whole]),
@@ -71,6 +72,20 @@ def _renumbered(recordings: Recordings, place_of: dict[str, int]) -> Array:
     import numpy as np
 
     return np.array([place_of[name] for name in recordings.classes], np.int64)[recordings.labels_N]
+
+
+def _labels_of_steps(whole: Sequence[Recordings], place_of: dict[str, int]) -> Array | None:
+    """The label of each step; None if no part has labels of steps. Raises DataError if some have and others
+    do not."""
+    import numpy as np
+
+    given = [part.labels_S for part in whole if part.labels_S is not None]
+    if not given:
+        return None
+    if len(given) < len(whole):
+        raise DataError("Some of the arrays have a label for each step, others one for each sequence.")
+    places = [np.array([*(place_of[name] for name in part.classes), -1], np.int32) for part in whole]
+    return np.concatenate([place_K[part] for place_K, part in zip(places, given, strict=True)])
 
 
 def _groups(recordings: Recordings, first: Recordings) -> Array:

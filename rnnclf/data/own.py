@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from rnnclf.data.base import NORMALISERS, Source
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.windows import LABELS, SIZES, Windows, check_size
 from rnnclf.errors import ConfigError
 from rnnclf.files import absolute
 from rnnclf.options import option
@@ -49,13 +50,53 @@ class OwnData(Source):
         low=1,
         expects=PATCHES,
     )
+    window: int | str | None = option(
+        None,
+        "length of the windows to cut from longer recordings: a number of steps, or a duration such as 2.5s;"
+        " null: each recording is a sequence",
+        low=1,
+        expects=SIZES,
+    )
+    step: int | str | None = option(
+        None,
+        "distance between the beginnings of two windows, in steps or as a duration; null: the length of a"
+        " window, so that none overlap",
+        low=1,
+        expects=SIZES,
+    )
+    window_label: str = option(
+        "majority",
+        "the label of a window whose steps have several: that of most; pure: none, it is left out; last: that"
+        " of the last step",
+        choices=LABELS,
+    )
+    block: int | str | None = option(
+        None,
+        "cut recordings into blocks of this many steps, or of this duration, each of which is a recording of"
+        " its own, so that a single recording can be divided into splits",
+        low=1,
+        expects=SIZES,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for key in ("window", "step", "block"):
+            value = getattr(self, key)
+            check_size(f"dataset.{key}", value)
+            if value is not None and self.window is None:
+                raise ConfigError(f"dataset.{key} has no effect without dataset.window: set that, too.")
         if isinstance(self.patch, str) and self.patch != "auto":
             raise ConfigError(f"dataset.patch must be {PATCHES}, got '{self.patch}'.")
         # absolute, so that a checkpoint finds its data whatever the current folder
         self.path, self.test_path = _absolute(self.path), _absolute(self.test_path)
+
+    def cut(self, recordings: Recordings) -> Recordings:
+        if self.window is None:
+            return recordings
+        return Windows(self.window, self.step, self.window_label, self.block).cut(recordings)
+
+    def reading(self) -> dict[str, Any]:
+        return super().reading() if self.window is None else {**super().reading(), "window": self.window}
 
     def patch_for(self, recordings: Recordings, train: Array) -> int:
         import numpy as np

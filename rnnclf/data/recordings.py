@@ -51,6 +51,8 @@ class Recordings:
     labels_N: int64, indices into `classes`.
     times_S: float64, the time of each step; None if steps are evenly spaced.
     groups_N: int64; sequences of one group (such as a patient's) must share a split; or None.
+    labels_S: int32, the label of each step, -1 for none, if the data have one for each; then labels_N means
+        nothing until windows are cut. None if the data have a label for each sequence.
     given_N: int8, the split that the data assign to each sequence, an index into SPLITS; -1 for none; None
         if the data assign no splits at all.
     unit: divisor that brings the values into a usable range, 255 for the bytes of a picture.
@@ -66,6 +68,7 @@ class Recordings:
     times_S: Array | None = None
     groups_N: Array | None = None
     given_N: Array | None = None
+    labels_S: Array | None = None
     unit: float = 1.0
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -74,6 +77,8 @@ class Recordings:
     """Where a step was read, for messages: 7 → 'my.csv, line 9'."""
     ids: Ids | None = None
     """Maps numbers of sequences to their ids in the data; None: the ids are numbers from 0."""
+    origins: Ids | None = None
+    """Maps numbers of windows to the ids of the recordings that they were cut from; None: there are none."""
     cache: Path | None = None
     """A folder for statistics of these values; recordings with other values must not share it."""
     files: MappedFiles = ()
@@ -84,7 +89,7 @@ class Recordings:
         assert self.values_SC.ndim == 2
         assert self.values_SC.shape[1] == len(self.channels)
         assert len(self.lengths_N) == len(self.labels_N) == n
-        assert self.times_S is None or len(self.times_S) == s
+        assert all(part is None or len(part) == s for part in (self.times_S, self.labels_S))
         assert all(part is None or len(part) == n for part in (self.groups_N, self.given_N))
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.windows import advice
 from rnnclf.errors import ConfigError, DataError
 
 SplitName: TypeAlias = Literal["train", "validation", "test"]
@@ -52,6 +53,9 @@ def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
     train, validation, test = (np.flatnonzero(given_N == place) for place in range(3))
     train = np.flatnonzero(given_N < 1)
     whole = len(train)
+    _refuse_few_recordings(
+        recordings, train, 1 + (plan.test is not None and not len(test)) + (not len(validation))
+    )
     fold_is_test = plan.folds is not None and plan.test is not None and not len(test)
     if plan.test is not None and not len(test):
         train, test = _hold_out(
@@ -71,6 +75,25 @@ def divide(recordings: Recordings, plan: SplitPlan) -> dict[SplitName, Array]:
             "dataset.folds has no effect: the data come with a validation split and a test split."
         )
     return {"train": train, "validation": validation, "test": test}
+
+
+def _refuse_few_recordings(recordings: Recordings, pool: Array, splits: int) -> None:
+    """Raises ConfigError if windows come from fewer recordings, or groups of them, than there are splits."""
+    import numpy as np
+
+    if recordings.origins is None or recordings.groups_N is None or not len(pool):
+        return
+    units = len(np.unique(recordings.groups_N[pool]))
+    if units < splits:
+        grouped = len(np.unique(recordings.origins(pool))) > units
+        what, way = ("groups", "add groups") if grouped else ("recordings", "add recordings")
+        if not grouped:
+            block = advice(recordings, int(recordings.lengths_N.max()))
+            way += f", or set dataset.block={block} (steps) to divide blocks of them instead"
+        raise ConfigError(
+            f"Windows of one {what[:-1]} stay in one split, so {splits} splits need {splits} {what}; there"
+            f" {'is' if units == 1 else 'are'} {units}: {way}."
+        )
 
 
 def _number(recordings: Recordings, pool: Array, size: float, whole: int, what: str) -> int:

@@ -1,6 +1,6 @@
 """Generates synthetic example data: noisy waves whose frequency depends on the class. Torch-free.
 
-Shapes: N sequences, S steps in total, C channels.
+Shapes: N sequences, S steps in total, C channels, P phases of a recording.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from rnnclf.data.recordings import Array, Progress, silent
 from rnnclf.errors import ConfigError, OutputError
@@ -20,6 +20,8 @@ from rnnclf.options import Options, option
 CLASSES = ("calm", "quick", "hasty")
 CHUNK = 2000  # sequences to generate and write at a time
 GROUP = 5  # sequences per person
+STEPS = 2**18  # steps of a recording to generate and write at a time
+PHASE = (10.0, 60.0)  # seconds after which the class of a recording changes, at least and at most
 NOISE = 0.5  # standard deviation, relative to the amplitude of a wave
 
 
@@ -34,6 +36,16 @@ class Waves(Options):
     )
     missing: float = option(0.05, "fraction of missing values", low=0, high=0.9)
     seed: int = option(0, "seed of all random draws", low=0, high=2**32 - 1)
+
+    @property
+    def total(self) -> int:
+        """What is counted when progress is reported."""
+        return self.sequences
+
+    def frames(self) -> Iterator[tuple[Any, int]]:
+        """All sequences as tables with a row for each step, each with the number of sequences so far."""
+        for chunk in self.chunks():
+            yield _frame(chunk), int(chunk.numbers_N[-1]) + 1
 
     def chunks(self) -> Iterator[Chunk]:
         """All sequences, in chunks."""
@@ -71,14 +83,73 @@ class Chunk(NamedTuple):
     x_SC: Array
 
 
-def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
+@dataclass
+class LongWaves(Options):
+    """Long recordings with a label in each row: waves whose class changes after 10 to 60 seconds."""
+
+    hours: float = option(1.0, "length of each recording", above=0, high=10_000)
+    recordings: int = option(1, "number of recordings", low=1, high=1_000_000)
+    rate: float = option(100.0, "steps per second", above=0, high=10_000)
+    channels: int = option(3, "number of channels", low=1, high=10_000)
+    missing: float = option(0.0, "fraction of missing values", low=0, high=0.9)
+    seed: int = option(0, "seed of all random draws", low=0, high=2**32 - 1)
+
+    @property
+    def total(self) -> int:
+        """What is counted when progress is reported."""
+        return self.recordings * self.steps
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of a recording."""
+        return max(round(self.hours * 3600 * self.rate), 1)
+
+    def frames(self) -> Iterator[tuple[Any, int]]:
+        """All recordings as tables with a row for each step, each with the number of steps so far."""
+        for recording in range(self.recordings):
+            for first in range(0, self.steps, STEPS):
+                last = min(first + STEPS, self.steps)
+                yield self._frame(recording, first, last), recording * self.steps + last
+
+    def _frame(self, recording: int, first: int, last: int) -> Any:
+        """Some steps of a recording. Phases begin anew with each chunk, so that none depends on another."""
+        import numpy as np
+        import polars as pl
+
+        random = np.random.default_rng([self.seed, recording, first])
+        seconds_S = np.arange(first, last) / self.rate
+        phases = int((last - first) / self.rate // PHASE[0]) + 1
+        ends_P = random.uniform(*PHASE, phases).cumsum()
+        phase_S = np.searchsorted(ends_P, seconds_S - seconds_S[0], side="right").clip(max=phases - 1)
+        labels_P = random.integers(0, len(CLASSES), phases)
+        angle_S = 2 * np.pi * seconds_S * (1.0 + labels_P[phase_S])
+        faster_C = 1 + np.arange(self.channels) / self.channels
+        x_SC = np.sin(angle_S[:, None] * faster_C) + random.normal(0, NOISE, (last - first, self.channels))
+        x_SC[random.random(x_SC.shape) < self.missing] = np.nan
+        columns = {
+            "recording": np.full(last - first, recording),
+            "time": seconds_S.round(6),
+            **{f"x{c}": x_SC[:, c].astype(np.float32) for c in range(self.channels)},
+            "label": np.asarray(CLASSES)[labels_P[phase_S]],
+        }
+        return pl.DataFrame(columns).with_columns(pl.col("^x[0-9]+$").fill_nan(None))
+
+
+Made: TypeAlias = Waves | LongWaves
+
+
+def make(path: Path, waves: Made, progress: Progress = silent) -> None:
     """Writes the sequences in the format given by the suffix of `path`.
 
     .csv, .tsv and .parquet: a table with one row per step; .npz: arrays; no suffix: a folder with one folder
-    per class and one file per sequence. Raises ConfigError for another suffix and if `path` exists, and
-    OutputError if it cannot be written.
+    per class and one file per sequence. Long recordings are written as a table, chunk by chunk. Raises
+    ConfigError for another suffix and if `path` exists, and OutputError if it cannot be written.
     """
     write = WRITERS.get(path.suffix.lower())
+    if isinstance(waves, LongWaves) and write not in TABLES.values():
+        raise ConfigError(
+            f"{path.name}: recordings with a label in each row are written to {', '.join(TABLES)}."
+        )
     if write is None:
         known = ", ".join(filter(None, WRITERS))
         raise ConfigError(
@@ -89,7 +160,7 @@ def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary, waves, lambda done: progress(f"writing {path.name}", done / waves.sequences))
+        write(temporary, waves, lambda done: progress(f"writing {path.name}", done / waves.total))
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
@@ -102,7 +173,7 @@ def make(path: Path, waves: Waves, progress: Progress = silent) -> None:
 
 
 Report = Callable[[int], None]
-"""Called with the number of sequences written so far."""
+"""Called with the number of sequences or steps written so far."""
 
 
 def _frame(chunk: Chunk) -> Any:
@@ -121,22 +192,26 @@ def _frame(chunk: Chunk) -> Any:
     return pl.DataFrame(columns).with_columns(pl.col("^x[0-9]+$").fill_nan(None))
 
 
-def _write_text(separator: str) -> Callable[[Path, Waves, Report], None]:
-    def write(path: Path, waves: Waves, report: Report) -> None:
+def _write_text(separator: str) -> Callable[[Path, Made, Report], None]:
+    def write(path: Path, waves: Made, report: Report) -> None:
         with open(path, "wb") as file:
-            for number, chunk in enumerate(waves.chunks()):
-                frame = _frame(chunk)
+            for number, (frame, done) in enumerate(waves.frames()):
                 frame.write_csv(file, separator=separator, include_header=number == 0, float_precision=4)
-                report(int(chunk.numbers_N[-1]) + 1)
+                report(done)
 
     return write
 
 
-def _write_parquet(path: Path, waves: Waves, report: Report) -> None:
-    import polars as pl
+def _write_parquet(path: Path, waves: Made, report: Report) -> None:
+    from polars.io.plugins import register_io_source
 
-    pl.concat([_frame(chunk) for chunk in waves.chunks()]).write_parquet(path)
-    report(waves.sequences)
+    def frames(*_: Any) -> Iterator[Any]:
+        for frame, done in waves.frames():
+            report(done)
+            yield frame
+
+    first, _ = next(waves.frames())
+    register_io_source(frames, schema=first.schema).sink_parquet(path)
 
 
 def _write_npz(path: Path, waves: Waves, report: Report) -> None:
@@ -164,10 +239,9 @@ def _write_folder(path: Path, waves: Waves, report: Report) -> None:
             report(number + 1)
 
 
-WRITERS: dict[str, Callable[[Path, Waves, Report], None]] = {
+TABLES: dict[str, Callable[[Path, Made, Report], None]] = {
     ".csv": _write_text(","),
     ".tsv": _write_text("\t"),
     ".parquet": _write_parquet,
-    ".npz": _write_npz,
-    "": _write_folder,
 }
+WRITERS: dict[str, Callable[[Path, Any, Report], None]] = {**TABLES, ".npz": _write_npz, "": _write_folder}

@@ -17,7 +17,9 @@ from rnnclf.registry import did_you_mean
 
 OF_DATA = ("validation", "missing", "normalise")
 """Options of dataset that are keywords without a prefix."""
-OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_DATA)
+OF_WINDOWS = ("window", "step", "window_label", "block")
+"""Options of dataset that cut files into windows; in Python, the sequences are given as they are."""
+OF_FILES = ("path", "test_path", "labels", "axes", "test", *OF_WINDOWS, *OF_DATA)
 """Options of dataset=arrays that do not apply in Python, or are keywords without a prefix."""
 NOT_HERE = {
     "experiment": "it names a dataset, too",

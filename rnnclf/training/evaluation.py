@@ -22,6 +22,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import is_eligible
 
 EVALUATION_BATCH = 1000  # sequences: large products, little memory
+MOST_STEPS = 100_000  # of all sequences of a batch on a CPU: a model keeps its units for each of them
 IN_MEMORY = 2**26  # bytes of logits to keep in memory; more go to a temporary file
 PENDING = 2**24  # bytes of logits to collect on a device before copying them, which makes the host wait
 
@@ -30,7 +31,7 @@ PENDING = 2**24  # bytes of logits to collect on a device before copying them, w
 def score_model(model: SequenceClassifier, data: SequenceDataset) -> Score:
     """Accuracy and mean cross-entropy of a model, without keeping its predictions."""
     model.eval()
-    with model.cores(EVALUATION_BATCH, data.ragged):
+    with model.cores(_batch_size(data), data.ragged):
         rows = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
     right, loss = 0.0, 0.0
     for batch_right, batch_loss in rows:  # not sum(), which rounds differently from Python 3.12 on
@@ -70,14 +71,14 @@ def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluati
     """
     model.eval()
     logits_NK = _allocate_logits(len(data), len(data.classes))
-    with model.cores(EVALUATION_BATCH, data.ragged):
+    with model.cores(_batch_size(data), data.ragged):
         compiled = is_eligible(model, data)
         for indices_n, logits_nK in _logits_compiled(model, data) if compiled else _logits(model, data):
             found_nK = logits_nK.cpu().numpy()
             if not np.isfinite(found_nK).all():
                 raise DivergedError("The model's outputs are not finite: it cannot classify.")
             logits_NK[indices_n.numpy()] = found_nK
-    return Evaluation(data.classes, data.y_N.cpu().numpy(), logits_NK, data.ids_N)
+    return Evaluation(data.classes, data.y_N.cpu().numpy(), logits_NK, data.ids_N, data.recordings_N)
 
 
 def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,9 +104,19 @@ def _logits_compiled(model: SequenceClassifier, data: SequenceDataset) -> Iterat
             yield indices_B, step.logits_BK
 
 
+def _batch_size(data: SequenceDataset) -> int:
+    """The number of sequences to classify together: fewer of long ones, which would take gigabytes of memory.
+
+    An accelerator has that memory, and would take longer for small batches.
+    """
+    if (data.device or data.x_SI.device).type != "cpu":
+        return EVALUATION_BATCH
+    return max(min(EVALUATION_BATCH, MOST_STEPS // data.steps), 1)
+
+
 def _batches(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Indices, logits and labels, batch by batch."""
-    order = data.evaluation_order(EVALUATION_BATCH)
+    order = data.evaluation_order(_batch_size(data))
     for indices_B, at_hand_B in zip(order, data.at_hand(order), strict=True):
         x_BTI, y_B, lengths_B = data.batch(at_hand_B)
         yield indices_B, model(x_BTI, lengths_B), y_B

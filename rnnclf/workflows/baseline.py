@@ -28,6 +28,7 @@ from rnnclf.files import claim_folder, missing_folders, remove_empty, write_json
 from rnnclf.hydra_app.compose import composed, new_words
 from rnnclf.hydra_app.words import TOP, as_path, is_override
 from rnnclf.metrics import Evaluation, Score
+from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows import machine
 from rnnclf.workflows.baseline_runs import division
 from rnnclf.workflows.predictions import write_predictions
@@ -158,7 +159,7 @@ def requested(words: Sequence[str]) -> Request:
 
 def _splits(source: Source, progress: Progress) -> tuple[Splits, list[str]]:
     """The splits of `rnnclf train`, without gaps or patches, and what the user should know about them."""
-    recordings = source.read(progress)
+    recordings = source.sequences(progress)
     notes = []
     if treatment(recordings, source.missing) == "mask":
         source = replace(source, missing="interpolate")
@@ -252,10 +253,12 @@ def _results(
     evaluations: dict[str, Evaluation] = {}
     for name, logits_NK in logits.items():
         split = task.splits[name]
-        evaluations[name] = Evaluation(split.classes, task.parts[name].y_N, logits_NK, split.ids_N)
+        evaluations[name] = Evaluation(
+            split.classes, task.parts[name].y_N, logits_NK, split.ids_N, split.recordings_N
+        )
     return {
         **_description(baseline, task),
-        **{name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+        **{name: with_recordings(evaluation) for name, evaluation in evaluations.items()},
         "warnings": list(task.splits.warnings),
         "train_seconds": round(seconds, 3),
         "total_seconds": round(seconds, 3),

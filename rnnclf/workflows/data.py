@@ -98,7 +98,7 @@ def check(words: list[str], progress: Progress = silent) -> Checked:
     typed = [as_path(word) for word in words]
     words = new_words(typed)
     config = composed(words)
-    recordings = config.dataset.read(progress)
+    recordings = config.dataset.sequences(progress)
     found, hashes = moments(recordings, progress), digests(recordings, progress)
     options, pictures = _options(config.dataset), config.dataset.layout() is not None
     normalised = config.dataset.normalise != "none"

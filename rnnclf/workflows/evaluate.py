@@ -28,6 +28,7 @@ from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
 from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
+from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.loading import Loaded, config_of, load_model
@@ -94,7 +95,7 @@ class Evaluated:
             "dataset": self.config.dataset.name,
             "data": self.data,
             "split": self.split,
-            **self.evaluation.to_dict(),
+            **with_recordings(self.evaluation),
             "macro": {"precision": precision, "recall": recall, "f1": f1},
             "classes": [row._asdict() for row in self.evaluation.by_class()],
             "confusion": [list(row) for row in self.evaluation.counts] if self.has_matrix else None,

@@ -20,7 +20,7 @@ from rnnclf.hydra_app.compose import overridden, parsed
 from rnnclf.model import SequenceClassifier
 from rnnclf.workflows import machine
 
-READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise")
+READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""
 SPLITTING = ("validation", "test", "split", "split_seed", "folds", "fold")
 """Dataset options that say how to draw the splits of the data that they were chosen for."""
@@ -120,8 +120,9 @@ def _read_as_trained(config: Config, trained: Config, asked: Mapping[str, Any]) 
     }
     for key, value in own.items():
         if f"dataset.{key}" in asked and getattr(config.dataset, key) != value:
+            then = "null" if value is None else value
             raise ConfigError(
-                f"The model was trained with dataset.{key}={value}: it cannot be evaluated with"
+                f"The model was trained with dataset.{key}={then}: it cannot be evaluated with"
                 f" dataset.{key}={asked[f'dataset.{key}']}."
             )
     return replace(config, dataset=replace(config.dataset, **own))

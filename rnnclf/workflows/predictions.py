@@ -1,7 +1,7 @@
 """The predictions of a model as a table: a Parquet file that polars, pandas and DuckDB can open.
 
-A row for each sequence: split, id, label, predicted, and probability_CLASS of each class or, of many classes,
-the probability of the predicted one alone.
+A row for each sequence: split, id, of windows the recording, label, predicted, and probability_CLASS of each
+class or, of many classes, the probability of the predicted one alone.
 Shapes: N sequences, K classes.
 """
 
@@ -44,7 +44,7 @@ def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
     import numpy as np
     import polars as pl
 
-    classes = np.array(evaluation.classes, dtype=object)
+    classes, recordings_N = np.array(evaluation.classes, dtype=object), evaluation.recordings_N
     rows = max(CHUNK // min(len(classes), MANY_CLASSES), 1)
     for first in range(0, len(evaluation), rows):
         here = slice(first, first + rows)
@@ -52,12 +52,19 @@ def _frames(split: str, evaluation: Evaluation) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(
             {
                 "split": pl.Series([split] * len(ids), dtype=pl.String),
-                "id": pl.Series(ids.tolist(), dtype=pl.String if ids.dtype == object else pl.Int64),
+                "id": _ids(ids),
+                **({} if recordings_N is None else {"recording": _ids(recordings_N[here])}),
                 "label": pl.Series(classes[evaluation.y_N[here]].tolist(), dtype=pl.String),
                 "predicted": pl.Series(classes[evaluation.predicted_N[here]].tolist(), dtype=pl.String),
                 **_probabilities(evaluation, first, first + rows),
             }
         )
+
+
+def _ids(ids: Array) -> pl.Series:
+    import polars as pl
+
+    return pl.Series(ids.tolist(), dtype=pl.String if ids.dtype == object else pl.Int64)
 
 
 def _probabilities(evaluation: Evaluation, first: int, last: int) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
 from rnnclf.training.averaging import holding
+from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
@@ -369,7 +370,8 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
         evaluation = validation if name == "validation" else evaluate_model(model, run.data.parts[name])
-        evaluations[name], scores[name], metrics[name] = evaluation, evaluation.score, evaluation.to_dict()
+        evaluations[name], scores[name] = evaluation, evaluation.score
+        metrics[name] = with_recordings(evaluation)
         saver.stop_if_signalled()
     train.refuse_changed()
     write_predictions(run.folder.predictions, evaluations)

@@ -22,7 +22,7 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("of_model", "sheet", "categorical")  # options that older entries of the cache do not know
+ADDED = ("of_model", "sheet", "categorical", "row_labels")  # options that older entries of the cache do not know
 
 
 @dataclass
@@ -133,6 +133,7 @@ class Table(OwnData):
             tuple(self.missing_values) if self.missing_values is not None else None,
             self.time_format,
             categorical=tuple(self.categorical or ()),
+            row_labels=self.window is not None,
         )
 
     def _ids(self) -> tuple[str, ...] | None:

@@ -127,14 +127,17 @@ def _cleaned(block: Block, name: str, cast: pl.Series, missing: Missing) -> pl.S
     return cleaned.alias(name)
 
 
-def names(block: Block, column: str, missing: Missing = USUAL) -> pl.Series:
+def names(block: Block, column: str, missing: Missing = USUAL, optional: bool = False) -> pl.Series:
     """The cells as text without surrounding spaces; whole numbers lose their fraction, 1.0 becomes 1.
 
-    Raises DataError, which names the line, if one is missing or too long.
+    Missing ones are null if they are `optional`. Raises DataError, which names the line, for one that is too
+    long, and for one that is missing otherwise.
     """
     texts = _bare_names(block, column)
     lacking = texts.is_null() | missing.marked(texts, missing.names)
-    if lacking.any():
+    if optional:
+        texts = texts.set(lacking.fill_null(True), None)
+    elif lacking.any():
         row = lacking.arg_max()
         assert row is not None
         raise DataError(f"{block.place(row)}, column '{column}' {_lack(texts[row])}")

@@ -146,6 +146,7 @@ def _read_rows(
 
         values, lines = file("values_SC", channels.dtype, len(roles.channels)), file("lines", "<i8")
         sequence, times_S = file("sequence", "<i8"), None
+        labels_S = file("labels_S", "<i4") if roles.row_labels else None
         if roles.time is not None:
             times_S = file("times_S", "<f8" if roles.time_kind == "number" else "<i8")
         for table in tables:
@@ -157,6 +158,8 @@ def _read_rows(
                 values.append(values_RC)
                 lines.append(block.lines_R)
                 sequence.append(sequence_R)
+                if labels_S is not None:
+                    labels_S.append(register.labels(block))
                 if times_S is not None and roles.time is not None:
                     times_S.append(times(block, roles.time, roles.time_kind))
                 in_order &= bool(sequence_R[0] >= last and (sequence_R[1:] >= sequence_R[:-1]).all())
@@ -213,7 +216,8 @@ def _sort_by_time(
 ) -> int:
     """Sorts the steps of each sequence by time; returns how many sequences were out of order.
 
-    Raises DataError, with both lines, if two steps of a sequence have the same time.
+    Raises DataError, with both lines, if two steps of a sequence have the same time, or if time goes back in
+    the only recording of a file.
     """
     import numpy as np
 
@@ -222,9 +226,19 @@ def _sort_by_time(
     ends_N, moved = np.cumsum(lengths_N), 0
     for first, last in chunks(lengths_N, ROWS):
         steps = slice(int(ends_N[first] - lengths_N[first]), int(ends_N[last - 1]))
+        if last - first == 1 and _rises(times_S, steps):  # it may be larger than memory
+            progress("sorting steps by time", last / len(lengths_N))
+            continue
         sequence = np.repeat(np.arange(first, last), lengths_N[first:last])
         same = sequence[1:] == sequence[:-1]
         backwards = same & (times_S[steps][1:] < times_S[steps][:-1])
+        if backwards.any() and not register.roles.id:
+            step = int(backwards.argmax()) + 1
+            name, unit = register.file_of(first)
+            raise DataError(
+                f"{name}, {unit} {lines_S[steps][step]}: time goes back. If another recording begins here,"
+                " set dataset.id to the column that tells them apart; if rows are out of order, sort them."
+            )
         if backwards.any():
             moved += len(np.unique(sequence[1:][backwards]))
             order = np.lexsort((times_S[steps], sequence))
@@ -243,6 +257,13 @@ def _sort_by_time(
     return moved
 
 
+def _rises(times_S: Array, steps: slice) -> bool:
+    """Whether each of these times is later than the one before."""
+    pieces = range(steps.start, steps.stop, ROWS)
+    bounds = [(begin, min(begin + ROWS + 1, steps.stop)) for begin in pieces]
+    return all((times_S[begin + 1 : end] > times_S[begin : end - 1]).all() for begin, end in bounds)
+
+
 def _measure_in_seconds(folder: Path, kind: str, lengths_N: Array) -> None:
     """Replaces exact times, int64, by float64 since the start of each sequence.
 
@@ -255,6 +276,12 @@ def _measure_in_seconds(folder: Path, kind: str, lengths_N: Array) -> None:
         for first, last in chunks(lengths_N, ROWS):
             lengths_n = lengths_N[first:last]
             starts_n = ends_N[first:last] - lengths_n
+            if last - first == 1:  # it may be larger than memory
+                begin, end = int(starts_n[0]), int(ends_N[first])
+                for piece in range(begin, end, ROWS):
+                    some_S = exact_S[piece : min(piece + ROWS, end)]
+                    file.append(in_seconds(some_S - exact_S[begin], kind))
+                continue
             origin_S = np.repeat(exact_S[starts_n], lengths_n)
             file.append(in_seconds(exact_S[int(starts_n[0]) : int(ends_N[last - 1])] - origin_S, kind))
     (folder / "seconds_S.npy").replace(folder / "times_S.npy")

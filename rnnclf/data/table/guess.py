@@ -26,12 +26,18 @@ ROWS = 200_000  # at most, of the first block, to look at
 class Guesses:
     """Answers about the first rows of a table with these ids and this label, as far as they are known."""
 
-    def __init__(self, first: Block, ids: Sequence[str], label: str | None) -> None:
-        self._frame = first.frame.head(ROWS)
-        self._ids, self._label = ids, label
+    def __init__(self, first: Block, ids: Sequence[str], label: str | None, row_labels: bool = False) -> None:
+        """`row_labels`: whether the label may change within a sequence."""
+        self._first, self._frame = first, first.frame.head(ROWS)
+        self._ids, self._label, self._row_labels = ids, label, row_labels
 
     @cached_property
     def _id_R(self) -> Array:
+        """The sequence of each row; one of all rows if there are no ids."""
+        import numpy as np
+
+        if not self._ids:
+            return np.zeros(len(self._frame), np.int64)
         return v.key_of(*(self._frame[name] for name in self._ids))
 
     @cached_property
@@ -54,7 +60,8 @@ class Guesses:
         for name in text:
             key_R = v.key_of(self._frame[name])
             often = 2 <= v.count(key_R) <= len(key_R) / 2
-            clear = not self._ids or not self.repeated or v.decides(self._id_R, key_R)
+            free = not self._ids or self._row_labels or not self.repeated
+            clear = free or v.decides(self._id_R, key_R)
             if often and clear and not is_time(self._frame[name]):
                 found.append(name)
         return found
@@ -91,6 +98,29 @@ class Guesses:
             return finest, None
         return None, finest
 
+    def recording_ids(
+        self, group: str | None, candidates: Sequence[str], clock: str | None
+    ) -> tuple[str, ...]:
+        """The columns that tell recordings apart whose labels change; none if there are none.
+
+        They are the group, with a column in whose values it starts again, or else a column whose rows follow
+        each other for each value, and that the label does not decide, as it does a code of the class.
+        """
+        if group is not None:
+            known = Guesses(self._first, (group,), self._label, row_labels=True)
+            outer = known.outer_ids([name for name in candidates if name != group], clock)
+            return (outer[0], group) if len(outer) == 1 else (group,)
+        keys = {name: key_R for name in candidates if (key_R := self._coarse(name)) is not None}
+        found = {
+            name: key_R
+            for name, key_R in keys.items()
+            if v.in_runs(key_R)
+            and v.count(key_R) * v.EVIDENCE <= len(key_R)
+            and not v.decides(self._label_R, key_R)
+        }
+        finest = max(found, key=lambda name: v.count(found[name]), default=None)
+        return () if finest is None else (finest,)
+
     def _timed(self, key_R: Array, but: str) -> bool:
         """Whether some column is clearly the time of the rows of each key."""
         for name in self._frame.columns:
@@ -106,7 +136,7 @@ class Guesses:
         if len(self._id_R) < 2 * v.EVIDENCE or not self.repeated:
             return []
         numbers_R = None if clock is None else self._numbers(clock)
-        bad = not v.decides(self._id_R, self._label_R)
+        bad = not self._row_labels and not v.decides(self._id_R, self._label_R)
         bad |= numbers_R is not None and not v.differs_within(self._id_R, numbers_R)
         found = []
         for name in candidates:
@@ -114,7 +144,11 @@ class Guesses:
             if outer_R is None or v.decides(self._id_R, outer_R):
                 continue
             pair_R = v.together(self._id_R, outer_R)
-            if v.count(pair_R) * 2 > len(pair_R) or not v.decides(pair_R, self._label_R):
+            if v.count(pair_R) * 2 > len(pair_R):
+                continue
+            if not self._row_labels and not v.decides(pair_R, self._label_R):
+                continue
+            if self._row_labels and (name == self._label or v.decides(self._label_R, outer_R)):
                 continue
             if numbers_R is not None and not v.differs_within(pair_R, numbers_R):
                 continue

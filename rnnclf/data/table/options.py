@@ -17,6 +17,7 @@ class TableOptions:
     missing: what marks missing values, None for the usual words.
     of_model: the channels of the trained model for which the table is read.
     categorical: the channels of names; others are added, unless the table is read for a model.
+    row_labels: whether the label may change from row to row, because windows are cut.
     """
 
     form: str
@@ -30,6 +31,7 @@ class TableOptions:
     time_format: str | None = None
     of_model: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    row_labels: bool = False
 
 
 def for_model(options: TableOptions, table: str, columns: Sequence[str]) -> tuple[TableOptions, list[str]]:

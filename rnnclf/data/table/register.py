@@ -20,6 +20,7 @@ from rnnclf.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
+ROWS = 2**20  # rows to look at together
 TEST = SPLITS.index("test")
 SPLIT_WORDS = {
     word: place
@@ -46,10 +47,16 @@ class NameIndex:
         return list(self._numbers)[number]
 
     def of(self, texts: pl.Series) -> Array:
-        """The numbers of the texts, int64; unknown texts get new numbers."""
+        """The numbers of the texts, int64; unknown texts get new numbers, and null gets -1."""
         import numpy as np
         import polars as pl
 
+        if texts.null_count():
+            given_R = texts.is_not_null().to_numpy()
+            with_gaps_R = np.full(len(texts), -1, np.int64)
+            if given_R.any():
+                with_gaps_R[given_R] = self.of(texts.drop_nulls())
+            return with_gaps_R
         different = texts.unique(maintain_order=True)
         numbers_K = [self._numbers.setdefault(text, len(self._numbers)) for text in different]
         places_R = texts.cast(pl.Enum(different)).to_physical().to_numpy()
@@ -58,7 +65,14 @@ class NameIndex:
 
 
 def id_names(block: Block, roles: Roles) -> pl.Series:
-    """The id of each row; the parts of an id of several columns are joined by a slash, as in s1/3."""
+    """The id of each row; the parts of an id of several columns are joined by a slash, as in s1/3.
+
+    The only recording of a file is called by the name of the file.
+    """
+    import polars as pl
+
+    if not roles.id:
+        return pl.repeat(block.name.split(".")[0], len(block.lines_R), eager=True)
     parts = [names(block, column, roles.missing) for column in roles.id]
     if len(parts) == 1:
         return parts[0]
@@ -72,7 +86,7 @@ def id_names(block: Block, roles: Roles) -> pl.Series:
 class SequenceRegister:
     """All sequences in order of first occurrence, with what all rows of a sequence share.
 
-    These are the label, the group and the split.
+    These are the label, unless it may change from row to row, the group and the split.
     """
 
     def __init__(self, roles: Roles) -> None:
@@ -80,8 +94,10 @@ class SequenceRegister:
 
         self.roles = roles
         shared = {"label": roles.label, "group": roles.group, "split": roles.split}
+        if roles.row_labels:
+            del shared["label"]
         self.columns = {role: column for role, column in shared.items() if column is not None}
-        self.names = {role: NameIndex() for role in self.columns}
+        self.names = {role: NameIndex() for role in (*self.columns, "label")}
         self.numbers_N = {role: np.zeros(0, np.int64) for role in self.columns}
         self.lines_N = np.zeros(0, np.int64)
         self.files: list[tuple[str, str]] = []
@@ -92,6 +108,15 @@ class SequenceRegister:
 
     def __len__(self) -> int:
         return len(self.lines_N)
+
+    @property
+    def named(self) -> bool:
+        """Whether sequences have ids of their own."""
+        return bool(self.roles.id) or self.roles.form == "long"
+
+    def labels(self, block: Block) -> Array:
+        """The numbers of the labels of the rows of a block, int64 (R,); -1 where there is none."""
+        return self.names["label"].of(names(block, self.roles.label, self.roles.missing, optional=True))
 
     def begin(self, table: TableFile) -> None:
         self.files.append((table.name, table.unit))
@@ -108,7 +133,7 @@ class SequenceRegister:
         import numpy as np
 
         known, rows = len(self), len(block.lines_R)
-        if not self.roles.id:
+        if not self.named:
             sequence_R = known + np.arange(rows)
         else:
             sequence_R = self.firsts[-1] + self.ids[-1].of(id_names(block, self.roles))
@@ -130,7 +155,10 @@ class SequenceRegister:
 
     def _refuse_contradiction(self, block: Block, row: int, n: int, role: str, number: int) -> None:
         second, first = (short(self.names[role][place]) for place in (number, int(self.numbers_N[role][n])))
-        hint = f" If '{self.columns[role]}' is not a group: dataset.group=none." if role == "group" else ""
+        hint = {
+            "group": f" If '{self.columns[role]}' is not a group: dataset.group=none.",
+            "label": " Set dataset.window=128 to cut it into windows of so many steps.",
+        }.get(role, "")
         raise DataError(
             f"{block.place(row)}: the {role} of {self.roles.id_words} '{self._id(n)}' is '{second}', but in"
             f" {block.unit} {self.lines_N[n]} it is '{first}': a sequence can have only one {role}.{hint}"
@@ -195,13 +223,17 @@ class SequenceRegister:
         import numpy as np
 
         order = self.order()
-        if self.roles.id:
+        if self.named:
             every = [id_ for ids in self.ids for id_ in ids]
             texts = Texts.of(every[n] for n in order.tolist())
             np.save(folder / "ids_bytes.npy", texts.bytes_B)
             np.save(folder / "ids_ends.npy", texts.end_N)
         places_K, classes = encoded(self.names["label"])
-        labels_N = places_K[self.numbers_N["label"]]
+        if self.roles.row_labels:
+            self._save_row_labels(folder, places_K)
+            labels_N = np.zeros(len(self), np.int64)
+        else:
+            labels_N = places_K[self.numbers_N["label"]]
         np.save(folder / "labels_N.npy", labels_N[order])
         if "group" in self.names:
             np.save(folder / "groups_N.npy", encoded(self.names["group"])[0][self.numbers_N["group"]][order])
@@ -210,6 +242,21 @@ class SequenceRegister:
             self._refuse_unseen(labels_N, given_N, classes)
             np.save(folder / "given_N.npy", given_N[order])
         return classes
+
+    def _save_row_labels(self, folder: Path, places_K: Array) -> None:
+        """Replaces the numbers of labels by those of the classes. Raises DataError if no row has a label."""
+        import numpy as np
+
+        if not len(places_K):
+            raise DataError(
+                f"{self.files[0][0]}: no row has a value in column '{self.roles.label}', the label."
+            )
+        labels_S = np.load(folder / "labels_S.npy", mmap_mode="r+")
+        with_none = np.append(places_K, -1)
+        for begin in range(0, len(labels_S), ROWS):
+            part = slice(begin, begin + ROWS)
+            labels_S[part] = with_none[labels_S[part]]
+        labels_S.flush()
 
     def _given(self) -> Array:
         import numpy as np

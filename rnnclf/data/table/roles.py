@@ -24,7 +24,8 @@ ROLES = ("label", "id", "split", "group", "time")  # in the order in which guess
 class Roles:
     """The columns of a table by role.
 
-    id: the columns that identify a sequence together; none if each row is a sequence.
+    id: the columns that identify a sequence together; none if each row is a sequence, or a step of the only
+        recording.
     steps_TC: with one row per sequence, the columns of each step (T, C); with one row per step, the
         channels (1, C).
     time_kind: how times are written, see rnnclf.data.table.times.
@@ -45,6 +46,7 @@ class Roles:
     time_kind: str = "number"
     categorical: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
+    row_labels: bool = False
 
     @property
     def channel_of(self) -> dict[str, str]:
@@ -54,7 +56,7 @@ class Roles:
 
     @property
     def id_words(self) -> str:
-        return " and ".join(self.id)
+        return " and ".join(self.id) or "recording"
 
     @property
     def values(self) -> list[str]:
@@ -100,6 +102,7 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         finder.time_kind(time),
         categorical,
         finder.ignored,
+        options.row_labels and form == "long",
     )
 
 
@@ -145,7 +148,7 @@ class _Finder:
 
     @property
     def values(self) -> Guesses:
-        return Guesses(self.first, self.id, self.role_of.get("label"))
+        return Guesses(self.first, self.id, self.role_of.get("label"), self.options.row_labels)
 
     def choose(self, option: str) -> str:
         return f"Choose dataset.{option} from its columns: {listed(self.columns)}."
@@ -216,10 +219,16 @@ class _Finder:
         options, group = self.options, self.role_of["group"]
         mine = [] if options.group or group is None else [group]
         others = [name for name in (*self.free, *mine) if not is_clock(name, counters=True)]
+        clocks = [name for name in self.columns if name == options.time or standard(name) in TIME]
+        clock = clocks[0] if clocks else None
         if len(self.id) == 1 and (options.id is None or len(options.id) == 1):
-            clocks = [name for name in self.columns if name == options.time or standard(name) in TIME]
-            if outer := self.values.outer_ids(others, clocks[0] if clocks else None):
+            if outer := self.values.outer_ids(others, clock):
                 self._join_ids(outer)
+        elif options.id is None and self._cut:
+            likely = [name for name in others if name not in self.numbered]
+            counters = [name for name in self.free if is_clock(name, counters=True)]
+            if found := self.values.recording_ids(group, likely, next(iter([*clocks, *counters]), None)):
+                self._take_ids(*found)
         elif options.id is None and options.form != "wide":
             self._ids_by_values(others)
 
@@ -235,15 +244,29 @@ class _Finder:
         self.id = (outer[0], self.id[0])
         self.take("id", *self.id)
 
+    @property
+    def _cut(self) -> bool:
+        """Whether rows are steps of recordings from which windows are cut."""
+        options = self.options
+        if not options.row_labels or options.form != "auto":
+            return options.row_labels and options.form == "long"
+        timed = options.time not in (None, NONE) or any(map(is_clock, self.free))
+        repeated = bool(self.id) and self.values.repeated
+        return timed or repeated or not self.numbered or self.values.one_recording(True)
+
+    def _take_ids(self, *names: str) -> None:
+        """Takes columns as the id: the group is none then, unless it is a part of the id or an option."""
+        self.id = names
+        self.take("id", *names)
+        if names == (self.role_of["group"],) and self.options.group is None:
+            self.role_of["group"] = None
+            self.guessed.pop("group", None)
+
     def _ids_by_values(self, others: list[str]) -> None:
         steps = self.numbered
         sure, doubtful = self.values.ids([name for name in others if name not in steps][:MOST_IDS])
         if sure and (self.options.form == "long" or not steps):
-            self.id = (sure,)
-            self.take("id", sure, words="id")
-            if sure == self.role_of["group"]:
-                self.role_of["group"] = None
-                self.guessed.pop("group", None)
+            self._take_ids(sure)
         elif found := sure or doubtful:
             raise ConfigError(
                 f"{self.name}: rows with the same '{found}' have the same label. Set dataset.id={found} if"
@@ -260,6 +283,11 @@ class _Finder:
     def form(self) -> str:
         """long or wide; if not set, long if ids repeat or a time column is named. Raises ConfigError."""
         asked = self.options.form
+        if self._cut:
+            if not self.id:
+                note = "is read as one recording: if it holds several, set dataset.id."
+                self.notes.append(f"{self.name} {note}")
+            return "long"
         if asked == "long" and not self.id:
             raise ConfigError(f"{self.name}: no column is recognisable as the id. {self.choose('id')}")
         if asked != "auto":
@@ -270,8 +298,9 @@ class _Finder:
         if not repeated and (times or (timed and not self.id)):
             long = "set dataset.form=long" if self.id else "set dataset.id"
             ids = f"no '{' and '.join(self.id)}' occurs twice" if self.id else "no id"
+            cut = "" if self.id else ", dataset.window=128 to cut a recording into windows"
             raise ConfigError(
-                f"{self.name} has times, but {ids}: {long} if each row is a step,"
+                f"{self.name} has times, but {ids}: {long} if each row is a step{cut},"
                 f" or dataset.form=wide if each row is a sequence. Its columns: {listed(self.columns)}."
             )
         if not self.id and not timed:
@@ -283,8 +312,8 @@ class _Finder:
         if self.values.one_recording(len(self.numbered)):
             raise ConfigError(
                 f"{self.name} seems to be a recording with a label in each row, and no column is recognisable"
-                " as the id of its sequences: recordings are not cut into windows. Set dataset.id if each row"
-                f" is a step, or dataset.form=wide if each row is a sequence. Its columns:"
+                " as the id of its sequences. Set dataset.window=128 to cut it into windows of so many steps,"
+                " dataset.id if it holds sequences, or dataset.form=wide if each row is one. Its columns:"
                 f" {listed(self.columns)}."
             )
 

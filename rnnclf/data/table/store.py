@@ -22,8 +22,8 @@ from rnnclf.files import flush
 
 FORMAT = 5  # of what is kept; another is made anew
 META = "meta.json"
-MAPPED = ("values_SC", "times_S", "lines", "ids_bytes", "ids_ends")
-OPTIONAL = ("times_S", "groups_N", "given_N")
+MAPPED = ("values_SC", "times_S", "labels_S", "lines", "ids_bytes", "ids_ends")
+OPTIONAL = ("times_S", "labels_S", "groups_N", "given_N")
 HEADER = 128  # bytes of a .npy header, enough for any number of rows
 
 
