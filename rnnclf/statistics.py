@@ -23,15 +23,15 @@ class Spread:
     """Student's 95 % interval of the mean; None for fewer than LEAST_RUNS values."""
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """The spread of one or more shares, whose interval stays within 0 and 1."""
+def spread(values: Sequence[float], folds: int | None = None) -> Spread:
+    """The spread of one or more shares, whose interval stays within 0 and 1. `folds` as in `paired_p`."""
     from scipy.special import stdtrit
 
     n, mean = len(values), fmean(values)
     sd = stdev(values) if n > 1 else None
     if sd is None or n < LEAST_RUNS:
         return Spread(n, mean, sd, None)
-    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * sd * _scale(n, folds)
     return Spread(n, mean, sd, (max(mean - half, 0.0), min(mean + half, 1.0)))
 
 
@@ -40,9 +40,7 @@ def paired_p(differences: Sequence[float], folds: int | None = None) -> float | 
 
     Args:
         differences: of two methods, for each seed or fold that they share.
-        folds: the number of folds if the pairs are those of a cross-validation. Their training sets overlap,
-            so the variance of the mean is s² · (1/R + 1/(folds - 1)) instead of s²/R: Nadeau and Bengio 2003,
-            https://doi.org/10.1023/A:1024068626366.
+        folds: the number of folds if the pairs are those of a cross-validation, for `_scale`.
 
     Differences that are all the same have no deviation to judge by; p is then that of a sign test.
     """
@@ -54,9 +52,16 @@ def paired_p(differences: Sequence[float], folds: int | None = None) -> float | 
     mean, sd = fmean(differences), stdev(differences)
     if sd <= 1e-12:
         return 1.0 if abs(mean) <= 1e-12 else 2 * 0.5**n
-    overlap = 0.0 if folds is None else 1 / (folds - 1)
-    t = mean / (sd * math.sqrt(1 / n + overlap))
-    return float(2 * stdtr(n - 1, -abs(t)))
+    return float(2 * stdtr(n - 1, -abs(mean / (sd * _scale(n, folds)))))
+
+
+def _scale(n: int, folds: int | None) -> float:
+    """The standard error of the mean of n values as a multiple of their deviation.
+
+    The training sets of a cross-validation overlap, so that its variance is s² · (1/n + 1/(folds - 1)), not
+    s²/n: Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366.
+    """
+    return math.sqrt(1 / n + (0.0 if folds is None else 1 / (folds - 1)))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

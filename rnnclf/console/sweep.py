@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group
@@ -11,6 +12,7 @@ from rich.text import Text
 from rnnclf.console.screen import (
     PICTURE_WIDTH,
     interval,
+    mean_and_sd,
     print_plain,
     save_picture,
     screen,
@@ -20,12 +22,13 @@ from rnnclf.console.screen import (
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
-from rnnclf.statistics import LEAST_RUNS, Spread
+from rnnclf.statistics import LEAST_RUNS
 from rnnclf.workflows.runs import RunFolder, fits, picture
 from rnnclf.workflows.sweep import Candidate, Ranking, Section, SweepRow
 from rnnclf.workflows.sweep_folder import jobs_of
 
 ROOMY = 100  # columns; narrower terminals get two tables instead of one
+ROOMY_REPEATED = 120  # the same for tables with deviations
 DIFFERENT = 0.05  # largest p at which two configurations are told apart
 MOST_DOUBTS = 3  # sentences below a table; all are in the results of the runs
 
@@ -33,7 +36,7 @@ Column = Callable[[Candidate], str]
 
 
 def sweep_table(ranking: Ranking, width: int) -> Group:
-    """The configurations by validation accuracy, then the failed jobs with their reason and log."""
+    """The configurations by validation accuracy, then failed jobs with their reason and log."""
     common = _common_words(ranking.rows)
     parts: list[PlainTable | Text] = []
     for section in ranking.sections:
@@ -41,22 +44,25 @@ def sweep_table(ranking: Ranking, width: int) -> Group:
             parts.append(Text(_title(section, ranking.sections), style="bold"))
         parts += _tables(section, common, width)
     parts += [Text(line, style="yellow") for line in _doubts(ranking)]
-    lost = [row for row in ranking.rows if not row.done]
-    for row in (row for row in lost if row.state != "waiting"):
-        log = f" (log: {short(Path(row.log))})" if row.log else ""
-        own = one_line(" ".join(word for word in row.overrides if word not in common))
-        parts.append(Text(f"#{row.job} {own}: {row.state}: {one_line(row.error)}{log}", style="red"))
-    if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
-        parts.append(Text(f"not started: {waiting}", style="red"))
-    done = len(ranking.rows) - len(lost)
+    parts += [Text(line, style="red") for line in _lost(ranking, common)]
+    done = sum(row.done for row in ranking.rows)
     ranked = any(len(section.candidates) > 1 for section in ranking.sections)
-    caption = [
-        f"{done} of {len(ranking.rows)} jobs done{', ranked by validation accuracy' if ranked else ''}"
-    ]
-    caption += _guessing(ranking)
+    how = ", ranked by validation accuracy" if ranked else ""
+    caption = [f"{done} of {len(ranking.rows)} jobs done{how}", *_guessing(ranking)]
     caption += [f"all with {one_line(' '.join(common))}"] if common else []
     lines = ["; ".join(caption), *_legend(ranking)]
     return Group(*parts, Text("\n".join(lines), style="dim"))
+
+
+def _lost(ranking: Ranking, common: Sequence[str]) -> Iterator[str]:
+    """A line for each job that failed, and one for those that never began."""
+    lost = [row for row in ranking.rows if not row.done]
+    for row in (row for row in lost if row.state != "waiting"):
+        log = f" (log: {short(Path(row.log))})" if row.log else ""
+        own = " ".join(word for word in row.overrides if word not in common)
+        yield f"#{row.job} {one_line(own)}: {row.state}: {one_line(row.error)}{log}"
+    if waiting := " ".join(f"#{row.job}" for row in lost if row.state == "waiting"):
+        yield f"not started: {waiting}"
 
 
 def _tables(section: Section, common: Sequence[str], width: int) -> Iterator[PlainTable]:
@@ -64,7 +70,8 @@ def _tables(section: Section, common: Sequence[str], width: int) -> Iterator[Pla
     first, second = _columns(section)
     named = [_own_words(candidate, common) for candidate in section.candidates]
     single = all(len(candidate.runs) == 1 for candidate in section.candidates)
-    for columns in [first | second] if width >= ROOMY else [first, second]:
+    roomy = ROOMY if single else ROOMY_REPEATED
+    for columns in [first | second] if width >= roomy else [first, second]:
         table = PlainTable()
         table.add_column("", justify="right")
         if single:
@@ -90,18 +97,15 @@ def _columns(section: Section) -> tuple[dict[str, Column], dict[str, Column]]:
     first: dict[str, Column] = {}
     if repeated:
         first["folds" if candidates[0].folds else "seeds"] = _repeats
-    first["validation"] = lambda c: _mean(c.validation)
+    first["validation"] = lambda c: mean_and_sd(c.validation)
     if any(candidate.pooled_split == "test" for candidate in candidates):
-        first |= {
-            "out of fold": lambda c: percent(c.accuracy) if c.pooled else "",
-            "95 % interval": _interval,
-        }
-        second: dict[str, Column] = {"mean of folds": lambda c: _mean(c.test)}
+        first["out of fold"] = lambda c: mean_and_sd(replace(c.test, mean=c.accuracy)) if c.pooled else ""
     else:
-        first |= {"test": lambda c: _mean(c.test), "95 % interval": _interval}
-        second = {}
+        first["test"] = lambda c: mean_and_sd(c.test)
+    first["95 % interval"] = _interval
+    second: dict[str, Column] = {}
     if repeated and len(candidates) > 1:
-        second["beside the first"] = _beside
+        second["vs first"] = _beside
     second["parameters"] = lambda c: _number(c.mean_of("parameters"))
     second["time a run" if repeated else "time"] = lambda c: seconds_in_words(
         c.mean_of("total_seconds") or 0.0
@@ -116,10 +120,6 @@ def _repeats(candidate: Candidate) -> str:
         return f"{done} of {runs}"
     seeds = len({run.seed for run in candidate.runs})
     return f"{seeds} × {done // seeds}" if candidate.folds and seeds > 1 else str(done)
-
-
-def _mean(spread: Spread) -> str:
-    return percent(spread.mean) if spread.sd is None else f"{100 * spread.mean:.2f} ± {100 * spread.sd:.2f} %"
 
 
 def _interval(candidate: Candidate) -> str:

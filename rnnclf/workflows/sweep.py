@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,12 +106,12 @@ class Candidate:
     @cached_property
     def validation(self) -> Spread:
         """Over the finished runs."""
-        return spread([run.accuracy("validation") for run in self.done])
+        return spread([run.accuracy("validation") for run in self.done], self.folds)
 
     @cached_property
     def test(self) -> Spread:
         """Over the finished runs."""
-        return spread([run.accuracy("test") for run in self.done])
+        return spread([run.accuracy("test") for run in self.done], self.folds)
 
     @property
     def pooled_split(self) -> str | None:
@@ -138,11 +138,14 @@ class Candidate:
         return self.test.interval95
 
     def mean_of(self, *path: str) -> float | None:
-        """The mean over the finished runs of a number in results.json; None if one of them has none."""
+        """The mean over the finished runs of a number in results.json; None if one of them has none. A whole
+        number that is the same in all of them stays one."""
         values: list[Any] = [run.results for run in self.done]
         for part in path:
             values = [value.get(part) if isinstance(value, dict) else None for value in values]
-        return fmean(values) if values and all(fits(value, float) for value in values) else None
+        if not values or not all(fits(value, float) for value in values):
+            return None
+        return values[0] if len({*values}) == 1 else fmean(values)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as stored in sweep.json."""
@@ -155,7 +158,8 @@ class Candidate:
             "folds": self.folds,
             "validation": {"accuracy": self.validation.mean, "sd": self.validation.sd},
             "test": {
-                **{"accuracy": self.accuracy, "sd": self.test.sd, "interval95": [low, high]},
+                **{"accuracy": self.accuracy, "interval95": [low, high]},
+                **{"mean_of_runs": self.test.mean, "sd": self.test.sd},
                 **{metric.key: self.mean_of("test", metric.key) for metric in METRICS},
                 "loss": self.mean_of("test", "loss"),
             },
@@ -226,19 +230,26 @@ def rank_sweep(folder: Path) -> Ranking:
     records = {job.number: job.record for job in listed_jobs(folder)}
     runs = jobs_of(folder)
     rows = tuple(_row(run, records.get(run.number, {})) for run in runs)  # type: ignore[arg-type]
-    groups: dict[tuple[str, ...], list[SweepRow]] = {}
-    for row in rows:
-        groups.setdefault(repeated_apart(row.overrides), []).append(row)
-    paths = {run.number: run for run in runs}
-    candidates, notes = [], []
-    for words, members in groups.items():
-        pooled, missing = _pooled(members, paths)
-        candidates.append(Candidate(words, tuple(members), pooled))
-        notes += missing
-    ranking = Ranking(rows, tuple(_sections([c for c in candidates if c.done])), tuple(notes))
+    ranking = ranked(rows, {run.number: run.predictions for run in runs})
     if rows:
         _write(ranking, folder)
     return ranking
+
+
+def ranked(rows: Sequence[SweepRow], predictions: Mapping[int | None, Path] | None = None) -> Ranking:
+    """The configurations of these jobs, by what they were judged on.
+
+    predictions: the files with the predictions of each job, from which those of folds are pooled.
+    """
+    groups: dict[tuple[str, ...], list[SweepRow]] = {}
+    for row in rows:
+        groups.setdefault(repeated_apart(row.overrides), []).append(row)
+    candidates, notes = [], []
+    for words, members in groups.items():
+        pooled, missing = _pooled(members, predictions or {})
+        candidates.append(Candidate(words, tuple(members), pooled))
+        notes += missing
+    return Ranking(tuple(rows), tuple(_sections([c for c in candidates if c.done])), tuple(notes))
 
 
 def _row(run: RunFolder, record: dict[str, Any]) -> SweepRow:
@@ -266,14 +277,14 @@ def _row(run: RunFolder, record: dict[str, Any]) -> SweepRow:
 
 
 def _pooled(
-    members: Sequence[SweepRow], folders: dict[int | None, RunFolder]
+    members: Sequence[SweepRow], predictions: Mapping[int | None, Path]
 ) -> tuple[tuple[Pooled, ...], list[str]]:
     """The pooled predictions of a configuration's folds, and why some are missing."""
     folds = members[0].folds
     runs = [
-        FoldRun(row.seed or 0, row.fold, folders[row.job].predictions)
+        FoldRun(row.seed or 0, row.fold, predictions[row.job])
         for row in members
-        if row.done and row.fold is not None
+        if row.done and row.fold is not None and row.job in predictions
     ]
     return pool_folds(folds, runs) if folds is not None else ((), [])
 
@@ -287,7 +298,7 @@ def _sections(candidates: list[Candidate]) -> list[Section]:
         found.setdefault((data, str(results.get("protocol", "standard")), _data_words(candidate)), []).append(
             candidate
         )
-    return [Section(*key, tuple(_ranked(members))) for key, members in found.items()]
+    return [Section(*key, tuple(_by_validation(members))) for key, members in found.items()]
 
 
 def _data_words(candidate: Candidate) -> tuple[str, ...]:
@@ -296,7 +307,7 @@ def _data_words(candidate: Candidate) -> tuple[str, ...]:
     return tuple(word for word, key in keys if key.split(".")[0] == "dataset" and key not in SAME_SEQUENCES)
 
 
-def _ranked(candidates: list[Candidate]) -> list[Candidate]:
+def _by_validation(candidates: list[Candidate]) -> list[Candidate]:
     """Best validation accuracy first, then those that cannot be ranked."""
 
     def place(candidate: Candidate) -> tuple[bool, float, float, int]:

@@ -58,8 +58,8 @@ class Sweep:
         paths = self.folder.glob("*/status.json")
         return {path.parent.name: json.loads(path.read_text())["state"] for path in paths}
 
-    def table(self) -> list[dict[str, str]]:
-        with open(self.folder / "sweep.csv") as file:
+    def table(self, name: str = "sweep.csv") -> list[dict[str, str]]:
+        with open(self.folder / name) as file:
             return list(csv.DictReader(file))
 
     def lines_of_jobs(self) -> str:
@@ -99,7 +99,7 @@ def test_a_job_that_fails_leaves_the_others_of_a_parallel_sweep_finished(tmp_pat
         r"^#0 optimizer\.lr=1e\+300: failed: The loss became nan in epoch 1", sweep.stdout, re.MULTILINE
     )
     assert "Traceback" not in sweep.stdout + sweep.stderr
-    *_, last = sweep.table()
-    assert (last["job"], last["state"]) == ("0", "failed")
-    assert "The loss became nan in epoch 1" in last["error"]
-    assert {row["job"] for row in sweep.table()} == {"0", "1", "2"}
+    first, *_ = jobs = sweep.table("runs.csv")
+    assert (first["job"], first["state"]) == ("0", "failed")
+    assert "The loss became nan in epoch 1" in first["error"]
+    assert {row["job"] for row in jobs} == {"0", "1", "2"}
