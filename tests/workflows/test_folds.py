@@ -97,6 +97,7 @@ def test_folds_of_a_file_predict_each_of_its_sequences_once(cli, tmp_path):
         "hidden=2",
         "epochs=1",
         "threads=1",
+        "engine=loop",
         "dataset.missing=mask",
         "hydra/launcher=basic",
     )
