@@ -123,8 +123,8 @@ def resume(
         typer.Argument(
             autocompletion=complete_train,
             metavar="[OVERRIDES]",
-            help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4 or seeds=5, and a"
-            " launcher, hydra/launcher=joblib.",
+            help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4 or seeds=5, and"
+            " a launcher, hydra/launcher=joblib.",
             show_default=False,
         ),
     ] = None,

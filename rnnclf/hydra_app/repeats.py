@@ -52,8 +52,11 @@ def expanded(flags: list[str], words: list[str]) -> Expanded:
     return Expanded(flags, [*replaced, *more])
 
 
-def ranges(words: list[str]) -> list[str]:
-    """The words with a sweep over seeds or folds in place of `seeds` and `folds`. Raises ConfigError."""
+def ranges(words: list[str], first: bool = False) -> list[str]:
+    """The words with a sweep over seeds or folds in place of `seeds` and `folds`, or with the `first` run.
+
+    Raises ConfigError.
+    """
     keys = [word.partition("=")[0].strip() for word in words]
     found = []
     for key, word in zip(keys, words, strict=True):
@@ -67,7 +70,7 @@ def ranges(words: list[str]) -> list[str]:
         number = _number(key, word.partition("=")[2].strip())
         if key == "folds":
             found.append(f"dataset.folds={number}")
-        found.append(f"{STANDS_FOR[key][-1]}=range({number})")
+        found.append(f"{STANDS_FOR[key][-1]}={'0' if first else f'range({number})'}")
     return found
 
 

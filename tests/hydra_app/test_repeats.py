@@ -7,6 +7,7 @@ import pytest
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config, repeats
 from rnnclf.hydra_app.completion import complete
+from rnnclf.hydra_app.help import composed_values
 from rnnclf.hydra_app.repeats import expanded
 
 BASIC = "hydra/launcher=basic"
@@ -84,6 +85,12 @@ def test_elsewhere_the_words_are_refused(cli):
     done = cli("eval", ".", "folds=3")
     assert done.exit_code == 2
     assert "'folds=3' makes several runs" in done.stderr
+
+
+def test_the_configuration_that_is_shown_is_that_of_the_first_run(cli):
+    done = cli("train", "dataset=digits", "seeds=2", "folds=3", "--cfg", "job", "-p", "dataset")
+    assert (done.exit_code, "folds: 3\n" in done.stdout, "fold: 0\n" in done.stdout) == (0, True, True)
+    assert composed_values(["dataset=digits", "folds=3"])["dataset"]["folds"] == 3
 
 
 def test_tab_offers_the_words_and_goes_on_after_them():
