@@ -202,14 +202,12 @@ class Ranking:
     @property
     def keys(self) -> list[str]:
         """The keys in which the configurations differ, as they were typed."""
-        columns: dict[str, set[str | None]] = {}
         rows = [
             dict(word.split("=", 1) for word in repeated_apart(row.overrides) if "=" in word)
             for row in self.rows
         ]
-        for key in (key for row in rows for key in row):
-            columns.setdefault(key, {row.get(key) for row in rows})
-        return [key for key, values in columns.items() if len(values) > 1]
+        keys = dict.fromkeys(key for row in rows for key in row)
+        return [key for key in keys if len({row.get(key) for row in rows}) > 1]
 
     def to_dict(self) -> dict[str, Any]:
         return {"sections": [section.to_dict() for section in self.sections], "notes": list(self.notes)}
