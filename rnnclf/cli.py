@@ -123,8 +123,8 @@ def resume(
         typer.Argument(
             autocompletion=complete_train,
             metavar="[OVERRIDES]",
-            help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4, and a launcher,"
-            " hydra/launcher=joblib.",
+            help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4 or seeds=5, and"
+            " a launcher, hydra/launcher=joblib.",
             show_default=False,
         ),
     ] = None,
@@ -163,6 +163,9 @@ def evaluate(
     errors: Annotated[
         int, typer.Option(min=0, help="Draw so many of the most confident mistakes, and save errors.csv.")
     ] = 0,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Of a sweep over seeds or folds, show each run as well.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]rnnclf eval outputs/RUN[/]"""
@@ -180,7 +183,7 @@ def evaluate(
     folder, note = workflow.claim_evaluation(paths, output)
     workflow.save(results, folder, mistakes=errors > 0)
     save_evaluation(results, folder)
-    show_evaluation(results, folder)
+    show_evaluation(results, folder, runs)
     if errors:
         show_mistakes(results, errors)
     if note:

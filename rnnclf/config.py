@@ -252,7 +252,8 @@ SYNONYMS = {
         "dataset.path": "path file filename data_path data_dir",
         "dataset.test": "test_size test_split",
         "dataset.validation": "val valid val_size val_split validation_size validation_split",
-        "dataset.folds": "cv k_folds n_folds n_splits",
+        "seeds": "repeats repetitions n_seeds num_seeds",
+        "folds": "cv k_folds n_folds n_splits",
         "dataset.normalise": "normalize normalization normalisation scaler",
         "dataset.missing": "nan impute",
         "cell.nonlinearity": "activation",
@@ -436,7 +437,7 @@ def kinds_of(group: str) -> list[type]:
 def known_keys() -> list[str]:
     """All keys, of all components."""
     keys = [option_field.name for option_field in fields(Config) if option_field.name not in NESTED]
-    keys += ["experiment"]
+    keys += ["experiment", "seeds", "folds"]
     keys += [f"{name}.{o.name}" for name, kind in NESTED.items() for o in fields(kind)]
     for group, registry in GROUPS.items():
         for _, kind in registry.items():

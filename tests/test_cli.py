@@ -158,7 +158,7 @@ def test_a_sweep_ends_with_one_ranked_table_and_eval_repeats_its_counts(cli, onl
         rows = list(csv.DictReader(file))
     accuracies = [float(row["validation_accuracy"]) for row in rows]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert sorted(row["job"] for row in rows) == list("012345")
+    assert sorted(row["jobs"] for row in rows) == list("012345")
     assert {path.name for path in sweep.iterdir()} >= {"multirun.yaml", "accuracy.txt", "accuracy.svg"}
     evaluated = json.loads(cli("eval", sweep, "--json").stdout)
     recorded = [json.loads((sweep / n / "results.json").read_text())["test"] for n in "012345"]
@@ -172,10 +172,10 @@ def test_a_failing_job_leaves_the_others_running_and_is_listed(cli, only_run):
     assert "1 of 2 jobs done" in done.output
     assert done.stderr.startswith("error: #0 The loss became")
     assert re.search(r"#0 optimizer.lr=1e\+38: failed: The loss became \S+ in\s+epoch 1", done.stdout)
-    with open(only_run() / "sweep.csv") as file:
+    with open(only_run() / "runs.csv") as file:
         assert [(row["job"], row["state"]) for row in csv.DictReader(file)] == [
-            ("1", "done"),
             ("0", "failed"),
+            ("1", "done"),
         ]
 
 

@@ -294,6 +294,8 @@ SHOWN_ELSEWHERE |= {"graph"}
 SHOWN_ELSEWHERE |= {"diagnose"}
 # test_early_stopping.py shows that it ends training
 SHOWN_ELSEWHERE |= {"max_time"}
+# test_repeats.py shows that these two make a sweep
+SHOWN_ELSEWHERE |= {"seeds", "folds"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_table_cases.py shows these, with values that they read in another way

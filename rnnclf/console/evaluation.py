@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.metrics import GUESSING, accuracy_style, explained, metrics_table
-from rnnclf.console.screen import PICTURE_WIDTH, interval, save_picture, screen, short
+from rnnclf.console.metrics import GUESSING, explained, metrics_table
+from rnnclf.console.screen import PICTURE_WIDTH, interval, mean_and_sd, save_picture, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
-from rnnclf.metrics import METRICS, Evaluation, four_digits, percent
+from rnnclf.metrics import METRICS, Evaluation, four_digits, percent, wilson_interval
+from rnnclf.statistics import Spread, spread
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.runs import picture, run_of
+from rnnclf.workflows.sweep import repeated_apart
 
 MOST_CONFUSIONS = 5
 ROOMY = 110  # columns
@@ -27,20 +31,21 @@ WIDEST_MATRIX = 15  # classes; with more, only the most frequent confusions are 
 
 def save_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
     """Writes accuracy.txt and accuracy.svg with the details of every checkpoint into `folder`."""
-    save_picture(_all(results, True, PICTURE_WIDTH), picture(folder), "rnnclf eval")
+    save_picture(_all(results, True, True, PICTURE_WIDTH), picture(folder), "rnnclf eval")
 
 
-def show_evaluation(results: Sequence[Evaluated], folder: Path) -> None:
-    """Prints one checkpoint with all its details, or several as a table."""
+def show_evaluation(results: Sequence[Evaluated], folder: Path, runs: bool = False) -> None:
+    """Prints one checkpoint with all its details, or several as a table: a line for each, or a line for each
+    configuration if some differ in the seed or the fold alone; then, with `runs`, each of its runs."""
     console = screen()
     details = len(results) == 1
-    console.print(_all(results, details, console.width))
+    console.print(_all(results, details, runs, console.width))
     where = "saved in" if details else "classes and confusions of each are in"
     console.print(f"{where} {short(folder)}", soft_wrap=True, markup=False)
 
 
-def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableType:
-    parts: list[RenderableType] = [_overview(results, width)]
+def _all(results: Sequence[Evaluated], details: bool, runs: bool, width: int) -> RenderableType:
+    parts: list[RenderableType] = [_overview(results, runs, width)]
     parts += [Text(one_line(note), style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:
@@ -48,8 +53,8 @@ def _all(results: Sequence[Evaluated], details: bool, width: int) -> RenderableT
     return Group(*parts)
 
 
-def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
-    """All metrics of one checkpoint, or a row for each of several below what they have in common."""
+def _overview(results: Sequence[Evaluated], runs: bool, width: int) -> RenderableType:
+    """All metrics of one checkpoint, or the tables of several below what they have in common."""
     paths = [_folder(result) for result in results]
     above = Path(os.path.commonpath(paths)) if len(paths) > 1 else paths[0]
     data = {f"{result.data} {result.split}" for result in results}
@@ -62,40 +67,109 @@ def _overview(results: Sequence[Evaluated], width: int) -> RenderableType:
         return Group(headline, metrics_table(scores), Text(explained(scores), "dim"))
     names = [str(path.relative_to(above)) for path in paths]
     halves = [ALL_COLUMNS] if width >= ROOMY else [ALL_COLUMNS[:HALF], ALL_COLUMNS[HALF:]]
-    tables = [_rows(results, names, columns) for columns in halves]
-    return Group(headline, *tables, Text(GUESSING, "dim"))
+    groups = _groups(results)
+    repeated = any(len(group) > 1 for group in groups)
+    tables = [_configurations(groups, columns) for columns in halves] if repeated else []
+    if runs or not repeated:
+        tables += [_rows(results, names, columns) for columns in halves]
+    legend = f"±: standard deviation over the runs; --runs lists them\n{GUESSING}" if repeated else GUESSING
+    return Group(headline, *tables, Text(legend, "dim"))
 
 
 Column = tuple[str, Callable[[dict[str, Any]], str]]
 
+TITLES = ("accuracy", "95 % interval")
 ALL_COLUMNS: list[Column] = [
-    ("accuracy", lambda score: percent(score["accuracy"])),
-    ("95 % interval", lambda score: interval(score["interval95"])),
+    (TITLES[0], lambda score: percent(score["accuracy"])),
+    (TITLES[1], lambda score: interval(score["interval95"])),
     *((metric.title.replace(" ", "\n"), metric.of) for metric in METRICS),
     ("log\nloss", lambda score: four_digits(score["loss"])),
 ]
 HALF = 3  # number of columns in the first of two tables, if one would be too wide
 
 
-def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[Column]) -> Table:
-    """A row for each checkpoint, with a column for the data if they differ."""
+def _groups(results: Sequence[Evaluated]) -> list[list[Evaluated]]:
+    """The results by configuration: those in a group differ in the seed or the fold alone."""
+    found: dict[Any, list[Evaluated]] = {}
+    for number, result in enumerate(results):
+        words = repeated_apart(result.overrides)
+        key = (result.data, result.split, words) if result.overrides else number
+        group = found.setdefault(key, [])
+        if all(result.path.resolve() != other.path.resolve() for other in group):  # given twice
+            group.append(result)
+    return list(found.values())
+
+
+def _configurations(groups: Sequence[Sequence[Evaluated]], columns: Sequence[Column]) -> Table:
+    """A row for each configuration: the mean over its runs, and how the accuracy varies."""
     table = PlainTable()
-    table.add_column("checkpoint", overflow="fold")
-    table.add_column("model")
-    titles = [f"{result.data} {result.split}" for result in results]
-    several = len(set(titles)) > 1
-    if several:
-        table.add_column("data")
-    for title, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    highest = max(result.evaluation.score.accuracy for result in results)
-    for name, title, result in zip(names, titles, results, strict=True):
-        best = result.evaluation.score.accuracy == highest and not several
-        cells = [Text(text(result.evaluation.to_dict())) for _, text in columns]
-        if columns[0] is ALL_COLUMNS[0] and best:
-            cells[0].stylize(accuracy_style(result.evaluation.to_dict()))
-        table.add_row(name, _model(result), *([title] if several else []), *cells)
+    firsts = [group[0] for group in groups]
+    _add_columns(table, firsts, ["runs", *(title for title, _ in columns)], "configuration")
+    differing = _differing([repeated_apart(first.overrides) for first in firsts])
+    for first, group, words in zip(firsts, groups, differing, strict=True):
+        mean, accuracy = _mean_of([result.evaluation.to_dict() for result in group]), _accuracy(group)
+        bounds = "too few" if accuracy.interval95 is None else interval(accuracy.interval95)
+        own = dict(zip(TITLES, (mean_and_sd(accuracy), bounds), strict=True))
+        cells = [own[title] if title in own else text(mean) for title, text in columns]
+        name = words or _model(first)
+        table.add_row(one_line(name), *_data_of(first, firsts), str(len(group)), *cells)
     return table
+
+
+def _accuracy(group: Sequence[Evaluated]) -> Spread:
+    """The accuracy over some runs of one configuration; of folds that have no sequence in common, over all
+    sequences, with Wilson's interval."""
+    folds = group[0].config.dataset.folds
+    scores = [result.evaluation.score for result in group]
+    found = spread([score.accuracy for score in scores], folds)
+    total = sum(score.total for score in scores)
+    apart = folds is not None and total == len({id for r in group for id in r.evaluation.ids_N.tolist()})
+    if not apart and len(group) > 1:
+        return found
+    correct = sum(score.correct for score in scores)
+    return replace(found, mean=correct / total, interval95=wilson_interval(correct, total))
+
+
+def _mean_of(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each number of some scores; None where one of them has none."""
+    return {
+        key: None if any(score[key] is None for score in scores) else fmean(score[key] for score in scores)
+        for key, value in scores[0].items()
+        if value is None or isinstance(value, int | float)
+    }
+
+
+def _rows(results: Sequence[Evaluated], names: Sequence[str], columns: Sequence[Column]) -> Table:
+    """A row for each checkpoint, with what differs between them."""
+    table = PlainTable()
+    differing = _differing([result.overrides for result in results])
+    model = "with" if any(differing) else "model"
+    _add_columns(table, results, [title for title, _ in columns], "checkpoint", model)
+    for name, result, words in zip(names, results, differing, strict=True):
+        cells = [text(result.evaluation.to_dict()) for _, text in columns]
+        table.add_row(name, one_line(words or _model(result)), *_data_of(result, results), *cells)
+    return table
+
+
+def _add_columns(table: Table, results: Sequence[Evaluated], figures: Sequence[str], *texts: str) -> None:
+    for title in [*texts, *(["data"] if _data_of(results[0], results) else [])]:
+        table.add_column(title)
+    for title in figures:
+        table.add_column(title, justify="right", no_wrap=True)
+
+
+def _data_of(result: Evaluated, results: Sequence[Evaluated]) -> list[str]:
+    """The data of a result, if they are not those of all."""
+    titles = [f"{other.data} {other.split}" for other in results]
+    return [f"{result.data} {result.split}"] if len({*titles}) > 1 else []
+
+
+def _differing(all_words: Sequence[Sequence[str]]) -> list[str]:
+    """What tells each of several lists of words from the others."""
+    return [
+        " ".join(word for word in words if any(word not in others for others in all_words))
+        for words in all_words
+    ]
 
 
 def _model(result: Evaluated) -> str:

@@ -17,10 +17,13 @@ Trains one recurrent classifier, or with -m one for each combination of values.
 
   rnnclf train cell=lstm hidden=100 dataset=digits
   rnnclf train -m cell=basic,lstm,gru hidden=50,150
+  rnnclf train -m cell=lstm,gru seeds=5
+  rnnclf train my.csv folds=5
   rnnclf train experiment=tutorial
 """
 END = """\
 rnnclf show KEY explains a key and its range, rnnclf show NAME a choice, such as lstm.
+seeds=8 trains with eight seeds, folds=5 cross-validates: each is one line of the table at the end.
 Flags: -m sweeps over all combinations of comma-separated values, --cfg job prints the configuration,
 -cd DIR adds a folder of YAML files, --json prints the results as JSON; all others: --hydra-help."""
 

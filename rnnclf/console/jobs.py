@@ -14,7 +14,7 @@ from rnnclf.workflows.jobs import JobsWatcher
 from rnnclf.workflows.runs import RunFolder
 
 if TYPE_CHECKING:
-    from rnnclf.workflows.sweep import SweepRow
+    from rnnclf.workflows.sweep import Ranking
     from rnnclf.workflows.train import Report, Watcher
 
 
@@ -65,11 +65,12 @@ class JobsDisplay(JobsWatcher):
 
         show_resumption(folder, pending, added)
 
-    def sweep_ended(self, folder: Path, rows: list[SweepRow]) -> None:
+    def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
         from rnnclf.console.sweep import save_sweep, show_sweep
 
-        if rows:
-            save_sweep(rows, folder)
-            show_sweep(rows, folder)
+        if ranking.rows:
+            save_sweep(ranking, folder)
+            show_sweep(ranking, folder)
         if self.json:
-            print_json({"folder": str(folder), "jobs": [vars(row) for row in rows]})
+            jobs = [vars(row) for row in ranking.rows]
+            print_json({"folder": str(folder), **ranking.to_dict(), "jobs": jobs})

@@ -22,6 +22,8 @@ from rich.text import Text
 
 from rnnclf.escaping import harmless, json_text, one_line
 from rnnclf.files import write_atomically
+from rnnclf.metrics import percent
+from rnnclf.statistics import Spread
 from rnnclf.system.startup import NARROWEST
 
 PICTURE_WIDTH = 100  # columns of saved tables, as text and as SVG
@@ -124,6 +126,11 @@ def self_contained(svg: str) -> str:
 
 def interval(bounds: tuple[float, float] | list[float]) -> str:
     return f"{100 * bounds[0]:.2f} – {100 * bounds[1]:.2f}"
+
+
+def mean_and_sd(found: Spread) -> str:
+    """A share and its standard deviation, if there is one."""
+    return percent(found.mean) if found.sd is None else f"{100 * found.mean:.2f} ± {100 * found.sd:.2f} %"
 
 
 def seconds_in_words(seconds: float) -> str:

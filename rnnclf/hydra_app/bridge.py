@@ -26,6 +26,7 @@ from rnnclf.hydra_app.compose import explained, plugins_in
 from rnnclf.hydra_app.grammar import quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
 from rnnclf.hydra_app.recipes import with_recipe
+from rnnclf.hydra_app.repeats import expanded, ranges
 from rnnclf.hydra_app.setup import conf_dir, folders_unclaimed, register
 from rnnclf.hydra_app.words import prepared, unknown_flag
 
@@ -76,6 +77,11 @@ def run_hydra(
     start = start or Start()
     register(plugins_in(overrides))
     if not {"--help", "-h", "--hydra-help", "--version"} & {*flags}:
+        if SHOWING_FLAGS & {flag.split("=")[0] for flag in flags}:
+            overrides = ranges(overrides, first=True)
+        flags, overrides, note = expanded(flags, overrides)
+        if note is not None:
+            start.note(note)
         overrides, notes = prepared(overrides, sweep=bool({"-m", "--multirun"} & {*flags}))
         overrides = with_recipe(overrides)
         for sentence in notes:

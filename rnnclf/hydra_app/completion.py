@@ -23,6 +23,7 @@ from rnnclf.errors import RnnclfError
 from rnnclf.files import paths_starting
 from rnnclf.hydra_app.bridge import INFO_FLAGS, INFO_TOPICS, PLAIN_FLAGS, VALUE_FLAGS, flags_and_overrides
 from rnnclf.hydra_app.compose import composing, plugins_in
+from rnnclf.hydra_app.repeats import REPEATS, ranges
 from rnnclf.hydra_app.setup import register
 from rnnclf.hydra_app.words import prepared
 from rnnclf.options import default_of
@@ -59,7 +60,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
     register(plugins_in(overrides))
     with suppress(RnnclfError):  # a word that has no meaning yet
-        overrides = prepared(overrides, sweep=True).words
+        overrides = prepared(ranges(overrides), sweep=True).words
     with composing():
         line = Line(flags, overrides)
         found = line.next(incomplete)
@@ -111,7 +112,7 @@ class Line:
         parent, _, _ = start.rpartition(".")
         if not parent:
             return [
-                *(f"{name}=" for name in PLAIN_KEYS),
+                *(f"{name}=" for name in (*PLAIN_KEYS, *REPEATS)),
                 *(f"{part}." for part in (*GROUPS, *NESTED, "hydra")),
             ]
         if parent in GROUPS:

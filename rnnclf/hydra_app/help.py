@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from rnnclf.hydra_app.bridge import flags_and_overrides
 from rnnclf.hydra_app.completion import Line, first_of_sweeps
 from rnnclf.hydra_app.compose import composing, explained, plugins_in
+from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.setup import register
 
 
@@ -22,7 +23,7 @@ def composed_values(words: list[str]) -> dict[str, Any]:
     register(plugins_in(overrides))
     try:
         with composing():
-            line = Line(flags, overrides)
+            line = Line(flags, ranges(overrides))
             composed = compose(line.config_name, first_of_sweeps(line.overrides))
             plain: Any = OmegaConf.to_container(composed, resolve=True)
             return dict(plain)

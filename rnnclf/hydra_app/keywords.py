@@ -28,6 +28,8 @@ NOT_HERE = {
     "diagnose": "it writes into a run folder",
     "recipe": "its settings are keywords of their own",
     "checkpoint": "it writes into a run folder",
+    "seeds": "fit trains one model",
+    "folds": "use scikit-learn's cross_val_score",
 }
 """Words of the command line that do not apply in Python, and why."""
 

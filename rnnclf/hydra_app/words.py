@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Glob, Sweep
 from rnnclf.config import GROUPS, NESTED, SYNONYMS, Config, kinds_of, unknown_key
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.hydra_app.grammar import FUNCTION, is_quoted, is_resolved, literal, meant, parts, quoted, read
+from rnnclf.hydra_app.repeats import REPEATS, is_repeat, only_for_training
 from rnnclf.hydra_app.setup import conf_dir
 from rnnclf.hydra_app.sources import Recorded, exists, with_sources
 from rnnclf.options import expected, types_of
@@ -116,7 +117,7 @@ def as_path(word: str) -> str:
 
 def _is_known(key: str) -> bool:
     first = re.split(r"[./@]", key)[0]
-    return first in (*TOP, "experiment", "hydra")
+    return first in (*TOP, *REPEATS, "experiment", "hydra")
 
 
 def _separated(words: list[str]) -> tuple[list[str], list[str], int]:
@@ -183,6 +184,8 @@ def _in_grammar(word: str, sweep: bool, several: str) -> str:
     key = given.strip()
     if key.startswith("~") and not key.startswith("~hydra"):
         raise _cannot_be_removed(key)
+    if is_repeat(word):
+        raise only_for_training(word)
     bare = key.lstrip("+")
     if bare.startswith(("hydra", "~hydra")) or not _is_known(bare):
         if not re.fullmatch(r"[+~]*[\w./@$:-]*", key, re.ASCII):

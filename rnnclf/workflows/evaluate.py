@@ -70,6 +70,8 @@ class Evaluated:
     notes: tuple[str, ...] = ()
     """What was inferred from other data, or reasons to doubt scores on its own, as sentences for the user."""
     mistakes: Mistakes | None = None
+    overrides: tuple[str, ...] = ()
+    """The words of its training run."""
 
     @property
     def has_matrix(self) -> bool:
@@ -91,6 +93,7 @@ class Evaluated:
             "hidden": self.config.cell.hidden_size,
             "parameters": self.parameters,
             "seed": self.config.seed,
+            "overrides": self.overrides,
             "epoch": self.epoch,
             "dataset": self.config.dataset.name,
             "data": self.data,
@@ -358,4 +361,5 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
         notes=data.notes if other_data else doubts,
         mistakes=Mistakes(evaluation, data.recordings, data.places_N),
+        overrides=tuple(run.read_status().get("overrides", ())) if run else (),
     )

@@ -22,7 +22,7 @@ from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
-    from rnnclf.workflows.sweep import SweepRow
+    from rnnclf.workflows.sweep import Ranking
     from rnnclf.workflows.train import Report, Watcher
 
 SAVE_TIMEOUT = 10  # seconds to wait for the jobs of an interrupted launcher to save
@@ -59,8 +59,8 @@ class JobsWatcher:
     def sweep_resumed(self, folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
         """The pending jobs of a sweep are about to run; `added` are those added to it just now."""
 
-    def sweep_ended(self, folder: Path, rows: list[SweepRow]) -> None:
-        """The jobs of a sweep have ended or were interrupted; `rows` are ranked."""
+    def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
+        """The jobs of a sweep have ended or were interrupted."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,6 @@ def _end_sweep(folder: Path, watch: JobsWatcher) -> bool:
     if not folder.is_dir():
         return False
     ledger.wait_for_jobs(folder, SAVE_TIMEOUT)
-    rows = rank_sweep(folder)
-    watch.sweep_ended(folder, rows)
-    return not all(row.done for row in rows)
+    ranking = rank_sweep(folder)
+    watch.sweep_ended(folder, ranking)
+    return not all(row.done for row in ranking.rows)

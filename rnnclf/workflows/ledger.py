@@ -22,6 +22,7 @@ from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.hydra_app.grammar import is_resolved, meant
 from rnnclf.hydra_app.recipes import with_recipe
+from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
@@ -208,7 +209,7 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     RnnclfError, and adds nothing, if the grid is unknown or a job is invalid.
     """
     jobs, listed = jobs_of(folder), listed_jobs(folder)
-    words = prepared(words, sweep=True, recorded=_data_sets(jobs)).words
+    words = prepared(ranges(words), sweep=True, recorded=_data_sets(jobs)).words
     words = [*_other_words(folder, words), *words]
     with_one = any(word.startswith("recipe=") for word in words)  # sweeps of earlier versions have none
     wanted = plan(with_recipe(words) if with_one else words)

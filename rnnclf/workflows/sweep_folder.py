@@ -37,12 +37,30 @@ def jobs_record(folder: Path) -> Path:
 
 
 def sweep_table(folder: Path) -> Path:
+    """The table with a line for each configuration."""
     return folder / "sweep.csv"
+
+
+def sweep_results(folder: Path) -> Path:
+    """The same as JSON."""
+    return folder / "sweep.json"
+
+
+def runs_table(folder: Path) -> Path:
+    """The table with a line for each job."""
+    return folder / "runs.csv"
+
+
+def out_of_fold(folder: Path) -> Path:
+    """The predictions of all folds of a cross-validation."""
+    return folder / "out_of_fold.parquet"
 
 
 def files_of_sweep(folder: Path) -> list[Path]:
     """The files that a sweep writes beside the folders of its jobs."""
-    return [sweep_record(folder), jobs_record(folder), sweep_table(folder), *pictures(folder)]
+    records = sweep_record(folder), jobs_record(folder)
+    tables = sweep_table(folder), sweep_results(folder), runs_table(folder), out_of_fold(folder)
+    return [*records, *tables, *pictures(folder)]
 
 
 def is_sweep(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from rnnclf.console.metrics import accuracy_style
 from rnnclf.console.screen import interval, log_handler, seconds_in_words, short
 from rnnclf.console.sweep import show_sweep, sweep_table
 from rnnclf.metrics import Evaluation, percent
-from rnnclf.workflows.sweep import SweepRow
+from rnnclf.workflows.sweep import SweepRow, ranked
 from tests.terminals import lines_of
 
 SMALL = ("dataset=digits", "hidden=8", "epochs=2", "threads=1")
@@ -65,14 +65,14 @@ def test_list_and_show_on_a_terminal_fit(cli, terminal):
 
 def row(job: int, *words: str, validation: float = 0.5, **more: object) -> SweepRow:
     score = {"accuracy": validation, "interval95": [0.4, 0.6]}
-    results = {"validation": score, "test": score, "parameters": 1234, "total_seconds": 5.0}
+    results = {"validation": score, "test": score, "parameters": 1234, "total_seconds": 5.0, "dataset": "x"}
     return SweepRow(job, [*words], more.get("state", "done"), results, str(more.get("error", "")), "")
 
 
 def rendered(rows: list[SweepRow]) -> str:
     console = Console(width=100, file=io.StringIO())
     with console.capture() as captured:
-        console.print(sweep_table(rows, console.width))
+        console.print(sweep_table(ranked(rows), console.width))
     return captured.get()
 
 
@@ -83,7 +83,7 @@ def test_a_sweep_names_only_what_tells_its_jobs_apart():
 
 
 def test_a_sweep_without_any_finished_job_says_so(capsys):
-    show_sweep([row(0, "seed=1", state="failed", error="no luck")], Path("sweep"))
+    show_sweep(ranked([row(0, "seed=1", state="failed", error="no luck")]), Path("sweep"))
     shown = capsys.readouterr().out
     assert "#0 seed=1: failed: no luck" in shown
     assert "0 of 1 jobs done" in shown

@@ -25,6 +25,7 @@ from rnnclf.workflows.bench import Benchmark
 from rnnclf.workflows.catalog import list_choices
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.keys import keys_named
+from rnnclf.workflows.sweep import ranked
 from tests.console.test_bench import MACHINE, ROWS
 from tests.console.test_console import row
 from tests.workflows.small_bench import SMALL
@@ -57,7 +58,7 @@ VERDICTS = [
 
 def show_everything(console: Console, results: list[Evaluated], cells: list, keys: list) -> None:
     rows = [row(0, "cell=gru", "epochs=3"), row(1, "cell=lstm", "epochs=3", "optimizer.lr=0.001")]
-    console.print(sweep_table(rows, console.width))
+    console.print(sweep_table(ranked(rows), console.width))
     console.print(benchmark_table(Benchmark(SMALL, MACHINE, ROWS), console.width))
     show_choices(cells)
     for choice in cells:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 SMALL = ("dataset=digits", "hidden=8", "epochs=1", "threads=1")
 
@@ -58,8 +60,8 @@ class Sweep:
         paths = self.folder.glob("*/status.json")
         return {path.parent.name: json.loads(path.read_text())["state"] for path in paths}
 
-    def table(self) -> list[dict[str, str]]:
-        with open(self.folder / "sweep.csv") as file:
+    def table(self, name: str = "sweep.csv") -> list[dict[str, str]]:
+        with open(self.folder / name) as file:
             return list(csv.DictReader(file))
 
     def lines_of_jobs(self) -> str:
@@ -99,7 +101,22 @@ def test_a_job_that_fails_leaves_the_others_of_a_parallel_sweep_finished(tmp_pat
         r"^#0 optimizer\.lr=1e\+300: failed: The loss became nan in epoch 1", sweep.stdout, re.MULTILINE
     )
     assert "Traceback" not in sweep.stdout + sweep.stderr
-    *_, last = sweep.table()
-    assert (last["job"], last["state"]) == ("0", "failed")
-    assert "The loss became nan in epoch 1" in last["error"]
-    assert {row["job"] for row in sweep.table()} == {"0", "1", "2"}
+    first, *_ = jobs = sweep.table("runs.csv")
+    assert (first["job"], first["state"]) == ("0", "failed")
+    assert "The loss became nan in epoch 1" in first["error"]
+    assert {row["job"] for row in jobs} == {"0", "1", "2"}
+
+
+@SLOW
+def test_seeds_run_side_by_side_and_equal_single_runs(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+
+    def train(*words: str) -> str:
+        command = [sys.executable, "-m", "rnnclf", "train", *SMALL, "device=cpu", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300).stdout
+
+    assert ("2 jobs, in parallel" in train("seeds=2", "hydra.sweep.dir=sweep")) == ((os.cpu_count() or 1) > 1)
+    train("seed=1", "hydra.run.dir=alone")
+    one, other = (tmp_path / name / "best.safetensors" for name in ("sweep/1", "alone"))
+    assert load_file(one).keys() == load_file(other).keys()
+    assert all(load_file(other)[name].equal(weights) for name, weights in load_file(one).items())

@@ -49,10 +49,10 @@ def test_what_another_process_works_on_is_left_to_it(cli, two_jobs):
     for run in jobs_of(sweep):
         status = json.loads(run.status.read_text())
         run.status.write_text(json.dumps({**status, "state": "running"}))
-    assert [row.state for row in rank_sweep(sweep)] == ["lost", "lost"]
-    assert [row.error for row in rank_sweep(sweep)] == ["its process ended without reporting"] * 2
+    assert [row.state for row in rank_sweep(sweep).rows] == ["lost", "lost"]
+    assert [row.error for row in rank_sweep(sweep).rows] == ["its process ended without reporting"] * 2
     with RunFolder(sweep / "0").locked():
-        assert [row.state for row in rank_sweep(sweep)] == ["running", "lost"]
+        assert [row.state for row in rank_sweep(sweep).rows] == ["running", "lost"]
         assert [run.path.name for run in ledger.unfinished(sweep)] == ["1"]
 
 

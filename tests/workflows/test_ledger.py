@@ -153,7 +153,7 @@ def test_a_stopped_sweep_knows_what_never_began_and_ends_as_in_peace(cli, monkey
     assert "resuming 2 of 3 jobs: #1 #2" in resumed.stdout
     assert files_of(sweep / "0") == before
     assert [differences(sweep / number, whole / number) for number in "012"] == [[], [], []]
-    with open(sweep / "sweep.csv") as file:
+    with open(sweep / "runs.csv") as file:
         assert {row["state"] for row in csv.DictReader(file)} == {"done"}
 
 

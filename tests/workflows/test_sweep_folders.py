@@ -193,13 +193,13 @@ def test_showing_the_configuration_makes_no_folder(cli, tmp_path):
 
 def test_a_copied_folder_is_no_job(two_jobs):
     shutil.copytree(two_jobs / "0", two_jobs / "3")
-    assert {row.job for row in rank_sweep(two_jobs)} == {0, 1}
+    assert {row.job for row in rank_sweep(two_jobs).rows} == {0, 1}
 
 
 def test_a_lost_folder_and_a_lost_status_are_told(cli, two_jobs):
     shutil.rmtree(two_jobs / "0")
     (two_jobs / "1" / "status.json").unlink()
-    assert {row.job: (row.state, row.error) for row in rank_sweep(two_jobs)} == {
+    assert {row.job: (row.state, row.error) for row in rank_sweep(two_jobs).rows} == {
         0: ("missing", "its folder is gone"),
         1: ("lost", "its process ended without reporting"),
     }

@@ -22,7 +22,12 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 
-ADDED = ("of_model", "sheet", "categorical", "row_labels")  # options that older entries of the cache do not know
+ADDED = (
+    "of_model",
+    "sheet",
+    "categorical",
+    "row_labels",
+)  # options that older entries of the cache do not know
 
 
 @dataclass
