@@ -299,7 +299,9 @@ SHOWN_ELSEWHERE |= {"seeds", "folds"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_table_cases.py shows these, with values that they read in another way
-SHOWN_ELSEWHERE |= {"dataset.decimal", "dataset.time_format"}
+SHOWN_ELSEWHERE |= {"dataset.decimal", "dataset.sheet", "dataset.time_format"}
+# tests/data/test_windows.py shows that these cut other sequences
+SHOWN_ELSEWHERE |= {"dataset.window", "dataset.step", "dataset.window_label", "dataset.block"}
 # test_cells.py proves for every cell that each of its options changes it
 OPTIONS_OF_CELLS = {f"cell.{option.name}" for _, kind in GROUPS["cell"].items() for option in fields(kind)}
 

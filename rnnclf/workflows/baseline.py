@@ -174,10 +174,22 @@ def sequences_of(data: SequenceDataset) -> Sequences:
     if not data.fits:
         raise DataError("These data are too large for baselines, which hold all of them in memory.")
     data = data if data.preparation is None else data.prepared()
-    x_SC = data.x_SI.numpy()
+    x_SC = _numbers(data)
     bounds = zip(data.starts_N.tolist(), data.lengths_N.tolist(), strict=True)
     x_N = tuple(np.ascontiguousarray(x_SC[start : start + length].T) for start, length in bounds)
     return Sequences(x_N, data.y_N.numpy(), len(data.classes))
+
+
+def _numbers(data: SequenceDataset) -> Array:
+    """The steps of prepared data without patches (S, F): each code of a name becomes a 1 in its own place."""
+    x_SI: Array = data.x_SI.numpy()
+    if data.coded is None:
+        return x_SI
+    first = x_SI.shape[1] - data.coded.number
+    one_hot = [
+        x_SI[:, first + place, None] == np.arange(1, k + 1) for place, k in enumerate(data.coded.sizes)
+    ]
+    return np.concatenate([x_SI[:, :first], *one_hot], axis=1, dtype=np.float32)
 
 
 @dataclass(frozen=True)

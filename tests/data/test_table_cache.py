@@ -38,7 +38,7 @@ def test_the_size_of_the_blocks_changes_nothing(size, monkeypatch):
 def test_the_size_of_the_blocks_of_parquet_changes_nothing(monkeypatch):
     content = parquet(pl.read_csv(rows_of(LONG, [4, 1, 2, 0, 3]).encode()))
     whole = sequences_of(read(content, "my.parquet"))
-    monkeypatch.setattr("rnnclf.data.table.parquet.BLOCK", 80)
+    monkeypatch.setattr("rnnclf.data.table.columnar.BLOCK", 80)
     assert sequences_of(read(content, "other.parquet", form="long")) == whole
 
 

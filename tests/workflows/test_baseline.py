@@ -16,7 +16,7 @@ from rnnclf.cli import app
 from rnnclf.console.baseline import baseline_line
 from rnnclf.hydra_app.compose import load_config
 from rnnclf.metrics import wilson_interval
-from rnnclf.workflows.baseline import requested
+from rnnclf.workflows.baseline import requested, sequences_of
 from rnnclf.workflows.baseline_runs import baselines_beside, division
 from rnnclf.workflows.runs import RunFolder
 from tests.conftest import logging_restored
@@ -267,3 +267,17 @@ def test_data_check_says_how_far_a_nearest_neighbour_gets(here, cli):
     )
     assert "\n  rnnclf baseline my.csv\n" in done.stderr
     assert json.loads(cli("data", "check", "dataset=digits", "--json").stdout)["nearest_neighbour"] is None
+
+
+def test_names_are_no_quantities_to_a_baseline(tmp_path):
+    file = tmp_path / "pages.csv"
+    rows = [
+        f"s{n},{t},{n + t},{('home', 'cart', 'help')[(n + t) % 3]},{'ab'[n % 2]}"
+        for n in range(20)
+        for t in range(4)
+    ]
+    file.write_text("\n".join(["id,time,x,page,label", *rows, ""]))
+    splits = load_config([str(file), "recipe=plain", "dataset.normalise=none"]).dataset.load()
+    for x_CT in sequences_of(splits.train).x_N:
+        pages = [("cart", "help", "home").index(("home", "cart", "help")[int(x) % 3]) for x in x_CT[0]]
+        assert (x_CT[1:] == np.eye(3)[:, pages]).all()
