@@ -137,9 +137,9 @@ class Config(Stack):
     )
     sampling: str = option(
         "shuffled",
-        "what an epoch trains on: each sequence once (shuffled), or as many draws with every class equally"
-        " likely (balanced)",
-        choices=("shuffled", "balanced"),
+        "what an epoch trains on: each sequence once, in whole batches and a rest (shuffled) or in batches of"
+        " about equal size (even), or as many draws with every class equally likely (balanced)",
+        choices=("shuffled", "even", "balanced"),
     )
     protocol: str = option(
         "standard",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnclf.augment import AUGMENTS, ImageAugment, NoAugment, SeriesAugment
+from rnnclf.data.dataset import Batch
+from rnnclf.data.patches import side_by_side
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
+from rnnclf.optim import Adam, Constant
+from rnnclf.training.recipe import Recipe
 from tests.augmented import QUIET, STILL, STRONG, Rows, changed, parts_of, pictures, series, with_gaps
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -211,3 +215,30 @@ def test_any_strengths_give_finite_sequences_of_valid_lengths(lengths, whole, ma
         assert set(seen_BTC.unique().tolist()) <= {0.0, 1.0}
         assert (x_BTC[seen_BTC == 0] == 0).all()
         assert (since_BTC >= 0).all()
+
+
+@pytest.mark.parametrize("values", [None, 3])
+@pytest.mark.parametrize("codes", [0, 2])
+@pytest.mark.parametrize("crop", [1.0, 0.4])
+def test_patches_are_augmented_step_by_step(values, codes, crop):
+    augmentation = SeriesAugment(jitter=1, scale=0.5, time_warp=0.7, crop=crop)
+    numbers_BTI = with_gaps() if values else series()
+    features, y_B = 3 if values else 1, torch.zeros(len(numbers_BTI), dtype=torch.int64)
+    steps_BTI = torch.cat((numbers_BTI, torch.arange(12.0).view(12, 1).expand(7, 12, codes)), dim=-1)
+    whole_B = torch.full_like(y_B, steps_BTI.shape[1])
+
+    def patched(x_BTI, lengths_B):
+        numbers, names = x_BTI.tensor_split((x_BTI.shape[2] - codes,), dim=-1)
+        parts = (numbers.unflatten(2, (features, -1)), names.unsqueeze(2))
+        return torch.cat([side_by_side(part, lengths_B, 4) for part in parts], dim=-1)
+
+    plan = Recipe(1, 8, Adam(), Constant(), augment=augmentation, patch=4, codes=4 * codes)
+    plan = replace(plan, values=values and 4 * values)
+    torch.manual_seed(0)
+    found = plan.augmented(Batch(patched(steps_BTI, whole_B), y_B, None))
+    torch.manual_seed(0)
+    x_BTI, lengths_B = augmentation(steps_BTI, None, values=values, codes=codes)
+    assert torch.equal(found.x_BTI, patched(x_BTI, whole_B if lengths_B is None else lengths_B))
+    assert (found.lengths_B is None) == (lengths_B is None)
+    if lengths_B is not None:
+        assert found.lengths_B.tolist() == [math.ceil(length / 4) for length in lengths_B.tolist()]

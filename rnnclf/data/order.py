@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,21 +17,25 @@ def epoch_batches(
 ) -> list[Tensor]:
     """The indices of the sequences in each batch of one epoch, drawn from torch's random generator.
 
-    shuffled: each sequence once; balanced: N draws with replacement, each class equally probable. With
-    `whole_only`, sequences that do not fill a last batch are left out. If lengths differ, sequences of
-    similar length share a batch: the shuffled order is sorted by length within pools of batches, then the
-    batches are shuffled, so that the batches differ from epoch to epoch.
+    shuffled: each sequence once; even: the same, in as many batches, all of about equal size; balanced: N
+    draws with replacement, each class equally probable. With `whole_only`, sequences that do not fill a last
+    batch are left out. If lengths differ, sequences of similar length share a batch: the shuffled order is
+    sorted by length within pools of batches, then the batches are shuffled, so that the batches differ from
+    epoch to epoch.
     """
     n = len(data)
     order_N = _balanced(data.y_N.cpu()) if sampling == "balanced" else torch.randperm(n)
     if whole_only:
         order_N = order_N[: max(n // batch_size, 1) * batch_size]
+    if data.ragged:
+        pools = torch.split(order_N, POOL * batch_size)
+        order_N = torch.cat([pool[data.lengths_N[pool].argsort(stable=True)] for pool in pools])
+    if sampling == "even":
+        batches = list(torch.tensor_split(order_N, math.ceil(len(order_N) / batch_size)))
+    else:
+        batches = list(torch.split(order_N, batch_size))
     if not data.ragged:
-        return list(torch.split(order_N, batch_size))
-    pools = [
-        pool[data.lengths_N[pool].argsort(stable=True)] for pool in torch.split(order_N, POOL * batch_size)
-    ]
-    batches = [batch for pool in pools for batch in torch.split(pool, batch_size)]
+        return batches
     return [batches[place] for place in torch.randperm(len(batches)).tolist()]
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.categories import CodedFeatures, vocabulary
+from rnnclf.data.patches import patches_of, side_by_side
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.survey import Moments, chunks, moments, powers_of, steps_of
 from rnnclf.errors import ConfigError, DataError
@@ -123,7 +124,7 @@ class Preparation:
 
     def steps_of(self, lengths: Tensor) -> Tensor:
         """The numbers of steps of prepared sequences that were read with these lengths."""
-        return lengths if self.patch == 1 else (lengths + self.patch - 1) // self.patch
+        return lengths if self.patch == 1 else patches_of(lengths, self.patch)
 
     def to_plain(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "places"}
@@ -161,7 +162,7 @@ class Preparation:
         return torch.cat([self._patched(part, lengths_B) for part in (values_BTFN, codes_BTFK)], dim=-1)
 
     def _patched(self, x_BTFC: Tensor, lengths_B: Tensor) -> Tensor:
-        return x_BTFC.flatten(2) if self.patch == 1 else _side_by_side(x_BTFC, lengths_B, self.patch)
+        return x_BTFC.flatten(2) if self.patch == 1 else side_by_side(x_BTFC, lengths_B, self.patch)
 
     def _coded(self, x_BTK: Tensor, lengths_B: Tensor, times_BT: Tensor | None) -> Tensor:
         """Codes of names as places in the vocabulary (B, T, K), float32."""
@@ -215,19 +216,6 @@ def _clock(times_BT: Tensor | None, x_BTC: Tensor) -> Tensor:
 
     t_T = torch.arange(x_BTC.shape[1], device=x_BTC.device)
     return t_T.double().expand(x_BTC.shape[:2]) if times_BT is None else times_BT
-
-
-def _side_by_side(x_BTFC: Tensor, lengths_B: Tensor, patch: int) -> Tensor:
-    """Each `patch` steps as one, (B, ceil(T / P), F P C); the last step of a sequence is repeated after its
-    end."""
-    import torch
-
-    patches = -(-x_BTFC.shape[1] // patch)
-    t_T = torch.arange(patches * patch, device=x_BTFC.device)
-    t_BT = torch.minimum(t_T, lengths_B.to(x_BTFC.device).unsqueeze(-1) - 1)
-    rows_B1 = torch.arange(len(x_BTFC), device=x_BTFC.device).unsqueeze(-1)
-    x_BTFC = x_BTFC[rows_B1, t_BT]
-    return x_BTFC.view(len(x_BTFC), patches, patch, *x_BTFC.shape[2:]).transpose(2, 3).flatten(2)
 
 
 def _is_scale(number: float) -> bool:

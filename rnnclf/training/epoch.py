@@ -105,12 +105,7 @@ class Epoch:
 
     def batch(self, number: int) -> Batch:
         recipe, batch = self.training.recipe, self.train.batch(self.at_hand[number])
-        if not recipe.augment.active:
-            return batch
-        augmented = recipe.augment(
-            batch.x_BTI, batch.lengths_B, recipe.layout, values=recipe.values, codes=recipe.codes
-        )
-        return Batch(augmented[0], batch.y_B, augmented[1])
+        return recipe.augmented(batch) if recipe.augment.active else batch
 
     def divergence_check(self, number: int, batch: Callable[[], Batch]) -> _DivergenceCheck:
         total, indices_B = len(self.indices), self.indices[number]

@@ -10,7 +10,7 @@ from rnnclf.hydra_app.recipes import values_of_recipe
 from rnnclf.options import as_typed
 
 MODEL = ("cell", "hidden", "layers", "residual", "norm", "readout")
-TRAINING = ("batch_size", "optimizer.lr")
+TRAINING = ("batch_size", "sampling", "optimizer.lr")
 
 
 def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:

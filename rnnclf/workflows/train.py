@@ -430,6 +430,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         layout=config.dataset.layout(),
         values=preparation.values if preparation.missing == "mask" else None,
         codes=preparation.coded.number if preparation.coded else 0,
+        patch=preparation.patch,
         last_batch=config.protocol == "tutorial",
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",

@@ -156,6 +156,17 @@ def test_every_sequence_comes_once_an_epoch():
         assert sum(map(len, epoch_batches(data, 16, whole_only=True))) == 31 * 16
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(50, 16, [13, 13, 12, 12]), (16, 16, [16]), (3, 16, [3])]
+)
+def test_even_batches_are_as_many_and_of_about_equal_size(count, size, expected):
+    equal = padded_dataset(torch.zeros(count, 2, 1), torch.arange(count) % 2, ("a", "b"))
+    for data in (equal, raw(ragged(count))):
+        batches = epoch_batches(data, size, "even")
+        assert torch.cat(batches).sort().values.tolist() == list(range(count))
+        assert sorted(map(len, batches), reverse=True) == expected
+
+
 def test_ragged_batches_need_little_padding_and_are_new_each_epoch():
     data = raw(ragged(4000, steps=100))
     torch.manual_seed(0)

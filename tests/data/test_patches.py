@@ -8,6 +8,7 @@ import torch
 
 from rnnclf.data import DATASETS
 from rnnclf.data.arrays import Arrays
+from rnnclf.data.patches import apart, side_by_side
 from rnnclf.data.preparation import Preparation
 from rnnclf.errors import ConfigError
 
@@ -101,3 +102,10 @@ def source(folder, lengths, **options):
     x = random.normal(size=(len(lengths), max(lengths), CHANNELS))
     np.savez(folder / "my.npz", x=x, y=np.arange(len(lengths)) % 2, lengths=np.array(lengths))
     return DATASETS["arrays"](path=str(folder / "my.npz"), **options)
+
+
+@pytest.mark.parametrize("features", [1, 3])
+def test_patches_can_be_taken_apart_again(features):
+    x_BTFC = torch.randn(2, 6, features, CHANNELS)
+    patches_BTI = side_by_side(x_BTFC, torch.tensor([6, 6]), 3)
+    assert torch.equal(apart(patches_BTI, 3, features), x_BTFC.flatten(2))
