@@ -189,7 +189,8 @@ BAD_OPTIONS = {
     "times without ids": (
         LONG.replace("id", "k"),
         {},
-        r"has times, but no id: set dataset\.id if each row is a step, dataset\.window=128 .*, or dataset\.form=wide",
+        r"has times, but no id: set dataset\.id if each row is a step, dataset\.window=128 .*, or"
+        r" dataset\.form=wide",
     ),
     "times of single steps": (
         "id,time,x,label\na,0,1,u\nb,0,2,v\n",
