@@ -416,14 +416,10 @@ def make_data(
     ],
     sequences: Annotated[int, typer.Option(help="Number of sequences.")] = 300,
     channels: Annotated[int, typer.Option(help="Channels of each sequence.")] = 3,
-    length: Annotated[
-        int, typer.Option(help="Mean number of steps; lengths range from 0.5 to 1.5 times it.")
-    ] = 60,
+    length: Annotated[int, typer.Option(help="Mean number of steps: from half to 1.5 of it.")] = 60,
     missing: Annotated[float, typer.Option(help="Share of missing values.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    hours: Annotated[
-        float | None, typer.Option(help="Instead of sequences: recordings of so many hours, a label per row.")
-    ] = None,
+    hours: Annotated[float | None, typer.Option(help="Hours per recording; each row has a label.")] = None,
     recordings: Annotated[int, typer.Option(help="With --hours: number of recordings.")] = 1,
     rate: Annotated[float, typer.Option(help="With --hours: steps per second.")] = 100,
     json: AsJson = False,
@@ -434,10 +430,8 @@ def make_data(
     from rnnclf.data.synthetic import LongWaves, Waves, make
 
     use_stderr(json)
-    if hours is None:
-        waves: Waves | LongWaves = Waves(sequences, channels, length, missing, seed)
-    else:
-        waves = LongWaves(hours, recordings, rate, channels, missing, seed)
+    short = Waves(sequences, channels, length, missing, seed)
+    waves = short if hours is None else LongWaves(hours, recordings, rate, channels, missing, seed)
     with reading_display() as progress:
         make(path, waves, progress)
     show_made(path, windows=hours is not None, blocks=hours is not None and recordings < 10)

@@ -12,10 +12,11 @@ from rnnclf.data.changes import refuse_changed
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
+from rnnclf.data.table.columns import Roles
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.files import FORMS, Reading, is_table, table_file
 from rnnclf.data.table.options import NONE, TableOptions, for_model
-from rnnclf.data.table.roles import Roles, find_roles
+from rnnclf.data.table.roles import find_roles
 from rnnclf.data.table.store import cached, opened
 from rnnclf.data.table.text import DELIMITERS
 from rnnclf.errors import ConfigError, DataError

@@ -11,9 +11,9 @@ from rnnclf.data.preparation import BITS_LEFT
 from rnnclf.data.recordings import Array, encoded
 from rnnclf.data.table.blocks import Block, TableFile
 from rnnclf.data.table.cells import numbers, optional_names
+from rnnclf.data.table.columns import Roles
 from rnnclf.data.table.guess import CONSTANT, COUNTS_ROWS, MOST_NAMES, Guesses
 from rnnclf.data.table.register import NameIndex
-from rnnclf.data.table.roles import Roles
 from rnnclf.errors import ConfigError, DataError
 
 LONGEST = 100  # bytes of a name

@@ -15,8 +15,8 @@ from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.survey import chunks
 from rnnclf.data.table.blocks import TableFile
 from rnnclf.data.table.channels import Channels
+from rnnclf.data.table.columns import Roles
 from rnnclf.data.table.register import SequenceRegister
-from rnnclf.data.table.roles import Roles
 from rnnclf.data.table.store import HEADER, GrowingArray, write_metadata
 from rnnclf.data.table.times import in_seconds, times
 from rnnclf.errors import DataError

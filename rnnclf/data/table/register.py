@@ -13,7 +13,7 @@ from rnnclf.data.recordings import Array, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.data.table.blocks import Block, TableFile
 from rnnclf.data.table.cells import names, short
-from rnnclf.data.table.roles import Roles
+from rnnclf.data.table.columns import Roles
 from rnnclf.data.table.store import Texts
 from rnnclf.errors import DataError
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cached_property
 
 from rnnclf.data.table.blocks import Block
-from rnnclf.data.table.cells import USUAL, Missing, all_numbers, is_numeric
+from rnnclf.data.table.cells import Missing, all_numbers, is_numeric
+from rnnclf.data.table.columns import Roles
 from rnnclf.data.table.guess import Guesses
 from rnnclf.data.table.names import GROUP, ID, LABEL, ROW_NUMBERS, SPLIT, TIME, is_clock, standard
 from rnnclf.data.table.options import NONE, TableOptions
@@ -18,55 +18,6 @@ from rnnclf.registry import did_you_mean
 
 MOST_IDS = 100  # columns to look for ids in, since each takes some milliseconds
 ROLES = ("label", "id", "split", "group", "time")  # in the order in which guesses are told
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The columns of a table by role.
-
-    id: the columns that identify a sequence together; none if each row is a sequence, or a step of the only
-        recording.
-    steps_TC: with one row per sequence, the columns of each step (T, C); with one row per step, the
-        channels (1, C).
-    time_kind: how times are written, see rnnclf.data.table.times.
-    categorical: the channels whose values are names.
-    ignored: columns that are no channels because of what their first values are, with what that is.
-    """
-
-    form: str
-    id: tuple[str, ...]
-    time: str | None
-    label: str
-    group: str | None
-    split: str | None
-    channels: tuple[str, ...]
-    steps_TC: Steps
-    notes: tuple[str, ...]
-    missing: Missing = USUAL
-    time_kind: str = "number"
-    categorical: tuple[str, ...] = ()
-    ignored: Mapping[str, str] = field(default_factory=dict)
-    row_labels: bool = False
-
-    @property
-    def channel_of(self) -> dict[str, str]:
-        """The channel of each column with values."""
-        steps = (zip(step, self.channels, strict=True) for step in self.steps_TC)
-        return {column: channel for step in steps for column, channel in step}
-
-    @property
-    def id_words(self) -> str:
-        return " and ".join(self.id) or "recording"
-
-    @property
-    def values(self) -> list[str]:
-        """The columns with values, step by step."""
-        return [name for step in self.steps_TC for name in step]
-
-    @property
-    def columns(self) -> list[str]:
-        others = (*self.id, self.time, self.label, self.group, self.split)
-        return list(dict.fromkeys([*filter(None, others), *self.values]))
 
 
 def find_roles(first: Block, options: TableOptions) -> Roles:
