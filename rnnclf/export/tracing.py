@@ -1,0 +1,135 @@
+"""Functions of tensors, traced by torch and translated to ONNX.
+
+All functions of a model go through torch.onnx at once, side by side, and are taken apart again: most of its time
+is the same for one function and for ten. onnx is imported inside the functions: it is an extra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnnclf.errors import ConfigError
+from rnnclf.export.graph import OPSET, Piece
+from rnnclf.export.translations import stable_translations
+
+
+@dataclass(frozen=True)
+class Function:
+    """What to trace: a function of tensors with any number of outputs, examples of its arguments, and the axes
+    along which these may have any size."""
+
+    module: nn.Module
+    examples: tuple[Tensor, ...]
+    open_axes: tuple[int, ...] = (0,)
+
+
+class _SideBySide(nn.Module):
+    """Several functions as one: the arguments of all of them → the outputs of all of them."""
+
+    def __init__(self, functions: Sequence[Function]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(function.module.eval() for function in functions)
+        self.takes = [len(function.examples) for function in functions]
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        rest, results = iter(arguments), []
+        for part, number in zip(self.parts, self.takes, strict=True):
+            found = part(*[next(rest) for _ in range(number)])
+            results += found if isinstance(found, tuple) else [found]
+        return tuple(results)
+
+
+def traced(functions: Sequence[Function]) -> list[Piece]:
+    """The functions as ONNX. Raises ConfigError for one that cannot be traced, such as the step of a cell that
+    looks at single values."""
+    # examples must not share memory: torch would take two arguments for one
+    examples = [e.detach().clone().contiguous() for function in functions for e in function.examples]
+    shapes = [
+        dict.fromkeys(function.open_axes, torch.export.Dim.DYNAMIC) for function in functions for _ in function.examples
+    ]
+    inputs = [f"{i}.{j}" for i, function in enumerate(functions) for j in range(len(function.examples))]
+    whole = _SideBySide(functions)
+    with _silenced():
+        try:
+            counts = [_number_of_outputs(function) for function in functions]
+            outputs = [f"{i}->{j}" for i, count in enumerate(counts) for j in range(count)]
+            program = torch.onnx.export(
+                whole.eval(),
+                tuple(examples),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                dynamic_shapes=(tuple(shapes),),
+                input_names=inputs,
+                output_names=outputs,
+                custom_translation_table=stable_translations(),
+            )
+        except Exception as error:
+            raise ConfigError(untraceable(error, [function.module for function in functions])) from error
+    assert program is not None
+    graph = program.model_proto.graph
+    return [
+        _piece(
+            graph,
+            [name for name in inputs if name.startswith(f"{i}.")],
+            [name for name in outputs if name.startswith(f"{i}->")],
+        )
+        for i in range(len(functions))
+    ]
+
+
+def _number_of_outputs(function: Function) -> int:
+    found = function.module(*function.examples)
+    return len(found) if isinstance(found, tuple) else 1
+
+
+def _piece(graph: Any, inputs: list[str], outputs: list[str]) -> Piece:
+    """What leads to these outputs."""
+    wanted, nodes = set(outputs), []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            nodes.append(node)
+    return Piece(inputs, outputs, nodes[::-1], [weight for weight in graph.initializer if weight.name in wanted])
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps torch from printing its progress and from warning of its own code."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def untraceable(error: BaseException, modules: Sequence[nn.Module]) -> str:
+    """Why functions cannot be traced, with the line of the cell at which it stops."""
+    cells = {cell for module in modules if (cell := type(getattr(module, "cell", None))) is not type(None)}
+    homes = {Path(inspect.getfile(cell)): cell for cell in cells}
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    for cause in reversed(causes):
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            if (cell := homes.get(Path(frame.filename))) is not None:
+                return (
+                    f"cell={cell.name} cannot be exported: {Path(frame.filename).name}, line {frame.lineno}, is more"
+                    f" than operations of torch on whole tensors: {(frame.line or '').strip()}"
+                )
+    return f"This model cannot be exported: {(str(causes[-1]).splitlines() or [''])[0]}"
