@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 OPSET, IR = 18, 10
-"""What is written, whatever version of onnx is installed: nothing newer is needed, and runtimes lag behind."""
+"""What is written, whatever version of onnx is installed: nothing newer is needed, and runtimes lag
+behind."""
 
 FLOAT, INT32, INT64, STRING, BOOL, DOUBLE = 1, 6, 7, 8, 9, 11
 """The numbers of ONNX's element types."""
 
 PRODUCER = "rnnclf"
+
+Shape: TypeAlias = "Sequence[int | str]"
+"""Sizes of dimensions; those that are words are open."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def _copied(message: Any) -> Any:
     return copy
 
 
-def value(name: str, kind: int, shape: Sequence[int | str], meaning: str = "") -> Any:
+def value(name: str, kind: int, shape: Shape, meaning: str = "") -> Any:
     """An input or output of a graph. Dimensions that are words are open."""
     from onnx import helper
 

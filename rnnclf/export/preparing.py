@@ -1,7 +1,7 @@
 """The preparation of data as ONNX nodes: from values as read to the features of a model.
 
-Shapes: B batch, T time, C channels as read, F features of a channel, P steps in a patch, I features of the model.
-Graphs have time first, as the model has.
+Shapes: B batch, T time, C channels as read, F features of a channel, P steps in a patch, I features of the
+model. Graphs have time first, as the model has.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnclf.data.preparation import Preparation
-from rnnclf.export.graph import BOOL, DOUBLE, FLOAT, INT64, Graph, value
+from rnnclf.export.graph import BOOL, DOUBLE, FLOAT, INT64, Graph, Shape, value
 from rnnclf.export.step import needs_float64
 
 
@@ -143,7 +143,7 @@ def _since_seen(g: Graph, sequences: Sequences, there: str, elapsed: str, prepar
     since = body("Where", "there", body.number(0), later)
     body.called("since_next", since)
     body.called("since_out", since)
-    row = ["batch", channels]
+    row: Shape = ["batch", channels]
     graph = body.built(
         "since_seen",
         [value("since", FLOAT, row), value("there", BOOL, row), value("elapsed_step", FLOAT, ["batch", 1])],
@@ -154,8 +154,8 @@ def _since_seen(g: Graph, sequences: Sequences, there: str, elapsed: str, prepar
 
 
 def _interpolated(g: Graph, sequences: Sequences, preparation: Preparation) -> str:
-    """Gaps filled by lines between their neighbours, by the nearest value at the ends, by 0 where a channel has
-    no value at all."""
+    """Gaps filled by lines between their neighbours, by the nearest value at the ends, by 0 where a channel
+    has no value at all."""
     there = _there_TBC(g, sequences)
     x = g("Where", there, sequences.x, g.number(0))
     elapsed = _elapsed_TB1(g, sequences, preparation)
@@ -188,8 +188,10 @@ def _nearest(
     for end in ("next", "out"):
         for name, result in results.items():
             body.called(f"{name}_{end}", result)
-    row, kinds = ["batch", channels], {"value": FLOAT, "since": FLOAT, "seen": BOOL}
-    taken = [("x_step", FLOAT, row), ("there", BOOL, row), ("elapsed_step", FLOAT, ["batch", 1])]
+    row: Shape = ["batch", channels]
+    kinds = {"value": FLOAT, "since": FLOAT, "seen": BOOL}
+    taken: list[tuple[str, int, Shape]] = [("x_step", FLOAT, row), ("there", BOOL, row)]
+    taken.append(("elapsed_step", FLOAT, ["batch", 1]))
     graph = body.built(
         "nearest",
         [*(value(name, kind, row) for name, kind in kinds.items()), *(value(*each) for each in taken)],
@@ -197,7 +199,9 @@ def _nearest(
     )
     zeros = g("Expand", g.number(0), sequences.of_batch(g, channels))
     start = [zeros, zeros, g("Cast", zeros, to=BOOL)]
-    way: dict[str, Any] = dict.fromkeys(("scan_input_directions", "scan_output_directions"), [int(backward)] * 3)
+    way: dict[str, Any] = dict.fromkeys(
+        ("scan_input_directions", "scan_output_directions"), [int(backward)] * 3
+    )
     return g.several("Scan", 6, *start, *inputs, body=graph, num_scan_inputs=3, **way)[3:]
 
 

@@ -1,8 +1,8 @@
 """One time step of a classifier as a pure function of tensors, with its weights inside.
 
-It is what `rnnclf stream` calls for each step that arrives, and what `rnnclf export` traces. Needs torch alone.
-Shapes: B batch, T time, C channels as read, F features of a channel, P steps in a patch, I inputs of a cell,
-Z what a cell's `inputs` makes of them, H hidden, S numbers in a state, K classes.
+It is what `rnnclf stream` calls for each step that arrives, and what `rnnclf export` traces. Needs torch
+alone. Shapes: B batch, T time, C channels as read, F features of a channel, P steps in a patch, I inputs of a
+cell, Z what a cell's `inputs` makes of them, H hidden, S numbers in a state, K classes.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def as_state(like: Any, parts: list[Tensor]) -> Any:
 
 
 def _frozen(module: CellModule, owner: nn.Module) -> Parameters:
-    """The weights as `inputs` and `step` expect them, computed once and kept by `owner`: of what `prepare` does
-    (a matrix exponential, complex powers) nothing is left to do."""
+    """The weights as `inputs` and `step` expect them, computed once and kept by `owner`: of what `prepare`
+    does (a matrix exponential, complex powers) nothing is left to do."""
     with torch.no_grad():
         prepared = vars(module.prepared())
     found = {}
@@ -72,8 +72,8 @@ class CellInputs(nn.Module):
 
 
 class CellStep(nn.Module):
-    """The rest of a step: z (B, Z) and the tensors of the state → output (B, H), the tensors of the state after
-    the step.
+    """The rest of a step: z (B, Z) and the tensors of the state → output (B, H), the tensors of the state
+    after the step.
 
     blend: what zoneout makes of the state before and after a step.
     """
@@ -107,20 +107,21 @@ def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
         )
     if preparation is not None and preparation.missing == "interpolate":
         raise ConfigError(
-            "dataset.missing=interpolate draws lines to values that are yet to come, so the model cannot answer"
-            " step by step: train with dataset.missing=mask."
+            "dataset.missing=interpolate draws lines to values that are yet to come, so the model cannot"
+            " answer step by step: train with dataset.missing=mask."
         )
 
 
 def needs_float64(preparation: Preparation) -> bool:
-    """Whether values as read have to be given in float64, because shifting them in float32 would lose digits."""
+    """Whether values as read have to be given in float64, because shifting them in float32 would lose
+    digits."""
     pairs = zip(preparation.shift_C, preparation.scale_C, strict=True)
     return not preparation.fits_float32 or any(abs(shift) > COARSE * scale for shift, scale in pairs)
 
 
 class PreparedStep(nn.Module):
-    """One step as read → the features of a step: x (B, C), time since the step before (B), step number (B, 1),
-    time since each channel was seen (B, C) → features (B, F C), that time after the step.
+    """One step as read → the features of a step: x (B, C), time since the step before (B), step number (B,
+    1), time since each channel was seen (B, C) → features (B, F C), that time after the step.
 
     With missing=mask F is 3; otherwise it is 1, and the time is not used.
     """
@@ -142,7 +143,9 @@ class PreparedStep(nn.Module):
             return x, None
         there = ~x.isnan()
         since = torch.where(there | first, 0.0, since + elapsed.unsqueeze(-1))
-        return torch.cat((torch.where(there, x, 0.0), there.to(x.dtype), (since / self.interval).log1p()), -1), since
+        return torch.cat(
+            (torch.where(there, x, 0.0), there.to(x.dtype), (since / self.interval).log1p()), -1
+        ), since
 
 
 class ClassifierStep(nn.Module):
@@ -150,11 +153,11 @@ class ClassifierStep(nn.Module):
 
     One tensor holds everything that is remembered: the number of steps so far, for how long each channel has
     been missing, the steps of an unfinished patch, the state of each layer, what the readouts have gathered.
-    Zeros are the state before the first step. Each answer is the one that the classifier gives for the steps so
-    far. A float32 counts up to 16.7 million steps; beyond that, readout=mean forgets the oldest ones.
+    Zeros are the state before the first step. Each answer is the one that the classifier gives for the steps
+    so far. A float32 counts up to 16.7 million steps; beyond that, readout=mean forgets the oldest ones.
 
-    Without a preparation, x holds the features of the model. Raises ConfigError if the classifier cannot answer
-    step by step.
+    Without a preparation, x holds the features of the model. Raises ConfigError if the classifier cannot
+    answer step by step.
     """
 
     def __init__(self, model: SequenceClassifier, preparation: Preparation | None = None) -> None:
@@ -167,13 +170,17 @@ class ClassifierStep(nn.Module):
         self.prepared = PreparedStep(preparation, weight.dtype) if preparation else None
         self.dtype = torch.float64 if preparation and needs_float64(preparation) else weight.dtype
         """The type of x."""
-        cells = [layer.directions["forward_cell"] for layer in model.layers]
+        cells = [module for module in model.modules() if isinstance(module, CellModule)]
+        self.hidden = cells[0].cell.hidden_size
         self.inputs = nn.ModuleList(CellInputs(cell) for cell in cells)
         self.steps = nn.ModuleList(CellStep(cell, blend_of(model.stack)) for cell in cells)
-        start = {name: [part.detach().to(weight.dtype) for part in parts] for name, parts in self._start().items()}
+        start = {
+            name: [part.detach().to(weight.dtype) for part in parts] for name, parts in self._start().items()
+        }
         self.names = [(name, len(parts)) for name, parts in start.items()]
         self.shapes = [part.shape[1:] for parts in start.values() for part in parts]
         self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.start: Tensor
         self.register_buffer("start", _packed(start))
 
     @property
@@ -192,7 +199,7 @@ class ClassifierStep(nn.Module):
         for index, step in enumerate(self.steps):
             start[f"layer {index}"] = as_real(step.like)
         for index in range(len(model.readouts)):
-            start[f"readout {index}"] = _nothing_read(model.stack.readout, self.steps[0].cell.hidden_size)
+            start[f"readout {index}"] = _nothing_read(model.stack.readout, self.hidden)
         if self.missing == "drop":  # a step that is none leaves the answer as it was
             start["answer"] = [torch.zeros(1, model.head.out_features)]
         return start
@@ -208,7 +215,9 @@ class ClassifierStep(nn.Module):
             complete = ~x.isnan().any(dim=-1, keepdim=True)
             x = torch.where(complete, x, 0.0)
         if self.prepared is not None:
-            x, since = self.prepared(x, elapsed, count == 0, before["since"][0] if "since" in before else None)
+            x, since = self.prepared(
+                x, elapsed, count == 0, before["since"][0] if "since" in before else None
+            )
             if since is not None:
                 after["since"] = [since]
         if self.patch > 1:
@@ -245,7 +254,9 @@ class ClassifierStep(nn.Module):
         """The logits after one more step, the one with this number, for all layers; fills in their part of
         `after`."""
         stack, outputs = self.model.stack, []
-        for index, (layer, inputs, step) in enumerate(zip(self.model.layers, self.inputs, self.steps, strict=True)):
+        for index, (layer, inputs, step) in enumerate(
+            zip(self.model.layers, self.inputs, self.steps, strict=True)
+        ):
             own = f"layer {index}"
             y, *after[own] = step(inputs(layer.norm(x) if index else x), *before[own])
             x = y + x if stack.residual and index else y
@@ -263,7 +274,9 @@ class ClassifierStep(nn.Module):
 
 def _packed(parts: dict[str, list[Tensor]]) -> Tensor:
     """All parts of a state side by side, (B, S)."""
-    return torch.cat([part if part.ndim == 2 else part.flatten(1) for own in parts.values() for part in own], dim=1)
+    return torch.cat(
+        [part if part.ndim == 2 else part.flatten(1) for own in parts.values() for part in own], dim=1
+    )
 
 
 def _nothing_read(readout: str, hidden: int) -> list[Tensor]:
@@ -278,7 +291,7 @@ def _nothing_read(readout: str, hidden: int) -> list[Tensor]:
 
 
 def _read(
-    readout: str, weights: Weights, y: Tensor, number: Tensor, gathered: list[Tensor]
+    readout: str, weights: nn.Module, y: Tensor, number: Tensor, gathered: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The readout of all steps up to this one, and what it has gathered. number: of this step, from 1 on."""
     if readout == "last":
@@ -290,6 +303,7 @@ def _read(
         most = torch.maximum(gathered[0], y)
         return most, [most]
     # softmax over all steps so far, relative to the largest score so far
+    assert isinstance(weights, Weights)
     p, (top, total, weighted) = weights.weights(), gathered
     score = (nn.functional.linear(y, p.weight, p.bias).tanh() @ p.vector).unsqueeze(-1)
     highest = torch.maximum(top, score)

@@ -33,7 +33,11 @@ def step_model(model: SequenceClassifier, preparation: Preparation | None, answe
     logits, after = g.insert(piece, ["x", elapsed, "state"])
     outputs = answers.write(g, logits)
     g.called("state_after", after)
-    inputs = [value("x", type_of_x(preparation), ["batch", step.channels], "values as read; NaN where one is missing")]
+    inputs = [
+        value(
+            "x", type_of_x(preparation), ["batch", step.channels], "values as read; NaN where one is missing"
+        )
+    ]
     if timed:
         inputs.append(value("elapsed", FLOAT, ["batch"], "time since the step before"))
     meaning = "zeros before the first step, then state_after of the step before"

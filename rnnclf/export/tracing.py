@@ -1,7 +1,7 @@
 """Functions of tensors, traced by torch and translated to ONNX.
 
-All functions of a model go through torch.onnx at once, side by side, and are taken apart again: most of its time
-is the same for one function and for ten. onnx is imported inside the functions: it is an extra.
+All functions of a model go through torch.onnx at once, side by side, and are taken apart again: most of its
+time is the same for one function and for ten. onnx is imported inside the functions: it is an extra.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rnnclf.export.translations import stable_translations
 
 @dataclass(frozen=True)
 class Function:
-    """What to trace: a function of tensors with any number of outputs, examples of its arguments, and the axes
-    along which these may have any size."""
+    """What to trace: a function of tensors with any number of outputs, examples of its arguments, and the
+    axes along which these may have any size."""
 
     module: nn.Module
     examples: tuple[Tensor, ...]
@@ -52,16 +52,18 @@ class _SideBySide(nn.Module):
 
 
 def traced(functions: Sequence[Function]) -> list[Piece]:
-    """The functions as ONNX. Raises ConfigError for one that cannot be traced, such as the step of a cell that
-    looks at single values."""
+    """The functions as ONNX. Raises ConfigError for one that cannot be traced, such as the step of a cell
+    that looks at single values."""
     # examples must not share memory: torch would take two arguments for one
     examples = [e.detach().clone().contiguous() for function in functions for e in function.examples]
     shapes = [
-        dict.fromkeys(function.open_axes, torch.export.Dim.DYNAMIC) for function in functions for _ in function.examples
+        dict.fromkeys(function.open_axes, torch.export.Dim.DYNAMIC)
+        for function in functions
+        for _ in function.examples
     ]
     inputs = [f"{i}.{j}" for i, function in enumerate(functions) for j in range(len(function.examples))]
     whole = _SideBySide(functions)
-    with _silenced():
+    with quiet_tracing():
         try:
             counts = [_number_of_outputs(function) for function in functions]
             outputs = [f"{i}->{j}" for i, count in enumerate(counts) for j in range(count)]
@@ -102,20 +104,32 @@ def _piece(graph: Any, inputs: list[str], outputs: list[str]) -> Piece:
         if wanted & set(node.output):
             wanted |= set(node.input)
             nodes.append(node)
-    return Piece(inputs, outputs, nodes[::-1], [weight for weight in graph.initializer if weight.name in wanted])
+    return Piece(
+        inputs, outputs, nodes[::-1], [weight for weight in graph.initializer if weight.name in wanted]
+    )
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps torch from printing its progress and from warning of its own code."""
-    disabled = logging.root.manager.disable
+def quiet_tracing() -> Iterator[None]:
+    """Context in which torch traces whatever precision is set, and neither prints its progress nor warns of
+    its own code."""
+    cudnn: Any = torch.backends.cudnn
+    operations = [cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    precisions, disabled = (
+        [operation.fp32_precision for operation in operations],
+        logging.root.manager.disable,
+    )
     logging.disable(logging.ERROR)
     try:
+        for operation in operations:  # the tracer asks for both in one, which it refuses if either was set
+            operation.fp32_precision = "tf32"
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
+        for operation, precision in zip(operations, precisions, strict=True):
+            operation.fp32_precision = precision
 
 
 def untraceable(error: BaseException, modules: Sequence[nn.Module]) -> str:
@@ -128,8 +142,9 @@ def untraceable(error: BaseException, modules: Sequence[nn.Module]) -> str:
     for cause in reversed(causes):
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):
             if (cell := homes.get(Path(frame.filename))) is not None:
+                place = f"{Path(frame.filename).name}, line {frame.lineno}"
                 return (
-                    f"cell={cell.name} cannot be exported: {Path(frame.filename).name}, line {frame.lineno}, is more"
-                    f" than operations of torch on whole tensors: {(frame.line or '').strip()}"
+                    f"cell={cell.name} cannot be exported: {place}, is more than operations of torch on whole"
+                    f" tensors: {(frame.line or '').strip()}"
                 )
     return f"This model cannot be exported: {(str(causes[-1]).splitlines() or [''])[0]}"

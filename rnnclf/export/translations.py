@@ -25,7 +25,8 @@ def _log_sigmoid(x: Any) -> Any:
 
 
 def _expm1(x: Any) -> Any:
-    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1); torch.onnx writes Exp(x) - 1, which has no digits left near 0."""
+    """exp(x) - 1 = tanh(x / 2) (exp(x) + 1); torch.onnx writes Exp(x) - 1, which has no digits left near
+    0."""
     from onnxscript import opset18 as op
 
     half = op.CastLike(op.Constant(value_float=0.5), x)

@@ -1,7 +1,7 @@
 """A classifier of whole sequences as one ONNX graph, in which time is a Scan around the step of each cell.
 
 Shapes: B batch, T time, C channels as read, I features, Z what a cell's `inputs` makes of them, H hidden, K
-classes. `design`: what is traced by torch is small and of fixed rank; the rest is written node by node.
+classes. torch traces only the functions of a cell, which are small; the rest is written node by node.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.data.preparation import Preparation
-from rnnclf.export.graph import BOOL, FLOAT, INT32, INT64, STRING, Graph, model_of, value
+from rnnclf.export.graph import BOOL, FLOAT, INT32, INT64, STRING, Graph, Piece, Shape, model_of, value
 from rnnclf.export.operators import Operator, own_operator
-from rnnclf.export.preparing import Sequences, blanked, prepared, sequences_of, type_of_x
+from rnnclf.export.preparing import blanked, prepared, sequences_of, type_of_x
 from rnnclf.export.step import CellInputs, CellStep, as_real, blend_of
-from rnnclf.export.tracing import Function, Piece, traced
+from rnnclf.export.tracing import Function, traced
 from rnnclf.model import Norm, RecurrentLayer, SequenceClassifier
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a file answers with besides its logits: probabilities, softmax(logits / temperature), and the names
-    of classes."""
+    """What a file answers with besides its logits: probabilities, softmax(logits / temperature), and the
+    names of classes."""
 
     classes: tuple[str, ...]
     temperature: float = 1.0
@@ -37,7 +37,7 @@ class Answers:
         g.called("logits", logits)
         scaled = g("Div", "logits", g.constant(self.temperature, np.float32, "temperature"))
         g.called("probabilities", g("Softmax", scaled, axis=-1))
-        row = ["batch", len(self.classes)]
+        row: Shape = ["batch", len(self.classes)]
         outputs = [value("probabilities", FLOAT, row), value("logits", FLOAT, row)]
         if self.labels:
             names = g.constant(np.array(self.classes, dtype=object))
@@ -57,8 +57,8 @@ def whole_model(
     """The ONNX model: x (B, T, C), `lengths` (B) if ragged, `elapsed` (B, T) if the preparation uses times →
     probabilities and logits (B, K).
 
-    own_operators: lstm, gru and basic by ONNX's own operators instead of a Scan. Raises ConfigError for a cell
-    that torch cannot trace.
+    own_operators: lstm, gru and basic by ONNX's own operators instead of a Scan. Raises ConfigError for a
+    cell that torch cannot trace.
     """
     return _Whole(model.eval(), own_operators).built(preparation, answers, ragged)
 
@@ -70,9 +70,11 @@ class _Whole:
         self.g, self.model, self.stack = Graph(), model, model.stack
         self.operators: dict[CellModule, Operator] = {}
         self.pieces: dict[CellModule, tuple[Piece, Piece]] = {}
-        modules = [module for layer in model.layers for module in layer.directions.values()]
+        modules = [module for module in model.modules() if isinstance(module, CellModule)]
         if own_operators and not self.stack.zoneout:
-            self.operators = {module: made for module in modules if (made := own_operator(module)) is not None}
+            self.operators = {
+                module: made for module in modules if (made := own_operator(module)) is not None
+            }
         self.steps = {m: CellStep(m, blend_of(self.stack)) for m in modules if m not in self.operators}
         functions = [function for module, step in self.steps.items() for function in _functions(module, step)]
         pieces = iter(traced(functions) if functions else [])
@@ -87,7 +89,9 @@ class _Whole:
         features = self.features()
         joined = features[0] if len(features) == 1 else g("Concat", *features, axis=-1)
         head = model.head
-        logits = g("Gemm", self.normed(model.head_norm, joined), g.weight(head.weight), g.weight(head.bias), transB=1)
+        logits = g(
+            "Gemm", self.normed(model.head_norm, joined), g.weight(head.weight), g.weight(head.bias), transB=1
+        )
         outputs = answers.write(g, logits)
         channels = len(preparation.channels) if preparation else model.input_size
         as_read = "values as read; NaN where one is missing"
@@ -102,13 +106,17 @@ class _Whole:
 
     def features(self) -> list[str]:
         """The results of the readouts, (B, H) for each direction of each layer that the head sees."""
-        g, x, features = self.g, self.sequences.x, []
+        g, x = self.g, self.sequences.x
+        features: list[str] = []
         for index, layer in enumerate(self.model.layers):
+            assert isinstance(layer, RecurrentLayer)
             top = index == len(self.model.layers) - 1
             every = not top or self.stack.readout != "last"
             outputs = self.layer_outputs(layer, x, every)
             if top or self.stack.readout_layers == "all":
-                features += [self.read(self.model.readouts[len(features) + i], y, every) for i, y in enumerate(outputs)]
+                features += [
+                    self.read(self.model.readouts[len(features) + i], y, every) for i, y in enumerate(outputs)
+                ]
             if not top:
                 outputs[1:] = [self.turned(y) for y in outputs[1:]]
                 x = outputs[0] if len(outputs) == 1 else g("Concat", *outputs, axis=-1)
@@ -161,7 +169,7 @@ class _Whole:
         size = module.cell.hidden_size
         y = g(operator.name, x, *weights, lengths, hidden_size=size, **operator.attributes)
         y = g("Squeeze", y, g.axes(1))
-        # not the operator's final state: of sequences of different lengths, OpenVINO 2026.4 returns wrong ones
+        # not the operator's final state: OpenVINO 2026.4 returns wrong ones where lengths differ
         return y if every else self.last_of(y)
 
     def scanned(self, module: CellModule, x: str, every: bool) -> str:
@@ -176,7 +184,8 @@ class _Whole:
         body = Graph(f"{g.name('step')}/")
         names = [f"state_{i}" for i in range(len(state))]
         y, *after = body.insert(step, ["z", *names])
-        taken, shapes = [("z", FLOAT, ["batch", _width(module)])], [list(part.shape[1:]) for part in state]
+        taken: list[tuple[str, int, Shape]] = [("z", FLOAT, ["batch", _width(module)])]
+        shapes = [list(part.shape[1:]) for part in state]
         scanned = [z]
         if not every:
             if self.sequences.ragged:
@@ -194,7 +203,10 @@ class _Whole:
             body.called(name, result)
         graph = body.built(
             "step",
-            [*(value(n, FLOAT, ["batch", *s]) for n, s in zip(names, shapes, strict=True)), *(value(*t) for t in taken)],
+            [
+                *(value(n, FLOAT, ["batch", *s]) for n, s in zip(names, shapes, strict=True)),
+                *(value(*t) for t in taken),
+            ],
             [value(name, FLOAT, ["batch", *shape]) for name, shape in results],
         )
         return g.several("Scan", len(results), *start, *scanned, body=graph, num_scan_inputs=len(scanned))[-1]
@@ -205,7 +217,7 @@ class _Whole:
 
     # readouts
 
-    def read(self, weights: Weights, y: str, every: bool) -> str:
+    def read(self, weights: nn.Module, y: str, every: bool) -> str:
         g, kind = self.g, self.stack.readout
         if kind == "last":
             return self.last_of(y) if every else y
@@ -214,6 +226,7 @@ class _Whole:
         if kind == "mean":
             count = g("Unsqueeze", g("Cast", self.sequences.lengths, to=FLOAT), g.axes(1))
             return g("Div", g("ReduceSum", self.filled(y, 0), g.axes(0), keepdims=0), count)
+        assert isinstance(weights, Weights)
         p = weights.weights()
         hidden = g("Tanh", g("Add", g("MatMul", y, g.weight(p.weight.t())), g.weight(p.bias)))
         score = g("MatMul", hidden, g.weight(p.vector.unsqueeze(-1)))
