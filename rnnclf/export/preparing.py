@@ -21,7 +21,7 @@ class Sequences:
     """The names of a batch of sequences in a graph: x (T, B, …), lengths (B), and as vectors of one number
     the largest length and the size of the batch.
 
-    ragged: whether lengths differ.
+    ragged: whether lengths differ. empty: whether a sequence has no step at all, (B); '' if none can.
     """
 
     x: str
@@ -29,6 +29,7 @@ class Sequences:
     steps: str
     batch: str
     ragged: bool
+    empty: str = ""
 
     def of_batch(self, g: Graph, *row: int) -> str:
         """The shape (B, *row)."""
@@ -73,6 +74,12 @@ def type_of_x(preparation: Preparation | None) -> int:
     return DOUBLE if preparation is not None and needs_float64(preparation) else FLOAT
 
 
+def as_read(preparation: Preparation | None) -> str:
+    """What the values of `x` are, in words."""
+    gaps = preparation is not None and preparation.missing != "error"
+    return "values as read; NaN where one is missing" if gaps else "values as read"
+
+
 def _numbers_T1(g: Graph, steps: str) -> str:
     """0 to T - 1, as (T, 1)."""
     zero, one = g.constant(0, np.int64), g.constant(1, np.int64)
@@ -91,7 +98,7 @@ def _normalised(g: Graph, x: str, preparation: Preparation) -> str:
 def _without_gaps(g: Graph, sequences: Sequences) -> Sequences:
     """Each sequence without the steps that miss a value, which go behind its end.
 
-    One that has no complete step at all keeps one that misses a value, so that its answer is NaN.
+    One that has no complete step at all keeps one, and is called empty.
     """
     gaps_TBC = g("Cast", g("IsNaN", sequences.x), to=INT64)
     complete_TB = g("Equal", g("ReduceMax", gaps_TBC, g.axes(2), keepdims=0), g.constant(0, np.int64))
@@ -101,7 +108,9 @@ def _without_gaps(g: Graph, sequences: Sequences) -> Sequences:
     order_TB = g.several("TopK", 2, rank_TB, sequences.steps, axis=0)[1]
     counted = g("ReduceSum", g("Cast", complete_TB, to=INT64), g.axes(0), keepdims=0)
     lengths = g("Max", counted, g.constant(1, np.int64))
-    return replace(sequences, x=_reordered(g, sequences.x, order_TB), lengths=lengths, ragged=True)
+    empty = g("Equal", counted, g.constant(0, np.int64))
+    x = _reordered(g, sequences.x, order_TB)
+    return replace(sequences, x=x, lengths=lengths, ragged=True, empty=empty)
 
 
 def _reordered(g: Graph, x_TBC: str, steps_TB: str) -> str:

@@ -20,7 +20,7 @@ from rnnclf.cells.state import leaves
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine.loop import Blend, blended
 from rnnclf.errors import ConfigError
-from rnnclf.model import SequenceClassifier, zoneout
+from rnnclf.model import RecurrentLayer, SequenceClassifier, zoneout
 from rnnclf.stack import Stack
 
 COARSE = 16.0
@@ -131,6 +131,8 @@ class PreparedStep(nn.Module):
         self.masks, self.interval, self.dtype = preparation.missing == "mask", preparation.interval, dtype
         exact = torch.float64 if needs_float64(preparation) else dtype
         self.shifts = any(preparation.shift_C)
+        self.shift_C: Tensor
+        self.scale_C: Tensor
         self.register_buffer("shift_C", torch.tensor(preparation.shift_C, dtype=exact))
         self.register_buffer("scale_C", torch.tensor(preparation.scale_C, dtype=exact))
 
@@ -257,6 +259,7 @@ class ClassifierStep(nn.Module):
         for index, (layer, inputs, step) in enumerate(
             zip(self.model.layers, self.inputs, self.steps, strict=True)
         ):
+            assert isinstance(layer, RecurrentLayer)
             own = f"layer {index}"
             y, *after[own] = step(inputs(layer.norm(x) if index else x), *before[own])
             x = y + x if stack.residual and index else y

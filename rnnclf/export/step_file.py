@@ -8,7 +8,7 @@ import torch
 
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import FLOAT, Graph, model_of, value
-from rnnclf.export.preparing import type_of_x
+from rnnclf.export.preparing import as_read, type_of_x
 from rnnclf.export.step import ClassifierStep
 from rnnclf.export.tracing import Function, traced
 from rnnclf.export.whole import Answers
@@ -33,11 +33,7 @@ def step_model(model: SequenceClassifier, preparation: Preparation | None, answe
     logits, after = g.insert(piece, ["x", elapsed, "state"])
     outputs = answers.write(g, logits)
     g.called("state_after", after)
-    inputs = [
-        value(
-            "x", type_of_x(preparation), ["batch", step.channels], "values as read; NaN where one is missing"
-        )
-    ]
+    inputs = [value("x", type_of_x(preparation), ["batch", step.channels], as_read(preparation))]
     if timed:
         inputs.append(value("elapsed", FLOAT, ["batch"], "time since the step before"))
     meaning = "zeros before the first step, then state_after of the step before"

@@ -12,7 +12,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,42 +44,55 @@ class _SideBySide(nn.Module):
         self.takes = [len(function.examples) for function in functions]
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        rest, results = iter(arguments), []
+        rest = iter(arguments)
+        results: list[Tensor] = []
         for part, number in zip(self.parts, self.takes, strict=True):
             found = part(*[next(rest) for _ in range(number)])
             results += found if isinstance(found, tuple) else [found]
         return tuple(results)
 
+    def shapes(self, functions: Sequence[Function]) -> tuple[Any, ...]:
+        """Which dimensions are open, as torch wants to be told."""
+        is_open = torch.export.Dim.DYNAMIC
+        return (tuple(dict.fromkeys(f.open_axes, is_open) for f in functions for _ in f.examples),)
+
+
+def recorded(functions: Sequence[Function]) -> Callable[..., tuple[Tensor, ...]]:
+    """The functions side by side as torch has recorded them; needs no onnx. Raises ConfigError as `traced`
+    does."""
+    whole = _SideBySide(functions).eval()
+    with quiet_tracing():
+        try:
+            program = torch.export.export(
+                whole, _examples(functions), dynamic_shapes=whole.shapes(functions), strict=False
+            )
+        except Exception as error:
+            raise ConfigError(_untraceable(error, functions)) from error
+    return program.module()
+
 
 def traced(functions: Sequence[Function]) -> list[Piece]:
     """The functions as ONNX. Raises ConfigError for one that cannot be traced, such as the step of a cell
     that looks at single values."""
-    # examples must not share memory: torch would take two arguments for one
-    examples = [e.detach().clone().contiguous() for function in functions for e in function.examples]
-    shapes = [
-        dict.fromkeys(function.open_axes, torch.export.Dim.DYNAMIC)
-        for function in functions
-        for _ in function.examples
-    ]
+    whole = _SideBySide(functions).eval()
     inputs = [f"{i}.{j}" for i, function in enumerate(functions) for j in range(len(function.examples))]
-    whole = _SideBySide(functions)
     with quiet_tracing():
         try:
             counts = [_number_of_outputs(function) for function in functions]
             outputs = [f"{i}->{j}" for i, count in enumerate(counts) for j in range(count)]
             program = torch.onnx.export(
-                whole.eval(),
-                tuple(examples),
+                whole,
+                _examples(functions),
                 dynamo=True,
                 opset_version=OPSET,
                 verbose=False,
-                dynamic_shapes=(tuple(shapes),),
+                dynamic_shapes=whole.shapes(functions),
                 input_names=inputs,
                 output_names=outputs,
                 custom_translation_table=stable_translations(),
             )
         except Exception as error:
-            raise ConfigError(untraceable(error, [function.module for function in functions])) from error
+            raise ConfigError(_untraceable(error, functions)) from error
     assert program is not None
     graph = program.model_proto.graph
     return [
@@ -90,6 +103,11 @@ def traced(functions: Sequence[Function]) -> list[Piece]:
         )
         for i in range(len(functions))
     ]
+
+
+def _examples(functions: Sequence[Function]) -> tuple[Tensor, ...]:
+    """The examples of all arguments. None share memory: torch would take two of them for one."""
+    return tuple(e.detach().clone().contiguous() for function in functions for e in function.examples)
 
 
 def _number_of_outputs(function: Function) -> int:
@@ -123,7 +141,12 @@ def quiet_tracing() -> Iterator[None]:
     try:
         for operation in operations:  # the tracer asks for both in one, which it refuses if either was set
             operation.fp32_precision = "tf32"
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -132,10 +155,10 @@ def quiet_tracing() -> Iterator[None]:
             operation.fp32_precision = precision
 
 
-def untraceable(error: BaseException, modules: Sequence[nn.Module]) -> str:
+def _untraceable(error: BaseException, functions: Sequence[Function]) -> str:
     """Why functions cannot be traced, with the line of the cell at which it stops."""
-    cells = {cell for module in modules if (cell := type(getattr(module, "cell", None))) is not type(None)}
-    homes = {Path(inspect.getfile(cell)): cell for cell in cells}
+    cells = [cell for f in functions if (cell := getattr(f.module, "cell", None)) is not None]
+    homes = {file: cell for cell in cells for file in _files_of(type(cell))}
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
@@ -148,3 +171,10 @@ def untraceable(error: BaseException, modules: Sequence[nn.Module]) -> str:
                     f" tensors: {(frame.line or '').strip()}"
                 )
     return f"This model cannot be exported: {(str(causes[-1]).splitlines() or [''])[0]}"
+
+
+def _files_of(kind: type) -> Iterator[Path]:
+    """The files that define a cell: its own and those of the classes that it derives from."""
+    for base in kind.__mro__:
+        with contextlib.suppress(TypeError, OSError):  # of Python's own classes, or typed into a shell
+            yield Path(inspect.getfile(base))

@@ -27,8 +27,9 @@ def _log_sigmoid(x: Any) -> Any:
 def _expm1(x: Any) -> Any:
     """exp(x) - 1 = tanh(x / 2) (exp(x) + 1); torch.onnx writes Exp(x) - 1, which has no digits left near
     0."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     half = op.CastLike(op.Constant(value_float=0.5), x)
     one = op.CastLike(op.Constant(value_float=1.0), x)
     return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))

@@ -17,7 +17,7 @@ from rnnclf.cells.module import CellModule, Weights
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import BOOL, FLOAT, INT32, INT64, STRING, Graph, Piece, Shape, model_of, value
 from rnnclf.export.operators import Operator, own_operator
-from rnnclf.export.preparing import blanked, prepared, sequences_of, type_of_x
+from rnnclf.export.preparing import as_read, blanked, prepared, sequences_of, type_of_x
 from rnnclf.export.step import CellInputs, CellStep, as_real, blend_of
 from rnnclf.export.tracing import Function, traced
 from rnnclf.model import Norm, RecurrentLayer, SequenceClassifier
@@ -76,7 +76,7 @@ class _Whole:
                 module: made for module in modules if (made := own_operator(module)) is not None
             }
         self.steps = {m: CellStep(m, blend_of(self.stack)) for m in modules if m not in self.operators}
-        functions = [function for module, step in self.steps.items() for function in _functions(module, step)]
+        functions = [f for module, step in self.steps.items() for f in functions_of(module, step)]
         pieces = iter(traced(functions) if functions else [])
         self.pieces = {module: (next(pieces), next(pieces)) for module in self.steps}
 
@@ -92,10 +92,11 @@ class _Whole:
         logits = g(
             "Gemm", self.normed(model.head_norm, joined), g.weight(head.weight), g.weight(head.bias), transB=1
         )
+        if sequences.empty:  # to which there is no answer; operators would pass over a NaN
+            logits = g("Where", g("Unsqueeze", sequences.empty, g.axes(1)), g.number(np.nan), logits)
         outputs = answers.write(g, logits)
         channels = len(preparation.channels) if preparation else model.input_size
-        as_read = "values as read; NaN where one is missing"
-        inputs = [value("x", type_of_x(preparation), ["batch", "time", channels], as_read)]
+        inputs = [value("x", type_of_x(preparation), ["batch", "time", channels], as_read(preparation))]
         if ragged:
             inputs.append(value("lengths", INT64, ["batch"], "number of steps of each sequence, at least 1"))
         if preparation is not None and preparation.fills_gaps and preparation.timed:
@@ -241,7 +242,7 @@ class _Whole:
         return self.g("Where", valid, y, self.g.number(number))
 
 
-def _functions(module: CellModule, step: CellStep) -> list[Function]:
+def functions_of(module: CellModule, step: CellStep) -> list[Function]:
     """The two functions of a cell that torch traces, with examples of their arguments."""
     inputs, x = CellInputs(module), torch.zeros(2, module.input_size)
     state = as_real(module.cell.initial_state(x))

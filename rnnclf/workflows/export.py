@@ -70,7 +70,7 @@ class Exported:
     def notes(self) -> tuple[str, ...]:
         if not self.options.int8 or self.file.size < 0.6 * self.float_size:
             return ()
-        return ("Little of this model can become int8: most of its weights are in no matrix product.",)
+        return ("int8 saves little here: most of the file is not the weights of matrix products.",)
 
     def to_dict(self) -> dict[str, Any]:
         found = self.comparison
