@@ -135,6 +135,7 @@ class PreparedStep(nn.Module):
         self.masks, self.interval, self.dtype = preparation.missing == "mask", preparation.interval, dtype
         exact = torch.float64 if needs_float64(preparation) else dtype
         self.shifts = any(preparation.shift_C)
+        self.scales = any(scale != 1 for scale in preparation.scale_C)
         self.shift_C: Tensor
         self.scale_C: Tensor
         self.register_buffer("shift_C", torch.tensor(preparation.shift_C, dtype=exact))
@@ -144,7 +145,7 @@ class PreparedStep(nn.Module):
         self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         x = x - self.shift_C if self.shifts else x
-        x = (x / self.scale_C).to(self.dtype)
+        x = (x / self.scale_C if self.scales else x).to(self.dtype)
         if since is None:
             return x, None
         there = ~x.isnan()
@@ -174,6 +175,7 @@ class ClassifierStep(nn.Module):
         self.patch = preparation.patch if preparation else 1
         self.missing = preparation.missing if preparation else "error"
         self.prepared = PreparedStep(preparation, weight.dtype) if preparation else None
+        self.prepare = self.prepared.forward if self.prepared else None
         self.dtype = torch.float64 if preparation and needs_float64(preparation) else weight.dtype
         """The type of x."""
         cells = [module for module in model.modules() if isinstance(module, CellModule)]
@@ -186,6 +188,15 @@ class ClassifierStep(nn.Module):
         self.names = [(name, len(parts)) for name, parts in start.items()]
         self.shapes = [part.shape[1:] for parts in start.values() for part in parts]
         self.sizes = [math.prod(shape) for shape in self.shapes]
+        # found without torch's search for modules, which would take longer than the step of a small cell
+        self.stack, self.head, self.readouts = model.stack, model.head.forward, list(model.readouts)
+        self.head_norm = None if model.stack.norm == "none" else model.head_norm.forward
+        layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
+        norms = [None if self.head_norm is None or layer.first else layer.norm.forward for layer in layers]
+        self.layers = [
+            (f"layer {index}", norm, inputs.forward, step.forward)
+            for index, (norm, inputs, step) in enumerate(zip(norms, self.inputs, self.steps, strict=True))
+        ]
         self.start: Tensor
         self.register_buffer("start", _packed(start))
 
@@ -227,9 +238,9 @@ class ClassifierStep(nn.Module):
         if self.missing == "drop":
             complete = ~x.isnan().any(dim=-1, keepdim=True)
             x = torch.where(complete, x, 0.0)
-        if self.prepared is not None:
+        if self.prepare is not None:
             since = before["since"][0] if "since" in before else None
-            x, since = self.prepared.forward(x, elapsed, count, since)
+            x, since = self.prepare(x, elapsed, count, since)
             if since is not None:
                 after["since"] = [since]
         number = after["count"][0]
@@ -262,25 +273,20 @@ class ClassifierStep(nn.Module):
     def _answered(self, x: Tensor, number: Tensor, before: Memory, after: Memory) -> Tensor:
         """The logits after one more step, the one with this number, for all layers; fills in their part of
         `after`."""
-        stack, outputs = self.model.stack, []
-        for index, (layer, inputs, step) in enumerate(
-            zip(self.model.layers, self.inputs, self.steps, strict=True)
-        ):
-            assert isinstance(layer, RecurrentLayer)
-            own = f"layer {index}"
-            seen = layer.norm(x) if index else x
-            y, *after[own] = step.forward(inputs.forward(seen), *before[own])
-            x = y + x if stack.residual and index else y
+        stack = self.stack
+        outputs: list[Tensor] = []
+        for own, norm, inputs, step in self.layers:
+            y, *after[own] = step(inputs(x if norm is None else norm(x)), *before[own])
+            x = y + x if stack.residual and outputs else y
             outputs.append(x)
         features = []
         read = outputs if stack.readout_layers == "all" else outputs[-1:]
-        for index, (weights, y) in enumerate(zip(self.model.readouts, read, strict=True)):
+        for index, (weights, y) in enumerate(zip(self.readouts, read, strict=True)):
             own = f"readout {index}"
             feature, after[own] = _read(stack.readout, weights, y, number, before[own])
             features.append(feature)
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-        logits: Tensor = self.model.head(self.model.head_norm(joined))
-        return logits
+        return self.head(joined if self.head_norm is None else self.head_norm(joined))
 
 
 def _packed(parts: Memory) -> Tensor:
