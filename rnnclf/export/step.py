@@ -104,6 +104,7 @@ def blend_of(stack: Stack) -> Blend | None:
 
 def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
     """Raises ConfigError for a classifier that cannot answer before a sequence has ended."""
+    refuse_names(preparation)
     if stack.bidirectional:
         raise ConfigError(
             "bidirectional=true also reads a sequence from its end, so the model cannot answer step by step:"
@@ -113,6 +114,15 @@ def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
         raise ConfigError(
             "dataset.missing=interpolate draws lines to values that are yet to come, so the model cannot"
             " answer step by step: train with dataset.missing=mask."
+        )
+
+
+def refuse_names(preparation: Preparation | None) -> None:
+    """Raises ConfigError for channels of names, which a step of numbers alone does not read yet."""
+    if preparation is not None and (names := ", ".join(preparation.vocabularies)):
+        raise ConfigError(
+            f"The model reads channels of names ({names}), which cannot be exported or streamed yet:"
+            " train with channels of numbers alone."
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rnnclf.errors import ConfigError, JobFailed, OutputError
 from rnnclf.export.operators import OWN
 from rnnclf.export.reading import FORMAT, SUFFIX, ExportedFile, described, refuse_missing_packages
 from rnnclf.export.running import Runner
-from rnnclf.export.step import refuse_streaming
+from rnnclf.export.step import refuse_names, refuse_streaming
 from rnnclf.files import refuse_pipe, write_atomically
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
@@ -106,7 +106,7 @@ def export(path: Path, words: Sequence[str] = (), output: Path | None = None) ->
     options, overrides = _settings(list(words))
     file = _one_checkpoint(path)
     refuse_missing_packages("rnnclf export")
-    loaded = load_model(file, [*overrides, *AS_EXPORTED])
+    loaded = _with_times_told(load_model(file, [*overrides, *AS_EXPORTED]))
     _refuse_impossible(options, loaded)
     target = output or file.parent / _usual_name(options)
     _refuse_target(target)
@@ -152,6 +152,15 @@ def _one_checkpoint(path: Path) -> Path:
     return files[0]
 
 
+def _with_times_told(loaded: Loaded) -> Loaded:
+    """The same with a preparation that says whether the data had times. Earlier checkpoints do not; by their
+    mean interval it can be told."""
+    preparation = loaded.learned.preparation
+    if preparation.timed is None:
+        preparation = replace(preparation, timed=preparation.interval != 1)
+    return loaded._replace(learned=replace(loaded.learned, preparation=preparation))
+
+
 def _usual_name(options: ExportOptions) -> str:
     return ("step" if options.step else "model") + (".int8" if options.int8 else "") + SUFFIX
 
@@ -159,6 +168,7 @@ def _usual_name(options: ExportOptions) -> str:
 def _refuse_impossible(options: ExportOptions, loaded: Loaded) -> None:
     """Raises ConfigError for options that this model cannot have."""
     cell = loaded.config.cell
+    refuse_names(loaded.learned.preparation)
     if options.step:
         refuse_streaming(loaded.model.stack, loaded.learned.preparation)
     if options.operators == "scan":

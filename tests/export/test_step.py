@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rnnclf.errors import ConfigError
-from rnnclf.export.step import ClassifierStep, needs_float64
+from rnnclf.export.step import ClassifierStep, needs_float64, refuse_streaming
 from tests.export.exporting import (
     LENGTHS,
     as_read,
@@ -78,6 +78,14 @@ def test_large_shifts_are_subtracted_in_float64():
             x_BTC[:, 0] + torch.tensor([1e6, 0.0]).double(), torch.ones(2), torch.zeros(2, step.width)
         )
         torch.testing.assert_close(logits, model(x_BTC.float()), rtol=1e-5, atol=1e-5)
+
+
+def test_channels_of_names_are_refused_by_their_names():
+    prepared = preparation(vocabulary_C=(None, ("red", "blue")))
+    with pytest.raises(
+        ConfigError, match=r"channels of names \(v\), which cannot be exported or streamed yet"
+    ):
+        refuse_streaming(classifier("gru", 2).stack, prepared)
 
 
 @pytest.mark.parametrize(
