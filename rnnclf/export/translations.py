@@ -14,7 +14,11 @@ import torch
 
 def stable_translations() -> dict[Any, Callable[..., Any]]:
     """The translations to use instead of torch.onnx's, by torch's operation."""
-    return {torch.ops.aten.log_sigmoid.default: _log_sigmoid, torch.ops.aten.expm1.default: _expm1}
+    return {
+        torch.ops.aten.log_sigmoid.default: _log_sigmoid,
+        torch.ops.aten.expm1.default: _expm1,
+        torch.ops.aten.silu.default: _silu,
+    }
 
 
 def _log_sigmoid(x: Any) -> Any:
@@ -33,3 +37,13 @@ def _expm1(x: Any) -> Any:
     half = op.CastLike(op.Constant(value_float=0.5), x)
     one = op.CastLike(op.Constant(value_float=1.0), x)
     return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
+
+
+def _silu(x: Any) -> Any:
+    """x / (1 + exp(-x)). torch.onnx writes x Sigmoid(x), of which onnxruntime computes no more than 7 digits
+    after the point: mamba multiplies it with large numbers, and was off by 1 %."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    one = op.CastLike(op.Constant(value_float=1.0), x)
+    return op.Div(x, op.Add(one, op.Exp(op.Neg(x))))
