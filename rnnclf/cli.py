@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rnnclf.data_commands import data
+from rnnclf.after_training import export
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
 from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, path_argument
@@ -196,10 +197,14 @@ def evaluate(
         raise typer.Exit(1)
 
 
+app.command()(export)
+
+
 @app.command("inspect")
 def inspect_(
     path: Annotated[
-        Path, path_argument("A checkpoint file, or the folder of a run, a sweep or an evaluation.")
+        Path,
+        path_argument("A checkpoint or exported file, or the folder of a run, a sweep or an evaluation."),
     ],
     json: AsJson = False,
 ) -> None:

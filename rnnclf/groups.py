@@ -21,6 +21,7 @@ MEANT = {
     **dict.fromkeys(("evaluate", "test", "score", "predict", "classify", "validate"), "eval"),
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("info", "describe", "status"), "inspect"),
+    **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("explain", "options"), "show"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
     **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},

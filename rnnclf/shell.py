@@ -125,6 +125,15 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     ]
 
 
+def complete_export(ctx: Any, incomplete: str) -> list[str]:
+    """The words that `rnnclf export` takes after the run."""
+    own = ["step=true", "int8=true", "operators=own", "labels=true", "lengths=true"]
+    return [
+        *(word for word in own if word.startswith(incomplete)),
+        *_words(ctx, incomplete, ("dataset", "threads", "plugins")),
+    ]
+
+
 def _files_of_own(incomplete: str) -> list[str]:
     return [] if "=" in incomplete else paths_starting(incomplete)
 

@@ -138,6 +138,22 @@ class SaysNothing(Leaky):
         return 0 * h, h
 
 
+class StartsFromItsInput(Leaky):
+    def initial_state(self, x_BI):
+        return super().initial_state(x_BI) + x_BI.sum()
+
+
+class LooksAtAValue(Leaky):
+    def step(self, p, z, h):
+        return super().step(p, z if z.sum() > 0 else 0.5 * z, h)
+
+
+class CountsItsSteps(Leaky):
+    def step(self, p, z, h):
+        self.__dict__["count"] = self.__dict__.get("count", 0) + 1
+        return super().step(p, z + 0.01 * self.__dict__["count"], h)
+
+
 class Noisy(Leaky):
     def step(self, p, z, h):
         h, _ = super().step(p, z + 0.1 * torch.randn_like(z), h)
@@ -163,18 +179,27 @@ BROKEN = {
     "parameters_learn": IdleWeight,
     "one_batch_is_learned": SaysNothing,
     "saved_and_loaded": Noisy,
+    "start_is_fixed": StartsFromItsInput,
+    "step_is_traceable": LooksAtAValue,
+    "answers_on_the_way": CountsItsSteps,
 }
 BY_NAME = {claim.__name__: claim for claim in CLAIMS}
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.__name__)
+def each(names):
+    """Names of claims. torch takes seconds to load what records a step."""
+    long = "step_is_traceable"
+    return [pytest.param(name, marks=pytest.mark.long if name == long else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", each(BY_NAME))
 @pytest.mark.parametrize("kind", [Leaky, Fading])
-def test_a_right_cell_keeps_every_claim(kind, claim):
-    result = verdict(claim, kind)
+def test_a_right_cell_keeps_every_claim(kind, name):
+    result = verdict(BY_NAME[name], kind)
     assert result.outcome == ("not tested" if "GPU" in result.reason else "kept"), result.reason
 
 
-@pytest.mark.parametrize("name", [name for name in BY_NAME if name != "devices_agree"])
+@pytest.mark.parametrize("name", each(name for name in BY_NAME if name != "devices_agree"))
 def test_a_wrong_cell_breaks_the_claim(name):
     result = verdict(BY_NAME[name], BROKEN[name])
     assert result.outcome == "broken"
@@ -191,6 +216,13 @@ def test_an_error_in_the_cell_is_told_with_its_place():
     assert result.outcome == "broken"
     assert result.reason.startswith("TypeError in test_conformance.py, line ")
     assert result.reason.endswith(": no such thing")
+
+
+@pytest.mark.long
+def test_a_cell_that_cannot_be_exported_is_told_its_line():
+    reason = verdict(BY_NAME["step_is_traceable"], LooksAtAValue).reason
+    assert reason.startswith("cell=leaky cannot be exported: test_conformance.py, line ")
+    assert reason.endswith(": return super().step(p, z if z.sum() > 0 else 0.5 * z, h)")
 
 
 def test_a_cell_without_a_formula_is_not_tested_for_it():

@@ -78,6 +78,10 @@ class Cell(Component):
     capturable: ClassVar[bool] = True
     """Whether a CUDA graph can capture the cell: on a GPU, it never waits for the host."""
 
+    export_tolerance: ClassVar[float] = 1e-5
+    """By how much the logits of an exported file may differ, relative to the largest one. More only for a
+    cell that loses digits in float32, whoever computes it."""
+
     @property
     def formula(self) -> str:
         """The number of trained parameters: a Python expression in n (inputs), h (hidden) and options."""

@@ -38,6 +38,7 @@ class LayerNormLSTM(LSTM):
 
     paper: ClassVar = Paper("Layer Normalization", "Ba et al.", 2016, "https://arxiv.org/abs/1607.06450")
     published: ClassVar[tuple[Published, ...]] = ()
+    export_tolerance: ClassVar[float] = 1e-3  # memories that are nearly constant are normalised
 
     @property
     def formula(self) -> str:

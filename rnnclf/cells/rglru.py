@@ -65,6 +65,7 @@ class RGLRU(LinearCell):
         "https://arxiv.org/abs/2402.19427",
     )
     family: ClassVar = "linear gates"
+    export_tolerance: ClassVar[float] = 1e-3  # it takes a root of a gate that is nearly 0
 
     @property
     def formula(self) -> str:

@@ -34,6 +34,7 @@ from rnnclf.conformance.cells import (
     variants,
     with_options,
 )
+from rnnclf.conformance.stepping import answers_on_the_way, start_is_fixed, step_is_traceable
 from rnnclf.conformance.verdict import BrokenError, CellType, Claim, UntestableError
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
@@ -395,5 +396,8 @@ CLAIMS: tuple[Claim, ...] = (
     parameters_learn,
     one_batch_is_learned,
     saved_and_loaded,
+    start_is_fixed,
+    step_is_traceable,
+    answers_on_the_way,
     devices_agree,
 )

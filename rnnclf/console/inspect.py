@@ -16,9 +16,17 @@ from rich.text import Text
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
+from rnnclf.export.reading import ExportedFile
 from rnnclf.metrics import percent
 from rnnclf.system.memory import in_bytes
-from rnnclf.workflows.inspect import CheckpointFacts, EvaluationFacts, Facts, RunFacts, SweepFacts
+from rnnclf.workflows.inspect import (
+    CheckpointFacts,
+    EvaluationFacts,
+    ExportedFacts,
+    Facts,
+    RunFacts,
+    SweepFacts,
+)
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 
 LONGEST = 400  # characters of a line; --json has all
@@ -31,6 +39,9 @@ def show_inspection(found: Facts) -> None:
     console = screen()
     if isinstance(found, CheckpointFacts):
         console.print(_headed(found, f"checkpoint, {in_bytes(found.size)}", _of_checkpoint(found)))
+    elif isinstance(found, ExportedFacts):
+        kind = "one step" if found.file.facts["kind"] == "step" else "whole sequences"
+        console.print(_headed(found, f"ONNX, {kind}, {in_bytes(found.file.size)}", of_export(found.file)))
     elif isinstance(found, RunFacts):
         console.print(_headed(found, f"run, {found.state}", _of_run(found)))
         if found.checkpoints:
@@ -42,7 +53,7 @@ def show_inspection(found: Facts) -> None:
         states = ", ".join(f"{count} {state}" for state, count in found.states.items())
         console.print(_headed(found, f"sweep of {len(found.jobs)} jobs: {states}", ()))
         console.print(_jobs(found))
-    if not isinstance(found, CheckpointFacts) and found.resumable:
+    if isinstance(found, RunFacts | SweepFacts) and found.resumable:
         console.print(f"resume it: rnnclf resume {short(found.path)}", soft_wrap=True)
 
 
@@ -90,6 +101,36 @@ def _of_model(header: Mapping[str, Any], parameters: int) -> Iterator[tuple[str,
     yield "classes", f"{len(classes):,}: {', '.join(map(str, classes[:LONGEST]))}"
     yield "reading", _words(header.get("reading", {}))
     yield "preparation", _preparation(header.get("preparation", {}))
+
+
+def of_export(file: ExportedFile) -> Iterator[tuple[str, str]]:
+    """What an exported file says of itself, line by line."""
+    facts = file.facts
+    int8 = ", weights of 8 bits" if facts["int8"] else ""
+    size = {"hidden": facts.get("hidden")}
+    yield "model", f"{_plain(facts['cell'])} {_words(size)}; {file.numbers:,} numbers{int8}"
+    yield "classes", f"{len(file.classes):,}: {', '.join(file.classes[:LONGEST])}"
+    yield "preparation", _preparation(facts["preparation"])
+    yield "reading", _words(facts["reading"])
+    yield from signature(file)
+    yield "temperature", _plain(facts["temperature"])
+    test = facts.get("test")
+    if isinstance(test, dict) and isinstance(test.get("accuracy"), float):
+        yield "test", f"{percent(test['accuracy'])} before the export"
+    check = facts.get("check")
+    yield "check", _words(check) if isinstance(check, dict) else ""
+    yield "operators", _words(file.operators)
+    yield "made with", f"rnnclf {_plain(facts['rnnclf'])}; opset {file.opset}, IR {file.ir}"
+    yield "from", f"checkpoint with SHA-256 {facts['checkpoint']}"
+
+
+def signature(file: ExportedFile) -> Iterator[tuple[str, str]]:
+    """The inputs and outputs of an exported file, line by line."""
+    for title, ports in (("takes", file.inputs), ("gives", file.outputs)):
+        for number, port in enumerate(ports):
+            shape = ", ".join(map(str, port.shape))
+            meaning = f": {port.meaning}" if port.meaning else ""
+            yield title if number == 0 else " ", f"{port.name} ({shape}) {port.type}{meaning}"
 
 
 def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ def loop(
     for t, z in enumerate(cell.inputs(p, x_TBI).unbind(0)):
         output, new_state = cell.step(p, z, state)
         if blend is not None:
-            output, new_state = _blended(blend, state, output, new_state)
+            output, new_state = blended(blend, state, output, new_state)
         if plan.lengths_B is not None and t > 0:
             keep = partial(_where, plan.lengths_B <= t)
             output, new_state = keep(outputs[-1], output), map_states(keep, state, new_state)
@@ -42,10 +42,10 @@ def _where(condition_B: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(condition_B.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
-def _blended(blend: Blend, state: Any, output: Tensor, new_state: Any) -> tuple[Tensor, Any]:
+def blended(blend: Blend, state: Any, output: Tensor, new_state: Any) -> tuple[Tensor, Any]:
     """Blends the state, and the output if it is part of the state."""
-    blended = blend(state, new_state)
-    for new, leaf in zip(leaves(new_state), leaves(blended), strict=True):
+    mixed = blend(state, new_state)
+    for new, leaf in zip(leaves(new_state), leaves(mixed), strict=True):
         if new is output:
-            return leaf, blended
-    return output, blended
+            return leaf, mixed
+    return output, mixed

@@ -1,4 +1,5 @@
-"""Describes a checkpoint, or the folder of a run, a sweep or an evaluation, from its files alone.
+"""Describes a checkpoint or an exported file, or the folder of a run, a sweep or an evaluation, from its
+files alone.
 
 Builds no model, does not import torch, prints nothing.
 """
@@ -13,6 +14,8 @@ from typing import Any
 
 from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
+from rnnclf.export.reading import SUFFIX, ExportedFile
+from rnnclf.export.reading import read as read_exported
 from rnnclf.workflows.runs import (
     SCORE,
     RunFolder,
@@ -132,7 +135,27 @@ class EvaluationFacts:
         return {"kind": "evaluation", "path": str(self.path), "scores": list(self.scores)}
 
 
-Facts = CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts
+@dataclass(frozen=True)
+class ExportedFacts:
+    """A file that `rnnclf export` wrote."""
+
+    path: Path
+    file: ExportedFile
+    error: str | None = None
+    resumable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        file = self.file
+        return {
+            **{"kind": "export", "path": str(self.path), "size": file.size, "sha256": file.sha256},
+            **{"opset": file.opset, "ir": file.ir, "numbers": file.numbers, "operators": file.operators},
+            "inputs": [asdict(port) for port in file.inputs],
+            "outputs": [asdict(port) for port in file.outputs],
+            "metadata": file.facts,
+        }
+
+
+Facts = ExportedFacts | CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts
 
 SCORED = {"checkpoint": str, "cell": str, "hidden": int, "dataset": str, "split": str, **SCORE}
 """The keys of an entry of evaluation.json that are shown."""
@@ -146,7 +169,7 @@ def inspect(path: Path) -> Facts:
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
         )
     if not path.is_dir():
-        return _described(path)
+        return ExportedFacts(path, read_exported(path)) if path.suffix == SUFFIX else _described(path)
     if is_sweep(path):
         return SweepFacts(path, tuple(map(_run, jobs_of(path))))
     if scores := read_json_list(evaluation_record(path)):

@@ -29,11 +29,14 @@ QUICK = ("basic", "lstm", "gru", "lem", "lmu", "mingru", "s4d", "mamba")
 
 
 def claims():
-    """Every cell with every claim. Comparing engines over 784 steps takes seconds for most cells."""
+    """Every cell with every claim. Comparing engines over 784 steps takes seconds for most cells, and torch
+    takes seconds to load what records a step."""
     cases = []
     for name, claim in product(CELLS.names(), CLAIMS):
         is_long = claim.__name__ == "engines_agree" and name not in ("gru", "mingru", "irnn")
-        marks = pytest.mark.long if is_long or name not in QUICK else ()
+        is_long = is_long or claim.__name__ == "step_is_traceable"
+        is_slow = claim.__name__ == "step_is_traceable" and name not in QUICK
+        marks = pytest.mark.slow if is_slow else pytest.mark.long if is_long or name not in QUICK else ()
         cases.append(pytest.param(name, claim, id=f"{name}-{claim.__name__}", marks=marks))
     return cases
 
