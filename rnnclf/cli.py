@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnnclf.data_commands import data
 from rnnclf.after_training import export
+from rnnclf.data_commands import data
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
 from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, path_argument
