@@ -68,7 +68,12 @@ def commands(ground: Path, new: str) -> dict[str, tuple[object, ...]]:
     }
 
 
-SLOW = {"test-cell", "bench", "baseline"}  # seconds each: that they print JSON is tested with what they do
+SLOW = {
+    "test-cell",
+    "bench",
+    "baseline",
+    "export",
+}  # seconds each: that they print JSON is tested with what they do
 
 
 def all_commands() -> dict[str, Any]:

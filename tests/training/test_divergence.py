@@ -238,10 +238,10 @@ def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkey
     epoch = epoch_steps.Epoch
     looking(50, monkeypatch)
     model.train()
-    assert reads(lambda: epoch(fresh, data).run(lambda total: None), monkeypatch) == ["tolist"]
+    assert reads(lambda: epoch(fresh, data).run(lambda total: None, lambda: ""), monkeypatch) == ["tolist"]
     looking(1, monkeypatch)
     twice = Training(model, recipe(epochs=1, **changes))
-    assert len(reads(lambda: epoch(twice, data).run(lambda total: None), monkeypatch)) >= 3 * 12
+    assert len(reads(lambda: epoch(twice, data).run(lambda total: None, lambda: ""), monkeypatch)) >= 3 * 12
 
 
 def test_an_evaluation_asks_the_device_once_what_it_has_come_to(monkeypatch):

@@ -151,7 +151,7 @@ def test_progress_counts_the_right_answers_of_the_epoch_so_far():
 
 
 def test_fit_is_never_given_the_test_split():
-    given = ["training", "train", "validation", "on_batch", "on_rollback"]
+    given = ["training", "train", "validation", "on_batch", "on_rollback", "stop"]
     assert list(inspect.signature(fit).parameters) == given
     assert all(result.test is None for result in trained(Training(classifier(), recipe())))
 
