@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rnnclf.calibration import calibrate
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.data.categories import CodedFeatures
@@ -325,9 +326,13 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         history.restore_best(training.model)
         validation = evaluate_model(training.model, parts["validation"])
         saver.stop_if_signalled()
+        saver.calibration = calibration = calibrate(validation)
         if run.config.final_fit:
+            saver.calibration = calibration.without_scores()
             _train_on_all(run, saver)
-        return _write_results(run, saver, validation)
+        else:
+            saver.write_best()
+        return _write_results(run, saver, replace(validation, temperature=calibration.temperature))
 
 
 def _train_on_all(run: Run, saver: Saver) -> None:
@@ -363,13 +368,16 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
     train = run.data.parts["train"]
-    score = score_model(model, train)
+    assert saver.calibration is not None  # it has been set at the end of training
+    temperature = saver.calibration.temperature
+    score = score_model(model, train, temperature)
     scores = {"train": score}
     metrics = {"train": {**score.to_dict(), "commonest_rate": commonest_share(train.y_N.cpu().numpy())}}
     saver.stop_if_signalled()
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
-        evaluation = validation if name == "validation" else evaluate_model(model, run.data.parts[name])
+        part = run.data.parts[name]
+        evaluation = validation if name == "validation" else evaluate_model(model, part, temperature)
         evaluations[name], scores[name] = evaluation, evaluation.score
         metrics[name] = with_recordings(evaluation)
         saver.stop_if_signalled()
@@ -385,6 +393,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
         "stopped": run.training.stopped,
         "final_fit": run.config.final_fit,
         **metrics,
+        "calibration": saver.calibration.summary(),
         "warnings": list(run.data.splits.warnings),
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
