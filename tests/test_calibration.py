@@ -118,7 +118,7 @@ def test_a_temperature_of_one_changes_no_bit():
     assert found.score.loss == float((normaliser_N - logits_NK[n, found.y_N]).mean())
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.7, 3.0])
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 3.0])
 def test_it_divides_the_logits_and_never_changes_a_class(temperature):
     found = drawn(500, 4)
     found.logits_NK[:50, 3] = np.nextafter(found.logits_NK[:50].max(axis=1), np.float32(np.inf))
@@ -161,7 +161,7 @@ def test_a_level_is_a_share(value):
 
 
 @pytest.mark.parametrize(
-    ("sequences", "level", "repeats"), [(19, 0.95, 2000), (60, 0.9, 1000), (2500, 0.95, 60)]
+    ("sequences", "level", "repeats"), [(19, 0.95, 800), (60, 0.9, 400), (2500, 0.95, 60)]
 )
 def test_sets_contain_the_true_class_as_often_as_promised(sequences, level, repeats):
     new = drawn(2000, 4, seed=1)
