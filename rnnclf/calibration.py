@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rnnclf.data.recordings import Array
 
 COLDEST, HOTTEST = 0.01, 100.0  # the range of temperatures
-FITTED_LOGITS = 2**20  # at most so many are used to fit one number, so that this takes milliseconds
+FITTED_LOGITS = 2**18  # at most so many are used to fit one number, so that this takes milliseconds
 NEWTON_STEPS = 60
 SCORES = 1000  # at most so many are kept in a checkpoint
 SCORE_UNIT = 1e-6  # scores are rounded up to a multiple of this
@@ -93,6 +93,10 @@ class Calibration:
             )
         rank = math.ceil((self.sequences + 1) * _exact(level))
         return self.scores[math.ceil(Fraction(rank * len(self.scores), self.sequences)) - 1]
+
+    def coverage(self, limit: float) -> float:
+        """The share of the validation sequences whose set contains the true class."""
+        return sum(score <= limit for score in self.scores) / len(self.scores)
 
 
 def calibrate(found: Evaluation) -> Calibration:

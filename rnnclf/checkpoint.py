@@ -145,6 +145,16 @@ class Checkpoint:
         """What logits are divided by before they become probabilities."""
         return 1.0 if self.calibration is None else self.calibration.temperature
 
+    def limit_of_sets(self, level: float, word: str) -> float:
+        """The limit of the scores in a set of classes: see `Calibration.limit`. Raises ConfigError or
+        CheckpointError if sets of this level cannot be made with this model."""
+        if self.calibration is None:
+            raise CheckpointError(
+                f"{word} needs a model whose training has ended, with a version of rnnclf that calibrates it:"
+                f" {self.path} has no calibration."
+            )
+        return self.calibration.limit(level, word)
+
     @property
     def input_size(self) -> int:
         return int(self.header["input_size"])

@@ -347,24 +347,13 @@ def _asked(words: list[str]) -> _Asked:
     return _Asked(split, level, [word for word in words if not word.startswith(("split=", "sets="))])
 
 
-def _limit(saved: Checkpoint, level: float) -> float:
-    """The limit of sets of classes at this level. Raises an RnnclfError if the checkpoint does not say it."""
-    word = f"sets={level}"
-    if saved.calibration is None:
-        raise CheckpointError(
-            f"{word} needs a model whose training has ended, with a version of rnnclf that calibrates it:"
-            f" {saved.path} has no calibration."
-        )
-    return saved.calibration.limit(level, word)
-
-
 def _evaluate_one(file: Path, asked: _Asked, load: _Loader) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
         raise no_checkpoint(file)
     loaded = load_model(file, asked.overrides)
     saved, config, model = loaded.checkpoint, loaded.config, loaded.model
-    limit = None if asked.level is None else _limit(saved, asked.level)
+    limit = None if asked.level is None else saved.limit_of_sets(asked.level, f"sets={asked.level}")
     device = machine.prepare(config)
     try:
         data = load(loaded)

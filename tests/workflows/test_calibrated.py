@@ -123,6 +123,7 @@ def test_eval_shows_reliability_and_the_sets_that_were_asked_for(cli, report, ra
 def test_the_sets_of_validation_itself_are_said_to_be_its_own(report):
     (found,) = evaluate(report.folder.path, ["split=validation", "sets=0.95"])
     assert found.sets.covered == np.ceil(151 * 0.95)
+    assert found.calibration.coverage(found.sets.limit) == found.sets.covered / 150
     assert _sets(found, named=False).endswith("; these are the sequences that decided how large the sets are")
 
 
