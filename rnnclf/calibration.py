@@ -119,26 +119,39 @@ def calibrate(found: Evaluation) -> Calibration:
 
 def helpful_temperature(found: Evaluation) -> float:
     """The temperature fitted on these sequences, or 1 unless it would have helped: fitted on each half of
-    them it must lower the cross-entropy of the other half. The classes are spread evenly over both halves."""
+    them it must lower the cross-entropy of the other half."""
     import numpy as np
 
     most = max(FITTED_LOGITS // len(found.classes), 2)
-    order_n = np.random.default_rng(0).permutation(len(found))[:most]
-    order_n = order_n[np.argsort(found.y_N[order_n], kind="stable")]
-    if len(order_n) < 2:
+    part = _part(found, np.random.default_rng(0).permutation(len(found))[:most])
+    halves = [_part(part, np.flatnonzero(_half_N(part) == half)) for half in (0, 1)]
+    if not all(map(len, halves)):
         return 1.0
-    halves = [_part(found, order_n[first::2]) for first in (0, 1)]
     for one, other in (halves, halves[::-1]):
         fitted = fitted_temperature(one.logits_NK, one.y_N)
         if not log_loss(replace(other, temperature=fitted)) < log_loss(other):
             return 1.0
-    fitted = fitted_temperature(found.logits_NK[order_n], found.y_N[order_n])
-    return float(f"{fitted:.4g}")  # further digits would be noise
+    return float(f"{fitted_temperature(part.logits_NK, part.y_N):.4g}")  # further digits would be noise
 
 
 def _part(found: Evaluation, places_n: Array) -> Evaluation:
-    parts = (getattr(found, name)[places_n] for name in ("y_N", "logits_NK", "ids_N"))
-    return Evaluation(found.classes, *parts)
+    names = ("y_N", "logits_NK", "ids_N", *(() if found.recordings_N is None else ("recordings_N",)))
+    return replace(found, **{name: getattr(found, name)[places_n] for name in names})
+
+
+def _half_N(found: Evaluation) -> Array:
+    """The half, 0 or 1, that each sequence belongs to. The windows of a recording, which are alike, are in
+    the same one, and each class is spread evenly over both."""
+    import numpy as np
+
+    units_N = np.arange(len(found)) if found.recordings_N is None else found.recordings_N
+    _, first_R, unit_N = np.unique(units_N, return_index=True, return_inverse=True)
+    order_R = np.random.default_rng(0).permutation(len(first_R))
+    order_R = order_R[np.argsort(found.y_N[first_R[order_R]], kind="stable")]
+    half_R = np.empty(len(order_R), np.int64)
+    half_R[order_R] = np.arange(len(order_R)) % 2
+    found_N: Array = half_R[unit_N.reshape(-1)]
+    return found_N
 
 
 def fitted_temperature(logits_NK: Array, y_N: Array) -> float:

@@ -14,6 +14,7 @@ from rnnclf import metrics
 from rnnclf.calibration import (
     SCORES,
     Calibration,
+    _half_N,
     calibrate,
     class_sets,
     fitted_temperature,
@@ -38,7 +39,7 @@ def drawn(sequences: int, classes: int = 5, scale: float = 1.0, seed: int = 0) -
 
 def evaluation(logits_NK: np.ndarray, y_N: np.ndarray, temperature: float = 1.0) -> Evaluation:
     names = tuple("abcdefghijklmnopqrst"[: logits_NK.shape[1]])
-    return Evaluation(names, y_N, logits_NK.astype(np.float32), np.arange(len(y_N)), temperature)
+    return Evaluation(names, y_N, logits_NK.astype(np.float32), np.arange(len(y_N)), temperature=temperature)
 
 
 # The temperature
@@ -87,6 +88,20 @@ def test_where_there_is_nothing_to_mend_it_mostly_stays_one():
     found = [drawn(300, 4, seed=seed) for seed in range(20)]
     assert all(fitted_temperature(each.logits_NK, each.y_N) != 1 for each in found)
     assert sum(helpful_temperature(each) == 1 for each in found) >= 14
+
+
+def test_windows_of_a_recording_are_in_the_same_half_and_classes_in_both():
+    rng = np.random.default_rng(0)
+    recording_N = rng.permutation(np.repeat(np.arange(14), 5))
+    found = evaluation(rng.normal(size=(70, 3)), recording_N % 3)
+    for named in (recording_N, np.array(list("qwertzuiopasdf"))[recording_N]):
+        half_N = _half_N(dataclasses.replace(found, recordings_N=named))
+        halves = {recording: set(half_N[recording_N == recording].tolist()) for recording in range(14)}
+        assert all(len(half) == 1 for half in halves.values())
+        for k in range(3):
+            ones = sum(halves[recording] == {1} for recording in range(k, 14, 3))
+            assert ones in (2, 3)  # of 5 or 4 recordings of the class
+    assert len(set(_half_N(found)[recording_N == 0].tolist())) == 2  # without recordings, each by itself
 
 
 def test_too_little_to_learn_from_keeps_a_temperature_of_one():

@@ -152,7 +152,9 @@ def test_an_older_checkpoint_has_probabilities_as_its_model_gives_them(cli, repo
     done = cli("eval", older, "sets=0.9")
     assert done.exit_code == 2
     assert "has no calibration" in done.stderr
-    assert all("probabilities" not in str(part) for part in _overview([found], width=100).renderables)
+    assert all(
+        "probabilities" not in str(part) for part in _overview([found], runs=False, width=100).renderables
+    )
 
 
 def test_a_damaged_calibration_is_refused(report):
