@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from rnnclf import RNNClassifier, checkpoint, load
 from rnnclf.console.evaluation import _overview, _sets
+from rnnclf.console.screen import short
 from rnnclf.console.training import _summary as training_summary
 from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app.compose import load_config
@@ -125,6 +126,7 @@ def test_the_sets_of_validation_itself_are_said_to_be_its_own(report):
     assert found.sets.covered == np.ceil(151 * 0.95)
     assert found.calibration.coverage(found.sets.limit) == found.sets.covered / 150
     assert _sets(found, named=False).endswith("; these are the sequences that decided how large the sets are")
+    assert _sets(found, named=True).startswith(f"{short(report.folder.path)}: sets of 95 %: ")
 
 
 @pytest.mark.parametrize(
