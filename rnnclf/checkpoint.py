@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from rnnclf import __version__
+from rnnclf.calibration import Calibration
 from rnnclf.errors import CheckpointError
 from rnnclf.files import refuse_odd, write_atomically
 from rnnclf.system.memory import excess, in_bytes
@@ -80,10 +81,12 @@ def header_of(
     metrics: Mapping[str, Any],
     resumable: ResumableHeader | None = None,
     labels: Sequence[Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """The header of a checkpoint, as expected by `save`.
 
     engine: what trained the model (`EngineUsed`).
+    calibration: None before the end of training.
     labels: for each class the number or text that it was called in Python; None if that is its name.
     """
     return {
@@ -100,6 +103,7 @@ def header_of(
         "metrics": dict(metrics),
         **(resumable.to_plain() if resumable else {}),
         **({} if labels is None else {"labels": list(labels)}),
+        **({} if calibration is None else {"calibration": calibration.to_plain()}),
     }
 
 
@@ -110,7 +114,7 @@ class Checkpoint:
     header: plain JSON data: format, config, classes, input_size, steps, preparation (of the data, fitted on
         the training split), reading (the options that decide what a step means), fingerprint, engine (what
         trained the model), epoch, metrics; labels, if training in Python was given other labels than the
-        names of the classes.
+        names of the classes; calibration, if training has ended.
     tensors: the weights by their names in the model; in `last.safetensors` also the state to resume from.
     """
 
@@ -130,6 +134,26 @@ class Checkpoint:
     def labels(self) -> list[Any]:
         """What the classes are called in Python."""
         return list(self.header.get("labels", self.classes))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """None in checkpoints of unfinished runs and of older versions."""
+        return Calibration.from_plain(self.header["calibration"]) if "calibration" in self.header else None
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+    def limit_of_sets(self, level: float, word: str) -> float:
+        """The limit of the scores in a set of classes: see `Calibration.limit`. Raises ConfigError or
+        CheckpointError if sets of this level cannot be made with this model."""
+        if self.calibration is None:
+            raise CheckpointError(
+                f"{word} needs a model whose training has ended, with a version of rnnclf that calibrates it:"
+                f" {self.path} has no calibration."
+            )
+        return self.calibration.limit(level, word)
 
     @property
     def input_size(self) -> int:
@@ -288,6 +312,11 @@ def _head(path: Path, file: BinaryIO) -> _Head:
         raise CheckpointError(f"{path} is damaged: its header has no valid 'classes'.")
     if not _are_labels(header.get("labels", header["classes"]), len(header["classes"])):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'labels'.")
+    if "calibration" in header:
+        try:
+            Calibration.from_plain(header["calibration"])
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged: its header has no valid 'calibration'.") from error
     sha256 = header.pop("sha256", None)
     if not isinstance(sha256, str) or len(sha256) != len(PLACEHOLDER):
         raise CheckpointError(f"{path} is damaged: its header has no valid 'sha256'.")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import assert_all_finite
@@ -178,8 +177,11 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return predicted
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """The probability of each class, (N, K), in the order of `classes_`."""
-        proba_NK: NDArray[np.float64] = softmax(self._logits(X).astype(np.float64), axis=1)
+        """The probability of each class, (N, K), in the order of `classes_`, at the temperature that was
+        fitted on the validation part. It changes no predicted class; `model_` gives logits without it."""
+        from rnnclf.calibration import probabilities
+
+        proba_NK: NDArray[np.float64] = probabilities(self._logits(X), self._classifier.temperature)
         return proba_NK
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:

@@ -92,6 +92,7 @@ class Evaluation:
     y_N: int64, indices into `classes`. logits_NK: float32, possibly mapped from a file.
     ids_N: the id of each sequence, a number or a string.
     recordings_N: the id of the recording that each sequence is a window of; None if they are no windows.
+    temperature: by which logits are divided before they become probabilities (`calibration.py`).
     """
 
     classes: tuple[str, ...]
@@ -99,6 +100,7 @@ class Evaluation:
     logits_NK: Array
     ids_N: Array
     recordings_N: Array | None = None
+    temperature: float = 1.0
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -192,12 +194,12 @@ class Evaluation:
 
     @cached_property
     def normaliser_N(self) -> Array:
-        """The logarithm of the sum of the exponentials of the logits, float64."""
+        """The logarithm of the sum of the exponentials of the logits at this temperature, float64."""
         import numpy as np
 
         parts = []
-        for logits_nK in self._chunks():
-            top_n1 = logits_nK.max(axis=1, keepdims=True).astype(np.float64)
+        for logits_nK in map(self._tempered, self._chunks()):
+            top_n1 = logits_nK.max(axis=1, keepdims=True)
             with np.errstate(invalid="ignore"):  # infinite logits, which make the loss NaN
                 sum_n = np.exp(logits_nK - top_n1).sum(axis=1)
             parts.append(np.log(sum_n) + top_n1[:, 0])
@@ -209,8 +211,17 @@ class Evaluation:
         """The probability of the predicted class, float64."""
         import numpy as np
 
-        logit_N = self.logits_NK[np.arange(len(self)), self.predicted_N]
+        logit_N = self._tempered(self.logits_NK[np.arange(len(self)), self.predicted_N])
         found: Array = np.exp(logit_N - self.normaliser_N)
+        return found
+
+    @cached_property
+    def loss_N(self) -> Array:
+        """The cross-entropy of each sequence, float64, in nats."""
+        import numpy as np
+
+        with np.errstate(invalid="ignore"):
+            found: Array = self.normaliser_N - self._tempered(self.logits_NK[np.arange(len(self)), self.y_N])
         return found
 
     def probabilities_of(self, k: int, first: int = 0, last: int | None = None) -> Array:
@@ -218,7 +229,24 @@ class Evaluation:
         import numpy as np
 
         here = slice(first, last)
-        found: Array = np.exp(self.logits_NK[here, k] - self.normaliser_N[here])
+        found: Array = np.exp(self._tempered(self.logits_NK[here, k]) - self.normaliser_N[here])
+        return found
+
+    def probability_chunks(self) -> Iterator[Array]:
+        """The probabilities (n, K), float64, of a bounded number of sequences at a time, in order."""
+        import numpy as np
+
+        first = 0
+        for logits_nK in self._chunks():
+            last = first + len(logits_nK)
+            yield np.exp(self._tempered(logits_nK) - self.normaliser_N[first:last, None])
+            first = last
+
+    def _tempered(self, logits: Array) -> Array:
+        """These logits divided by the temperature, float64; a temperature of 1 changes no bit."""
+        import numpy as np
+
+        found: Array = np.divide(logits, self.temperature, dtype=np.float64)
         return found
 
     def _chunks(self) -> Iterator[Array]:
@@ -283,7 +311,7 @@ def _areas(found: Evaluation, classes: list[int]) -> Iterator[float]:
     for first in range(0, len(classes), width):
         some = classes[first : first + width]  # together, because logits are stored row by row
         probability_kN = np.ascontiguousarray(
-            np.exp(found.logits_NK[:, some] - found.normaliser_N[:, None]).T
+            np.exp(found._tempered(found.logits_NK[:, some]) - found.normaliser_N[:, None]).T
         )
         for k, score_N in zip(some, probability_kN, strict=True):
             yield _area(score_N, found.y_N == k)
@@ -309,10 +337,7 @@ def _area(score_N: Array, is_member_N: Array) -> float:
 
 def log_loss(found: Evaluation) -> float:
     """The mean cross-entropy of labels and probabilities, in nats."""
-    import numpy as np
-
-    with np.errstate(invalid="ignore"):
-        return float((found.normaliser_N - found.logits_NK[np.arange(len(found)), found.y_N]).mean())
+    return float(found.loss_N.mean())
 
 
 def calibration_error(found: Evaluation) -> float:

@@ -116,11 +116,12 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     paths = _files_of_own(incomplete)
     if not incomplete and not ctx.params.get("words"):
         return paths
-    splits = [f"split={name}" for name in ("train", "validation", "test", "all")]
+    own = [f"split={name}" for name in ("train", "validation", "test", "all")]
+    own += [f"sets={level}" for level in ("0.9", "0.95", "0.99")] if incomplete.startswith("s") else ["sets="]
     heads = ("dataset", "device", "threads", "engine", "precision", "plugins")
     return [
         *paths,
-        *(word for word in splits if word.startswith(incomplete)),
+        *(word for word in own if word.startswith(incomplete)),
         *_words(ctx, incomplete, heads),
     ]
 

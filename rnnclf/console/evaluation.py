@@ -13,7 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rnnclf.console.metrics import GUESSING, explained, metrics_table
+from rnnclf.calibration import reliability
+from rnnclf.console.metrics import GUESSING, calibrated, explained, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, mean_and_sd, save_picture, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
@@ -46,6 +47,7 @@ def show_evaluation(results: Sequence[Evaluated], folder: Path, runs: bool = Fal
 
 def _all(results: Sequence[Evaluated], details: bool, runs: bool, width: int) -> RenderableType:
     parts: list[RenderableType] = [_overview(results, runs, width)]
+    parts += [Text(_sets(result, len(results) > 1)) for result in results if result.sets is not None]
     parts += [Text(one_line(note), style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:
@@ -64,7 +66,10 @@ def _overview(results: Sequence[Evaluated], runs: bool, width: int) -> Renderabl
         (result,) = results
         headline.append(f"\n{_model(result)}, epoch {result.epoch}, {result.parameters:,} parameters", "dim")
         scores = {result.split: with_recordings(result.evaluation)}
-        return Group(headline, metrics_table(scores), Text(explained(scores), "dim"))
+        below = explained(scores)
+        if result.calibration is not None:
+            below += f"\n{calibrated(result.calibration.summary(), result.config.final_fit)}"
+        return Group(headline, metrics_table(scores), Text(below, "dim"))
     names = [str(path.relative_to(above)) for path in paths]
     halves = [ALL_COLUMNS] if width >= ROOMY else [ALL_COLUMNS[:HALF], ALL_COLUMNS[HALF:]]
     groups = _groups(results)
@@ -210,14 +215,46 @@ def _relation(result: Evaluated) -> list[str]:
     return ["these are not the data it was trained on."] if result.other_data else []
 
 
+def _sets(result: Evaluated, named: bool) -> str:
+    """A sentence about the sets of classes of a checkpoint, with its name if there are others."""
+    found = result.sets
+    assert found is not None  # as the caller makes sure
+    words = f"sets of {100 * found.level:g} %: {found.covered:,} of {found.total:,} contain the true class"
+    words += f" ({percent(found.covered / found.total)}),"
+    words += (
+        f" with {found.classes / found.total:.2f} classes on average; {found.single:,} have one class alone"
+    )
+    if found.single:
+        words += f", the true one in {percent(found.single_correct / found.single)} of these"
+    if result.split == "validation" and not result.other_data:
+        words += "; these are the sequences that decided how large the sets are"
+    return one_line(f"{short(_folder(result))}: {words}" if named else words)
+
+
 def _details(result: Evaluated) -> list[RenderableType]:
     if not result.has_matrix:
         many = f"Each of the {len(result.evaluation.classes):,} classes is in classes.csv."
-        return [Text(many, style="dim"), _confusions(result.evaluation)]
-    parts: list[RenderableType] = [_class_table(result.evaluation)]
+        return [_reliability(result.evaluation), Text(many, style="dim"), _confusions(result.evaluation)]
+    parts: list[RenderableType] = [_reliability(result.evaluation), _class_table(result.evaluation)]
     if len(result.evaluation.classes) <= WIDEST_MATRIX:
         parts.append(_matrix(result.evaluation))
     return [*parts, _confusions(result.evaluation)]
+
+
+def _reliability(evaluation: Evaluation) -> Table:
+    """How often the predicted class is right where the model gives it a probability in some range."""
+    table = PlainTable()
+    table.add_column("probability of\nthe predicted class", no_wrap=True)
+    for title in ("sequences", "mean\nprobability", "right"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in reliability(evaluation):
+        table.add_row(
+            f"{100 * row.low:g} – {100 * row.high:g} %",
+            f"{row.sequences:,}",
+            percent(row.probability),
+            percent(row.correct / row.sequences),
+        )
+    return table
 
 
 def _class_table(evaluation: Evaluation) -> Table:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.console.metrics import calibrated
 from rnnclf.console.screen import interval, screen, seconds_in_words, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
@@ -73,6 +74,8 @@ def _of_checkpoint(found: CheckpointFacts) -> Iterator[tuple[str, str]]:
     yield from _of_model(header, found.parameters)
     yield "epoch", _plain(header.get("epoch"))
     yield from _scores(header.get("metrics"))
+    if isinstance(calibration := header.get("calibration"), dict):
+        yield "calibration", calibrated(calibration, header["config"].get("final_fit") is True)
     yield "made with", f"rnnclf {_plain(header.get('rnnclf', '?'))}, format {_plain(header.get('format'))}"
     yield "holds", _counted(found.tensors or {})
     yield "checksum", "does not match: the file is damaged" if found.error else f"ok, SHA-256 {found.sha256}"

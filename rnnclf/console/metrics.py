@@ -22,6 +22,16 @@ def explained(scores: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{GUESSING}\n{WINDOWS}" if any("recordings" in score for score in scores.values()) else GUESSING
 
 
+def calibrated(found: Mapping[str, Any], final_fit: bool) -> str:
+    """How the probabilities come about, from the calibration of a model without its scores."""
+    where = f"{found['sequences']:,} validation sequences" + (" before the final fit" if final_fit else "")
+    if found["temperature"] == 1:
+        return f"probabilities as the model gives them: no temperature helped on {where}"
+    before, after = (four_digits(found[f"ece_{when}"]) for when in ("before", "after"))
+    fitted = f"fitted on {where} (calibration error {before} → {after})"
+    return f"probabilities at temperature {found['temperature']:g}, {fitted}"
+
+
 def accuracy_style(score: Mapping[str, Any]) -> str:
     """Green only for an accuracy that is clearly better than guessing."""
     guessing = score.get("commonest_rate")  # older runs have none

@@ -15,7 +15,13 @@ from rich.text import Text
 
 from rnnclf.console.baseline import baseline_line
 from rnnclf.console.diagnosis import show_diagnosis
-from rnnclf.console.metrics import accuracy_style, explained, metrics_table, recordings_in_words
+from rnnclf.console.metrics import (
+    accuracy_style,
+    calibrated,
+    explained,
+    metrics_table,
+    recordings_in_words,
+)
 from rnnclf.console.screen import (
     interval,
     print_plain,
@@ -217,6 +223,7 @@ def _summary(report: Report) -> RenderableType:
     scores: dict[str, Any] = {name: r[name] for name in SPLITS}
     lines = [
         explained(scores),
+        calibrated(r["calibration"], r["final_fit"]),
         f"{epoch}; {r['parameters']:,} parameters; trained in {seconds_in_words(r['train_seconds'])}",
     ]
     if r["stopped"]:

@@ -28,8 +28,10 @@ PENDING = 2**24  # bytes of logits to collect on a device before copying them, w
 
 
 @torch.inference_mode()
-def score_model(model: SequenceClassifier, data: SequenceDataset) -> Score:
+def score_model(model: SequenceClassifier, data: SequenceDataset, temperature: float = 1.0) -> Score:
     """Accuracy and mean cross-entropy of a model, without keeping its predictions."""
+    if temperature != 1:  # which machine code does not know
+        return evaluate_model(model, data, temperature).score
     model.eval()
     with model.cores(_batch_size(data), data.ragged):
         rows = _score_compiled(model, data) if is_eligible(model, data) else _score(model, data)
@@ -63,8 +65,8 @@ def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> list[li
 
 
 @torch.inference_mode()
-def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluation:
-    """Predicts the class of every sequence of `data`, in its order.
+def evaluate_model(model: SequenceClassifier, data: SequenceDataset, temperature: float = 1.0) -> Evaluation:
+    """Predicts the class of every sequence of `data`, in its order, with probabilities at this temperature.
 
     Memory stays bounded: many logits go to a temporary file, which exists as long as the result.
     Raises DivergedError if outputs of the model are not finite.
@@ -78,7 +80,8 @@ def evaluate_model(model: SequenceClassifier, data: SequenceDataset) -> Evaluati
             if not np.isfinite(found_nK).all():
                 raise DivergedError("The model's outputs are not finite: it cannot classify.")
             logits_NK[indices_n.numpy()] = found_nK
-    return Evaluation(data.classes, data.y_N.cpu().numpy(), logits_NK, data.ids_N, data.recordings_N)
+    y_N = data.y_N.cpu().numpy()
+    return Evaluation(data.classes, y_N, logits_NK, data.ids_N, data.recordings_N, temperature)
 
 
 def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:

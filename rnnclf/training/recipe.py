@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rnnclf.augment import Augment, NoAugment
 from rnnclf.averaging import Average, NoAverage
-from rnnclf.data.dataset import Batch
+from rnnclf.data.dataset import Batch, SequenceDataset
 from rnnclf.data.layout import PictureLayout
 from rnnclf.data.patches import apart, by_feature, patches_of, side_by_side
 from rnnclf.optim import Optimizer, Schedule
@@ -116,3 +116,10 @@ class Recipe:
 def _on(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The numbers as a tensor on the device, copied once: each copy would have the host wait."""
     return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def balanced_weights(train: SequenceDataset) -> tuple[float, ...]:
+    """For each of K classes N / (K · its number of sequences): all classes get the same total weight, and the
+    mean weight of the sequences is 1."""
+    members_K = torch.bincount(train.y_N.cpu(), minlength=len(train.classes)).clamp(min=1)
+    return tuple((len(train) / (len(train.classes) * members_K)).tolist())

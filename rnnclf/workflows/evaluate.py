@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rnnclf.calibration import Calibration, SetsFound, level_of, reliability, sets_found
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset
@@ -72,6 +73,10 @@ class Evaluated:
     mistakes: Mistakes | None = None
     overrides: tuple[str, ...] = ()
     """The words of its training run."""
+    calibration: Calibration | None = None
+    """Of the checkpoint; None if it is that of an unfinished run or of an older version."""
+    sets: SetsFound | None = None
+    """The sets of classes, if they were requested."""
 
     @property
     def has_matrix(self) -> bool:
@@ -102,6 +107,9 @@ class Evaluated:
             "macro": {"precision": precision, "recall": recall, "f1": f1},
             "classes": [row._asdict() for row in self.evaluation.by_class()],
             "confusion": [list(row) for row in self.evaluation.counts] if self.has_matrix else None,
+            "temperature": self.evaluation.temperature,
+            "reliability": [asdict(row) for row in reliability(self.evaluation)],
+            **({} if self.sets is None else {"sets": self.sets.to_dict()}),
             "recorded_correct": self.recorded_correct,
             "other_data": self.other_data,
             "trained_on": self.trained_on,
@@ -193,9 +201,9 @@ AnyPath = str | os.PathLike[str]
 def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
     """Evaluates all checkpoints in one path or several, in that order.
 
-    `words` are `split=…` and overrides of dataset, device, threads, engine, precision and plugins. Other data
-    that they name are scored as a whole, unless they bring a test split or a split is requested. Raises an
-    RnnclfError if a path holds no checkpoint, or a model does not fit the data.
+    `words` are `split=…`, `sets=…` and overrides of dataset, device, threads, engine, precision and plugins.
+    Other data that they name are scored as a whole, unless they bring a test split or a split is requested.
+    Raises an RnnclfError if a path holds no checkpoint, or a model does not fit the data.
     """
     results = []
     for found in _each(paths, words):
@@ -234,8 +242,8 @@ def evaluate_all(paths: Sequence[Path], words: Sequence[str] = ()) -> tuple[list
 
 
 def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[Evaluated | Failure]:
-    split, overrides = _split_and_overrides(list(words))
-    load = _Loader(split)
+    asked = _asked(list(words))
+    load = _Loader(asked.split)
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         try:
             files = checkpoints_in(Path(path))
@@ -245,7 +253,7 @@ def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[
         for file in files:
             try:
                 with machine.one_at_a_time:
-                    evaluated = _evaluate_one(file, overrides, load)
+                    evaluated = _evaluate_one(file, asked, load)
             except RnnclfError as error:
                 run = run_of(file)
                 yield Failure(file if run is None else run.path, error)
@@ -311,9 +319,19 @@ def save(results: list[Evaluated], folder: Path, mistakes: bool = False) -> None
     )
 
 
-def _split_and_overrides(words: list[str]) -> tuple[str | None, list[str]]:
-    """The requested split, None if none is, and the other words. Raises ConfigError."""
+class _Asked(NamedTuple):
+    """What the words ask for: a split, sets of classes at a level, and overrides; None for what is left
+    out."""
+
+    split: str | None
+    level: float | None
+    overrides: list[str]
+
+
+def _asked(words: list[str]) -> _Asked:
+    """Raises ConfigError."""
     values = parsed(words)
+    level = level_of(values.pop("sets"), "sets") if "sets" in values else None
     split = str(values.pop("split")) if "split" in values else None
     if split is not None and split not in (*SPLITS, ALL):
         hint = did_you_mean(split, (*SPLITS, ALL))
@@ -322,24 +340,25 @@ def _split_and_overrides(words: list[str]) -> tuple[str | None, list[str]]:
         if key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
                 f"'{key}' cannot be changed at evaluation: the checkpoint fixes it."
-                f" You can change split, {', '.join(FREE_KEYS)}."
+                f" You can change split, sets, {', '.join(FREE_KEYS)}."
             )
     plugins = values.get("plugins", [])
     register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
-    return split, [word for word in words if not word.startswith("split=")]
+    return _Asked(split, level, [word for word in words if not word.startswith(("split=", "sets="))])
 
 
-def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
+def _evaluate_one(file: Path, asked: _Asked, load: _Loader) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
         raise no_checkpoint(file)
-    loaded = load_model(file, overrides)
+    loaded = load_model(file, asked.overrides)
     saved, config, model = loaded.checkpoint, loaded.config, loaded.model
+    limit = None if asked.level is None else saved.limit_of_sets(asked.level, f"sets={asked.level}")
     device = machine.prepare(config)
     try:
         data = load(loaded)
         machine.keep_freed_memory()
-        evaluation = evaluate_model(model.to(device), data.sequences.to(device))
+        evaluation = evaluate_model(model.to(device), data.sequences.to(device), saved.temperature)
         data.sequences.refuse_changed()
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
@@ -362,4 +381,6 @@ def _evaluate_one(file: Path, overrides: list[str], load: _Loader) -> Evaluated:
         notes=data.notes if other_data else doubts,
         mistakes=Mistakes(evaluation, data.recordings, data.places_N),
         overrides=tuple(run.read_status().get("overrides", ())) if run else (),
+        calibration=saved.calibration,
+        sets=None if asked.level is None or limit is None else sets_found(evaluation, asked.level, limit),
     )

@@ -199,7 +199,7 @@ def _built(loaded: Loaded, options: ExportOptions, sample: Sample) -> bytes:
     from rnnclf.export.whole import Answers, whole_model
 
     learned = loaded.learned
-    answers = Answers(learned.classes, _temperature(loaded), options.labels)
+    answers = Answers(learned.classes, loaded.checkpoint.temperature, options.labels)
     if options.step:
         return _bytes(step_model(loaded.model, learned.preparation, answers))
     ragged, own = sample.ragged or options.lengths, options.operators == "own"
@@ -210,13 +210,6 @@ def _built(loaded: Loaded, options: ExportOptions, sample: Sample) -> bytes:
 def _bytes(model: Any) -> bytes:
     content: bytes = model.SerializeToString(deterministic=True)
     return content
-
-
-def _temperature(loaded: Loaded) -> float:
-    """What the logits are divided by for the probabilities; 1 if the model was not calibrated."""
-    calibration = loaded.checkpoint.header.get("calibration")
-    value = calibration.get("temperature", 1.0) if isinstance(calibration, dict) else 1.0
-    return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else 1.0
 
 
 def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
@@ -234,7 +227,7 @@ def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
         "reading": loaded.checkpoint.reading,
         "cell": loaded.config.cell.name,
         "hidden": loaded.config.cell.hidden_size,
-        "temperature": _temperature(loaded),
+        "temperature": loaded.checkpoint.temperature,
         "int8": options.int8,
         "checkpoint": checkpoint.describe(loaded.checkpoint.path).sha256,
         "epoch": loaded.checkpoint.epoch,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rnnclf import checkpoint
+from rnnclf.calibration import calibrate
 from rnnclf.config import Config
 from rnnclf.data import Learned
 from rnnclf.data.base import assembled
@@ -70,6 +71,11 @@ class Classifier:
             finally:
                 self.model.cpu()
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return float(self.header.get("calibration", {"temperature": 1})["temperature"])
+
     def save(self, path: Path) -> None:
         """Writes the checkpoint that the command line reads. Raises OutputError."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -109,10 +115,12 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         assert history.best is not None  # a recipe has at least one epoch
         doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)
+        calibration = calibrate(evaluate_model(model, parts["validation"]))
         final_stopped = ""
         if config.final_fit:
             epochs = epochs_up_to(history.best, config, size)
             both = recipe(config, data.with_validation())
+            calibration = calibration.without_scores()
             model, final_stopped = fitted_to_all(
                 config,
                 both,
@@ -125,7 +133,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
             config,
             splits.learned,
             model.cpu(),
-            header_after(config, splits, engine, history.best, labels=labels),
+            header_after(config, splits, engine, history.best, labels=labels, calibration=calibration),
             tuple(map(row, history.results)),
             tuple(filter(None, (*splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped))),
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rnnclf import checkpoint
+from rnnclf.calibration import Calibration
 from rnnclf.checkpoint import Checkpoint, ResumableHeader, header_of
 from rnnclf.config import Config
 from rnnclf.data import Splits
@@ -76,6 +77,8 @@ class Saver:
     started: float
     waiting: DeferredSignals
     note: Callable[[str], None]
+    calibration: Calibration | None = None
+    """Of the result, at the end of training."""
     _steps: int = 0
     """Number of steps since the last checkpoint."""
     _saved: float = field(default_factory=time.monotonic)
@@ -163,7 +166,9 @@ class Saver:
         """Writes best.safetensors with the weights of the best epoch, or of the final fit."""
         best = self.history.best_weights if model is None else model.state_dict()
         weights = {f"model.{name}": tensor for name, tensor in best.items()}
-        header = header_after(self.config, self.splits, self.engine, self.history.best)
+        header = header_after(
+            self.config, self.splits, self.engine, self.history.best, calibration=self.calibration
+        )
         checkpoint.save(self.folder.best, header, weights)
 
     def restore_files(self) -> None:
@@ -223,6 +228,7 @@ def header_after(
     result: EpochResult | None,
     resumable: ResumableHeader | None = None,
     labels: Sequence[Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """The header of a checkpoint after the epoch of `result`; None: before the first epoch is done."""
     return header_of(
@@ -238,6 +244,7 @@ def header_after(
         metrics={} if result is None else {"validation": result.validation.to_dict()},
         resumable=resumable,
         labels=labels,
+        calibration=calibration,
     )
 
 

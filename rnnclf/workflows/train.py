@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rnnclf.calibration import Calibration, calibrate
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.data.categories import CodedFeatures
@@ -29,7 +30,7 @@ from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
-from rnnclf.training.recipe import Recipe
+from rnnclf.training.recipe import Recipe, balanced_weights
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.baseline_runs import division
@@ -325,9 +326,14 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         history.restore_best(training.model)
         validation = evaluate_model(training.model, parts["validation"])
         saver.stop_if_signalled()
+        calibration = calibrate(validation)
+        saver.calibration = calibration.without_scores() if run.config.final_fit else calibration
         if run.config.final_fit:
             _train_on_all(run, saver)
-        return _write_results(run, saver, validation)
+        else:
+            saver.write_best()
+        validation = replace(validation, temperature=calibration.temperature)
+        return _write_results(run, saver, validation, calibration)
 
 
 def _train_on_all(run: Run, saver: Saver) -> None:
@@ -354,7 +360,7 @@ def _train_on_all(run: Run, saver: Saver) -> None:
     saver.write_best(training.model)
 
 
-def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
+def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: Calibration) -> Report:
     """Evaluates the splits with the weights of the run, and writes the results.
 
     validation: the evaluation of that split by the weights of the best epoch, before a final fit.
@@ -363,13 +369,14 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
     history, model = run.history, run.training.model
     assert history.best is not None  # a recipe has at least one epoch
     train = run.data.parts["train"]
-    score = score_model(model, train)
+    score = score_model(model, train, calibration.temperature)
     scores = {"train": score}
     metrics = {"train": {**score.to_dict(), "commonest_rate": commonest_share(train.y_N.cpu().numpy())}}
     saver.stop_if_signalled()
     evaluations: dict[str, Evaluation] = {}
     for name in SCORED:
-        evaluation = validation if name == "validation" else evaluate_model(model, run.data.parts[name])
+        part, temperature = run.data.parts[name], calibration.temperature
+        evaluation = validation if name == "validation" else evaluate_model(model, part, temperature)
         evaluations[name], scores[name] = evaluation, evaluation.score
         metrics[name] = with_recordings(evaluation)
         saver.stop_if_signalled()
@@ -385,6 +392,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation) -> Report:
         "stopped": run.training.stopped,
         "final_fit": run.config.final_fit,
         **metrics,
+        "calibration": calibration.summary(),
         "warnings": list(run.data.splits.warnings),
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "extended": history.extended,
@@ -414,7 +422,7 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
 
 def recipe(config: Config, data: Data) -> Recipe:
     preparation = data.splits.learned.preparation
-    balanced = _balanced_weights(data.splits.train) if config.class_weights == "balanced" else None
+    balanced = balanced_weights(data.splits.train) if config.class_weights == "balanced" else None
     return Recipe(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -435,10 +443,3 @@ def recipe(config: Config, data: Data) -> Recipe:
         on_divergence=config.on_divergence,
         graph=config.graph and config.cell.capturable and data.device.type == "cuda",
     )
-
-
-def _balanced_weights(train: SequenceDataset) -> tuple[float, ...]:
-    """For each of K classes N / (K · its number of sequences): all classes get the same total weight, and the
-    mean weight of the sequences is 1."""
-    members_K = torch.bincount(train.y_N.cpu(), minlength=len(train.classes)).clamp(min=1)
-    return tuple((len(train) / (len(train.classes) * members_K)).tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -32,7 +33,13 @@ def test_inspect_counts_as_training_did(cli, run, best):
     assert answer["kind"] == "checkpoint"
     assert answer["parameters"] == recorded["parameters"]
     assert answer["epoch"] == recorded["best_epoch"]
-    for name, value in answer["metrics"]["validation"].items():
+    scores = answer["metrics"]["validation"]
+    with open(
+        run / "epochs.csv"
+    ) as file:  # the loss of the epoch; in results.json probabilities are calibrated
+        epoch = list(csv.DictReader(file))[answer["epoch"] - 1]
+    assert scores.pop("loss") == pytest.approx(float(epoch["validation_loss"]))
+    for name, value in scores.items():
         assert value == pytest.approx(recorded["validation"][name]), name
     assert (answer["resumable"], answer["error"]) == (False, None)
 
