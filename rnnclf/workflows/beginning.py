@@ -22,7 +22,7 @@ from rnnclf.data.recordings import numbered
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.model import ONE_HOT, RecurrentLayer, SequenceClassifier
 from rnnclf.workflows.loading import build_model, load_model
-from rnnclf.workflows.pretrained import changed, misfit
+from rnnclf.workflows.pretrained import OF_STEPS, OF_VALUES, changed, misfit, word_of
 
 SHOWN = 5  # names in a sentence
 
@@ -78,10 +78,11 @@ class _Match:
 
     def called(self, channel: str) -> str | None:
         """The channel of these data that is the given one of the trained model; None if there is none."""
+        here: str | None = channel
         if self.nameless:
-            place = self.then.channels.index(channel)
-            return self.now.channels[place] if place < len(self.now.channels) else None
-        return channel if channel in self.now.channels else None
+            here = dict(zip(self.then.channels, self.now.channels, strict=False)).get(channel)
+        kinds = [name in known.vocabularies for name, known in ((channel, self.then), (here, self.now))]
+        return here if here in self.now.channels and kinds[0] == kinds[1] else None
 
     def kept(self) -> list[str]:
         return [here for name in self.then.channels if (here := self.called(name)) is not None]
@@ -92,6 +93,18 @@ class _Match:
 
     def gone(self) -> list[str]:
         return [name for name in self.then.channels if self.called(name) is None]
+
+    def with_new_names(self) -> list[str]:
+        """The channels of names of which some are unknown to the trained model."""
+        known = {self.called(name): set(names) for name, names in self.then.vocabularies.items()}
+        return [
+            name for name, names in self.now.vocabularies.items() if set(names) - known.get(name, {*names})
+        ]
+
+    @property
+    def new_masks(self) -> bool:
+        """Whether these data tell which values are missing, and those of the trained model did not."""
+        return self.now.missing == "mask" != self.then.missing
 
 
 def beginning(config: Config, learned: Learned) -> Beginning:
@@ -116,13 +129,13 @@ def beginning(config: Config, learned: Learned) -> Beginning:
     parts, misfits = _parts(old, new, features, classes, _names(old, new, match))
     if misfits:
         raise _misfit(old, new, config, trained.config)
-    _refuse_frozen(config, match, features, len(_features(new, prepared, str)))
+    _refuse_frozen(config, match)
     notes = [
         f"Training begins with the weights of {file}: {_model(trained.config)}, trained on"
         f" {trained.config.dataset.title()}.",
         *_about_channels(match),
         _about_head(trained.learned.classes, learned.classes),
-        "The preparation is fitted anew, to the training sequences of these data.",
+        _about_preparation(config),
         *_about_freezing(config, new),
     ]
     return Beginning(tuple(parts), tuple(notes))
@@ -244,16 +257,16 @@ def _misfit(old: SequenceClassifier, new: SequenceClassifier, config: Config, th
     )
 
 
-def _refuse_frozen(config: Config, match: _Match, taken: Places, wanted: int) -> None:
+def _refuse_frozen(config: Config, match: _Match) -> None:
     """Raises ConfigError if weights that are to stay as they are would be new."""
-    if config.freeze == "none" or len(taken[0]) == wanted:
-        return
-    new = match.new()
-    what = f"channel '{new[0]}'" if new else "all inputs that these data need"
-    raise ConfigError(
-        f"freeze={config.freeze} leaves the input weights as they are, but {config.init} has none for {what}:"
-        " leave out freeze."
-    )
+    new = [f"channel '{name}'" for name in match.new()]
+    new += [f"names of channel '{name}'" for name in match.with_new_names()]
+    new += ["where values are missing"] if match.new_masks else []
+    if new and config.freeze != "none":
+        raise ConfigError(
+            f"freeze={config.freeze} leaves the input weights as they are, but {config.init} has none for"
+            f" {new[0]}: leave out freeze."
+        )
 
 
 def _model(config: Config) -> str:
@@ -263,18 +276,28 @@ def _model(config: Config) -> str:
 
 def _about_channels(match: _Match) -> list[str]:
     kept, new, gone = match.kept(), match.new(), match.gone()
-    if not new and not gone and not match.nameless:
-        return []
     found = []
     if match.nameless and kept:
         found.append(f"Channels are matched by their order, since {match.nameless} have no names.")
     if not kept:
         found.append("None of its channels is in these data: all input weights are new.")
     elif new:
-        found.append(f"{_listed('Channel', new)} new to it: their input weights are drawn anew.")
+        their = "its" if len(new) == 1 else "their"
+        found.append(f"{_listed('Channel', new)} new to it: {their} input weights are drawn anew.")
     if gone:
-        found.append(f"{_listed('Channel', gone)} not in these data: their input weights are left out.")
+        their = "its" if len(gone) == 1 else "their"
+        found.append(f"{_listed('Channel', gone)} not in these data: {their} input weights are left out.")
+    for name in match.with_new_names():
+        found.append(f"Channel '{name}' has names that are new to it: their weights are drawn anew.")
+    if match.new_masks:
+        found.append("It was not told where values are missing: the input weights for that are drawn anew.")
     return found
+
+
+def _about_preparation(config: Config) -> str:
+    keys = [key for key in (*OF_STEPS, *OF_VALUES) if hasattr(config.dataset, key)]
+    words = " ".join(f"dataset.{key}={word_of(getattr(config.dataset, key))}" for key in keys)
+    return f"The preparation is fitted anew, to the training sequences of these data: {words}."
 
 
 def _about_head(then: Sequence[str], now: Sequence[str]) -> str:
@@ -284,7 +307,7 @@ def _about_head(then: Sequence[str], now: Sequence[str]) -> str:
     gone = [name for name in then if name not in now]
     if not new and not gone:
         return "The head is taken over: the classes are the same."
-    parts = [f"{_listed('Class', kept)} taken over"]
+    parts = [f"{_listed('class', kept)} taken over"]
     parts += [f"{_listed('class', new)} new"] if new else []
     parts += [f"{_listed('class', gone)} left out"] if gone else []
     return f"Of the head, {', '.join(parts)}."
@@ -305,4 +328,4 @@ def _listed(what: str, names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
     if len(names) == 1:
         return f"{what} {shown} is"
-    return f"{len(names)} {what.lower()}{'es' if what.lower() == 'class' else 's'} ({shown}) are"
+    return f"{len(names)} {what.lower()}{'es' if what == 'class' else 's'} ({shown}) are"

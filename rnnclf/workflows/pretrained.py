@@ -96,6 +96,7 @@ def recorded_config(file: Path, header: Mapping[str, Any]) -> Config:
 
 
 def _checkpoint_at(path: str) -> Path:
+    absolute(path)  # raises ConfigError for the home folder of nobody
     files = checkpoints_in(Path(path).expanduser())
     if len(files) > 1:
         raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
@@ -131,12 +132,13 @@ def _refuse_misfits(config: Config, there: Config, typed: set[str]) -> None:
 def misfit(key: str, now: Any, then: Any, init: str) -> ConfigError:
     """The error of a word that does not fit the weights of the model in `init`."""
     return ConfigError(
-        f"{key}={_word(now)} does not fit the weights of {init}, which was trained with {key}={_word(then)}:"
-        f" leave out {key}."
+        f"{key}={word_of(now)} does not fit the weights of {init}, which was trained with"
+        f" {key}={word_of(then)}: leave out {key}."
     )
 
 
-def _word(value: Any) -> str:
+def word_of(value: Any) -> str:
+    """A value as one types it after the '=' of a word."""
     return value if isinstance(value, str) else as_typed(value)
 
 
