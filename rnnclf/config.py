@@ -207,8 +207,8 @@ class Config(Stack):
             )
         if self.freeze != "none" and self.diagnose:
             raise ConfigError(
-                f"diagnose measures the gradients of the recurrent layers, which freeze={self.freeze} does not"
-                " train: leave out one of the two."
+                f"diagnose measures the gradients of the recurrent layers, which freeze={self.freeze} does"
+                " not train: leave out one of the two."
             )
         if self.init is None and self.init_sha256 is not None:
             raise ConfigError("init_sha256 is the checksum of init: give that, too, or leave it out.")
