@@ -170,6 +170,7 @@ def test_a_run_of_an_earlier_version_can_be_begun_with(base, config):
     assert continued(replace(config, init="old"), []).cell.name == "gru"
 
 
+@pytest.mark.long
 def test_new_names_and_new_gaps_are_said(base, tmp_path):
     old = table(Path("old.csv"), "x0 page", "a b")
     train(load_config(["dataset=table", f"dataset.path={old}", "hidden=4", *SMALL]), Path("run"))
@@ -259,6 +260,7 @@ def test_words_that_fit_win(base, config):
     assert found.digest() != continued(config, []).digest()
 
 
+@pytest.mark.long
 def test_a_cell_of_other_shape_is_named(base, config):
     table(Path("wide.csv"), "x0 x1 x2 x3", "a b")
     words = [*SMALL, "dataset=table", f"dataset.path={base / 'old.csv'}", "cell=sru", "hidden=4"]
@@ -334,6 +336,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(base, config, more):
     assert differences(Path("killed"), Path("peace")) == []
 
 
+@pytest.mark.long
 def test_a_final_fit_needs_the_model_that_it_begins_with(base, config):
     shutil.copytree(base / "run", "other")
     config = replace(config, init="other", epochs=2)
