@@ -34,6 +34,7 @@ from rnnclf.options import Component, Options, as_typed, check, expected, option
 from rnnclf.registry import Registry, did_you_mean
 from rnnclf.sizing import parse_count
 from rnnclf.stack import Stack
+from rnnclf.synonyms import SYNONYMS
 
 GROUPS: dict[str, Registry[Any]] = {
     "cell": CELLS,
@@ -173,6 +174,21 @@ class Config(Stack):
         high=4096,
         expects="auto or a whole number of at least 1 and at most 4096",
     )
+    init: str | None = option(
+        None,
+        "run folder or checkpoint file of a trained model: training begins with its weights, and takes cell,"
+        " hidden and the other words of the model from it unless you type them",
+        path=True,
+    )
+    init_sha256: str | None = option(
+        None, "checksum that the checkpoint of init must have; filled in when a run begins"
+    )
+    freeze: str = option(
+        "none",
+        "which weights of init stay as they are: none, or those of the recurrent layers, so that only the"
+        " head is trained (cell)",
+        choices=("none", "cell"),
+    )
     plugins: list[str] = field(
         default_factory=list, metadata={"help": "Python modules with your own cells and data sets"}
     )
@@ -185,6 +201,19 @@ class Config(Stack):
             raise ConfigError(f"plugins must be a list of module names, got {self.plugins}.")
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
+        if self.init is None and self.freeze != "none":
+            raise ConfigError(
+                f"freeze={self.freeze} keeps the weights of a trained model: name it with init=RUN."
+            )
+        if self.freeze != "none" and self.diagnose:
+            raise ConfigError(
+                f"diagnose measures the gradients of the recurrent layers, which freeze={self.freeze} does"
+                " not train: leave out one of the two."
+            )
+        if self.init is None and self.init_sha256 is not None:
+            raise ConfigError("init_sha256 is the checksum of init: give that, too, or leave it out.")
+        if self.init is not None and self.match_parameters is not None:
+            raise ConfigError("init takes hidden from a trained model: leave out match_parameters.")
         if self.max_time is not None:
             parse_time(self.max_time)
         if self.patience is not None:
@@ -216,52 +245,6 @@ class Config(Stack):
 NESTED: dict[str, type[Options]] = {
     "checkpoint": Checkpointing
 }  # options nested below a key that is not a group
-
-
-# What other libraries and papers call our keys.
-SYNONYMS = {
-    synonym: key
-    for key, synonyms in {
-        "cell": "model rnn rnn_type cell_type architecture arch network",
-        "hidden": "hidden_size hidden_units hidden_dim n_hidden num_hidden units n_units num_units width",
-        "layers": "num_layers n_layers depth",
-        "bidirectional": "bi bidir bidirection birnn",
-        "readout": "pooling aggregation",
-        "dropout": "dropout_rate dropout_p p_dropout drop",
-        "match_parameters": "parameters num_parameters n_parameters params n_params",
-        "epochs": "epoch num_epochs n_epochs max_epochs nb_epoch",
-        "patience": "early_stopping early_stop earlystopping",
-        "max_time": "time_limit time_budget timeout max_seconds",
-        "batch_size": "batch bs batchsize minibatch",
-        "clip": "grad_clip clip_grad clip_norm clip_grad_norm max_grad_norm gradient_clip gradient_clip_val",
-        "label_smoothing": "smoothing",
-        "class_weights": "class_weight weights",
-        "augment": "augmentation augmentations transform",
-        "average": "averaging weight_averaging model_averaging ema swa",
-        "average.decay": "ema_decay",
-        "average.start": "swa_start",
-        "seed": "random_state random_seed",
-        "device": "gpu cuda accelerator",
-        "threads": "num_threads n_threads n_jobs workers num_workers",
-        "optimizer": "optim optimiser",
-        "optimizer.lr": "lr learning_rate learningrate eta step_size",
-        "optimizer.weight_decay": "weight_decay wd decay l2",
-        "optimizer.momentum": "momentum",
-        "schedule": "scheduler lr_scheduler lr_schedule",
-        "dataset": "data datasets",
-        "dataset.path": "path file filename data_path data_dir",
-        "dataset.test": "test_size test_split",
-        "dataset.validation": "val valid val_size val_split validation_size validation_split",
-        "seeds": "repeats repetitions n_seeds num_seeds",
-        "folds": "cv k_folds n_folds n_splits",
-        "dataset.normalise": "normalize normalization normalisation scaler",
-        "dataset.missing": "nan impute",
-        "cell.nonlinearity": "activation",
-        "precision": "dtype amp mixed_precision",
-        "checkpoint.every": "save_every checkpoint_every",
-    }.items()
-    for synonym in synonyms.split()
-}
 
 
 def from_composed(composed: DictConfig) -> Config:
@@ -352,7 +335,7 @@ def takes_any_text(key: str) -> bool:
     """Whether the option at `key` holds a path or the name of a column."""
     group, _, name = key.rpartition(".")
     if group != "dataset":
-        return False
+        return key == "init"
     options = [known for kind in kinds_of(group) for known in fields(kind) if known.name == name]
     types = {part for kind in kinds_of(group) for part in types_of(kind).get(name, ())}
     return bool({str, list[str], Any} & types) and not any(

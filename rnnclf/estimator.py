@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d,
 from rnnclf.data.memory import LongFrame, as_classes, is_frame, labels_in, name_of, recordings_in
 from rnnclf.data.recordings import Recordings, numbered
 from rnnclf.errors import ConfigError, DataError, RnnclfError
-from rnnclf.hydra_app.keywords import config_from, in_python, keywords_of, refuse_unknown
+from rnnclf.hydra_app.keywords import config_from, in_python, keywords_of, refuse_unknown, typed
 from rnnclf.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         augment: str = "none",
         average: str = "none",
         on_divergence: str = "stop",
+        init: str | None = None,
+        freeze: str = "none",
         seed: int = 0,
         device: str = "auto",
         threads: int | str = "auto",
@@ -247,7 +249,9 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise WordError(f"layout must be {' or '.join(LAYOUTS)}, got '{self.layout}'.{hint}")
         of_x = {"layout", "id", "time", "label", "channels"}
         words = {name: value for name, value in self.get_params().items() if name not in of_x}
-        return config_from(words, _KEYWORDS)
+        from rnnclf.workflows.pretrained import continued
+
+        return continued(config_from(words, _KEYWORDS), typed(words, _KEYWORDS))
 
     def _logits(self, X: Any) -> NDArray[np.float32]:
         """Logits (N, K), in the order of `classes_`."""

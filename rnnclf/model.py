@@ -195,6 +195,8 @@ class SequenceClassifier(nn.Module):
         first = input_size + (0 if self.names is None else self.names.added)
         self.stack = stack
         self.input_size = input_size
+        self.frozen = False
+        """Whether only the head is trained."""
         self.readout = READOUTS[stack.readout]
         directions = 2 if stack.bidirectional else 1
         width = cell.hidden_size * directions
@@ -220,9 +222,9 @@ class SequenceClassifier(nn.Module):
         if lengths_B is not None:
             # multiplying by a mask would not remove a NaN in the padding from the gradient: 0 · NaN is NaN
             x_TBI = x_TBI.masked_fill(~valid_steps(x_TBI, lengths_B), 0)
-        if self.names is not None:
-            x_TBI = self.names(x_TBI)
-        features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
+        with torch.no_grad() if self.frozen else nullcontext():  # engines then keep nothing to go back with
+            x_TBI = x_TBI if self.names is None else self.names(x_TBI)
+            features_BD = torch.cat(self._features(x_TBI, lengths_B), dim=-1)
         logits_BK: Tensor = self.head(
             functional.dropout(self.head_norm(features_BD), self.stack.dropout, self.training)
         )
@@ -250,6 +252,20 @@ class SequenceClassifier(nn.Module):
             assert isinstance(module, Weights)
             features.append(self.readout.read(module.weights(), y, lengths_B))
         return features
+
+    def freeze(self) -> None:
+        """Leaves the weights of everything below the head, and its normalisation, as they are."""
+        self.frozen = True
+        for name, weight in self.named_parameters():
+            weight.requires_grad_(name.startswith("head"))
+
+    def train(self, mode: bool = True) -> SequenceClassifier:
+        """Sets training mode, as in torch; of a frozen classifier for its head alone."""
+        super().train(mode)
+        if self.frozen:  # else batch normalisation would change its statistics
+            for part in (self.layers, self.readouts):
+                part.eval()
+        return self
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -9,11 +9,12 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from rnnclf.config import GROUPS, SYNONYMS, Config, known_keys
+from rnnclf.config import GROUPS, Config, known_keys
 from rnnclf.errors import ConfigError
 from rnnclf.hydra_app.compose import load_config, refuse_conflicting
 from rnnclf.hydra_app.grammar import literal
 from rnnclf.registry import did_you_mean
+from rnnclf.synonyms import SYNONYMS
 
 OF_DATA = ("validation", "missing", "normalise")
 """Options of dataset that are keywords without a prefix."""
@@ -26,6 +27,7 @@ NOT_HERE = {
     "dataset": "the data are given to fit",
     "protocol": "it concerns the test split, which fit does not have",
     "diagnose": "it writes into a run folder",
+    "init_sha256": "it is filled in by fit",
     "recipe": "its settings are keywords of their own",
     "checkpoint": "it writes into a run folder",
     "seeds": "fit trains one model",
@@ -56,13 +58,18 @@ def config_from(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> Con
 
     Keywords with their default value are omitted, so that they cannot conflict with others.
     """
-    words = [
+    words = typed(keywords, defaults)
+    refuse_conflicting(words)
+    return deepcopy(_composed(("dataset=arrays", "recipe=plain", *words)))
+
+
+def typed(keywords: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The keywords that differ from their defaults, as words of the command line."""
+    return [
         _word(f"dataset.{name}" if name in OF_DATA else name.replace("__", "."), value)
         for name, value in keywords.items()
         if name not in defaults or not _same(value, defaults[name])
     ]
-    refuse_conflicting(words)
-    return deepcopy(_composed(("dataset=arrays", "recipe=plain", *words)))
 
 
 def _same(value: Any, default: Any) -> bool:

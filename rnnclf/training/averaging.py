@@ -78,7 +78,11 @@ def renew_statistics(model: SequenceClassifier, data: SequenceDataset, batch_siz
     Each statistic is the mean over batches of about equal size, in which sequences that follow one another
     in the data, such as those of a class, lie in different batches. Draws no random numbers.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm1d) and module.weight.requires_grad  # else it stays as it is
+    ]
     if not norms:
         return
     momentum = norms[0].momentum

@@ -14,6 +14,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training.loop import fit
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import BatchProgress, Training
+from rnnclf.workflows.beginning import Beginning
 from rnnclf.workflows.loading import build_model
 
 
@@ -25,6 +26,7 @@ def fitted_to_all(
     epochs: float,
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
     stop: Callable[[], str] = lambda: "",
+    begun: Beginning | None = None,
 ) -> tuple[SequenceClassifier, str]:
     """A classifier trained from new weights on both sets, by a recipe whose weights of classes are theirs;
     and why that was ended early, '' if it was not.
@@ -32,7 +34,7 @@ def fitted_to_all(
     It makes as many steps as the first training made to its best epoch, which is `epochs`, at the rates of a
     schedule of as many steps as that of the first. Both sets must be parts of the same data set.
 
-    stop: as in `fit`. Raises DivergedError.
+    stop: as in `fit`. begun: the weights of another model, with which it begins. Raises DivergedError.
     """
     both = joined(train, validation)
     per_epoch = math.ceil(len(both) / recipe.batch_size)
@@ -40,7 +42,8 @@ def fitted_to_all(
     planned = max(round(recipe.epochs * share), 1)
     last = min(max(round(epochs * share), 1), planned)
     torch.manual_seed(config.seed)
-    model = build_model(config, both.input_size, len(both.classes), both.coded).to(both.y_N.device)
+    model = build_model(config, both.input_size, len(both.classes), both.coded)
+    model = (begun or Beginning()).filled(model).to(both.y_N.device)
     training = Training(model, replace(recipe, epochs=planned))
     stopped = ""
     for result in fit(training, both, validation, on_batch, stop=stop):

@@ -34,12 +34,14 @@ from rnnclf.training.evaluation import evaluate_model
 from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
+from rnnclf.workflows.beginning import beginning
 from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, load_model
+from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
 from rnnclf.workflows.sweep_folder import checkpoints_in
-from rnnclf.workflows.train import Data, recipe, settled
+from rnnclf.workflows.train import Data, settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,9 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
         data = Data(device, splits, parts)
         config = settled(config, splits)
+        begun = beginning(config, splits.learned)
         torch.manual_seed(config.seed)
-        model = build_model(config, *data.shape).to(device)
+        model = begun.filled(build_model(config, *data.shape)).to(device)
         training, history = Training(model, recipe(config, data)), History()
         engine = engine_used(model, training.recipe, parts["train"])
         began, size = time.perf_counter(), len(parts["train"])
@@ -128,6 +131,7 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
                 parts["validation"],
                 epochs,
                 stop=lambda: final_fit_out_of_time(config, seconds()),
+                begun=begun,
             )
         return Classifier(
             config,
@@ -135,7 +139,19 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
             model.cpu(),
             header_after(config, splits, engine, history.best, labels=labels, calibration=calibration),
             tuple(map(row, history.results)),
-            tuple(filter(None, (*splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped))),
+            tuple(
+                filter(
+                    None,
+                    (
+                        *begun.notes,
+                        *splits.notes,
+                        *splits.warnings,
+                        doubtful,
+                        training.stopped,
+                        final_stopped,
+                    ),
+                )
+            ),
         )
 
 

@@ -17,6 +17,7 @@ from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.system.startup import import_torch
+from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
 
@@ -84,7 +85,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
         def begin_sweep(folder: Path, jobs: list[Planned]) -> None:
             from rnnclf.workflows import ledger
 
-            held.enter_context(ledger.create_sweep(folder, jobs))
+            held.enter_context(ledger.create_sweep(folder, continued_jobs(jobs)))
             sweeps.append(folder)
 
         def begin_run(folder: Path) -> None:

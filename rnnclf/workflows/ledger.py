@@ -26,6 +26,7 @@ from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
+from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder, config_record, reason_of
 from rnnclf.workflows.sweep_folder import (
     ListedJob,
@@ -135,7 +136,10 @@ def _list_again(folder: Path) -> list[ListedJob]:
     be. Points that were added to the grid are known from their folders. Lists nothing if the two disagree, or
     if the grid is unknown."""
     try:
-        grid = [_listed(number, job.folder, job) for number, job in enumerate(plan(_other_words(folder, [])))]
+        grid = [
+            _listed(number, job.folder, job)
+            for number, job in enumerate(continued_jobs(plan(_other_words(folder, []))))
+        ]
     except RnnclfError:
         return []
     listed = {job.number: job for job in grid}
@@ -212,7 +216,7 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     words = prepared(ranges(words), sweep=True, recorded=_data_sets(jobs)).words
     words = [*_other_words(folder, words), *words]
     with_one = any(word.startswith("recipe=") for word in words)  # sweeps of earlier versions have none
-    wanted = plan(with_recipe(words) if with_one else words)
+    wanted = continued_jobs(plan(with_recipe(words) if with_one else words))
     there = {_digest(run) for run in jobs}
     taken = [*jobs, *numbered_folders(folder)]  # which may hold a copy of a job
     number = max((run.number for run in taken if run.number is not None), default=-1)

@@ -11,14 +11,15 @@ import torch
 
 from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
-from rnnclf.config import Config, from_plain
+from rnnclf.config import Config
 from rnnclf.data import Learned, Source
 from rnnclf.data.categories import CodedFeatures
 from rnnclf.data.preparation import Preparation
-from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
+from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.hydra_app.compose import overridden, parsed
 from rnnclf.model import SequenceClassifier
 from rnnclf.workflows import machine
+from rnnclf.workflows.pretrained import recorded_config
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""
@@ -43,7 +44,10 @@ def build_model(
     config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None
 ) -> SequenceClassifier:
     """The classifier that `config` describes, with weights drawn from torch's random generator."""
-    return SequenceClassifier(config.cell, input_size, classes, config.stack(), coded)
+    model = SequenceClassifier(config.cell, input_size, classes, config.stack(), coded)
+    if config.freeze == "cell":
+        model.freeze()
+    return model
 
 
 def load_model(file: Path, overrides: list[str]) -> Loaded:
@@ -67,11 +71,7 @@ def load_model(file: Path, overrides: list[str]) -> Loaded:
 
 def config_of(saved: Checkpoint) -> Config:
     """The configuration of a checkpoint, adapted to this machine. Raises CheckpointError."""
-    try:
-        config = from_plain(saved.config)
-    except (RnnclfError, KeyError, TypeError, AttributeError) as error:
-        own = " If it is your own, name its module: plugins=my_module." if "No cell" in str(error) else ""
-        raise CheckpointError(f"{saved.path}: {error}{own}") from error
+    config = recorded_config(saved.path, saved.header)
     root = getattr(config.dataset, "root", None)
     if root is not None and not Path(root).is_dir():
         # trained on another machine, where the files were in another folder

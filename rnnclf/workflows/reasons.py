@@ -22,7 +22,8 @@ def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
     if asked.recipe != "auto":
         return ()
     train, preparation, values = splits.train, splits.learned.preparation, values_of_recipe()
-    model, training = _chosen(asked, values, MODEL), _chosen(asked, values, TRAINING)
+    model = "" if asked.init else _chosen(asked, values, MODEL)  # then it is that of the other run
+    training = _chosen(asked, values, TRAINING)
     found = ["recipe=auto chooses what you leave out; recipe=plain takes the defaults instead."]
     if model:
         found.append(f"{model}: one model for short and for long sequences.")

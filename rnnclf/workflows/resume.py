@@ -22,7 +22,9 @@ from rnnclf.files import write_json
 from rnnclf.hydra_app.setup import register
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
+from rnnclf.workflows.beginning import Beginning, beginning
 from rnnclf.workflows.loading import build_model, config_of
+from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.runs import RunFolder, config_record, read_json
 from rnnclf.workflows.saving import history_of
 from rnnclf.workflows.train import (
@@ -32,7 +34,6 @@ from rnnclf.workflows.train import (
     Run,
     Watcher,
     complete_run,
-    recipe,
     start_run,
 )
 
@@ -158,7 +159,9 @@ def _restored(
     if data.splits.fingerprint != saved.fingerprint:
         raise CheckpointError(f"These are not the data that {folder.path} was trained on: they have changed.")
     training = _training(saved, config, data)
-    run = Run(config, folder, data, training, history, started=started)
+    # training goes on from its own weights; a final fit begins again
+    begun = beginning(config, data.splits.learned) if config.final_fit else Beginning()
+    run = Run(config, folder, data, training, history, started=started, begun=begun)
     extension = _record_extension(saved, run)
     run.notes = (_position(training), *notes, *extension, *_record_provenance(run))
     run.changed = bool(extension)

@@ -30,15 +30,17 @@ from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
-from rnnclf.training.recipe import Recipe, balanced_weights
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.baseline_runs import division
+from rnnclf.workflows.beginning import Beginning, beginning
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.final import fitted_to_all, joined
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.predictions import write_predictions
+from rnnclf.workflows.pretrained import continued, record_of
 from rnnclf.workflows.reasons import reasons
+from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.runs import RunFolder, config_record
 from rnnclf.workflows.saving import History, Saver, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_time, steps_per_epoch
@@ -156,6 +158,7 @@ def train(
     intact. Errors in the data or the configuration leave nothing behind if they are noticed before training.
     """
     run = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
+    config = continued(config, overrides)
     new_folders = missing_folders(run.path)
     made_folder(run.path)
     try:
@@ -181,12 +184,14 @@ def start_run(config: Config, folder: RunFolder, watch: Watcher, status: dict[st
     started = time.perf_counter()
     data = Data.of(config, watch)
     asked, config = config, settled(config, data.splits)
+    begun = beginning(config, data.splits.learned)
     torch.manual_seed(config.seed)
-    training = Training(build_model(config, *data.shape).to(data.device), recipe(config, data))
-    why = reasons(asked, config, data.splits)
+    model = begun.filled(build_model(config, *data.shape))
+    training = Training(model.to(data.device), recipe(config, data))
+    why = (*begun.notes, *reasons(asked, config, data.splits))
     for sentence in why:
         log.info("%s", sentence)
-    run = Run(config, folder, data, training, History(), status, started, why)
+    run = Run(config, folder, data, training, History(), status, started, why, begun=begun)
     write_json(folder.provenance, run.provenance())
     return complete_run(run, watch)
 
@@ -241,6 +246,8 @@ class Run:
     """Messages for the user about the recipe, or about resuming."""
     changed: bool = False
     """Whether its configuration differs from its last checkpoint's."""
+    begun: Beginning = field(default_factory=Beginning)
+    """The weights with which training begins, where they are those of another model."""
 
     @cached_property
     def engine(self) -> EngineUsed:
@@ -250,7 +257,7 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         splits = self.data.splits
         found = machine.provenance(self.data.device, self.engine.words, splits.fingerprint)
-        return {**found, "division": division(splits, self.config.final_fit)}
+        return {**found, "division": division(splits, self.config.final_fit), **record_of(self.config)}
 
     def record(self) -> None:
         """Adds rollbacks and changes of the number of epochs to the status."""
@@ -353,6 +360,7 @@ def _train_on_all(run: Run, saver: Saver) -> None:
         epochs_up_to(run.history.best, run.config, len(parts["train"])),
         lambda progress: saver.stop_if_signalled(),
         lambda: final_fit_out_of_time(run.config, saver.seconds),
+        run.begun,
     )
     if stopped:
         saver.note(stopped)
@@ -418,28 +426,3 @@ def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:
         "seed": config.seed,
         "protocol": config.protocol,
     }
-
-
-def recipe(config: Config, data: Data) -> Recipe:
-    preparation = data.splits.learned.preparation
-    balanced = balanced_weights(data.splits.train) if config.class_weights == "balanced" else None
-    return Recipe(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        clip=config.clip,
-        label_smoothing=config.label_smoothing,
-        class_weights=balanced,
-        focal=config.focal,
-        sampling=config.sampling,
-        augment=config.augment,
-        average=config.average,
-        layout=config.dataset.layout(),
-        values=preparation.values if preparation.missing == "mask" else None,
-        codes=preparation.coded.number if preparation.coded else 0,
-        patch=preparation.patch,
-        last_batch=config.protocol == "tutorial",
-        on_divergence=config.on_divergence,
-        graph=config.graph and config.cell.capturable and data.device.type == "cuda",
-    )

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rnnclf.config import SYNONYMS, known_keys, unknown_key
+from rnnclf.config import known_keys, unknown_key
 from rnnclf.errors import RnnclfError
 from rnnclf.hydra_app import load_config
 from rnnclf.hydra_app.compose import composed, new_words, parsed
 from rnnclf.hydra_app.grammar import is_resolved, literal, meant, parts, read
 from rnnclf.hydra_app.keywords import _word
 from rnnclf.hydra_app.words import as_path, prepared
+from rnnclf.synonyms import SYNONYMS
 
 NAMES = [
     *(

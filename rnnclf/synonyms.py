@@ -1,0 +1,46 @@
+"""What other libraries and papers call our keys."""
+
+SYNONYMS = {
+    synonym: key
+    for key, synonyms in {
+        "cell": "model rnn rnn_type cell_type architecture arch network",
+        "hidden": "hidden_size hidden_units hidden_dim n_hidden num_hidden units n_units num_units width",
+        "layers": "num_layers n_layers depth",
+        "bidirectional": "bi bidir bidirection birnn",
+        "readout": "pooling aggregation",
+        "dropout": "dropout_rate dropout_p p_dropout drop",
+        "match_parameters": "parameters num_parameters n_parameters params n_params",
+        "epochs": "epoch num_epochs n_epochs max_epochs nb_epoch",
+        "patience": "early_stopping early_stop earlystopping",
+        "max_time": "time_limit time_budget timeout max_seconds",
+        "batch_size": "batch bs batchsize minibatch",
+        "clip": "grad_clip clip_grad clip_norm clip_grad_norm max_grad_norm gradient_clip gradient_clip_val",
+        "label_smoothing": "smoothing",
+        "class_weights": "class_weight weights",
+        "augment": "augmentation augmentations transform",
+        "average": "averaging weight_averaging model_averaging ema swa",
+        "average.decay": "ema_decay",
+        "average.start": "swa_start",
+        "init": "init_from pretrained from_pretrained warm_start finetune fine_tune",
+        "seed": "random_state random_seed",
+        "device": "gpu cuda accelerator",
+        "threads": "num_threads n_threads n_jobs workers num_workers",
+        "optimizer": "optim optimiser",
+        "optimizer.lr": "lr learning_rate learningrate eta step_size",
+        "optimizer.weight_decay": "weight_decay wd decay l2",
+        "optimizer.momentum": "momentum",
+        "schedule": "scheduler lr_scheduler lr_schedule",
+        "dataset": "data datasets",
+        "dataset.path": "path file filename data_path data_dir",
+        "dataset.test": "test_size test_split",
+        "dataset.validation": "val valid val_size val_split validation_size validation_split",
+        "seeds": "repeats repetitions n_seeds num_seeds",
+        "folds": "cv k_folds n_folds n_splits",
+        "dataset.normalise": "normalize normalization normalisation scaler",
+        "dataset.missing": "nan impute",
+        "cell.nonlinearity": "activation",
+        "precision": "dtype amp mixed_precision",
+        "checkpoint.every": "save_every checkpoint_every",
+    }.items()
+    for synonym in synonyms.split()
+}
