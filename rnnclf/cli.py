@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnnclf.after_training import export
+from rnnclf.after_training import export, stream
 from rnnclf.data_commands import data
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
@@ -198,6 +198,7 @@ def evaluate(
 
 
 app.command()(export)
+app.command()(stream)
 
 
 @app.command("inspect")

@@ -135,6 +135,11 @@ def complete_export(ctx: Any, incomplete: str) -> list[str]:
     ]
 
 
+def complete_stream(ctx: Any, incomplete: str) -> list[str]:
+    """Files, and after the first of them the words that `rnnclf stream` takes."""
+    return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "threads", "plugins"))]
+
+
 def _files_of_own(incomplete: str) -> list[str]:
     return [] if "=" in incomplete else paths_starting(incomplete)
 
