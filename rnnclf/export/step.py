@@ -15,11 +15,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from rnnclf.cells.base import GatedCell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine.loop import Blend, blended
+from rnnclf.engine.native import recurrent_bias
 from rnnclf.errors import ConfigError
 from rnnclf.model import RecurrentLayer, SequenceClassifier, zoneout
 from rnnclf.stack import Stack
@@ -133,6 +135,32 @@ def needs_float64(preparation: Preparation) -> bool:
     return not preparation.fits_float32 or any(abs(shift) > COARSE * scale for shift, scale in pairs)
 
 
+class NativeStep(nn.Module):
+    """`CellInputs` and `CellStep` in one operation of torch, for the cells that it has: x (B, I) and the
+    tensors of the state → output (B, H), the tensors of the state after the step. It cannot be traced for ONNX.
+    """
+
+    def __init__(self, module: CellModule) -> None:
+        super().__init__()
+        cell, p = module.cell, _frozen(module, self)
+        assert isinstance(cell, GatedCell)
+        self.operation = getattr(torch, f"{cell.native_layer()}_cell")
+        self.weights = [p.input_weight, p.recurrent_weight, p.bias, recurrent_bias(p)]
+
+    def forward(self, x: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        if len(parts) == 1:
+            output = self.operation(x, parts[0], *self.weights)
+            return output, output
+        after = self.operation(x, parts, *self.weights)
+        return (after[0], *after)
+
+    @staticmethod
+    def can(module: CellModule, blend: Blend | None) -> bool:
+        """Whether torch has an operation for a step of this cell."""
+        cell = module.cell
+        return blend is None and isinstance(cell, GatedCell) and cell.declares("native_layer")
+
+
 class PreparedStep(nn.Module):
     """One step as read → the features of a step: x (B, C), time since the step before (B), step number (B,
     1), time since each channel of numbers was seen (B, N) → features (B, F N + M), that time after the step.
@@ -224,6 +252,15 @@ class ClassifierStep(nn.Module):
         ]
         self.start: Tensor
         self.register_buffer("start", _packed(start))
+
+    def use_native_cells(self) -> None:
+        """Makes a step of basic, lstm and gru faster, after which it cannot be exported any more."""
+        blend = blend_of(self.model.stack)
+        cells = [module for module in self.model.modules() if isinstance(module, CellModule)]
+        for index, cell in enumerate(cells):
+            if NativeStep.can(cell, blend):
+                own, norm, *_ = self.layers[index]
+                self.layers[index] = (own, norm, _unchanged, NativeStep(cell).forward)
 
     @property
     def width(self) -> int:
@@ -318,6 +355,10 @@ class ClassifierStep(nn.Module):
             features.append(feature)
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
         return self.head(joined if self.head_norm is None else self.head_norm(joined))
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _packed(parts: Memory) -> Tensor:

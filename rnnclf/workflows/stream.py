@@ -33,6 +33,8 @@ FREE_KEYS = ("dataset", "threads", "plugins")
 FIXED = ("device=cpu", "precision=float32")
 ENOUGH = 100  # intervals between steps that tell whether times are in another unit
 
+ONE = torch.ones(1)  # the time between steps without times
+
 Note = Callable[[str], None]
 
 
@@ -140,6 +142,7 @@ class Stream:
         machine.prepare(loaded.config)
         self._wanted = _wanted(loaded)
         self._step = ClassifierStep(loaded.model.eval(), self._preparation)
+        self._step.use_native_cells()
         self._start, self._temperature = self._step.beginning(), temperature_of(loaded.checkpoint)
         self._drops = self._preparation.missing == "drop"
         self._open: OrderedDict[str | int, _Sequence] = OrderedDict()
@@ -154,26 +157,27 @@ class Stream:
         """
         reader, begun, steps = StepLines(name, self._wanted), False, 0
         bad = _Bad()
-        for line, text in lines:
-            if not text.strip():
-                if not reader.id:
-                    yield from self._ended()
-                continue
-            if not begun:
-                begun, is_header = True, reader.begin(text, line)
-                for sentence in reader.notes:
-                    self._note(sentence)
-                if is_header:
+        with torch.inference_mode():
+            for line, text in lines:
+                if not text.strip():
+                    if not reader.id:
+                        yield from self._ended()
                     continue
-            try:
-                due = self._after(reader.step(text, line), reader)
-            except DataError as error:
-                if not self.choice.skip_bad:
-                    raise
-                bad.add(error)
-                continue
-            steps += 1
-            yield from due
+                if not begun:
+                    begun, is_header = True, reader.begin(text, line)
+                    for sentence in reader.notes:
+                        self._note(sentence)
+                    if is_header:
+                        continue
+                try:
+                    due = self._after(reader.step(text, line), reader)
+                except DataError as error:
+                    if not self.choice.skip_bad:
+                        raise
+                    bad.add(error)
+                    continue
+                steps += 1
+                yield from due
         yield from self._ended()
         if not steps:
             raise DataError(_nothing(name, begun, bad))
@@ -187,12 +191,15 @@ class Stream:
             return self._kept(sequence)
         place = f"{reader.name}, line {step.line}"
         elapsed = self._elapsed(step, sequence, reader.unit, place)
-        runs = self._advanced(sequence, step, elapsed, place)
+        runs, logits = self._advanced(sequence, step, elapsed), None
+        if self._window:
+            if runs and runs[0].steps == self._window[0]:
+                logits, runs = runs[0].logits, runs[1:]
+        elif not self._leaves_out(step):
+            logits = runs[0].logits
+        answer = None if logits is None else self._answer(sequence, logits, place)
         sequence.runs, sequence.steps, sequence.time = runs, sequence.steps + 1, step.time
-        logits = runs[0].logits if runs and not self._window and not self._leaves_out(step) else None
-        if self._window and runs and runs[0].steps == self._window[0]:
-            logits, sequence.runs = runs[0].logits, runs[1:]
-        due = [] if logits is None else self._due(sequence, logits)
+        due = [] if answer is None else self._due(sequence, answer)
         return [*self._kept(sequence), *due]
 
     def _elapsed(self, step: Step, sequence: _Sequence, unit: float, place: str) -> float:
@@ -223,37 +230,39 @@ class Stream:
     def _leaves_out(self, step: Step) -> bool:
         return self._drops and any(value != value for value in step.values_C)
 
-    def _advanced(self, sequence: _Sequence, step: Step, elapsed: float, place: str) -> list[_Run]:
-        """The runs of a sequence after a step. Raises DataError for an answer that is not finite."""
+    def _advanced(self, sequence: _Sequence, step: Step, elapsed: float) -> list[_Run]:
+        """The runs of a sequence after a step."""
         runs = sequence.runs
         if sequence.steps % self._window[1] == 0 if self._window else not runs:
             runs = [*runs, _Run(self._start)]
         if self._leaves_out(step):
             return [run._replace(steps=run.steps + 1) for run in runs]
         found = []
-        with torch.inference_mode():
-            x = torch.tensor([step.values_C], dtype=self._step.dtype)
-            passed = torch.tensor([elapsed])
-            for run in runs:
-                logits, memory = self._step.advance(x, passed, run.memory)
-                found.append(_Run(memory, run.steps + 1, logits))
-        if not all(math.isfinite(float(run.logits.sum())) for run in found if run.logits is not None):
-            raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
+        x = torch.tensor([step.values_C], dtype=self._step.dtype)
+        passed = ONE if elapsed == 1 else torch.tensor([elapsed])
+        for run in runs:
+            logits, memory = self._step.advance(x, passed, run.memory)
+            found.append(_Run(memory, run.steps + 1, logits))
         return found
 
-    def _due(self, sequence: _Sequence, logits: Tensor) -> list[Answer]:
-        """The answer after a step if it is due now; otherwise it is kept."""
-        choice, count = self.choice, sequence.steps
+    def _answer(self, sequence: _Sequence, logits: Tensor, place: str) -> Answer | None:
+        """The answer after the next step, None if nobody asks for it. Raises DataError if it is not finite."""
+        logit_K = logits[0].tolist()
+        if not math.isfinite(sum(logit_K)):
+            raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
+        number = count = sequence.steps + 1
         if self._window:
-            count = (count - self._window[0]) // self._window[1] + 1
-        if count % choice.every:
-            return []
-        probabilities = (logits[0].double() / self._temperature).softmax(0).tolist()
-        place = probabilities.index(max(probabilities))
-        answer = Answer(sequence.id, sequence.steps, place, probabilities)
+            count = (number - self._window[0]) // self._window[1] + 1
+        if count % self.choice.every:
+            return None
+        return Answer(sequence.id, number, logit_K.index(max(logit_K)), _softmax(logit_K, self._temperature))
+
+    def _due(self, sequence: _Sequence, answer: Answer) -> list[Answer]:
+        """The answer after a step if it is due now; otherwise it is kept."""
+        choice = self.choice
         if not choice.once:
             return [answer]
-        if choice.when is None or probabilities[place] < choice.when:
+        if choice.when is None or answer.probability_K[answer.place] < choice.when:
             sequence.answer = answer
             return []
         sequence.decided, sequence.answer, sequence.runs = True, None, []
@@ -288,6 +297,14 @@ class Stream:
         if bad.count:
             many = "1 line was" if bad.count == 1 else f"{bad.count:,} lines were"
             self._note(f"{many} left out; the first: {bad.first}")
+
+
+def _softmax(logit_K: list[float], temperature: float) -> list[float]:
+    """Probabilities in float64, for a few classes faster than by torch."""
+    highest = max(logit_K)
+    weight_K = [math.exp((logit - highest) / temperature) for logit in logit_K]
+    total = sum(weight_K)
+    return [weight / total for weight in weight_K]
 
 
 def _nothing(name: str, begun: bool, bad: _Bad) -> str:
