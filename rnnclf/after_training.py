@@ -59,24 +59,24 @@ def stream(
         typer.Argument(
             autocompletion=complete_stream,
             metavar="[FILE] [WORDS]",
-            help="A file of CSV or JSON lines, with a time step in each line; - or nothing for stdin. Then words for"
-            " dataset, threads and plugins.",
+            help="A file of CSV or JSON lines, with a time step in each line; - or nothing for stdin. Then"
+            " words for dataset, threads and plugins.",
             show_default=False,
         ),
     ] = None,
-    every: Annotated[
-        int, typer.Option(min=1, help="Answer after every so many steps of a sequence.")
-    ] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Answer after every so many steps of a sequence.")] = 1,
     last: Annotated[bool, typer.Option("--last", help="Answer once for each sequence, at its end.")] = False,
     when: Annotated[
         float | None,
         typer.Option(
-            help="Answer once for each sequence, as soon as a class has this probability, such as 0.99, otherwise"
-            " at its end. First: rnnclf eval RUN early=true.",
+            help="Answer once for each sequence, as soon as a class has this probability, such as 0.99,"
+            " otherwise at its end. First: rnnclf eval RUN early=true.",
             show_default=False,
         ),
     ] = None,
-    sequences: Annotated[int, typer.Option(min=1, help="How many sequences are kept apart by their ids.")] = 10_000,
+    sequences: Annotated[
+        int, typer.Option(min=1, help="How many sequences are kept apart by their ids.")
+    ] = 10_000,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out lines that cannot be read, and count them.")
     ] = False,

@@ -148,7 +148,8 @@ def evaluate(
             autocompletion=complete_eval,
             metavar="PATH... [WORDS]",
             help="Checkpoint files, run folders or sweep folders; then split= and train, validation, test or"
-            " all, sets=0.95, and words for dataset, device, threads, engine, precision and plugins.",
+            " all, sets=0.95, early=true (accuracy by step), and words for dataset, device, threads, engine,"
+            " precision and plugins.",
             show_default=False,
         ),
     ],

@@ -117,6 +117,7 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     if not incomplete and not ctx.params.get("words"):
         return paths
     own = [f"split={name}" for name in ("train", "validation", "test", "all")]
+    own.append("early=true")
     own += [f"sets={level}" for level in ("0.9", "0.95", "0.99")] if incomplete.startswith("s") else ["sets="]
     heads = ("dataset", "device", "threads", "engine", "precision", "plugins")
     return [

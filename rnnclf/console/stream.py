@@ -1,4 +1,4 @@
-"""The answers of `rnnclf stream`, a line each, and the accuracy by step of `rnnclf eval early=true`."""
+"""The lines that `rnnclf stream` reads and writes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from rnnclf.console.drawing import drawn
 from rnnclf.console.screen import print_note
-from rnnclf.console.tables import PlainTable
 from rnnclf.data.table.blocks import errors_of_reading, suffix_of
 from rnnclf.errors import DataError
 from rnnclf.escaping import one_line
-from rnnclf.metrics import percent
 from rnnclf.system import streams
-from rnnclf.workflows.early import Early
 from rnnclf.workflows.stream import Answer
 
 DIGITS = 6  # of probabilities
-SHOWN = (0.9, 0.95, 0.99)  # levels
 NOT_TEXT = (".parquet", ".feather", ".arrow", ".xlsx", ".npz", ".npy", ".mat", ".h5", ".hdf5")
 
 
@@ -63,7 +55,9 @@ def write_answers(answers: Iterable[Answer], classes: tuple[str, ...], as_json: 
 
 def _as_csv(classes: tuple[str, ...]) -> Callable[[Answer], str]:
     names = [_cell(name) for name in classes]
-    header = ",".join(["id", "step", "class", "probability", *(_cell(f"p_{name}") for name in classes)]) + "\n"
+    header = (
+        ",".join(["id", "step", "class", "probability", *(_cell(f"p_{name}") for name in classes)]) + "\n"
+    )
     shown = one_line if sys.stdout.isatty() else str
 
     def line(answer: Answer) -> str:
@@ -97,29 +91,3 @@ def _as_json(classes: tuple[str, ...]) -> Callable[[Answer], str]:
         return json.dumps(row) + "\n"
 
     return line
-
-
-def early_curve(found: Early, width: int) -> RenderableType:
-    """The accuracy by step as a line of bars, and what answers are worth that are given when a class is sure."""
-    import numpy as np
-
-    accuracy_P = np.array(found.accuracy_P)
-    bars = drawn(accuracy_P, min(len(accuracy_P), width - 30), (0.0, 1.0))
-    first, last = found.steps_P[0], found.steps_P[-1]
-    line = Text("accuracy by step ", style="bold")
-    line.append(f"{bars}", "cyan").append(
-        f" {percent(accuracy_P[0])} after step {first}, {percent(accuracy_P[-1])} after step {last:,}",
-        "not bold",
-    )
-    table = PlainTable()
-    table.add_column("answer when a class\nhas a probability of", no_wrap=True)
-    for title in ("sequences\nwith an answer", "of them\nright", "steps until\nthen"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for level in found.levels_L:
-        if level.probability in SHOWN:
-            right = percent(level.correct / level.decided) if level.decided else "–"
-            share = percent(level.share) if level.decided else "–"
-            table.add_row(
-                percent(level.probability), percent(level.decided / found.sequences), right, share
-            )
-    return Group(line, table)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 
 from rnnclf.data.recordings import numbered
@@ -30,7 +30,7 @@ EXAMPLE = '{"id": "a", "x": 0.5}'
 WHOLE = re.compile(r"(-?\d+)\.0+")
 COMMA = re.compile(DECIMAL_COMMA)
 THOUSANDS = re.compile(WHOLE_OR_THOUSANDS)
-START = datetime(1970, 1, 1, tzinfo=timezone.utc)
+START = datetime(1970, 1, 1, tzinfo=UTC)
 ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?")
 
 
@@ -152,7 +152,9 @@ class StepLines:
         *_, self._mark, names = max(parsed, key=lambda found: found[:2])
         for number, name in enumerate(names):
             if name and name in names[:number]:
-                raise DataError(f"{place} has two columns named '{short(name)}': column names must be unique.")
+                raise DataError(
+                    f"{place} has two columns named '{short(name)}': column names must be unique."
+                )
         return names
 
     def _fields(self, text: str, place: str) -> list[str]:
@@ -205,8 +207,8 @@ class StepLines:
                 raise DataError(f"{self.name} has no column '{lacking[0]}', a part of the id in training.")
             if lacking:
                 self.notes.append(
-                    f"{self.name} has no column '{' and '.join(asked)}': all lines are read as one sequence up"
-                    " to the next empty line."
+                    f"{self.name} has no column '{' and '.join(asked)}': lines are one sequence up to the next"
+                    " empty one."
                 )
                 return ()
             return asked
@@ -214,7 +216,7 @@ class StepLines:
             found = [name for name in free if standard(name) in rank]
             if len(found) > 1:
                 raise ConfigError(
-                    f"{self.name}: {', '.join(found)} could each be the id. Choose one: dataset.id={found[0]}."
+                    f"{self.name}: {', '.join(found)} could each be the id. Choose dataset.id={found[0]}."
                 )
             if found:
                 self.notes.append(f"{self.name}: using '{found[0]}' as the id.")
@@ -347,7 +349,7 @@ def _is_number(text: str) -> bool:
 
 
 def _nanoseconds(date: datetime) -> int:
-    passed = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)) - START
+    passed = (date if date.tzinfo else date.replace(tzinfo=UTC)) - START
     return ((passed.days * 86400 + passed.seconds) * 10**6 + passed.microseconds) * 1000
 
 

@@ -137,8 +137,8 @@ def needs_float64(preparation: Preparation) -> bool:
 
 class NativeStep(nn.Module):
     """`CellInputs` and `CellStep` in one operation of torch, for the cells that it has: x (B, I) and the
-    tensors of the state → output (B, H), the tensors of the state after the step. It cannot be traced for ONNX.
-    """
+    tensors of the state → output (B, H), the tensors of the state after the step. It cannot be traced for
+    ONNX."""
 
     def __init__(self, module: CellModule) -> None:
         super().__init__()
@@ -325,7 +325,7 @@ class ClassifierStep(nn.Module):
         return {name: [next(parts) for _ in range(number)] for name, number in self.names}
 
     def _patched(self, x: Tensor, count: Tensor, before: Memory, after: Memory) -> Tensor:
-        """The patch so far, (B, F P N + P M), in which this step also stands for those that are yet to come."""
+        """The patch so far, (B, F P N + P M), in which this step stands for those yet to come, too."""
         place = (count % self.patch).unsqueeze(-1)
         later = torch.arange(self.patch, dtype=count.dtype) >= place  # (B, 1, P)
         filled = torch.where(later, x.unsqueeze(-1), before["patch"][0])  # (B, F N + M, P)

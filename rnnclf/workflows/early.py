@@ -17,7 +17,7 @@ from torch import Tensor
 from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.data.recordings import Array, Recordings
-from rnnclf.errors import ConfigError, DivergedError
+from rnnclf.errors import ConfigError, DivergedError, OutputError
 from rnnclf.export.step import ClassifierStep
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.metrics import percent
@@ -48,8 +48,8 @@ class Level:
 class Early:
     """How a classifier does after each step, or after up to 50 of them.
 
-    steps_P: the numbers of these steps, from 1 on. correct_P: how many sequences it classifies correctly then;
-    one that has ended keeps its last answer.
+    steps_P: the numbers of these steps, from 1 on. correct_P: how many sequences it then classifies
+    correctly; one that has ended keeps its last answer.
     """
 
     split: str
@@ -71,7 +71,12 @@ class Early:
         """The inverse of `to_plain`. Raises ValueError for anything else."""
         try:
             levels = tuple(
-                Level(float(each["probability"]), int(each["decided"]), int(each["correct"]), float(each["share"]))
+                Level(
+                    float(each["probability"]),
+                    int(each["decided"]),
+                    int(each["correct"]),
+                    float(each["share"]),
+                )
                 for each in plain["levels_L"]
             )
             steps, correct = (tuple(map(int, plain[key])) for key in ("steps_P", "correct_P"))
@@ -101,8 +106,8 @@ def without_word(words: Sequence[str]) -> tuple[bool, list[str]]:
 def measured(loaded: Loaded, recordings: Recordings, places_N: Array, split: str) -> Early:
     """The accuracy by step on the sequences at `places_N`.
 
-    Raises ConfigError for a classifier that cannot answer step by step, DivergedError for answers that are not
-    finite.
+    Raises ConfigError for a classifier that cannot answer step by step, DivergedError for answers that are
+    not finite.
     """
     loaded = with_times_told(loaded)
     step = ClassifierStep(loaded.model.cpu().eval(), loaded.learned.preparation)
@@ -129,12 +134,14 @@ def measured(loaded: Loaded, recordings: Recordings, places_N: Array, split: str
         len(places_N),
         tuple(steps_P.tolist()),
         tuple(correct_P.tolist()),
-        tuple(Level(p, int(decided), int(right), round(float(share), 6)) for p, decided, right, share in rows),
+        tuple(
+            Level(p, int(decided), int(right), round(float(share), 6)) for p, decided, right, share in rows
+        ),
     )
 
 
 def _as_taken(step: ClassifierStep, batch: Batch, loaded: Loaded, recordings: Recordings) -> Tensor:
-    """The steps of a batch, (B, T, C), as `ClassifierStep` takes them: names by their place in the vocabulary."""
+    """The steps of a batch, (B, T, C), as `ClassifierStep` takes them: names by their places."""
     x_BTC = torch.from_numpy(np.ascontiguousarray(batch.x_BTC)).to(step.dtype)
     preparation = loaded.learned.preparation.reading(recordings)
     for name, places in zip(preparation.vocabularies, preparation.places, strict=False):
@@ -167,9 +174,16 @@ def _answers(step: ClassifierStep, x_BTC: Tensor, batch: Batch, temperature: flo
     return torch.stack(sure, 1).numpy(), right_BT
 
 
-def remember(saved: Checkpoint, found: Early) -> None:
-    """Writes the accuracy by step into the header of a checkpoint. Raises OutputError."""
-    checkpoint.save(saved.path, {**saved.header, KEY: found.to_plain()}, saved.tensors)
+def remembered(saved: Checkpoint, found: Early, other_data: bool) -> tuple[str, ...]:
+    """Writes the accuracy by step into the header of its checkpoint, unless it was measured on other data or
+    on sequences that the model was trained on; then, or if nothing can be written there, it says so."""
+    if other_data or found.split not in ("validation", "test"):
+        return ("--when of rnnclf stream needs early=true on the validation split of the training data.",)
+    try:
+        checkpoint.save(saved.path, {**saved.header, KEY: found.to_plain()}, saved.tensors)
+    except OutputError as error:
+        return (f"The accuracy by step could not be kept for --when of rnnclf stream. {error}",)
+    return ()
 
 
 def promise(saved: Checkpoint, when: float) -> str:
@@ -181,10 +195,12 @@ def promise(saved: Checkpoint, when: float) -> str:
         found = Early.from_plain(saved.header[KEY])
     except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"--when {when:g}: it is not known yet how often this model is right before the end of a sequence."
+            f"--when {when:g}: it is not known yet how often this model is right before a sequence ends."
             f" Measure it: rnnclf eval {saved.path.parent} early=true."
         ) from error
-    level = max((each for each in found.levels_L if each.probability <= when), key=lambda each: each.probability)
+    level = max(
+        (each for each in found.levels_L if each.probability <= when), key=lambda each: each.probability
+    )
     if not level.decided:
         return (
             f"On the {found.split} split, no class of {found.sequences:,} sequences was ever"

@@ -246,7 +246,7 @@ class Stream:
         return found
 
     def _answer(self, sequence: _Sequence, logits: Tensor, place: str) -> Answer | None:
-        """The answer after the next step, None if nobody asks for it. Raises DataError if it is not finite."""
+        """The answer after the next step, None if nobody asks for it. Raises DataError unless it is finite."""
         logit_K = logits[0].tolist()
         if not math.isfinite(sum(logit_K)):
             raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
@@ -278,8 +278,8 @@ class Stream:
         self._dropped += 1
         if self._dropped == 1:
             self._note(
-                f"More than {self.choice.sequences:,} sequences are open: '{oldest.id}', which has had no step"
-                " for the longest time, is dropped, and begins anew if it goes on. To keep more, set"
+                f"More than {self.choice.sequences:,} sequences are open: '{oldest.id}', which has waited"
+                " longest for a step, is dropped, and begins anew if it goes on. To keep more, set"
                 " --sequences."
             )
         return [] if oldest.answer is None else [oldest.answer]
@@ -310,7 +310,9 @@ def _softmax(logit_K: list[float], temperature: float) -> list[float]:
 def _nothing(name: str, begun: bool, bad: _Bad) -> str:
     if bad.count:
         return f"No line could be read; the first: {bad.first}"
-    return f"{name} has a header but no steps." if begun else f"{name} is empty: it needs a line for each step."
+    return (
+        f"{name} has a header but no steps." if begun else f"{name} is empty: it needs a line for each step."
+    )
 
 
 def _register(values: Mapping[str, Any]) -> None:
@@ -338,8 +340,8 @@ def _window_of(loaded: Loaded) -> tuple[int, int] | None:
     for key, value in (("window", window), ("step", stride)):
         if isinstance(value, str):
             raise ConfigError(
-                f"The model was trained with dataset.{key}={value}, a duration, so the model cannot answer step"
-                " by step: train with a number of steps."
+                f"The model was trained with dataset.{key}={value}, a duration, so the model cannot answer"
+                " step by step: train with a number of steps."
             )
     return int(window), int(stride)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from rnnclf.cli import app
 from rnnclf.config import Config
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.table import Table
+from rnnclf.errors import ConfigError, DataError, RnnclfError
 from rnnclf.optim import Adam, Constant
+from rnnclf.workflows.early import remembered
 from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.stream import Answer, Choice, Stream
@@ -132,7 +136,9 @@ def answers(path: Path, lines: list[bytes], notes: list[str] | None = None, **ch
     return list(stream.answers(enumerate(lines, start=1), "stdin"))
 
 
-def whole_passes(path: Path, steps: dict[str, list[dict[str, str]]], named: bool) -> dict[tuple[str, int], Any]:
+def whole_passes(
+    path: Path, steps: dict[str, list[dict[str, str]]], named: bool
+) -> dict[tuple[str, int], Any]:
     """What `rnnclf eval` says of each beginning of each sequence, by its id and its number of steps."""
     rows = [
         {"id": f"{name}-{end}", "label": CLASSES[k % 3], **{k: v for k, v in row.items() if k != "id"}}
@@ -167,7 +173,10 @@ def test_each_answer_is_that_of_eval_for_the_steps_so_far(tmp_path, cell, missin
     lines = as_csv(interleaved(steps))
     found = answers(path, lines)
     complete = {
-        (name, t + 1) for name, rows in steps.items() for t, row in enumerate(rows) if row["u"] or missing == "mask"
+        (name, t + 1)
+        for name, rows in steps.items()
+        for t, row in enumerate(rows)
+        if row["u"] or missing == "mask"
     }
     assert {(answer.id, answer.step) for answer in found} == complete
     for answer in found:
@@ -177,3 +186,150 @@ def test_each_answer_is_that_of_eval_for_the_steps_so_far(tmp_path, cell, missin
     assert answers(path, as_json(interleaved(steps))) == found
     ends = {answer.id: answer for answer in found}  # the last one of each
     assert {answer.id: answer for answer in answers(path, lines, last=True)} == ends
+
+
+def test_windows_are_answered_when_they_are_full(tmp_path):
+    path = saved(tmp_path, "lstm", window=3, step=2)
+    rows = drawn_steps()["c"]
+    alone = whole_passes(saved(tmp_path, "lstm"), {"c": rows[:3], "d": rows[2:5], "e": rows[4:7]}, False)
+    path = saved(tmp_path, "lstm", window=3, step=2)
+    found = answers(path, as_csv(rows))
+    assert [answer.step for answer in found] == [3, 5, 7]
+    for name, answer in zip("cde", found, strict=True):
+        np.testing.assert_allclose(answer.probability_K, alone[name, 3], atol=1e-5)
+
+
+def test_without_ids_an_empty_line_ends_a_sequence(tmp_path):
+    path = saved(tmp_path)
+    lines = [b"v,u\n", b"1,2\n", b"3,4\n", b"\n", b"\n", b"1,2\n"]
+    first, second, third = answers(path, lines)
+    assert [(a.id, a.step) for a in (first, second, third)] == [(0, 1), (0, 2), (1, 1)]
+    assert third.probability_K == first.probability_K != second.probability_K
+
+
+def test_the_sequence_that_has_waited_longest_is_dropped_and_that_is_told(tmp_path):
+    path, notes = saved(tmp_path), []
+    lines = [b"id,u,v\n", *(f"{name},1,2\n".encode() for name in "abaca")]
+    found = answers(path, lines, notes, sequences=2)
+    assert [(answer.id, answer.step) for answer in found] == [
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+        ("c", 1),
+        ("a", 3),
+    ]
+    assert any("'b', which has waited longest for a step, is dropped" in note for note in notes)
+    assert [a.id for a in answers(path, lines, last=True, sequences=2)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "lines", "words"),
+    [
+        ("error", [b"id,u,v\n", b"a,1,2\n", b"a,x,2\n"], "stdin, line 3, column 'u': 'x' is not a number."),
+        ("error", [b"id,u,v\n", b"a,1,2\n", b"a,1\n"], "line 3 has 2 fields, but the header has 3 columns"),
+        ("error", [b"id,u,v\n", b"a,1,2\n", b"a,,2\n"], "line 3, column 'u' has no value: the model was trained"),
+        ("error", [b"id,u,v\n", b"a,1,2\n", b"a,1e39,2\n"], "line 3: the answer is not finite"),
+        ("error", [b'{"u": 1, "v": 2}', b'{"u": [1], "v": 2}'], "line 2: 'u' is no single value"),
+        ("error", [b'{"u": 1, "v": 2}', b'{"u": 1, "v"'], "line 2 is not a JSON object such as"),
+        ("mask", [b"time,u,v\n", b"5,1,2\n", b"4,1,2\n"], "line 3: the time is before that of the last step"),
+        ("mask", [b"time,u,v\n", b"2024-01-05,1,2\n", b"no,1,2\n"], "line 3, column 'time': 'no' is not a time"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_read_is_named_and_can_be_left_out(tmp_path, missing, lines, words):
+    path, notes = saved(tmp_path, missing=missing), []
+    with pytest.raises(DataError, match=re.escape(words)):
+        answers(path, lines)
+    last = lines[-2]  # once more, where a time may stay the same
+    found = answers(path, [*lines, last], notes, skip_bad=True)
+    assert [answer.step for answer in found] == [1, 2]
+    assert "1 line was left out; the first: stdin, line" in notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "stdin is empty: it needs a line for each step."),
+        ([b"u,v\n"], "stdin has a header but no steps."),
+        ([b"1,2\n", b"3,4\n"], "line 1 seems to hold values: the first line must name the columns."),
+        ([b"id,u,w\n"], "line 1 has no 'v', which the model was trained on."),
+        ([b"id,case,u,v\n"], "id, case could each be the id. Choose dataset.id=id."),
+        ([b"u;v\n", b"1,234;2\n"], "'1,234' may be a decimal number or have a separator of thousands."),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_refused(tmp_path, lines, words):
+    with pytest.raises(RnnclfError, match=re.escape(words)):
+        answers(saved(tmp_path), lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"bidirectional": True}, "train with bidirectional=false"),
+        ({"missing": "interpolate"}, "train with dataset.missing=mask"),
+        ({"window": "2s"}, "dataset.window=2s, a duration"),
+    ],
+)
+def test_a_model_that_cannot_answer_step_by_step_is_refused(tmp_path, more, words):
+    with pytest.raises(ConfigError, match=words):
+        Stream(saved(tmp_path, **more), [], Choice())
+
+
+def test_dates_count_as_their_seconds(tmp_path):
+    path = saved(tmp_path, missing="mask")
+    gap = [b"time,u,v\n", b"%s,1,2\n", b"%s,,2\n"]
+    dates = [b"2024-01-01 23:59:58", b"2024-01-02T00:00:01.500Z"]
+    numbers = [b"10", b"13.5"]
+    by_date, by_number = (
+        answers(path, [gap[0], gap[1] % times[0], gap[2] % times[1]]) for times in (dates, numbers)
+    )
+    assert by_date == by_number
+
+
+def test_a_sure_answer_needs_to_have_been_measured(tmp_path):
+    path = saved(tmp_path)
+    steps = drawn_steps()
+    with pytest.raises(ConfigError, match="early=true"):
+        Stream(path, [], Choice(when=0.6))
+    table = tmp_path / "own.csv"
+    rows = [
+        {"id": name, "label": CLASSES[k % 3], **{k: row[k] for k in ("time", "u", "v")}}
+        for k, (name, own) in enumerate(steps.items())
+        for row in own
+    ]
+    table.write_bytes(b"".join(as_csv(rows)))
+    words = [f"dataset.path={table}", "split=all"]
+    [found] = evaluate(path, [*words, "early=true"])
+    assert found.early is not None and "--when" in found.notes[-1]  # other data: not kept
+    assert found.early.correct_P[-1] == found.evaluation.score.correct
+    all_answers = answers(path, as_csv(interleaved(steps)))
+    labels = dict(zip(steps, (0, 1, 2, 0), strict=True))
+    for number, correct in zip(found.early.steps_P, found.early.correct_P, strict=True):
+        so_far = {a.id: a.place for a in all_answers if a.step <= number}
+        assert correct == sum(labels[id] == place for id, place in so_far.items())
+    remembered(checkpoint.load(path), replace(found.early, split="validation"), other_data=False)
+    notes: list[str] = []
+    sure = answers(path, as_csv(interleaved(steps)), notes, when=0.6)
+    assert "On the validation split" in notes[0]
+    first = {a.id: a for a in reversed(all_answers) if a.probability_K[a.place] >= 0.6}
+    ends = {a.id: a for a in all_answers}
+    assert {a.id: a for a in sure} == {**ends, **first}
+    assert len(sure) == len(steps)
+    level = found.early.levels_L[1]
+    assert (level.probability, level.decided) == (0.6, len(first))
+    assert level.correct == sum(labels[id] == answer.place for id, answer in first.items())
+
+
+def test_the_command_writes_a_line_for_each_answer(tmp_path):
+    path, steps = saved(tmp_path), tmp_path / "steps.csv"
+    steps.write_bytes(b'id,u,v,note\n"a,b",1,2,x\nc,3,4,y\n')
+    done = CliRunner().invoke(app, ["stream", str(path), str(steps)])
+    assert done.exit_code == 0, done.output
+    header, first, _ = csv.reader(io.StringIO(done.stdout))
+    assert header == ["id", "step", "class", "probability", "p_calm", "p_hasty", "p_quick"]
+    assert first[:2] == ["a,b", "1"]
+    assert float(first[3]) == max(map(float, first[4:]))
+    assert "left out note" in done.stderr
+    done = CliRunner().invoke(app, ["stream", str(path), "-", "--json"], input="u,v\n1,2\n3,\n")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["step"] == 1  # written before the line that cannot be read
+    assert "stdin, line 3" in done.stderr

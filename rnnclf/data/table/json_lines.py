@@ -104,8 +104,9 @@ class JsonLines(TableFile):
         if rows:
             yield lines, rows, 1.0
 
+
 def object_in(text: bytes, place: str, example: str = EXAMPLE) -> Row:
-    """The object in a line, with the digits of its numbers as text. Raises DataError, which names the place."""
+    """The object in a line, with the digits of its numbers as text. Raises DataError, with the place."""
     try:
         row = json.loads(
             text.decode(),
