@@ -207,8 +207,8 @@ class StepLines:
                 raise DataError(f"{self.name} has no column '{lacking[0]}', a part of the id in training.")
             if lacking:
                 self.notes.append(
-                    f"{self.name} has no column '{' and '.join(asked)}': lines are one sequence up to the next"
-                    " empty one."
+                    f"{self.name} has no column '{' and '.join(asked)}': lines are one sequence up to the"
+                    " next empty one."
                 )
                 return ()
             return asked

@@ -246,7 +246,7 @@ class Stream:
         return found
 
     def _answer(self, sequence: _Sequence, logits: Tensor, place: str) -> Answer | None:
-        """The answer after the next step, None if nobody asks for it. Raises DataError unless it is finite."""
+        """The answer after the next step, None if none is due. Raises DataError unless it is finite."""
         logit_K = logits[0].tolist()
         if not math.isfinite(sum(logit_K)):
             raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
