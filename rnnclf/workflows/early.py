@@ -22,7 +22,7 @@ from rnnclf.export.step import ClassifierStep
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.metrics import percent
 from rnnclf.workflows.export_check import Batch, batch_of
-from rnnclf.workflows.loading import Loaded, temperature_of, with_times_told
+from rnnclf.workflows.loading import Loaded, with_times_told
 
 KEY = "early"  # in the header of a checkpoint, and the word of `rnnclf eval`
 PLACES = 50
@@ -111,7 +111,7 @@ def measured(loaded: Loaded, recordings: Recordings, places_N: Array, split: str
     """
     loaded = with_times_told(loaded)
     step = ClassifierStep(loaded.model.cpu().eval(), loaded.learned.preparation)
-    temperature = temperature_of(loaded.checkpoint)
+    temperature = loaded.checkpoint.temperature
     longest = int(recordings.lengths_N[places_N].max())
     steps_P = np.unique(np.linspace(1, longest, min(longest, PLACES)).round().astype(np.int64))
     correct_P = np.zeros(len(steps_P), np.int64)

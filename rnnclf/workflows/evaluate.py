@@ -205,9 +205,10 @@ AnyPath = str | os.PathLike[str]
 def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
     """Evaluates all checkpoints in one path or several, in that order.
 
-    `words` are `split=…`, `sets=…`, `early=true`, and others of dataset, device, threads, engine, precision and plugins.
-    Other data that they name are scored as a whole, unless they bring a test split or a split is requested.
-    Raises an RnnclfError if a path holds no checkpoint, or a model does not fit the data.
+    `words` are `split=…`, `sets=…`, `early=true`, and overrides of dataset, device, threads, engine,
+    precision and plugins. Other data that they name are scored as a whole, unless they bring a test split or
+    a split is requested. Raises an RnnclfError if a path holds no checkpoint, or a model does not fit the
+    data.
     """
     results = []
     for found in _each(paths, words):

@@ -25,7 +25,7 @@ from rnnclf.options import Options, as_typed, expected, option, types_of
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.export_check import Comparison, Sample, compared, sample_for
-from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, temperature_of, with_times_told
+from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, with_times_told
 from rnnclf.workflows.runs import run_of
 
 FREE_KEYS = ("dataset", "threads", "plugins")

@@ -162,10 +162,3 @@ def with_times_told(loaded: Loaded) -> Loaded:
     if preparation.timed is None:
         preparation = replace(preparation, timed=preparation.interval != 1)
     return loaded._replace(learned=replace(loaded.learned, preparation=preparation))
-
-
-def temperature_of(saved: Checkpoint) -> float:
-    """What the logits are divided by for the probabilities; 1 if the model was not calibrated."""
-    calibration = saved.header.get("calibration")
-    value = calibration.get("temperature", 1.0) if isinstance(calibration, dict) else 1.0
-    return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else 1.0

@@ -27,7 +27,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.early import promise
-from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, temperature_of, with_times_told
+from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, with_times_told
 
 FREE_KEYS = ("dataset", "threads", "plugins")
 FIXED = ("device=cpu", "precision=float32")
@@ -143,7 +143,7 @@ class Stream:
         self._wanted = _wanted(loaded)
         self._step = ClassifierStep(loaded.model.eval(), self._preparation)
         self._step.use_native_cells()
-        self._start, self._temperature = self._step.beginning(), temperature_of(loaded.checkpoint)
+        self._start, self._temperature = self._step.beginning(), loaded.checkpoint.temperature
         self._drops = self._preparation.missing == "drop"
         self._open: OrderedDict[str | int, _Sequence] = OrderedDict()
         self._number = self._dropped = 0

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ CHOSEN: dict[str, Any] = {
     "average": NoAverage(),
     "threads": 1,
 }
+also = partial(pytest.param, marks=pytest.mark.long)
 COLOURS = ("blue", "red")
 
 
@@ -161,9 +163,9 @@ def whole_passes(
     [
         ("gru", "error", 1, False, {}),
         ("lstm", "mask", 1, True, {"layers": 2, "readout": "attention", "norm": "batch", "residual": True}),
-        ("slstm", "error", 3, True, {"readout": "max"}),
-        ("lru", "mask", 2, False, {"readout": "mean", "layers": 2, "readout_layers": "all"}),
-        ("basic", "drop", 1, False, {"readout": "mean", "norm": "layer", "zoneout": 0.2}),
+        also("slstm", "error", 3, True, {"readout": "max"}),
+        also("lru", "mask", 2, False, {"readout": "mean", "layers": 2, "readout_layers": "all"}),
+        also("basic", "drop", 1, False, {"readout": "mean", "norm": "layer", "zoneout": 0.2}),
     ],
 )
 def test_each_answer_is_that_of_eval_for_the_steps_so_far(tmp_path, cell, missing, patch, named, stack):
