@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnnclf.after_training import export
+from rnnclf.after_training import export, stream
 from rnnclf.data_commands import data
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
@@ -148,7 +148,8 @@ def evaluate(
             autocompletion=complete_eval,
             metavar="PATH... [WORDS]",
             help="Checkpoint files, run folders or sweep folders; then split= and train, validation, test or"
-            " all, sets=0.95, and words for dataset, device, threads, engine, precision and plugins.",
+            " all, sets=0.95, early=true (accuracy by step), and words for dataset, device, threads, engine,"
+            " precision and plugins.",
             show_default=False,
         ),
     ],
@@ -198,6 +199,7 @@ def evaluate(
 
 
 app.command()(export)
+app.command()(stream)
 
 
 @app.command("inspect")

@@ -22,6 +22,7 @@ MEANT = {
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("info", "describe", "status"), "inspect"),
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
+    **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
     **dict.fromkeys(("explain", "options"), "show"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
     **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},

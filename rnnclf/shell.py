@@ -117,6 +117,7 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     if not incomplete and not ctx.params.get("words"):
         return paths
     own = [f"split={name}" for name in ("train", "validation", "test", "all")]
+    own.append("early=true")
     own += [f"sets={level}" for level in ("0.9", "0.95", "0.99")] if incomplete.startswith("s") else ["sets="]
     heads = ("dataset", "device", "threads", "engine", "precision", "plugins")
     return [
@@ -133,6 +134,11 @@ def complete_export(ctx: Any, incomplete: str) -> list[str]:
         *(word for word in own if word.startswith(incomplete)),
         *_words(ctx, incomplete, ("dataset", "threads", "plugins")),
     ]
+
+
+def complete_stream(ctx: Any, incomplete: str) -> list[str]:
+    """Files, and after the first of them the words that `rnnclf stream` takes."""
+    return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "threads", "plugins"))]
 
 
 def _files_of_own(incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnclf.calibration import reliability
+from rnnclf.console.early import early_curve
 from rnnclf.console.metrics import GUESSING, calibrated, explained, metrics_table
 from rnnclf.console.screen import PICTURE_WIDTH, interval, mean_and_sd, save_picture, screen, short
 from rnnclf.console.tables import PlainTable
@@ -48,6 +49,7 @@ def show_evaluation(results: Sequence[Evaluated], folder: Path, runs: bool = Fal
 def _all(results: Sequence[Evaluated], details: bool, runs: bool, width: int) -> RenderableType:
     parts: list[RenderableType] = [_overview(results, runs, width)]
     parts += [Text(_sets(result, len(results) > 1)) for result in results if result.sets is not None]
+    parts += [early_curve(result.early, width) for result in results if result.early is not None]
     parts += [Text(one_line(note), style="yellow") for result in results for note in _notes(result)]
     if details:
         for result in results:

@@ -24,7 +24,7 @@ def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[T
     assert isinstance(cell, GatedCell)
     start = cell.initial_state(x_TBI[0]) if state is None else state
     layer = getattr(torch, cell.native_layer())
-    weights = [p.input_weight, p.recurrent_weight, p.bias, _recurrent_bias(p)]
+    weights = [p.input_weight, p.recurrent_weight, p.bias, recurrent_bias(p)]
     if x_TBI.device.type == "cuda":
         weights = _in_one_block(weights)
     settings = (weights, True, 1, 0.0, module.training, False)
@@ -39,7 +39,7 @@ def native(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[T
     return output, type(start)(*last) if isinstance(start, tuple) else last[0]
 
 
-def _recurrent_bias(p: Parameters) -> Tensor:
+def recurrent_bias(p: Parameters) -> Tensor:
     """torch adds a second bias to the product with the state; only the candidate of a GRU needs it."""
     bias_G = torch.zeros_like(p.bias)
     if not hasattr(p, "candidate_bias"):

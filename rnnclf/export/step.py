@@ -1,8 +1,9 @@
 """One time step of a classifier as a pure function of tensors, with its weights inside.
 
 It is what `rnnclf stream` calls for each step that arrives, and what `rnnclf export` traces. Needs torch
-alone. Shapes: B batch, T time, C channels as read, F features of a channel, P steps in a patch, I inputs of a
-cell, Z what a cell's `inputs` makes of them, H hidden, S numbers in a state, K classes.
+alone. Shapes: B batch, T time, C channels as read, N those of numbers, M those of names, F features of a
+number, P steps in a patch, I inputs of a cell, Z what a cell's `inputs` makes of them, H hidden, S numbers in
+a state, K classes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from rnnclf.cells.base import GatedCell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine.loop import Blend, blended
+from rnnclf.engine.native import recurrent_bias
 from rnnclf.errors import ConfigError
 from rnnclf.model import RecurrentLayer, SequenceClassifier, zoneout
 from rnnclf.stack import Stack
@@ -104,7 +107,6 @@ def blend_of(stack: Stack) -> Blend | None:
 
 def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
     """Raises ConfigError for a classifier that cannot answer before a sequence has ended."""
-    refuse_names(preparation)
     if stack.bidirectional:
         raise ConfigError(
             "bidirectional=true also reads a sequence from its end, so the model cannot answer step by step:"
@@ -118,10 +120,10 @@ def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
 
 
 def refuse_names(preparation: Preparation | None) -> None:
-    """Raises ConfigError for channels of names, which a step of numbers alone does not read yet."""
+    """Raises ConfigError for channels of names, of which no file has been written yet."""
     if preparation is not None and (names := ", ".join(preparation.vocabularies)):
         raise ConfigError(
-            f"The model reads channels of names ({names}), which cannot be exported or streamed yet:"
+            f"The model reads channels of names ({names}), which cannot be exported yet:"
             " train with channels of numbers alone."
         )
 
@@ -129,29 +131,68 @@ def refuse_names(preparation: Preparation | None) -> None:
 def needs_float64(preparation: Preparation) -> bool:
     """Whether values as read have to be given in float64, because shifting them in float32 would lose
     digits."""
-    pairs = zip(preparation.shift_C, preparation.scale_C, strict=True)
+    pairs = zip(preparation.shift_C, preparation.scale_C, strict=True)  # 0 and 1 for channels of names
     return not preparation.fits_float32 or any(abs(shift) > COARSE * scale for shift, scale in pairs)
+
+
+class NativeStep(nn.Module):
+    """`CellInputs` and `CellStep` in one operation of torch, for the cells that it has: x (B, I) and the
+    tensors of the state → output (B, H), the tensors of the state after the step. It cannot be traced for
+    ONNX."""
+
+    def __init__(self, module: CellModule) -> None:
+        super().__init__()
+        cell, p = module.cell, _frozen(module, self)
+        assert isinstance(cell, GatedCell)
+        self.operation = getattr(torch, f"{cell.native_layer()}_cell")
+        self.weights = [p.input_weight, p.recurrent_weight, p.bias, recurrent_bias(p)]
+
+    def forward(self, x: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        if len(parts) == 1:
+            output = self.operation(x, parts[0], *self.weights)
+            return output, output
+        after = self.operation(x, parts, *self.weights)
+        return (after[0], *after)
+
+    @staticmethod
+    def can(module: CellModule, blend: Blend | None) -> bool:
+        """Whether torch has an operation for a step of this cell."""
+        cell = module.cell
+        return blend is None and isinstance(cell, GatedCell) and cell.declares("native_layer")
 
 
 class PreparedStep(nn.Module):
     """One step as read → the features of a step: x (B, C), time since the step before (B), step number (B,
-    1), time since each channel was seen (B, C) → features (B, F C), that time after the step.
+    1), time since each channel of numbers was seen (B, N) → features (B, F N + M), that time after the step.
 
-    With missing=mask F is 3; otherwise it is 1, and the time is not used.
+    With missing=mask F is 3; otherwise it is 1, and the time is not used. Of the M channels of names, which
+    are the last features, x holds the places in their vocabularies, NaN where one is missing.
     """
 
     def __init__(self, preparation: Preparation, dtype: torch.dtype) -> None:
         super().__init__()
         self.masks, self.interval, self.dtype = preparation.missing == "mask", preparation.interval, dtype
         exact = torch.float64 if needs_float64(preparation) else dtype
+        named = [name in preparation.vocabularies for name in preparation.channels]
+        self.names_M = [c for c, is_name in enumerate(named) if is_name]
+        self.numbers_N = [c for c, is_name in enumerate(named) if not is_name]
         self.shifts = any(preparation.shift_C)
         self.scales = any(scale != 1 for scale in preparation.scale_C)
         self.shift_C: Tensor
         self.scale_C: Tensor
-        self.register_buffer("shift_C", torch.tensor(preparation.shift_C, dtype=exact))
-        self.register_buffer("scale_C", torch.tensor(preparation.scale_C, dtype=exact))
+        for key, values in (("shift_C", preparation.shift_C), ("scale_C", preparation.scale_C)):
+            self.register_buffer(key, torch.tensor([values[c] for c in self.numbers_N], dtype=exact))
 
     def forward(
+        self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if not self.names_M:
+            return self._of_numbers(x, elapsed, count, since)
+        places = x[..., self.names_M].nan_to_num(0.0).to(self.dtype)
+        features, since = self._of_numbers(x[..., self.numbers_N], elapsed, count, since)
+        return torch.cat((features, places), -1), since
+
+    def _of_numbers(
         self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         x = x - self.shift_C if self.shifts else x
@@ -182,6 +223,7 @@ class ClassifierStep(nn.Module):
         refuse_streaming(model.stack, preparation)
         self.model, weight = model.eval(), model.head.weight
         self.channels = len(preparation.channels) if preparation else model.input_size
+        self.named = len(preparation.vocabularies) if preparation else 0
         self.patch = preparation.patch if preparation else 1
         self.missing = preparation.missing if preparation else "error"
         self.prepared = PreparedStep(preparation, weight.dtype) if preparation else None
@@ -199,6 +241,7 @@ class ClassifierStep(nn.Module):
         self.shapes = [part.shape[1:] for parts in start.values() for part in parts]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         # found without torch's search for modules, which would take longer than the step of a small cell
+        self.vectors = None if model.names is None else model.names.forward
         self.stack, self.head, self.readouts = model.stack, model.head.forward, list(model.readouts)
         self.head_norm = None if model.stack.norm == "none" else model.head_norm.forward
         layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
@@ -210,6 +253,15 @@ class ClassifierStep(nn.Module):
         self.start: Tensor
         self.register_buffer("start", _packed(start))
 
+    def use_native_cells(self) -> None:
+        """Makes a step of basic, lstm and gru faster, after which it cannot be exported any more."""
+        blend = blend_of(self.model.stack)
+        cells = [module for module in self.model.modules() if isinstance(module, CellModule)]
+        for index, cell in enumerate(cells):
+            if NativeStep.can(cell, blend):
+                own, norm, *_ = self.layers[index]
+                self.layers[index] = (own, norm, _unchanged, NativeStep(cell).forward)
+
     @property
     def width(self) -> int:
         """S, the number of numbers in a state."""
@@ -220,7 +272,7 @@ class ClassifierStep(nn.Module):
         model = self.model
         start = {"count": [torch.zeros(1, 1)]}
         if self.missing == "mask":
-            start["since"] = [torch.zeros(1, self.channels)]
+            start["since"] = [torch.zeros(1, self.channels - self.named)]
         if self.patch > 1:
             start["patch"] = [torch.zeros(1, model.input_size // self.patch, self.patch)]
         for index, step in enumerate(self.steps):
@@ -273,17 +325,23 @@ class ClassifierStep(nn.Module):
         return {name: [next(parts) for _ in range(number)] for name, number in self.names}
 
     def _patched(self, x: Tensor, count: Tensor, before: Memory, after: Memory) -> Tensor:
-        """The patch so far, (B, F P C), in which this step also stands for those that are yet to come."""
+        """The patch so far, (B, F P N + P M), in which this step stands for those yet to come, too."""
         place = (count % self.patch).unsqueeze(-1)
         later = torch.arange(self.patch, dtype=count.dtype) >= place  # (B, 1, P)
-        filled = torch.where(later, x.unsqueeze(-1), before["patch"][0])  # (B, F C, P)
+        filled = torch.where(later, x.unsqueeze(-1), before["patch"][0])  # (B, F N + M, P)
         after["patch"] = [filled]
-        return filled.reshape(len(x), -1, self.channels, self.patch).transpose(2, 3).reshape(len(x), -1)
+        if not self.named:
+            return _side_by_side(filled, self.channels)
+        values, places = filled.tensor_split((x.shape[1] - self.named,), dim=1)
+        numbers = self.channels - self.named
+        parts = [_side_by_side(values, numbers)] if numbers else []
+        return torch.cat((*parts, _side_by_side(places, self.named)), -1)
 
     def _answered(self, x: Tensor, number: Tensor, before: Memory, after: Memory) -> Tensor:
         """The logits after one more step, the one with this number, for all layers; fills in their part of
         `after`."""
         stack = self.stack
+        x = x if self.vectors is None else self.vectors(x)
         outputs: list[Tensor] = []
         for own, norm, inputs, step in self.layers:
             y, *after[own] = step(inputs(x if norm is None else norm(x)), *before[own])
@@ -299,11 +357,21 @@ class ClassifierStep(nn.Module):
         return self.head(joined if self.head_norm is None else self.head_norm(joined))
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 def _packed(parts: Memory) -> Tensor:
     """All parts of a state side by side, (B, S)."""
     return torch.cat(
         [part if part.ndim == 2 else part.flatten(1) for own in parts.values() for part in own], dim=1
     )
+
+
+def _side_by_side(filled: Tensor, channels: int) -> Tensor:
+    """The steps of a patch, (B, F C, P), as its features (B, F P C)."""
+    b, _, patch = filled.shape
+    return filled.reshape(b, -1, channels, patch).transpose(2, 3).reshape(b, -1)
 
 
 def _either(condition_B1: Tensor, yes: list[Tensor], no: list[Tensor]) -> list[Tensor]:

@@ -40,6 +40,7 @@ class Descriptor(io.RawIOBase):
     def __init__(self, number: int, name: str) -> None:
         self.number, self.name = number, f"<{name}>"
         self.error: OSError | None = None
+        self.reader_is_gone = False
         self._is_terminal = os.isatty(number)
 
     def fileno(self) -> int:
@@ -58,6 +59,7 @@ class Descriptor(io.RawIOBase):
             while rest:
                 rest = rest[self._write_some(rest) :]
         except OSError as error:
+            self.reader_is_gone |= error.errno in _GONE
             if error.errno not in _GONE and not self._is_terminal:
                 self.error = error
         return size
@@ -96,6 +98,12 @@ def unwritten() -> str | None:
             if raw.error is not None:
                 return f"Cannot write to {raw.name.strip('<>')}: {raw.error.strerror}."
     return None
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, as `head` does when it has enough."""
+    raw = getattr(sys.stdout, "buffer", None)
+    return isinstance(raw, Descriptor) and raw.reader_is_gone
 
 
 def _raw(stream: Any) -> io.FileIO | None:

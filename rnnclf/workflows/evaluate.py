@@ -31,7 +31,8 @@ from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.evaluation import evaluate_model
-from rnnclf.workflows import machine
+from rnnclf.workflows import early, machine
+from rnnclf.workflows.early import Early
 from rnnclf.workflows.loading import Loaded, config_of, load_model
 from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.predictions import write_predictions
@@ -77,6 +78,8 @@ class Evaluated:
     """Of the checkpoint; None if it is that of an unfinished run or of an older version."""
     sets: SetsFound | None = None
     """The sets of classes, if they were requested."""
+    early: Early | None = None
+    """The accuracy by step, if it was requested."""
 
     @property
     def has_matrix(self) -> bool:
@@ -116,6 +119,7 @@ class Evaluated:
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
             **({"errors": shown} if errors else {}),
+            **({} if self.early is None else {"early": self.early.to_plain()}),
         }
 
 
@@ -201,9 +205,10 @@ AnyPath = str | os.PathLike[str]
 def evaluate(paths: AnyPath | Sequence[AnyPath], words: Sequence[str] = ()) -> list[Evaluated]:
     """Evaluates all checkpoints in one path or several, in that order.
 
-    `words` are `split=…`, `sets=…` and overrides of dataset, device, threads, engine, precision and plugins.
-    Other data that they name are scored as a whole, unless they bring a test split or a split is requested.
-    Raises an RnnclfError if a path holds no checkpoint, or a model does not fit the data.
+    `words` are `split=…`, `sets=…`, `early=true`, and overrides of dataset, device, threads, engine,
+    precision and plugins. Other data that they name are scored as a whole, unless they bring a test split or
+    a split is requested. Raises an RnnclfError if a path holds no checkpoint, or a model does not fit the
+    data.
     """
     results = []
     for found in _each(paths, words):
@@ -242,7 +247,8 @@ def evaluate_all(paths: Sequence[Path], words: Sequence[str] = ()) -> tuple[list
 
 
 def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[Evaluated | Failure]:
-    asked = _asked(list(words))
+    by_step, words = early.without_word(words)
+    asked = _asked(words)
     load = _Loader(asked.split)
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         try:
@@ -253,7 +259,7 @@ def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[
         for file in files:
             try:
                 with machine.one_at_a_time:
-                    evaluated = _evaluate_one(file, asked, load)
+                    evaluated = _evaluate_one(file, asked, load, by_step)
             except RnnclfError as error:
                 run = run_of(file)
                 yield Failure(file if run is None else run.path, error)
@@ -340,14 +346,14 @@ def _asked(words: list[str]) -> _Asked:
         if key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
                 f"'{key}' cannot be changed at evaluation: the checkpoint fixes it."
-                f" You can change split, sets, {', '.join(FREE_KEYS)}."
+                f" You can change split, sets, early, {', '.join(FREE_KEYS)}."
             )
     plugins = values.get("plugins", [])
     register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
     return _Asked(split, level, [word for word in words if not word.startswith(("split=", "sets="))])
 
 
-def _evaluate_one(file: Path, asked: _Asked, load: _Loader) -> Evaluated:
+def _evaluate_one(file: Path, asked: _Asked, load: _Loader, by_step: bool = False) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
         raise no_checkpoint(file)
@@ -360,9 +366,13 @@ def _evaluate_one(file: Path, asked: _Asked, load: _Loader) -> Evaluated:
         machine.keep_freed_memory()
         evaluation = evaluate_model(model.to(device), data.sequences.to(device), saved.temperature)
         data.sequences.refuse_changed()
+        found = early.measured(loaded, data.recordings, data.places_N, data.split) if by_step else None
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
     other_data = data.fingerprint != saved.fingerprint
+    notes = data.notes if other_data else ()
+    if found is not None:
+        notes = (*notes, *early.remembered(saved, found, other_data))
     run = run_of(file)
     recorded = run.read_results() if run else {}
     warnings = recorded.get("warnings", [])
@@ -378,9 +388,10 @@ def _evaluate_one(file: Path, asked: _Asked, load: _Loader) -> Evaluated:
         recorded_correct=None if other_data else recorded.get(data.split, {}).get("correct"),
         other_data=other_data,
         trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
-        notes=data.notes if other_data else doubts,
+        notes=notes if other_data else (*doubts, *notes),
         mistakes=Mistakes(evaluation, data.recordings, data.places_N),
         overrides=tuple(run.read_status().get("overrides", ())) if run else (),
         calibration=saved.calibration,
         sets=None if asked.level is None or limit is None else sets_found(evaluation, asked.level, limit),
+        early=found,
     )

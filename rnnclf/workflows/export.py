@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,8 @@ from rnnclf.options import Options, as_typed, expected, option, types_of
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.export_check import Comparison, Sample, compared, sample_for
-from rnnclf.workflows.loading import Loaded, load_model
+from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, with_times_told
 from rnnclf.workflows.runs import run_of
-from rnnclf.workflows.sweep_folder import checkpoints_in
 
 FREE_KEYS = ("dataset", "threads", "plugins")
 """What else can be set: where the data are now, threads, and the module of a cell of one's own."""
@@ -104,9 +103,9 @@ def export(path: Path, words: Sequence[str] = (), output: Path | None = None) ->
     the user can change, JobFailed if the file does not answer as the classifier does: then it is not written.
     """
     options, overrides = _settings(list(words))
-    file = _one_checkpoint(path)
+    file = one_checkpoint(path)
     refuse_missing_packages("rnnclf export")
-    loaded = _with_times_told(load_model(file, [*overrides, *AS_EXPORTED]))
+    loaded = with_times_told(load_model(file, [*overrides, *AS_EXPORTED]))
     _refuse_impossible(options, loaded)
     target = output or file.parent / _usual_name(options)
     _refuse_target(target)
@@ -143,22 +142,6 @@ def _settings(words: list[str]) -> tuple[ExportOptions, list[str]]:
     register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
     options = ExportOptions(**{key: value for key, value in values.items() if key in own})
     return options, [word for word in words if word.split("=")[0] not in own]
-
-
-def _one_checkpoint(path: Path) -> Path:
-    files = checkpoints_in(path)
-    if len(files) > 1 or files[0].parent.parent == path:
-        raise ConfigError(f"{path} is a sweep of {len(files)} jobs: give the folder of one of them.")
-    return files[0]
-
-
-def _with_times_told(loaded: Loaded) -> Loaded:
-    """The same with a preparation that says whether the data had times. Earlier checkpoints do not; by their
-    mean interval it can be told."""
-    preparation = loaded.learned.preparation
-    if preparation.timed is None:
-        preparation = replace(preparation, timed=preparation.interval != 1)
-    return loaded._replace(learned=replace(loaded.learned, preparation=preparation))
 
 
 def _usual_name(options: ExportOptions) -> str:

@@ -113,12 +113,13 @@ def _validation(recordings: Recordings, loaded: Loaded) -> Sample:
     some_n = some_n[np.argsort(recordings.lengths_N[some_n], kind="stable")]
     parts = np.array_split(some_n, -(-len(some_n) // BATCH))
     ragged = bool((recordings.lengths_N != recordings.lengths_N[0]).any())
-    batches = tuple(_batch(recordings, part_n, loaded.learned) for part_n in parts)
+    batches = tuple(batch_of(recordings, part_n) for part_n in parts)
     recordings.refuse_changed()
     return Sample(batches, ragged)
 
 
-def _batch(recordings: Recordings, places_B: Array, learned: Learned) -> Batch:
+def batch_of(recordings: Recordings, places_B: Array) -> Batch:
+    """The sequences at `places_B`, as read."""
     starts_B, lengths_B = recordings.starts_N[places_B], recordings.lengths_N[places_B]
     t_T = np.arange(lengths_B.max())
     steps_BT = starts_B[:, None] + np.minimum(t_T, lengths_B[:, None] - 1)

@@ -20,6 +20,7 @@ from rnnclf.hydra_app.compose import overridden, parsed
 from rnnclf.model import SequenceClassifier
 from rnnclf.workflows import machine
 from rnnclf.workflows.pretrained import recorded_config
+from rnnclf.workflows.sweep_folder import checkpoints_in
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""
@@ -145,3 +146,19 @@ def _learned(saved: Checkpoint, config: Config) -> Learned:
     if saved.input_size != preparation.input_size:
         raise CheckpointError(f"{saved.path} is damaged: its preparation does not match its model.")
     return Learned(preparation, saved.classes)
+
+
+def one_checkpoint(path: Path) -> Path:
+    files = checkpoints_in(path)
+    if len(files) > 1 or files[0].parent.parent == path:
+        raise ConfigError(f"{path} is a sweep of {len(files)} jobs: give the folder of one of them.")
+    return files[0]
+
+
+def with_times_told(loaded: Loaded) -> Loaded:
+    """The same with a preparation that says whether the data had times. Earlier checkpoints do not; by their
+    mean interval it can be told."""
+    preparation = loaded.learned.preparation
+    if preparation.timed is None:
+        preparation = replace(preparation, timed=preparation.interval != 1)
+    return loaded._replace(learned=replace(loaded.learned, preparation=preparation))

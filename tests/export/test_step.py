@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rnnclf.errors import ConfigError
-from rnnclf.export.step import ClassifierStep, needs_float64, refuse_streaming
+from rnnclf.export.step import ClassifierStep, needs_float64, refuse_names
 from tests.export.exporting import (
     LENGTHS,
     as_read,
@@ -82,10 +82,8 @@ def test_large_shifts_are_subtracted_in_float64():
 
 def test_channels_of_names_are_refused_by_their_names():
     prepared = preparation(vocabulary_C=(None, ("red", "blue")))
-    with pytest.raises(
-        ConfigError, match=r"channels of names \(v\), which cannot be exported or streamed yet"
-    ):
-        refuse_streaming(classifier("gru", 2).stack, prepared)
+    with pytest.raises(ConfigError, match=r"channels of names \(v\), which cannot be exported yet"):
+        refuse_names(prepared)
 
 
 @pytest.mark.parametrize(

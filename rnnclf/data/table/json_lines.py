@@ -96,7 +96,7 @@ class JsonLines(TableFile):
                     raise DataError(f"{self.name}, line {line} is longer than {LONGEST >> 20} MiB.")
                 if text := (text.removeprefix(codecs.BOM_UTF8) if line == 1 else text).strip():
                     lines.append(line)
-                    rows.append(self._row(text, line))
+                    rows.append(object_in(text, f"{self.name}, line {line}"))
                     taken += len(text)
                 if taken >= BLOCK:
                     yield lines, rows, raw.tell() / size
@@ -104,31 +104,31 @@ class JsonLines(TableFile):
         if rows:
             yield lines, rows, 1.0
 
-    def _row(self, text: bytes, line: int) -> Row:
-        """The object in a line, with the digits of its numbers as text. Raises DataError."""
-        place = f"{self.name}, line {line}"
-        try:
-            row = json.loads(
-                text.decode(),
-                parse_float=str,
-                parse_int=str,
-                parse_constant=str,
-                object_pairs_hook=_object,
-            )
-        except UnicodeDecodeError as error:
-            raise DataError(f"{place} is not UTF-8 text: save the file as UTF-8.") from error
-        except _TwiceError as error:
-            raise DataError(f"{place} has '{excerpt(str(error))}' twice.") from error
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{place} is not a JSON object such as {EXAMPLE}: each line must hold one, and nothing else."
-            ) from error
-        except RecursionError as error:
-            raise DataError(f"{place} is nested too deeply.") from error
-        if not isinstance(row, dict):
-            kind = "a list" if isinstance(row, list) else "a single value"
-            raise DataError(f"{place} holds {kind}; it must hold an object such as {EXAMPLE}.")
-        return row
+
+def object_in(text: bytes, place: str, example: str = EXAMPLE) -> Row:
+    """The object in a line, with the digits of its numbers as text. Raises DataError, with the place."""
+    try:
+        row = json.loads(
+            text.decode(),
+            parse_float=str,
+            parse_int=str,
+            parse_constant=str,
+            object_pairs_hook=_object,
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8 text: save the file as UTF-8.") from error
+    except _TwiceError as error:
+        raise DataError(f"{place} has '{excerpt(str(error))}' twice.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{place} is not a JSON object such as {example}: each line must hold one, and nothing else."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{place} is nested too deeply.") from error
+    if not isinstance(row, dict):
+        kind = "a list" if isinstance(row, list) else "a single value"
+        raise DataError(f"{place} holds {kind}; it must hold an object such as {example}.")
+    return row
 
 
 class _TwiceError(Exception):
