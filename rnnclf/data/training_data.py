@@ -72,7 +72,7 @@ class TrainingData:
             if not sound:
                 raise ValueError("a value is not possible")
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"What it says of its training data is not valid: {error}.") from error
+            raise ConfigError(f"The facts about the training data are not valid: {error}.") from error
         return cls(columns, mean_C, deviation_C, lengths)
 
 

@@ -97,9 +97,14 @@ class Texts:
         """The texts at these indices, as an array of objects."""
         import numpy as np
 
-        begin_N = np.concatenate(([0], self.end_N[:-1]))
-        bounds = zip(begin_N[numbers_n].tolist(), self.end_N[numbers_n].tolist(), strict=True)
-        return np.array([self.bytes_B[begin:end].tobytes().decode() for begin, end in bounds], dtype=object)
+        if not len(numbers_n):
+            return np.zeros(0, dtype=object)
+        end_n = np.asarray(self.end_N[numbers_n])
+        begin_n = np.where(numbers_n > 0, self.end_N[numbers_n - 1], 0)
+        low = int(begin_n.min())  # one copy of the part that they are in: slices of a mapped array are slow
+        held = np.asarray(self.bytes_B[low : int(end_n.max())]).tobytes()
+        bounds = zip((begin_n - low).tolist(), (end_n - low).tolist(), strict=True)
+        return np.array([held[begin:end].decode() for begin, end in bounds], dtype=object)
 
 
 def cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
