@@ -127,7 +127,7 @@ def opened(
     if suffix in hdf5.SUFFIXES and not path.is_dir():
         return {
             split: {array: _mapped(file, f"{path}: {name}") for array, (name, file) in arrays.items()}
-            for split, arrays in hdf5.arrays_in(path, progress).items()
+            for split, arrays in hdf5.arrays_in(path, progress, choose is chosen_in).items()
         }
     return {
         split: {name: _mapped(file, str(file)) for name, file in arrays.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -52,7 +53,9 @@ def test_arrays_need_no_labels(place, cli):
     np.save("anything.npy", x)
     np.savez("one.npz", x)
     np.savez("two.npz", X_test=x, y_test=np.zeros(20))
-    for name in ("anything.npy", "one.npz", "two.npz"):
+    with h5py.File("three.h5", "w") as file:
+        file["series"] = x
+    for name in ("anything.npy", "one.npz", "two.npz", "three.h5"):
         assert cli("predict", place / "arrays", name).stdout == expected, name
     np.savez("many.npz", a=x, b=x)
     assert "many.npz holds a, b; it needs one x." in cli("predict", place / "arrays", "many.npz").stderr
