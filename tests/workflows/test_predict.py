@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -195,6 +196,10 @@ def test_a_sequence_that_cannot_be_read_is_told_or_left_without_a_class(here, cl
     assert "2 sequences could not be read and have no class." in done.stderr
     found, expected = answers(done), answers(cli("predict", "wide", "wide.csv"))
     assert found["class"].null_count() == 2
+    lines = cli("predict", "wide", "bad.csv", "--skip-bad", "--json").stdout.splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["class"] for line in lines] == found[
+        "class"
+    ].to_list()
     assert_same(found.filter(~row.is_in([3, 5])), expected.filter(~row.is_in([3, 5])))
 
 
