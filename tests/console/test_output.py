@@ -74,6 +74,7 @@ SLOW = {
     "baseline",
     "export",
     "predict",
+    "stream",
 }  # seconds each, or lines of JSON: what they print is tested with what they do
 
 
