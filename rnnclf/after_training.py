@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
 from rnnclf.groups import AsJson, path_argument
-from rnnclf.shell import complete_export, complete_stream
+from rnnclf.shell import complete_export, complete_predict, complete_stream
 from rnnclf.system.startup import import_torch
 
 
@@ -96,3 +97,75 @@ def stream(
     model = Stream(run, overrides, Choice(every, last, when, sequences, skip_bad), print_note)
     with source(files[0] if files else "-") as (file, name):
         write_answers(model.answers(lines_of(file, name), name), model.classes, json)
+
+
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_predict,
+            metavar="RUN... DATA [WORDS]",
+            help="A run folder or a checkpoint file, then the file or folder to classify, - for stdin; then"
+            " words for dataset, device, threads, engine, precision and plugins.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            autocompletion=paths_starting,
+            help="A .csv, .tsv, .jsonl or .parquet file for the answers; stdout, as CSV, if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=0, help="So many of the most probable classes, instead of all probabilities.")
+    ] = 0,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="The outputs of the model instead of all probabilities.")
+    ] = False,
+    columns: Annotated[
+        str, typer.Option(help="These columns alone, separated by commas: id,class.", show_default=False)
+    ] = "",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave sequences that cannot be read without a class.")
+    ] = False,
+    recordings: Annotated[
+        bool, typer.Option("--recordings", help="A row for each recording, not for each of its windows.")
+    ] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Average the probabilities of several runs, or of a sweep.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout instead of CSV.")] = False,
+) -> None:
+    """Classify new data, which need no labels. [cyan]rnnclf predict outputs/RUN new.csv[/]"""
+    import_torch()
+    from rnnclf.console.prediction import answers_to, write_answers
+    from rnnclf.console.progress import reading_display
+    from rnnclf.console.screen import print_note
+    from rnnclf.workflows.answers import Layout
+    from rnnclf.workflows.predict import prediction
+
+    *runs, data = ["", *(word for word in words if is_path(word))]
+    if len(runs) < 2:
+        raise RnnclfError("Give the folder of a run, and after it the data to classify.")
+    kept = {"ensemble": ensemble, "whole_recordings": recordings, "skip_bad": skip_bad}
+    overrides = [word for word in words if not is_path(word)]
+    with (
+        answers_to(output, json) as write,
+        reading_display() as progress,
+        prediction(
+            [Path(run) for run in runs[1:]],
+            data,
+            overrides,
+            **kept,
+            stdin=sys.stdin.buffer,
+            progress=progress,
+        ) as found,
+    ):
+        chosen = tuple(filter(None, columns.split(",")))
+        rows = write_answers(found, Layout(found.classes, top, logits, chosen), write, progress)
+    if output is not None:
+        print_note(f"{rows:,} answers are in {output}")

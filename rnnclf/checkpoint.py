@@ -82,12 +82,14 @@ def header_of(
     resumable: ResumableHeader | None = None,
     labels: Sequence[Any] | None = None,
     calibration: Calibration | None = None,
+    training_data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The header of a checkpoint, as expected by `save`.
 
     engine: what trained the model (`EngineUsed`).
     calibration: None before the end of training.
     labels: for each class the number or text that it was called in Python; None if that is its name.
+    training_data: what is usual in the training data, and how their columns were read.
     """
     return {
         "rnnclf": __version__,
@@ -104,6 +106,7 @@ def header_of(
         **(resumable.to_plain() if resumable else {}),
         **({} if labels is None else {"labels": list(labels)}),
         **({} if calibration is None else {"calibration": calibration.to_plain()}),
+        **({} if training_data is None else {"training_data": dict(training_data)}),
     }
 
 
@@ -166,6 +169,14 @@ class Checkpoint:
     @property
     def reading(self) -> dict[str, Any]:
         return dict(self.header["reading"])
+
+    @property
+    def training_data(self) -> dict[str, Any] | None:
+        """As given to `header_of`; None in checkpoints of older versions. Raises CheckpointError."""
+        found = self.header.get("training_data")
+        if found is not None and not isinstance(found, dict):
+            raise CheckpointError(f"{self.path} is damaged: its header has no valid 'training_data'.")
+        return found
 
     @property
     def fingerprint(self) -> str:

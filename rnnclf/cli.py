@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnnclf.after_training import export, stream
+from rnnclf.after_training import export, predict, stream
 from rnnclf.data_commands import data
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
@@ -198,6 +198,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
+app.command()(predict)
 app.command()(export)
 app.command()(stream)
 
@@ -371,7 +372,7 @@ def baseline(
     """Try well-known classifiers on the same splits as train. [cyan]rnnclf baseline my.csv[/]"""
     import_torch()
     from rnnclf.console.baseline import save_baseline, show_baselines
-    from rnnclf.console.data import reading_display
+    from rnnclf.console.progress import reading_display
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.baseline import compare_baselines
 

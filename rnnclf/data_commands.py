@@ -29,7 +29,8 @@ def check_data(
     json: AsJson = False,
 ) -> None:
     """Describe a data set, its problems, and how to train on it. [cyan]rnnclf data check my.csv[/]"""
-    from rnnclf.console.data import reading_display, show_checked
+    from rnnclf.console.data import show_checked
+    from rnnclf.console.progress import reading_display
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.workflows.data import check
 
@@ -63,7 +64,8 @@ def make_data(
     json: AsJson = False,
 ) -> None:
     """Write small made-up sequences to try things on: ragged, with gaps. [cyan]rnnclf data make my.csv[/]"""
-    from rnnclf.console.data import reading_display, show_made
+    from rnnclf.console.data import show_made
+    from rnnclf.console.progress import reading_display
     from rnnclf.console.screen import print_json, use_stderr
     from rnnclf.data.synthetic import LongWaves, Waves, make
 

@@ -20,8 +20,9 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
-from rnnclf.data.memory import LongFrame, as_classes, is_frame, labels_in, name_of, recordings_in
+from rnnclf.data.memory import LongFrame, as_classes, as_polars, is_frame, labels_in, name_of, recordings_in
 from rnnclf.data.recordings import Recordings, numbered
+from rnnclf.data.table import Table
 from rnnclf.errors import ConfigError, DataError, RnnclfError
 from rnnclf.hydra_app.keywords import config_from, in_python, keywords_of, refuse_unknown, typed
 from rnnclf.registry import did_you_mean
@@ -173,7 +174,10 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each sequence, (N,). X as in `fit`; lengths may differ from training."""
+        """The most probable class of each sequence, (N,). X as in `fit`; lengths may differ from training.
+
+        If the model was trained on a table, X may be a data frame with its columns, read by their names.
+        """
         place_N = self._logits(X).argmax(axis=1)
         predicted: NDArray[Any] = self.classes_[place_N]
         return predicted
@@ -278,6 +282,8 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             frame = self._frame(X)
             recordings = frame.recordings()
             y = frame.labels() if y is None and reset else y
+        elif is_frame(X) and not reset and self._classifier.learned.training.columns:
+            recordings = Table().read_frame(as_polars(X), self._classifier.learned)
         else:
             recordings = recordings_in(self._array(X, reset), self.layout == "channels_first")
         if reset and y is None:

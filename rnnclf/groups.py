@@ -18,7 +18,8 @@ from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 MEANT = {
     **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
     **dict.fromkeys(("sweep", "multirun", "compare", "grid"), "train -m"),
-    **dict.fromkeys(("evaluate", "test", "score", "predict", "classify", "validate"), "eval"),
+    **dict.fromkeys(("evaluate", "test", "score", "validate"), "eval"),
+    **dict.fromkeys(("classify", "infer", "inference", "label"), "predict"),
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("info", "describe", "status"), "inspect"),
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),

@@ -9,6 +9,7 @@ from rnnclf.errors import ConfigError, UnknownNameError
 T = TypeVar("T")
 
 MANY = 20  # above this many names, a message with a suggestion does not list them all
+PLUGGABLE = {"cell": "rnnclf.cells", "dataset": "rnnclf.datasets"}  # group: entry-point group of plugins
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -141,6 +141,14 @@ def complete_stream(ctx: Any, incomplete: str) -> list[str]:
     return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "threads", "plugins"))]
 
 
+def complete_predict(ctx: Any, incomplete: str) -> list[str]:
+    """Files and folders, and after two of them the words that `rnnclf predict` takes."""
+    paths = _files_of_own(incomplete)
+    if not incomplete and len(ctx.params.get("words") or []) < 2:
+        return paths
+    return [*paths, *_words(ctx, incomplete, ("dataset", "device", "threads", "engine", "plugins"))]
+
+
 def _files_of_own(incomplete: str) -> list[str]:
     return [] if "=" in incomplete else paths_starting(incomplete)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 COMMANDS = ("", "train", "resume", "eval", "inspect", "list", "show", "test-cell", "bench", "data")
-COMMANDS += ("data check", "data make", "export")
+COMMANDS += ("data check", "data make", "export", "predict")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -23,7 +23,7 @@ def test_every_command_has_help_by_the_short_flag_with_nothing_cut(cli, monkeypa
         ("evaluate outputs/x", "rnnclf eval"),
         ("fit", "rnnclf train"),
         ("test", "rnnclf eval"),
-        ("predict x", "rnnclf eval"),
+        ("classify x", "rnnclf predict"),
         ("trian cell=lstm", "rnnclf train"),
         ("check my.csv", "rnnclf data check"),
         ("sweep", "rnnclf train -m"),

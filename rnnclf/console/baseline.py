@@ -16,10 +16,10 @@ from rnnclf.console.screen import interval, print_note, save_picture, screen, se
 from rnnclf.console.tables import PlainTable
 from rnnclf.data import DATASETS
 from rnnclf.data.own import OwnData
+from rnnclf.data.recognition import source_for
 from rnnclf.errors import DataError
 from rnnclf.escaping import one_line
 from rnnclf.hydra_app.grammar import meant
-from rnnclf.hydra_app.sources import source_for
 from rnnclf.metrics import percent
 from rnnclf.workflows.baseline import Compared, Finished
 from rnnclf.workflows.runs import picture

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.baselines.quick import Quick
 from rnnclf.console.drawing import drawn, light_of, shaded
-from rnnclf.console.screen import SafeConsole, screen, short
+from rnnclf.console.screen import screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
@@ -33,20 +31,6 @@ PICTURES = 10  # maximum number of classes with a drawn example
 LINES = 3  # maximum number of channels drawn per example
 MARKS = {"doubtful": ("!! ", "bold red"), "warning": ("! ", "bold yellow"), "remark": ("- ", "dim")}
 LINE_WIDTH = 60  # maximum columns of a drawn channel
-
-
-@contextmanager
-def reading_display() -> Iterator[Callable[[str, float], None]]:
-    """Shows a progress bar on stderr while data are read; nothing without a terminal."""
-    console = SafeConsole(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=1)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def show_checked(found: Checked) -> None:

@@ -10,9 +10,9 @@ import io
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.arff import arff_sequences
 from rnnclf.data.cache import folder_for, identity
@@ -30,10 +30,13 @@ from rnnclf.data.delimited import (
     unquoted,
 )
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import Progress, Recordings, numbered, silent
+from rnnclf.data.recordings import NO_LABELS, Progress, Recordings, numbered, silent
 from rnnclf.data.refused import advice
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
+
+if TYPE_CHECKING:
+    from rnnclf.data.base import Learned
 
 SUFFIXES = (".ts", ".arff", ".tsv", ".txt")  # in order of preference, if a data set comes in several formats
 
@@ -77,6 +80,17 @@ class Archive(OwnData):
             return recordings
 
         return cached(folder, read)
+
+    def read_unlabelled(
+        self, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        import numpy as np
+
+        path, notes = _training_file(self.paths()[0], progress), list[str]()
+        versions = [identity(path)]
+        recordings = _read([(path, -1)], notes, progress)
+        refuse_changed(versions)
+        return replace(recordings, labels_N=np.zeros(len(recordings), np.int64), classes=NO_LABELS)
 
 
 def _training_file(path: Path, progress: Progress) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import MappedFile
 from rnnclf.data.conversion import unpack
 from rnnclf.data.delimited import excerpt
-from rnnclf.data.naming import NEEDED, WHOLE, Chosen, by_split, chosen, chosen_in, role_of
+from rnnclf.data.naming import NEEDED, WHOLE, Chosen, by_split, chosen, chosen_in, role_of, unlabelled_in
 from rnnclf.data.npy import layout_of, mapped, parsed
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.data.refused import advice
@@ -30,6 +30,9 @@ class NamedArray(NamedTuple):
     what: str
     file: MappedFile | None = None
 
+
+Choose: TypeAlias = Callable[[list[str], str], Chosen]
+"""Tells which of several named arrays is which; messages begin with the second argument."""
 
 Files: TypeAlias = dict[int, dict[str, Path]]
 """For each split (see `naming.Chosen`) the file of each array."""
@@ -58,6 +61,15 @@ def files_of(path: Path, labels: str | None) -> Files:
             f"{path} is not a file of arrays ({', '.join(SUFFIXES)}) or a folder of .npy files.{advice(path)}"
         )
     return {WHOLE: _beside(path, labels)}
+
+
+def unlabelled_files(path: Path) -> Files:
+    """The file of each array as `files_of` gives them, but without labels. Raises DataError."""
+    if path.is_dir():
+        there = {file.stem: file for file in sorted(path.glob("*.npy"))}
+        return {WHOLE: {array: there[name] for array, name in unlabelled_in(there, str(path))[WHOLE].items()}}
+    identity(path)
+    return {WHOLE: {"x": path}}
 
 
 def _in_folder(path: Path, labels: str | None) -> Files:
@@ -103,17 +115,19 @@ def _refuse_lacking(files: Mapping[str, Path], folder: Path, hint: str) -> None:
             raise DataError(f"{file} does not exist: put the {meaning} there{hint if name == 'y' else ''}.")
 
 
-def opened(path: Path, files: Files, progress: Progress) -> dict[int, dict[str, NamedArray]]:
-    """The arrays of each split. Raises DataError for damaged files."""
+def opened(
+    path: Path, files: Files, progress: Progress, choose: Choose = chosen_in
+) -> dict[int, dict[str, NamedArray]]:
+    """The arrays of each split, those that `choose` finds. Raises DataError for damaged files."""
     suffix = path.suffix.lower()
     if suffix == ".npz" and not path.is_dir():
-        return _unpacked(path, progress)
+        return _unpacked(path, progress, choose)
     if suffix == ".mat" and not path.is_dir():
-        return _of_matlab(path)
+        return _of_matlab(path, choose)
     if suffix in hdf5.SUFFIXES and not path.is_dir():
         return {
             split: {array: _mapped(file, f"{path}: {name}") for array, (name, file) in arrays.items()}
-            for split, arrays in hdf5.arrays_in(path, progress).items()
+            for split, arrays in hdf5.arrays_in(path, progress, choose is chosen_in).items()
         }
     return {
         split: {name: _mapped(file, str(file)) for name, file in arrays.items()}
@@ -126,14 +140,14 @@ def _mapped(path: Path, what: str) -> NamedArray:
     return NamedArray(array, what, file)
 
 
-def _unpacked(path: Path, progress: Progress) -> dict[int, dict[str, NamedArray]]:
+def _unpacked(path: Path, progress: Progress, choose: Choose) -> dict[int, dict[str, NamedArray]]:
     """The arrays of an .npz file; large ones are mapped from the cache. Raises DataError."""
     identity(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             names = [member.filename.removesuffix(".npy") for member in members]
-            found = chosen_in(names, str(path))
+            found = choose(names, str(path))
             member_of = dict(zip(names, members, strict=True))
             used = {name for arrays in found.values() for name in arrays.values()}
             held = {name: _member(path, archive, member_of[name], progress) for name in sorted(used)}
@@ -144,9 +158,9 @@ def _unpacked(path: Path, progress: Progress) -> dict[int, dict[str, NamedArray]
     return _by_role(found, held)
 
 
-def _of_matlab(path: Path) -> dict[int, dict[str, NamedArray]]:
+def _of_matlab(path: Path, choose: Choose) -> dict[int, dict[str, NamedArray]]:
     identity(path)
-    found = chosen_in(list(matlab.variables(path)), str(path))
+    found = choose(list(matlab.variables(path)), str(path))
     used = {name for names in found.values() for name in names.values()}
     held = matlab.arrays(path, used)
     return _by_role(found, {name: NamedArray(array, f"{path}: {name}") for name, array in held.items()})

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from rnnclf.data.array_files import Files, NamedArray, files_of, holds_arrays, opened
+from rnnclf.data.array_files import Files, NamedArray, files_of, holds_arrays, opened, unlabelled_files
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.joining import Part, joined
-from rnnclf.data.naming import WHOLE
+from rnnclf.data.naming import WHOLE, unlabelled_in
 from rnnclf.data.npy import (
     COPY_LIMIT,
     refuse_more_than_memory,
@@ -23,11 +23,14 @@ from rnnclf.data.npy import (
     to_trainable,
 )
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import Array, Progress, Recordings, encoded, numbered, silent
+from rnnclf.data.recordings import NO_LABELS, Array, Progress, Recordings, encoded, numbered, silent
 from rnnclf.data.splits import SPLITS, split_called
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import absolute
 from rnnclf.options import option
+
+if TYPE_CHECKING:
+    from rnnclf.data.base import Learned
 
 PER_SEQUENCE = ("y", "lengths", "groups", "split")
 BOOKKEEPING = 64  # bytes in memory for each sequence: where it begins, its length, label, split and place
@@ -88,6 +91,19 @@ class Arrays(OwnData):
         if recordings.values_SC.nbytes < CACHED_FROM:
             return recordings
         return replace(recordings, cache=folder_for("arrays", self.axes, versions))
+
+    def read_unlabelled(
+        self, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        path = self.paths()[0]
+        arrays = opened(path, unlabelled_files(path), progress, unlabelled_in)[WHOLE]
+        x, size = arrays["x"], len(learned.preparation.channels)
+        if self.window is not None and x.array.ndim == 1:
+            x = x._replace(array=x.array[None, :, None])
+        elif self.window is not None and x.array.ndim == 2 and 1 < x.array.shape[1] == size:
+            x = x._replace(array=x.array[None])  # one recording
+        recordings = unlabelled(x, path.name, self.axes, arrays.get("lengths"))
+        return replace(recordings, channels=_channels(arrays, len(recordings.channels)))
 
     def _parts(self, path: Path, files: Files, is_test: bool, progress: Progress) -> list[Part]:
         """The sequences of one path: one part, or one for each split. Raises DataError."""
@@ -192,7 +208,7 @@ def unlabelled(named: NamedArray, file: str, axes: str, lengths: NamedArray | No
         starts_N=np.arange(n, dtype=np.int64) * steps,
         lengths_N=lengths_N,
         labels_N=np.zeros(n, np.int64),
-        classes=("",),
+        classes=NO_LABELS,
         channels=numbered(size),
         notes=tuple(notes),
         locate=lambda step: f"{file}, sequence {step // steps}, step {step % steps} (counted from 0)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.categories import unseen
@@ -21,7 +22,8 @@ from rnnclf.data.recordings import Array, Progress, Recordings, numbered, silent
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitName, SplitPlan, divide
 from rnnclf.data.survey import digests, moments
-from rnnclf.errors import CheckpointError, DataError
+from rnnclf.data.training_data import TrainingData
+from rnnclf.errors import CheckpointError, ConfigError, DataError
 from rnnclf.options import Component, option
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Learned:
 
     preparation: Preparation
     classes: tuple[str, ...]
+    training: TrainingData = field(default_factory=TrainingData)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +128,28 @@ class Source(Component):
         """
         return self.read(progress)
 
+    def read_unlabelled(
+        self, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        """Reads sequences that may have no labels, for a trained model, in the order in which they come.
+
+        lenient: what is no number is read as infinite, instead of being refused.
+        Raises DataError as `read` does, and for data without the channels of the model.
+        """
+        raise ConfigError(f"dataset={self.name} has no data without labels to predict.")
+
+    def recordings_to_predict(
+        self, path: Path, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        """The sequences to classify of data that may have no labels, with the channels of a trained model.
+
+        path: where they are, for a source whose options do not say it.
+        Values may be missing, whatever the model makes of that. Raises CheckpointError for other channels.
+        """
+        recordings = self.cut(self.read_unlabelled(learned, progress, lenient))
+        recordings = _with_channels(recordings, learned.preparation.channels)
+        return replace(matched(recordings, learned.preparation), classes=learned.classes)
+
     def sequences(self, progress: Progress = silent) -> Recordings:
         """The sequences to classify: as they are read or, if that was asked for, windows of them."""
         return self.cut(self.read(progress))
@@ -172,7 +197,10 @@ class Source(Component):
             refuse_untrained(recordings, parts)
             missing, patch = treatment(recordings, self.missing), self.patch_for(recordings, parts["train"])
             preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
-            learned = Learned(preparation, recordings.classes)
+            found = moments(recordings, progress) if self.layout() is None else None
+            learned = Learned(
+                preparation, recordings.classes, TrainingData.of(recordings, parts["train"], found)
+            )
             notes = (*notes, *unseen(recordings, preparation.vocabularies))
         hashes = digests(recordings, progress)
         whole = assembled(recordings, learned)
@@ -306,8 +334,9 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} … ({len(names)})" if len(names) > 12 else shown
 
 
-def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
-    """All sequences, ready for training: prepared now if they fit into memory, otherwise batch by batch.
+def assembled(recordings: Recordings, learned: Learned, now: bool = True) -> SequenceDataset:
+    """All sequences, ready for training: prepared now if they fit into memory, otherwise batch by batch, as
+    always if not `now`.
 
     Bytes, such as pictures, are always prepared batch by batch: that is as fast as reading four times as many
     bytes of floats from memory.
@@ -325,6 +354,8 @@ def assembled(recordings: Recordings, learned: Learned) -> SequenceDataset:
         files=recordings.files,
         coded=learned.preparation.coded,
     )
+    if not now:
+        return data
     are_bytes = recordings.values_SC.itemsize == 1 and not learned.preparation.fills_gaps
     if not are_bytes:
         return data.prepared() if data.fits else data

@@ -64,6 +64,16 @@ def find_entries(root: Path, group: str | None, others: list[Path]) -> Iterator[
     others += _files(root)
 
 
+def unlabelled_entries(root: Path, others: list[Path]) -> list[Entry]:
+    """The sequence files in a folder and in any folders below it. Raises DataError if there are none."""
+    below = _files_below(root)
+    paths = [path for path in below if path.suffix.lower() in SUFFIXES]
+    others += [path for path in below if path.suffix.lower() not in SUFFIXES]
+    if not paths:
+        raise DataError(f"{root} has no sequence files: their names must end in {', '.join(SUFFIXES)}.")
+    return [Entry(path, path.relative_to(root).as_posix(), "", None, -1) for path in paths]
+
+
 def _splits(root: Path, folders: Sequence[Path]) -> dict[int, Path]:
     """The folders that are named like splits, by index into SPLITS; empty if the folders are classes.
 

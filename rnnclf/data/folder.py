@@ -9,12 +9,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
 from rnnclf.data.channel_files import channel_folders, sequences_of
-from rnnclf.data.class_folders import Entry, NoGroupError, find_entries, labelled_entries, pattern_of
+from rnnclf.data.class_folders import (
+    Entry,
+    NoGroupError,
+    find_entries,
+    labelled_entries,
+    pattern_of,
+    unlabelled_entries,
+)
 from rnnclf.data.conversion import Part, cached, combine
 from rnnclf.data.delimited import excerpt
 from rnnclf.data.npy import refuse_more_than_memory
@@ -27,6 +34,9 @@ from rnnclf.files import absolute
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
 from rnnclf.system import helper
+
+if TYPE_CHECKING:
+    from rnnclf.data.base import Learned
 
 READING = 2  # counts the ways in which files were read; what was read in another way is read again
 COPIES = 2  # of the arrays in memory while they are joined
@@ -128,6 +138,19 @@ class Folder(OwnData):
             recordings = replace(self, group=None)._recordings(channels, progress)
             return replace(recordings, notes=(*recordings.notes, f"{error} Sequences are not grouped."))
 
+    def read_unlabelled(
+        self, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        root, others = self.paths()[0], list[Path]()
+        entries = unlabelled_entries(root, others)
+        size = sum(entry.path.stat().st_size for entry in entries if entry.path.suffix.lower() not in TEXT)
+        refuse_more_than_memory(COPIES * size, self.title())
+        versions = [identity(entry.path) for entry in entries]
+        notes = [_left_out(root, others, "sequence files")] if others else []
+        recordings = self._read(entries, notes, learned.preparation.channels, progress, lenient)
+        refuse_changed(versions)
+        return recordings
+
     def _entries(self) -> tuple[list[Entry], list[str]]:
         """All sequence files, sorted, and a note on other files. Raises ConfigError or DataError."""
         root, *test = self.paths()
@@ -150,10 +173,8 @@ class Folder(OwnData):
             found += [entry._replace(place=f"{test[0].name}/{entry.place}", given=place) for entry in more]
         if not others:
             return found, []
-        kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
-        listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
         what = "sequence files" if self.labels is None else f"in {Path(self.labels).name}"
-        return found, [f"{len(others):,} files in {root} are not {what} and were ignored ({listed})."]
+        return found, [_left_out(root, others, what)]
 
     def _found(self, root: Path, others: list[Path]) -> Iterator[Entry]:
         if self.labels is None:
@@ -164,14 +185,32 @@ class Folder(OwnData):
         return labelled_entries(root, table, self.group, others)
 
     def _read(
-        self, entries: Sequence[Entry], notes: list[str], known: tuple[str, ...], progress: Progress
+        self,
+        entries: Sequence[Entry],
+        notes: list[str],
+        known: tuple[str, ...],
+        progress: Progress,
+        lenient: bool = False,
     ) -> Recordings:
+        """The sequences of these files; if `lenient`, one that cannot be read becomes an infinite step."""
         contents: list[Contents] = []
+        bad: list[Entry] = []
         with helper.kept():
-            for number, (path, place, *_) in enumerate(entries, start=1):
-                now = contents_of(path, place)
-                contents.append(ordered_as(contents[0], now, entries[0].place, place) if contents else now)
+            for number, entry in enumerate(entries, start=1):
+                path, place, *_ = entry
+                try:
+                    now = contents_of(path, place)
+                    if contents:
+                        now = ordered_as(contents[0], now, entries[0].place, place)
+                    contents.append(now)
+                except DataError:
+                    if not lenient:
+                        raise
+                    bad.append(entry)
                 progress(f"reading {self.title()}", number / len(entries))
+        if bad and not contents:
+            raise DataError(f"No file of {self.title()} can be read.")
+        contents, entries = _with_bad(contents, [e for e in entries if e not in bad], bad)
         _refuse_rates(contents, entries)
         first = contents[0]
         names = first.names or numbered(first.values_TC.shape[1])
@@ -211,6 +250,27 @@ class Folder(OwnData):
             return None
         notes.append(f"{_called(first, likely[0])} is used as the time of each step.")
         return names.index(likely[0])
+
+
+def _with_bad(
+    contents: list[Contents], good: Sequence[Entry], bad: Sequence[Entry]
+) -> tuple[list[Contents], Sequence[Entry]]:
+    """The contents of all files, sorted by path: one infinite step of those that cannot be read."""
+    import numpy as np
+
+    if not bad:
+        return contents, good
+    unread = contents[0]._replace(values_TC=np.full((1, contents[0].values_TC.shape[1]), np.inf))
+    pairs = [*zip(good, contents, strict=True), *((entry, unread) for entry in bad)]
+    pairs.sort(key=lambda pair: pair[0].path)
+    return [content for _, content in pairs], [entry for entry, _ in pairs]
+
+
+def _left_out(root: Path, others: Sequence[Path], what: str) -> str:
+    """A note on files that are not read."""
+    kinds = Counter(path.suffix or "no suffix" for path in others).most_common(5)
+    listed = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
+    return f"{len(others):,} files in {root} are not {what} and were ignored ({listed})."
 
 
 def _called(contents: Contents, name: str) -> str:

@@ -47,7 +47,7 @@ def without_gaps(recordings: Recordings, missing: str) -> Recordings:
             f"{missing_C.sum():,} values are missing ({_short(listed)}), the first at"
             f" {_first_gap(recordings, found)}. Choose dataset.missing=mask, interpolate or drop."
         )
-    return _complete(recordings) if missing == "drop" else recordings
+    return complete(recordings) if missing == "drop" else recordings
 
 
 def _refuse_empty(recordings: Recordings, found: Moments) -> None:
@@ -72,7 +72,7 @@ def _first_gap(recordings: Recordings, found: Moments) -> str:
     return recordings.place(start + step)
 
 
-def _complete(recordings: Recordings) -> Recordings:
+def complete(recordings: Recordings) -> Recordings:
     """The recordings without steps that have missing values, and without sequences that would be empty."""
     import numpy as np
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from rnnclf.data.cache import CHUNK, folder_for, identity, seal, unsealed
 from rnnclf.data.conversion import made, refuse_more_than_disk
 from rnnclf.data.delimited import excerpt
-from rnnclf.data.naming import chosen_in
+from rnnclf.data.naming import chosen_in, unlabelled_in
 from rnnclf.data.recordings import Array, Progress
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.system.fork import ChildDied
@@ -34,18 +34,20 @@ Index: TypeAlias = dict[str, dict[str, tuple[str, str]]]
 """By split and array: the name of the array in the file, and its .npy file."""
 
 
-def arrays_in(path: Path, progress: Progress) -> dict[int, dict[str, tuple[str, Path]]]:
+def arrays_in(
+    path: Path, progress: Progress, labelled: bool = True
+) -> dict[int, dict[str, tuple[str, Path]]]:
     """For each split (see `naming.Chosen`) the name of each array in the file, and its .npy file.
 
-    Raises DataError for a damaged file, ConfigError without h5py.
+    labelled: whether there must be labels. Raises DataError for a damaged file, ConfigError without h5py.
     """
     version = identity(path)
-    folder = folder_for("hdf5", version)
+    folder = folder_for("hdf5", version, *([] if labelled else ["unlabelled"]))
     progress(f"reading {path.name}", 0.0)
     found = _known(folder)
     if found is None:
         shutil.rmtree(folder, ignore_errors=True)
-        folder = made(folder, lambda staging: _copied(path, staging), str(path))
+        folder = made(folder, lambda staging: _copied(path, staging, labelled), str(path))
         found = _known(folder)
     if found is None:
         raise DataError(
@@ -66,14 +68,14 @@ def _known(folder: Path) -> Index | None:
         return None
 
 
-def _copied(path: Path, folder: Path) -> None:
+def _copied(path: Path, folder: Path, labelled: bool) -> None:
     try:
-        in_helper(f"{__name__}:copy", str(path), str(folder))
+        in_helper(f"{__name__}:copy", str(path), str(folder), labelled)
     except ChildDied as error:
         raise DataError(f"{path} is damaged, or reading it takes more memory than there is.") from error
 
 
-def copy(path: str, folder: str) -> None:
+def copy(path: str, folder: str, labelled: bool = True) -> None:
     """Copies the arrays of sequences, labels and so on into a folder, with an index. Raises DataError."""
     os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # no filters from elsewhere
     try:
@@ -84,7 +86,7 @@ def copy(path: str, folder: str) -> None:
         ) from error
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _copy(path, file, Path(folder))
+            _copy(path, file, Path(folder), labelled)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # h5py raises many types for a damaged file
@@ -93,14 +95,15 @@ def copy(path: str, folder: str) -> None:
         raise DataError(f"{path} is not an HDF5 file, or is damaged.") from error
 
 
-def _copy(path: str, file: Any, folder: Path) -> None:
+def _copy(path: str, file: Any, folder: Path, labelled: bool) -> None:
     if any("pandas_type" in group.attrs for group in (file, *_groups(file))):
         raise DataError(
             f"{path} is written by pandas, whose HDF5 files are not read: save the table with"
             " to_parquet('new.parquet')."
         )
     held = dict(_datasets(file))
-    found, size = chosen_in(list(held), path), os.path.getsize(path)
+    found = (chosen_in if labelled else unlabelled_in)(list(held), path)
+    size = os.path.getsize(path)
     files: dict[str, str] = {}
     for name in (name for arrays in found.values() for name in arrays.values()):
         if name not in files:

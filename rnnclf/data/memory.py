@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.array_files import NamedArray
 from rnnclf.data.arrays import unlabelled
 from rnnclf.data.gaps import without_gaps
 from rnnclf.data.npy import refuse_other_than_numbers, to_trainable
 from rnnclf.data.preparation import BITS_LEFT
-from rnnclf.data.recordings import Array, Recordings, encoded, numbered
+from rnnclf.data.recordings import NO_LABELS, Array, Recordings, encoded, numbered
 from rnnclf.data.survey import moments
+from rnnclf.data.table.roles import Roles
 from rnnclf.errors import DataError
 from rnnclf.registry import did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +140,7 @@ def _concatenated(sequences: list[Array], channels: tuple[str, ...]) -> Recordin
         starts_N=np.cumsum(lengths_N) - lengths_N,
         lengths_N=lengths_N,
         labels_N=np.zeros(len(lengths_N), np.int64),
-        classes=("",),
+        classes=NO_LABELS,
         channels=channels,
     )
 
@@ -163,6 +167,25 @@ def for_prediction(recordings: Recordings, missing: str) -> Recordings:
 def is_frame(x: Any) -> bool:
     """Whether x has named columns, as the data frames of polars and pandas have."""
     return hasattr(x, "columns") and hasattr(x, "__getitem__")
+
+
+def as_polars(frame: Any) -> pl.DataFrame:
+    """A data frame of polars or pandas as one of polars. Raises DataError for a column that is neither of
+    numbers nor of times nor of text."""
+    import polars as pl
+
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    columns = []
+    for name in frame.columns:
+        column = frame[name]
+        plain = getattr(column.dtype, "kind", "O") in "biufM" and hasattr(column.dtype, "itemsize")
+        cells = column.to_numpy() if plain and not column.isna().any() else _objects(column)
+        try:
+            columns.append(pl.Series(str(name), cells, strict=False))
+        except (TypeError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"Column '{name}' holds neither numbers nor times nor text.") from error
+    return pl.DataFrame(columns)
 
 
 @dataclass(frozen=True)
@@ -196,11 +219,16 @@ class LongFrame:
             starts_N=np.cumsum(lengths_N) - lengths_N,
             lengths_N=lengths_N,
             labels_N=np.zeros(len(lengths_N), np.int64),
-            classes=("",),
+            classes=NO_LABELS,
             channels=channels,
             times_S=times_S,
+            columns=self._roles(),
             locate=lambda step: f"row {order_R[step]} (counted from 0)",
         )
+
+    def _roles(self) -> dict[str, Any]:
+        """The roles as those of a table, so that a checkpoint can read others of the same columns."""
+        return Roles("long", (self.id,), self.time, self.label, None, None, (), (), ()).to_plain()
 
     def labels(self) -> list[Any] | None:
         """The label of each sequence, or None if there is no label column. Raises DataError."""

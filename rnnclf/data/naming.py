@@ -91,6 +91,22 @@ def chosen_in(held: Sequence[str], where: str) -> Chosen:
     return found
 
 
+def unlabelled_in(held: Iterable[str], where: str) -> Chosen:
+    """The arrays among these names, of which x is needed; a single array is x, whatever it is called.
+
+    Raises DataError if there are several, and it is not clear which of them is x.
+    """
+    names = list(held)
+    if len(names) == 1:
+        return {WHOLE: {"x": names[0]}}
+    found = by_split(names, where)
+    with_x = [arrays for arrays in found.values() if "x" in arrays]
+    if len(with_x) != 1:
+        listed = excerpt(", ".join(names), 120) or "no arrays"
+        raise DataError(f"{where} holds {listed}; it needs one x.")
+    return {WHOLE: {**found.get(WHOLE, {}), **with_x[0]}}
+
+
 def by_split(names: Iterable[str], where: str) -> Chosen:
     """The arrays among these names, by the split that each says. Raises DataError if two are the same."""
     found: dict[int, dict[str, list[tuple[bool, str]]]] = {}

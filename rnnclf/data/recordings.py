@@ -1,4 +1,6 @@
-"""Labelled sequences as read, before splitting, filling gaps and normalising. Torch-free.
+"""Sequences as read, before splitting, filling gaps and normalising, with labels if they have any.
+
+Torch-free.
 
 Shapes: N sequences, S steps in total, C channels.
 """
@@ -22,6 +24,10 @@ Progress: TypeAlias = Callable[[str, float], None]
 
 Ids: TypeAlias = Callable[["Array"], "Array"]
 """Maps numbers of sequences, int64 (n,), to their ids: text or numbers."""
+
+
+NO_LABELS = ("",)
+"""The classes of sequences that have no labels: all are of a single class without a name."""
 
 
 def restarting_at(*borders: int) -> Ids:
@@ -48,7 +54,7 @@ class Recordings:
     values_SC: the steps, of any real type; NaN for missing values. Steps that belong to no sequence
         (padding) may lie between the sequences.
     starts_N, lengths_N: int64; sequence n is values_SC[starts_N[n] : starts_N[n] + lengths_N[n]].
-    labels_N: int64, indices into `classes`.
+    labels_N: int64, indices into `classes`; zeros if there are no labels, and classes are NO_LABELS.
     times_S: float64, the time of each step; None if steps are evenly spaced.
     groups_N: int64; sequences of one group (such as a patient's) must share a split; or None.
     labels_S: int32, the label of each step, -1 for none, if the data have one for each; then labels_N means
@@ -79,6 +85,8 @@ class Recordings:
     """Maps numbers of sequences to their ids in the data; None: the ids are numbers from 0."""
     origins: Ids | None = None
     """Maps numbers of windows to the ids of the recordings that they were cut from; None: there are none."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Of a table the columns by role, see `rnnclf.data.table.roles.Roles.to_plain`."""
     cache: Path | None = None
     """A folder for statistics of these values; recordings with other values must not share it."""
     files: MappedFiles = ()

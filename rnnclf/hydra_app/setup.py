@@ -18,8 +18,7 @@ from rnnclf.config import GROUPS, Config
 from rnnclf.errors import ConfigError
 from rnnclf.files import claim_folder
 from rnnclf.options import Component
-
-PLUGGABLE = {"cell": "rnnclf.cells", "dataset": "rnnclf.datasets"}  # group: entry-point group
+from rnnclf.registry import PLUGGABLE
 
 
 def conf_dir() -> Path:

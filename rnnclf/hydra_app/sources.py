@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,12 +14,10 @@ from hydra.core.config_store import ConfigStore
 from rnnclf.config import escaped
 from rnnclf.data import DATASETS, Source
 from rnnclf.data.own import OwnData
-from rnnclf.data.refused import advice
-from rnnclf.errors import ConfigError, DataError
+from rnnclf.data.recognition import exists, source_for
+from rnnclf.errors import ConfigError
 from rnnclf.files import absolute
 from rnnclf.hydra_app.grammar import FUNCTION, is_resolved, literal, meant, parse, parts
-
-PARTICULAR = ("archive", "arrays")  # these look at more than a file's suffix, so they are asked first
 
 _source_of: dict[str, str] = {}
 """The names of data sets that were stored for a sweep, and their sources."""
@@ -49,29 +46,6 @@ class _Entry:
         if kind is None:  # a choice in a file of the user's
             return True
         return option in [known.name for known in fields(kind)] and option not in kind.WITHOUT
-
-
-def exists(path: str) -> bool:
-    """Whether there is such a file or folder; ~ is the home folder."""
-    return os.path.exists(path) or (path.startswith("~") and os.path.exists(os.path.expanduser(path)))
-
-
-def source_for(path: str) -> str:
-    """The name of the source that reads a path, judged by looking at it. Raises DataError."""
-    if not exists(path):
-        raise DataError(f"{path} does not exist. Give a path, or words such as dataset=digits.")
-    kinds = [(name, kind) for name, kind in DATASETS.items() if issubclass(kind, OwnData)]
-    kinds.sort(key=lambda entry: entry[0] not in PARTICULAR)
-    for name, kind in kinds:
-        if kind.takes(Path(path if os.path.exists(path) else absolute(path))):
-            return name
-    if todo := advice(Path(path)):
-        raise DataError(f"{path} is of no kind that rnnclf reads.{todo}")
-    *some, last = (kind.READS for _, kind in kinds)
-    raise DataError(
-        f"{path} is none of the kinds of data that rnnclf reads: {', '.join(some)}, and {last}."
-        " Save it as one of them; if it is one under another name, rename it."
-    )
 
 
 def is_own(name: str) -> bool:

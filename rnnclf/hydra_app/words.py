@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.types import Glob, Sweep
 
 from rnnclf.config import GROUPS, NESTED, Config, kinds_of, unknown_key
+from rnnclf.data.recognition import exists
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.hydra_app.grammar import FUNCTION, is_quoted, is_resolved, literal, meant, parts, quoted, read
 from rnnclf.hydra_app.repeats import REPEATS, is_repeat, only_for_training
 from rnnclf.hydra_app.setup import conf_dir
-from rnnclf.hydra_app.sources import Recorded, exists, with_sources
+from rnnclf.hydra_app.sources import Recorded, with_sources
 from rnnclf.options import expected, types_of
 from rnnclf.registry import did_you_mean
 from rnnclf.synonyms import SYNONYMS

@@ -25,15 +25,13 @@ from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.files import claim_folder, write_json
-from rnnclf.hydra_app.compose import parsed
-from rnnclf.hydra_app.setup import register
 from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import early, machine
 from rnnclf.workflows.early import Early
-from rnnclf.workflows.loading import Loaded, config_of, load_model
+from rnnclf.workflows.loading import Loaded, config_of, load_model, register_plugins_of
 from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import (
@@ -47,7 +45,6 @@ from rnnclf.workflows.runs import (
 )
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
-FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")  # others are fixed
 ALL = "all"  # the name of the split that contains all sequences
 
 
@@ -336,20 +333,12 @@ class _Asked(NamedTuple):
 
 def _asked(words: list[str]) -> _Asked:
     """Raises ConfigError."""
-    values = parsed(words)
+    values = register_plugins_of(words, "at evaluation", ["split", "sets", "early"])
     level = level_of(values.pop("sets"), "sets") if "sets" in values else None
     split = str(values.pop("split")) if "split" in values else None
     if split is not None and split not in (*SPLITS, ALL):
         hint = did_you_mean(split, (*SPLITS, ALL))
         raise ConfigError(f"split must be train, validation, test or all, got '{split}'.{hint}")
-    for key in values:
-        if key.split(".")[0] not in FREE_KEYS:
-            raise ConfigError(
-                f"'{key}' cannot be changed at evaluation: the checkpoint fixes it."
-                f" You can change split, sets, early, {', '.join(FREE_KEYS)}."
-            )
-    plugins = values.get("plugins", [])
-    register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
     return _Asked(split, level, [word for word in words if not word.startswith(("split=", "sets="))])
 
 

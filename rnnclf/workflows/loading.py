@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,15 @@ import torch
 from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
-from rnnclf.data import Learned, Source
+from rnnclf.data import DATASETS, Learned, Source
 from rnnclf.data.categories import CodedFeatures
+from rnnclf.data.images.folder import holds_pictures
 from rnnclf.data.preparation import Preparation
+from rnnclf.data.recognition import source_for
+from rnnclf.data.training_data import TrainingData
 from rnnclf.errors import CheckpointError, ConfigError
-from rnnclf.hydra_app.compose import overridden, parsed
 from rnnclf.model import SequenceClassifier
+from rnnclf.registry import PLUGGABLE
 from rnnclf.workflows import machine
 from rnnclf.workflows.pretrained import recorded_config
 from rnnclf.workflows.sweep_folder import checkpoints_in
@@ -26,6 +30,10 @@ READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise",
 """Dataset options that determine what a time step means: a trained model fixes them."""
 SPLITTING = ("validation", "test", "split", "split_seed", "folds", "fold")
 """Dataset options that say how to draw the splits of the data that they were chosen for."""
+
+
+FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")
+"""The keys that words may change for a trained model; its checkpoint fixes the others."""
 
 
 class Loaded(NamedTuple):
@@ -51,16 +59,22 @@ def build_model(
     return model
 
 
-def load_model(file: Path, overrides: list[str]) -> Loaded:
-    """Loads a checkpoint and applies overrides to its configuration.
+def load_model(file: Path, overrides: list[str], data: Path | None = None) -> Loaded:
+    """Loads a checkpoint and applies overrides to its configuration; `data` takes the place of its data.
 
     No code in the file is run, and a damaged or oversized file is refused before memory is allocated for it.
     Raises CheckpointError or ConfigError.
     """
     saved = checkpoint.load(file)
     trained = config_of(saved)
-    asked = parsed(overrides)
-    config = _read_as_trained(overridden(trained, overrides), trained, asked)
+    config, asked = trained, dict[str, Any]()
+    if overrides:  # importing Hydra takes a while
+        from rnnclf.hydra_app.compose import overridden, parsed
+
+        config, asked = overridden(trained, overrides), parsed(overrides)
+    if data is not None:
+        config = replace(config, dataset=_reading(config.dataset, data, named="dataset" in asked))
+    config = _read_as_trained(config, trained, asked)
     config, elsewhere = _without_old_data(config, trained, asked)
     learned = _learned(saved, config)
     with torch.device("meta"):
@@ -68,6 +82,40 @@ def load_model(file: Path, overrides: list[str]) -> Loaded:
         model = build_model(config, prepared.input_size, len(learned.classes), prepared.coded)
     checkpoint.fill(model, saved)
     return Loaded(saved, config, learned, model, elsewhere)
+
+
+def _reading(trained: Source, data: Path, named: bool) -> Source:
+    """The source of other data: of the kind of the training data's if that was `named` or reads them."""
+    if trained.layout() is not None and holds_pictures(data):
+        return trained
+    name = trained.name if named else source_for(str(data))
+    if trained.name == name and "path" in trained.LOCATIONS:
+        return replace(trained, path=str(data))  # type: ignore[call-arg]
+    return DATASETS[name](path=str(data))  # type: ignore[call-arg]
+
+
+def register_plugins_of(words: Sequence[str], when: str, own: Sequence[str] = ()) -> dict[str, Any]:
+    """Registers the plugins that are installed or named by words for a trained model. Returns the keys and
+    values of the words.
+
+    when, own: "at evaluation", and the keys that are free only then.
+    Raises ConfigError for a key that the checkpoint fixes.
+    """
+    if not words and not any(entry_points(group=group) for group in PLUGGABLE.values()):
+        return {}
+    from rnnclf.hydra_app.compose import parsed
+    from rnnclf.hydra_app.setup import register
+
+    values = parsed(list(words))
+    for key in values:
+        if key.split(".")[0] not in (*own, *FREE_KEYS):
+            raise ConfigError(
+                f"'{key}' cannot be changed {when}: the checkpoint fixes it."
+                f" You can change {', '.join((*own, *FREE_KEYS))}."
+            )
+    plugins = values.get("plugins", [])
+    register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
+    return values
 
 
 def config_of(saved: Checkpoint) -> Config:
@@ -134,6 +182,9 @@ def _learned(saved: Checkpoint, config: Config) -> Learned:
     reads the data in another way."""
     try:
         preparation = Preparation.from_plain(saved.preparation)
+        known = saved.training_data
+        size = len(preparation.channels)
+        training = TrainingData() if known is None else TrainingData.from_plain(known, size)
     except ConfigError as error:
         raise CheckpointError(f"{saved.path} is damaged: {error}") from error
     then, now = saved.reading, config.dataset.reading()
@@ -145,7 +196,7 @@ def _learned(saved: Checkpoint, config: Config) -> Learned:
             )
     if saved.input_size != preparation.input_size:
         raise CheckpointError(f"{saved.path} is damaged: its preparation does not match its model.")
-    return Learned(preparation, saved.classes)
+    return Learned(preparation, saved.classes, training)
 
 
 def one_checkpoint(path: Path) -> Path:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf import checkpoint
 from rnnclf.config import Config, from_plain
 from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.files import absolute
-from rnnclf.hydra_app.checks import Planned
 from rnnclf.options import as_typed
 from rnnclf.stack import Stack
 from rnnclf.workflows.sweep_folder import checkpoints_in
+
+if TYPE_CHECKING:  # importing Hydra takes a while
+    from rnnclf.hydra_app.checks import Planned
 
 OF_THIS_RUN = ("engine", "precision")
 """Options of the stack that say how to compute a model rather than what it is."""

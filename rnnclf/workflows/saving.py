@@ -245,6 +245,7 @@ def header_after(
         resumable=resumable,
         labels=labels,
         calibration=calibration,
+        training_data=splits.learned.training.to_plain(),
     )
 
 

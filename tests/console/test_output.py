@@ -73,7 +73,9 @@ SLOW = {
     "bench",
     "baseline",
     "export",
-}  # seconds each: that they print JSON is tested with what they do
+    "predict",
+    "stream",
+}  # seconds each, or lines of JSON: what they print is tested with what they do
 
 
 def all_commands() -> dict[str, Any]:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rnnclf.data.archive import Archive
 from rnnclf.data.arrays import Arrays
 from rnnclf.data.folder import Folder
+from rnnclf.data.recognition import source_for
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError, RnnclfError
-from rnnclf.hydra_app.sources import source_for
 from tests.damage import DAMAGE, damaged
 from tests.data.test_arff import ARFF
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rnnclf.data.folder import Folder
+from rnnclf.data.recognition import source_for
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError
-from rnnclf.hydra_app.sources import source_for
 
 STEPS, CHANNELS = 8, ("body_acc_x", "body_acc_y", "total_acc_x")
 LABELS = {"train": [1, 2, 1, 2, 1], "test": [2, 1, 2]}

@@ -9,8 +9,8 @@ import pytest
 
 from rnnclf.data import DATASETS
 from rnnclf.data.own import OwnData
+from rnnclf.data.recognition import source_for
 from rnnclf.errors import DataError
-from rnnclf.hydra_app.sources import source_for
 
 TODO = {
     **dict.fromkeys((".xls", ".ods"), "Save it as .xlsx or .csv."),

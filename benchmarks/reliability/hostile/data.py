@@ -70,8 +70,8 @@ def changed_member(rng: random.Random, content: bytes) -> bytes:
 def try_data(rng: random.Random, ground: Ground) -> str:
     """What reads data of the user's own, with one file changed."""
     from rnnclf.data import DATASETS
+    from rnnclf.data.recognition import source_for
     from rnnclf.errors import RnnclfError
-    from rnnclf.hydra_app.sources import source_for
 
     if "good" not in ground.data:
         ground.data["good"] = good_data()

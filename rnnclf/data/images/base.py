@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from rnnclf.data.base import Source
+from rnnclf.data.base import Learned, Source
+from rnnclf.data.images.folder import pictures_in
 from rnnclf.data.layout import PATCH, PictureLayout
 from rnnclf.data.permutations import NAMES, permutation, refuse_unknown
 from rnnclf.data.recordings import Array, Ids, Progress, Recordings, numbered, restarting_at, silent
@@ -84,22 +86,31 @@ class Images(Source):
         raise NotImplementedError(f"{type(self).__name__} must define load_pictures().")
 
     def read(self, progress: Progress = silent) -> Recordings:
+        pictures = self.load_pictures(progress)
+        recordings = self.recordings_of(pictures.x_NHWC, pictures.labels_N, self.classes())
+        ids = _ids_in_files(pictures.given_N)
+        return replace(recordings, given_N=pictures.given_N, ids=ids)
+
+    def recordings_to_predict(
+        self, path: Path, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        return replace(pictures_in(path, self, progress, lenient), classes=learned.classes)
+
+    def recordings_of(self, x_NHWC: Array, labels_N: Array, classes: tuple[str, ...]) -> Recordings:
+        """Pictures, uint8, as sequences."""
         import numpy as np
 
-        pictures = self.load_pictures(progress)
         layout = self.layout()
-        x_NHWC = grey(pictures.x_NHWC) if layout.colours < self.shape[2] else pictures.x_NHWC
+        x_NHWC = grey(x_NHWC) if layout.colours < self.shape[2] else x_NHWC
         n, (steps, features) = len(x_NHWC), layout.places_TI.shape
         return Recordings(
             values_SC=layout.steps_of(x_NHWC),
             starts_N=np.arange(n, dtype=np.int64) * steps,
             lengths_N=np.full(n, steps, np.int64),
-            labels_N=pictures.labels_N,
-            classes=self.classes(),
+            labels_N=labels_N,
+            classes=classes,
             channels=numbered(features),
-            given_N=pictures.given_N,
             unit=self.unit,
-            ids=_ids_in_files(pictures.given_N),
         )
 
     def layout(self) -> PictureLayout:

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.data.cache import folder_for, identity
 from rnnclf.data.changes import refuse_changed
 from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Progress, Recordings, silent
 from rnnclf.data.table.blocks import TableFile
+from rnnclf.data.table.columnar import FrameTable
 from rnnclf.data.table.convert import write_sequences
 from rnnclf.data.table.files import FORMS, Reading, is_table, table_file
 from rnnclf.data.table.finder import find_roles
 from rnnclf.data.table.options import NONE, TableOptions, for_model
 from rnnclf.data.table.roles import Roles
-from rnnclf.data.table.store import cached, opened
+from rnnclf.data.table.store import built_elsewhere, cached, opened
 from rnnclf.data.table.text import DELIMITERS
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.options import option
 from rnnclf.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from rnnclf.data.base import Learned
 
 ADDED = (
     "of_model",
     "sheet",
     "categorical",
     "row_labels",
+    "lenient",
+    "aside",
 )  # options that older entries of the cache do not know
 
 
@@ -127,6 +135,67 @@ class Table(OwnData):
             return as_trained
         return self._converted(replace(options, of_model=channels, categorical=names), progress)
 
+    def read_unlabelled(
+        self, learned: Learned, progress: Progress = silent, lenient: bool = False
+    ) -> Recordings:
+        return self._unlabelled(learned, self._opened, progress, lenient)
+
+    def read_frame(self, frame: Any, learned: Learned) -> Recordings:
+        """The sequences of a data frame of polars with the columns of the training data, without labels."""
+
+        @contextmanager
+        def opened() -> Iterator[list[TableFile]]:
+            yield [FrameTable(frame)]
+
+        return self._unlabelled(learned, opened, silent, False)
+
+    def _unlabelled(
+        self,
+        learned: Learned,
+        tables: Callable[[], AbstractContextManager[list[TableFile]]],
+        progress: Progress,
+        lenient: bool,
+    ) -> Recordings:
+        """The sequences of tables for a trained model, in the order in which they come; none is kept."""
+        options = self._as_trained(learned)
+        options = replace(options, labelled=False, lenient=lenient)
+
+        def build(folder: Path) -> None:
+            with tables() as found:
+                _write(found, options, folder, progress)
+
+        return built_elsewhere(build, f"to {tempfile.gettempdir()}", "TMPDIR")
+
+    def _as_trained(self, learned: Learned) -> TableOptions:
+        """The options that name the columns of the training data, as far as these are known."""
+        options, known = self._options(), learned.training.columns
+        preparation = learned.preparation
+        options = replace(options, of_model=preparation.channels, categorical=tuple(preparation.vocabularies))
+        if not known:
+            return options
+        wide = known["form"] == "wide"
+        return replace(
+            options,
+            form=known["form"],
+            id=options.id or tuple(known["id"]) or (None if wide else (NONE,)),
+            time=None if wide else options.time or known["time"] or NONE,
+            label=options.label or known["label"],
+            aside=tuple(known["aside"]),
+            channels=options.channels or tuple(known["steps"]) or None,
+        )
+
+    @contextmanager
+    def _opened(self) -> Iterator[list[TableFile]]:
+        """The tables at the paths, which must not change meanwhile."""
+        paths = self.paths()
+        versions = [identity(path) for path in paths]
+        reading = Reading(self.delimiter, self.decimal, self.sheet, self._columns(), self.id is None)
+        with ExitStack() as stack:
+            tables = [stack.enter_context(table_file(path, reading)) for path in paths]
+            self._refuse_folded(tables)
+            yield tables
+        refuse_changed(versions)
+
     def _options(self) -> TableOptions:
         return TableOptions(
             self.form,
@@ -156,26 +225,18 @@ class Table(OwnData):
         """The cache folder of the converted tables; it may not exist yet."""
         versions = [identity(path) for path in self.paths()]
         first = folder_for("", versions[0]).name
-        facts = {**vars(options), "sheet": self.sheet}
+        facts = {key: value for key, value in vars(options).items() if key != "labelled"}
+        facts["sheet"] = self.sheet
         facts = {key: value for key, value in facts.items() if key not in ADDED or value}
         entry = f"{first}-{folder_for('', versions, facts, self.delimiter, self.decimal).name}"
         return folder_for("tables", versions[0][0]) / entry
 
     def _converted(self, options: TableOptions, progress: Progress) -> Recordings:
-        paths, folder = self.paths(), self._folder(options)
-        versions = [identity(path) for path in paths]
-        reading = Reading(self.delimiter, self.decimal, self.sheet, self._columns(), self.id is None)
-
         def build(folder: Path) -> None:
-            with ExitStack() as stack:
-                tables = [stack.enter_context(table_file(path, reading)) for path in paths]
-                self._refuse_folded(tables)
-                found = _roles(tables, options)
-                notes = [*(note for table in tables for note in table.notes), *found.notes]
-                write_sequences(tables, found, notes, folder, progress)
-            refuse_changed(versions)
+            with self._opened() as tables:
+                _write(tables, options, folder, progress)
 
-        return cached(folder, build, progress)
+        return cached(self._folder(options), build, progress)
 
     def _refuse_folded(self, tables: list[TableFile]) -> None:
         """Raises ConfigError for options that contradict rows with the values of a sequence in lists."""
@@ -186,6 +247,13 @@ class Table(OwnData):
                         f"Each {table.unit} of {table.name} holds a sequence in lists: leave out"
                         f" dataset.{word}."
                     )
+
+
+def _write(tables: list[TableFile], options: TableOptions, folder: Path, progress: Progress) -> None:
+    """Converts the tables into an empty folder."""
+    found = _roles(tables, options)
+    notes = [*(note for table in tables for note in table.notes), *found.notes]
+    write_sequences(tables, found, notes, folder, progress)
 
 
 def _roles(tables: list[TableFile], options: TableOptions) -> Roles:

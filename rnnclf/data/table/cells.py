@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 LONGEST_NAME = 1000  # bytes of an id or a class name
+ADVICE = (
+    "If it marks a missing value, list it in dataset.missing_values; if the values are names, list the"
+    " column in dataset.categorical; to leave it out, list the others in dataset.channels."
+)
 TRUTH = {"true": 1.0, "false": 0.0}  # in lower case
 
 
@@ -71,10 +75,17 @@ def all_numbers(frame: pl.DataFrame) -> set[str]:
     return {name for name, (before, after) in counts if before == after}
 
 
-def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> Array:
+def numbers(
+    block: Block,
+    columns: Sequence[str],
+    missing: Missing = USUAL,
+    lenient: bool = False,
+    advice: str = ADVICE,
+) -> Array:
     """The cells as float64 (R, C), NaN if missing; 1 and 0 for true and false.
 
-    Raises DataError, which names line and column, for text and for numbers too large for float64.
+    Raises DataError, which names line and column, for text, with `advice`, and for numbers too large for
+    float64; if `lenient`, these are infinite.
     """
     import numpy as np
     import polars as pl
@@ -85,12 +96,12 @@ def numbers(block: Block, columns: Sequence[str], missing: Missing = USUAL) -> A
         cast = frame.select(pl.all().cast(pl.Float64, strict=False))
         for name, (before, after) in zip(columns, _null_counts(frame, cast), strict=True):
             if before != after:
-                cast = cast.with_columns(_cleaned(block, name, cast[name], missing))
+                cast = cast.with_columns(_cleaned(block, name, cast[name], missing, lenient, advice))
         values_RC = np.ascontiguousarray(cast.fill_null(float("nan")).to_numpy())
         if missing.numbers:
             values_RC = np.where(np.isin(values_RC, missing.numbers), np.nan, values_RC)
     infinite_RC = np.isinf(values_RC)
-    if infinite_RC.any():
+    if infinite_RC.any() and not lenient:
         row, place = (int(part[0]) for part in np.nonzero(infinite_RC))
         text = frame[columns[place]][row]
         raise DataError(
@@ -104,7 +115,9 @@ def _null_counts(before: pl.DataFrame, after: pl.DataFrame) -> list[tuple[int, i
     return list(zip(before.null_count().row(0), after.null_count().row(0), strict=True))
 
 
-def _cleaned(block: Block, name: str, cast: pl.Series, missing: Missing) -> pl.Series:
+def _cleaned(
+    block: Block, name: str, cast: pl.Series, missing: Missing, lenient: bool, advice: str
+) -> pl.Series:
     """The numbers of a column in which some cells have spaces around them or are words."""
     import polars as pl
 
@@ -116,13 +129,13 @@ def _cleaned(block: Block, name: str, cast: pl.Series, missing: Missing) -> pl.S
     truth = bare.str.to_lowercase().replace_strict(TRUTH, default=None, return_dtype=cast.dtype)
     cleaned = cleaned.zip_with(cleaned.is_not_null(), truth)
     invalid = cleaned.is_null() & bare.is_not_null() & ~missing.marked(bare, missing.words)
+    if invalid.any() and lenient:
+        return cleaned.set(invalid.fill_null(False), float("inf")).alias(name)
     if invalid.any():
         row = invalid.arg_max()
         assert row is not None
         raise DataError(
-            f"{block.place(row)}, column '{name}': '{short(texts[row])}' is not a number."
-            " If it marks a missing value, list it in dataset.missing_values; if the values are names,"
-            " list the column in dataset.categorical; to leave it out, list the others in dataset.channels."
+            f"{block.place(row)}, column '{name}': '{short(texts[row])}' is not a number. {advice}"
         )
     return cleaned.alias(name)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rnnclf.data.preparation import BITS_LEFT
 from rnnclf.data.recordings import Array, encoded
 from rnnclf.data.table.blocks import Block, TableFile
-from rnnclf.data.table.cells import numbers, optional_names
+from rnnclf.data.table.cells import ADVICE, numbers, optional_names
 from rnnclf.data.table.guess import CONSTANT, COUNTS_ROWS, MOST_NAMES, Guesses
 from rnnclf.data.table.register import NameIndex
 from rnnclf.data.table.roles import Roles
@@ -19,6 +19,10 @@ from rnnclf.errors import ConfigError, DataError
 LONGEST = 100  # bytes of a name
 COARSE = 2.0**-13  # of a channel's range: larger errors of rounding lose more than half of the digits
 WHOLE = 2.0**53  # float64 holds whole numbers exactly up to here
+FOR_MODEL = (
+    "The model was trained on numbers in this column; if it marks a missing value, list it in"
+    " dataset.missing_values."
+)
 ROWS = 2**20  # to renumber at a time
 
 
@@ -42,18 +46,22 @@ class Channels:
         import numpy as np
 
         roles = self.roles
+        advice = ADVICE if roles.label is not None else FOR_MODEL
         if not roles.categorical:
-            values_RV = numbers(block, roles.values, roles.missing)
+            values_RV = numbers(block, roles.values, roles.missing, roles.lenient, advice)
         else:
             channel_of = roles.channel_of
             plain = [name for name in roles.values if channel_of[name] not in self._names]
             values_RV = np.empty((len(block.lines_R), len(roles.values)))
             if plain:
-                values_RV[:, [name in plain for name in roles.values]] = numbers(block, plain, roles.missing)
+                values_RV[:, [name in plain for name in roles.values]] = numbers(
+                    block, plain, roles.missing, roles.lenient, advice
+                )
             for v, name in enumerate(roles.values):
                 if (channel := channel_of[name]) in self._names:
                     values_RV[:, v] = self._codes(block, name, channel)
-        self._measure(values_RV.reshape(-1, len(roles.channels)), block)
+        measured_RV = np.where(np.isinf(values_RV), np.nan, values_RV) if roles.lenient else values_RV
+        self._measure(measured_RV.reshape(-1, len(roles.channels)), block)
         return values_RV
 
     def columns_in(self, table: TableFile) -> list[str]:

@@ -47,6 +47,7 @@ def write_sequences(
         form=roles.form,
         classes=classes,
         channels=roles.channels,
+        columns=roles.to_plain(),
         categories=categories,
         files=register.files_with_steps(lengths_N),
         firsts=register.firsts,

@@ -30,7 +30,8 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
     label = finder.find_label()
     split = finder.find("split", "split_column", options.split, SPLIT)
     finder.find("group", "group", options.group, GROUP)
-    finder.refine_ids()
+    if options.labelled:
+        finder.refine_ids()
     form = finder.form()
     if form == "wide" and options.time not in (None, NONE):
         raise ConfigError(
@@ -53,7 +54,8 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         finder.time_kind(time),
         categorical,
         finder.ignored,
-        options.row_labels and form == "long",
+        options.row_labels and form == "long" and label is not None,
+        options.lenient,
     )
 
 
@@ -74,7 +76,7 @@ class _Finder:
         named += [name for name in options.categorical if name not in (options.channels or ())]
         if options.group not in (options.id or ()):  # the sequences of a person: an id of person and trial
             named.append(options.group)
-        self.taken: set[str] = set()
+        self.taken: set[str] = {*options.aside}.difference(named)
         for name in named:
             if name in self.taken and name != NONE:
                 raise ConfigError(
@@ -145,9 +147,17 @@ class _Finder:
         elif asked is None and (found := self.find("id", "id", None, ID)):
             self.id = (found,)
 
-    def find_label(self) -> str:
-        """The label by options, by name, or as the only text that repeats. Raises ConfigError."""
+    def find_label(self) -> str | None:
+        """The label by options, by name, or as the only text that repeats. Raises ConfigError.
+
+        None if sequences need no labels; a column that looks like one is no channel then.
+        """
         words = [rank for rank in LABEL if rank != ("y",) or not self._has_axes()]
+        if not self.options.labelled:
+            if self.options.label is None:
+                self.taken.update(n for n in self.free if any(standard(n) in rank for rank in words))
+            self.role_of["label"] = None
+            return None
         label = self.find("label", "label", self.options.label, words)
         if label is None and self.options.label is None:
             steps = self.numbered
@@ -199,6 +209,8 @@ class _Finder:
     def _cut(self) -> bool:
         """Whether rows are steps of recordings from which windows are cut."""
         options = self.options
+        if not options.labelled:
+            return options.row_labels and options.form != "wide"
         if not options.row_labels or options.form != "auto":
             return options.row_labels and options.form == "long"
         timed = options.time not in (None, NONE) or any(map(is_clock, self.free))
@@ -254,7 +266,7 @@ class _Finder:
                 f"{self.name} has times, but {ids}: {long} if each row is a step{cut},"
                 f" or dataset.form=wide if each row is a sequence. Its columns: {listed(self.columns)}."
             )
-        if not self.id and not timed:
+        if not self.id and not timed and self.options.labelled:
             self._refuse_recording()
         return "long" if repeated or timed else "wide"
 
@@ -326,7 +338,7 @@ class _Finder:
             self._note_untrained(chosen)
         else:
             words = [name for name in self.numbered if name not in self.numeric]
-            chosen = self._usable(self.values.indices(self.free, self.columns[0]), words)
+            chosen = self._steps_if_any(self._usable(self.values.indices(self.free, self.columns[0]), words))
         with_step = [name for name in chosen if name in found]
         if not with_step:
             chosen = in_order(self.name, chosen)
@@ -340,6 +352,15 @@ class _Finder:
                 f" Choose dataset.channels from: {listed(list(dict.fromkeys(known)))}."
             )
         return by_number(self.name, wanted or (), {name: found[name] for name in chosen})
+
+    def _steps_if_any(self, chosen: list[str]) -> list[str]:
+        """Of these columns those that are numbered like steps, for a model whose only channel has no name."""
+        steps = numbered(chosen) if not self.options.labelled else set()
+        if not steps or len(steps) == len(chosen):
+            return chosen
+        found = [name for name in chosen if name in steps]
+        self._note_untrained(found)
+        return found
 
     def categorical(self, channels: Sequence[str], steps_TC: Steps) -> tuple[str, ...]:
         """The channels of names: those that an option says, and those of which most columns hold words."""
@@ -393,9 +414,10 @@ class _Finder:
         return numeric
 
     def _note_untrained(self, read: Sequence[str]) -> None:
-        """Notes the numeric columns that a trained model does not know."""
-        extra = [name for name in self.free if name in self.numeric and name not in read]
-        if self.options.of_model and extra:
+        """Notes the columns that a trained model does not know: those of numbers or, to predict, all."""
+        options = self.options
+        extra = [n for n in self.free if n not in read and (n in self.numeric or not options.labelled)]
+        if options.of_model and extra:
             self.notes.append(
                 f"{self.name}: the model was not trained on {listed(extra)}, which"
                 f" {'is' if len(extra) == 1 else 'are'} left out."

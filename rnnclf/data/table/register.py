@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnclf.data.recordings import Array, encoded
+from rnnclf.data.recordings import NO_LABELS, Array, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.data.table.blocks import Block, TableFile
 from rnnclf.data.table.cells import names, short
@@ -116,6 +116,7 @@ class SequenceRegister:
 
     def labels(self, block: Block) -> Array:
         """The numbers of the labels of the rows of a block, int64 (R,); -1 where there is none."""
+        assert self.roles.label is not None
         return self.names["label"].of(names(block, self.roles.label, self.roles.missing, optional=True))
 
     def begin(self, table: TableFile) -> None:
@@ -196,10 +197,13 @@ class SequenceRegister:
         return f"{name}, {unit} {self.lines_N[n]}"
 
     def order(self) -> Array:
-        """The order in which sequences are stored, int64 (N,): by file and, with one row per step, by id."""
+        """The order in which sequences are stored, int64 (N,): by file and, with one row per step, by id.
+
+        Without labels, it is that in which they first come.
+        """
         import numpy as np
 
-        if self.roles.form == "wide":
+        if self.roles.form == "wide" or self.roles.label is None:
             return np.arange(len(self))
         parts = [
             first + np.argsort(encoded(ids)[0]) for first, ids in zip(self.firsts, self.ids, strict=True)
@@ -229,7 +233,9 @@ class SequenceRegister:
             np.save(folder / "ids_bytes.npy", texts.bytes_B)
             np.save(folder / "ids_ends.npy", texts.end_N)
         places_K, classes = encoded(self.names["label"])
-        if self.roles.row_labels:
+        if self.roles.label is None:
+            labels_N, classes = np.zeros(len(self), np.int64), NO_LABELS
+        elif self.roles.row_labels:
             self._save_row_labels(folder, places_K)
             labels_N = np.zeros(len(self), np.int64)
         else:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rnnclf.data.table.cells import USUAL, Missing
-from rnnclf.data.table.wide import Steps
+from rnnclf.data.table.wide import Steps, numbered
 
 
 @dataclass(frozen=True)
 class Roles:
     """The columns of a table by role.
 
+    label: None if the table is read without labels: then sequences keep the order in which they come.
     id: the columns that identify a sequence together; none if each row is a sequence, or a step of the only
         recording.
     steps_TC: with one row per sequence, the columns of each step (T, C); with one row per step, the
@@ -25,7 +27,7 @@ class Roles:
     form: str
     id: tuple[str, ...]
     time: str | None
-    label: str
+    label: str | None
     group: str | None
     split: str | None
     channels: tuple[str, ...]
@@ -36,6 +38,8 @@ class Roles:
     categorical: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     row_labels: bool = False
+    lenient: bool = False
+    """Whether what is no number is read as infinite, instead of being refused."""
 
     @property
     def channel_of(self) -> dict[str, str]:
@@ -51,6 +55,19 @@ class Roles:
     def values(self) -> list[str]:
         """The columns with values, step by step."""
         return [name for step in self.steps_TC for name in step]
+
+    def to_plain(self) -> dict[str, Any]:
+        """What another table of the same kind is read by: form, id, time and label, the columns that only
+        splits need (aside), and the columns of the steps if their names have no numbers."""
+        steps = [] if self.form == "long" or len(self.channels) > 1 else self.values
+        return {
+            "form": self.form,
+            "id": list(self.id),
+            "time": self.time,
+            "label": self.label,
+            "aside": list(filter(None, (self.group, self.split))),
+            "steps": [] if numbered(steps) else steps,
+        }
 
     @property
     def columns(self) -> list[str]:

@@ -20,7 +20,7 @@ from rnnclf.data.recordings import Array, Ids, Progress, Recordings, restarting_
 from rnnclf.errors import OutputError
 from rnnclf.files import flush
 
-FORMAT = 5  # of what is kept; another is made anew
+FORMAT = 6  # of what is kept; another is made anew
 META = "meta.json"
 MAPPED = ("values_SC", "times_S", "labels_S", "lines", "ids_bytes", "ids_ends")
 OPTIONAL = ("times_S", "labels_S", "groups_N", "given_N")
@@ -97,9 +97,14 @@ class Texts:
         """The texts at these indices, as an array of objects."""
         import numpy as np
 
-        begin_N = np.concatenate(([0], self.end_N[:-1]))
-        bounds = zip(begin_N[numbers_n].tolist(), self.end_N[numbers_n].tolist(), strict=True)
-        return np.array([self.bytes_B[begin:end].tobytes().decode() for begin, end in bounds], dtype=object)
+        if not len(numbers_n):
+            return np.zeros(0, dtype=object)
+        end_n = np.asarray(self.end_N[numbers_n])
+        begin_n = np.where(numbers_n > 0, self.end_N[numbers_n - 1], 0)
+        low = int(begin_n.min())  # one copy of the part that they are in: slices of a mapped array are slow
+        held = np.asarray(self.bytes_B[low : int(end_n.max())]).tobytes()
+        bounds = zip((begin_n - low).tolist(), (end_n - low).tolist(), strict=True)
+        return np.array([held[begin:end].decode() for begin, end in bounds], dtype=object)
 
 
 def cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> Recordings:
@@ -120,7 +125,7 @@ def cached(folder: Path, build: Callable[[Path], None], progress: Progress) -> R
             return opened(folder) or _built(folder, build)
         except (OSError, ImportError):
             pass
-    return _built_elsewhere(folder, build)
+    return built_elsewhere(build, f"to {folder.parent}", "XDG_CACHE_HOME")
 
 
 @contextmanager
@@ -158,16 +163,20 @@ def _built(folder: Path, build: Callable[[Path], None]) -> Recordings:
     return result
 
 
-def _built_elsewhere(folder: Path, build: Callable[[Path], None]) -> Recordings:
-    """The recordings in the system's temporary folder, for this process only. Raises OutputError."""
+def built_elsewhere(build: Callable[[Path], None], where: str, variable: str) -> Recordings:
+    """The recordings in the system's temporary folder, for this process only.
+
+    Raises OutputError, which says `where` it should have been, and the environment variable for another
+    place.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True) as staging:
             # a mapped file stays readable after it is deleted
             return replace(_built(Path(staging) / "table", build), cache=None)
     except OSError as error:
         raise OutputError(
-            f"Cannot write the converted table to {folder.parent}: {error.strerror or error}."
-            " Set XDG_CACHE_HOME=DIR to use another folder."
+            f"Cannot write the converted table {where}: {error.strerror or error}."
+            f" Set {variable}=DIR to use another folder."
         ) from error
 
 
@@ -209,6 +218,7 @@ def _opened(folder: Path) -> Recordings | None:
         **{name: arrays[name] for name in OPTIONAL if name in arrays},
         categories={channel: tuple(names) for channel, names in meta["categories"].items()},
         notes=tuple(meta["notes"]),
+        columns=meta["columns"],
         locate=StepOrigins(meta["files"], lines, starts_N, row_is_step),
         ids=_ids(arrays, meta["firsts"]),
         cache=folder,

@@ -1,0 +1,159 @@
+"""What a model says of each sequence, as tables: their columns, and files of them. Prints nothing.
+
+Shapes: N sequences of a part, K classes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rnnclf.data.recordings import Array
+from rnnclf.errors import ConfigError, OutputError
+from rnnclf.files import refuse_pipe, replacement_of
+from rnnclf.registry import did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+DIGITS = 6  # of probabilities and logits in text
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of the answers.
+
+    top: the most probable classes, so many of them; 0: the probability of every class instead.
+    logits: the outputs of the model instead of the probabilities of all classes.
+    chosen: these columns alone, in this order; none: all.
+    """
+
+    classes: tuple[str, ...]
+    top: int = 0
+    logits: bool = False
+    chosen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({*self.chosen}) < len(self.chosen):
+            raise ConfigError("--columns names a column twice.")
+        if self.top > len(self.classes):
+            raise ConfigError(f"--top {self.top} is more than the model's {len(self.classes)} classes.")
+        if self.top and self.logits:
+            raise ConfigError("--top and --logits do not go together: leave one out.")
+        for name in self.chosen:
+            if name not in self.names:
+                hint = did_you_mean(name, self.names)
+                raise ConfigError(
+                    f"--columns: there is no column '{name}'.{hint} Known: {', '.join(self.names)}."
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """All columns. Those of classes have a prefix, so that a class may have any name."""
+        ranks = [f"_{rank}" for rank in range(2, self.top + 1)]
+        ranked = [f"{name}{rank}" for rank in ("", *ranks) for name in ("class", "probability")]
+        prefix = "l_" if self.logits else "p_"
+        return ["id", *ranked, *([] if self.top else [f"{prefix}{name}" for name in self.classes])]
+
+    def frame(self, ids_N: Array, probabilities_NK: Array, logits_NK: Array | None) -> pl.DataFrame:
+        """The answers for some sequences, a row for each; a row of NaN is one without an answer."""
+        import numpy as np
+        import polars as pl
+
+        known_N = ~np.isnan(probabilities_NK[:, 0])
+        classes_K = np.array(self.classes, dtype=object)
+        columns: dict[str, pl.Series] = {
+            "id": pl.Series(ids_N.tolist(), dtype=pl.String if ids_N.dtype == object else pl.Int64)
+        }
+        order_NK = np.argsort(-probabilities_NK, axis=1, kind="stable")[:, : max(self.top, 1)]
+        for rank, place_N in enumerate(order_NK.T, start=1):
+            suffix = "" if rank == 1 else f"_{rank}"
+            named_N = classes_K[place_N]
+            named_N[~known_N] = None
+            columns[f"class{suffix}"] = pl.Series(named_N.tolist(), dtype=pl.String)
+            columns[f"probability{suffix}"] = _numbers(probabilities_NK[np.arange(len(place_N)), place_N])
+        if not self.top:
+            shown_NK, prefix = (logits_NK, "l_") if self.logits else (probabilities_NK, "p_")
+            assert shown_NK is not None
+            columns |= {f"{prefix}{n}": _numbers(shown_NK[:, k]) for k, n in enumerate(self.classes)}
+        return pl.DataFrame({name: columns[name] for name in self.chosen or self.names})
+
+
+def _numbers(values_N: Array) -> pl.Series:
+    import polars as pl
+
+    return pl.Series(values_N.astype("f8")).fill_nan(None)
+
+
+class Writer(Protocol):
+    """Takes answers part by part."""
+
+    def __call__(self, frame: pl.DataFrame) -> None: ...
+
+
+@contextmanager
+def table_at(path: Path) -> Iterator[Writer]:
+    """Replaces the file at `path` by a table, of the kind that its suffix says, when all parts are there.
+
+    Until then, and after any error, the old file stays. Raises ConfigError for another suffix, OutputError.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ConfigError(f"{path} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
+    refuse_pipe(path)
+    if path.is_dir():
+        raise OutputError(f"Cannot write {path}: it is a folder.")
+    with replacement_of(path) as temporary:
+        if suffix == ".parquet":
+            with _parquet(temporary) as write:
+                yield write
+            return
+        with open(temporary, "xb") as file:
+            as_text = Text(suffix)
+            yield lambda frame: _write(file, as_text(frame))
+
+
+def _write(file: object, text: bytes) -> None:
+    file.write(text)  # type: ignore[attr-defined]
+
+
+class Text:
+    """Turns parts of a table into UTF-8 text, the first with a header."""
+
+    def __init__(self, suffix: str = ".csv") -> None:
+        self._suffix, self._first = suffix, True
+
+    def __call__(self, frame: pl.DataFrame) -> bytes:
+        import polars as pl
+
+        header, self._first = self._first, False
+        if self._suffix == ".jsonl":
+            return frame.with_columns(pl.col(pl.Float64).round(DIGITS)).write_ndjson().encode()
+        separator = "\t" if self._suffix == ".tsv" else ","
+        return frame.write_csv(include_header=header, separator=separator, float_precision=DIGITS).encode()
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Writer]:
+    """Writes parts beside the final file and joins them at the end, so that no more than one is in memory."""
+    import polars as pl
+
+    with tempfile.TemporaryDirectory(
+        prefix=f"{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
+        parts: list[Path] = []
+
+        def write(frame: pl.DataFrame) -> None:
+            parts.append(Path(folder) / f"{len(parts)}.parquet")
+            frame.write_parquet(parts[-1])
+
+        try:
+            yield write
+            pl.scan_parquet(parts, glob=False).sink_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise OSError(0, str(error)) from error

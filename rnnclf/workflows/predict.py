@@ -1,0 +1,305 @@
+"""Classifies sequences that may have no labels, part by part, in the order in which they come.
+
+Shapes: N sequences of a part, S steps of it, K classes, M models.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from rnnclf.calibration import probabilities
+from rnnclf.data.base import assembled
+from rnnclf.data.gaps import complete
+from rnnclf.data.recordings import Array, Progress, Recordings, silent
+from rnnclf.data.survey import chunks, steps_of
+from rnnclf.data.training_data import Likeness
+from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError
+from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
+from rnnclf.workflows import machine
+from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
+from rnnclf.workflows.sweep_folder import checkpoints_in
+
+BATCHES = 50  # of a part, which is sorted by length before it is classified
+VALUES = 2**22  # as read, of a part
+STDIN = "-"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers for some sequences.
+
+    ids_N: text or numbers. probabilities_NK: at the temperature of the model; NaN for a sequence that cannot
+        be read.
+    logits_NK: of a single model alone.
+    """
+
+    ids_N: Array
+    probabilities_NK: Array
+    logits_NK: Array | None
+
+
+@dataclass(eq=False)
+class Prediction:
+    """Data that are ready to be classified.
+
+    notes: what was inferred from the data, as sentences; `remarks` has more when all is classified.
+    """
+
+    models: list[Loaded]
+    recordings: Recordings
+    notes: tuple[str, ...]
+    whole_recordings: bool = False
+    skip_bad: bool = False
+    skipped: int = 0
+    likeness: Likeness = field(init=False)
+
+    def __post_init__(self) -> None:
+        learned = self.models[0].learned
+        names = {*learned.preparation.vocabularies}
+        self.likeness = Likeness(learned.training, learned.preparation.channels, names)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.models[0].learned.classes
+
+    def remarks(self) -> list[str]:
+        """What was noticed on the way, as sentences for the user."""
+        one = self.skipped == 1
+        skipped = (
+            f"{self.skipped:,} sequence{'' if one else 's'} could not be read and {'has' if one else 'have'}"
+            " no class."
+        )
+        return [*([skipped] if self.skipped else []), *self.likeness.remarks()]
+
+    def answers(self, progress: Progress = silent) -> Iterator[Answers]:
+        """The answers, part by part. Raises DataError for a sequence that cannot be classified."""
+        parts = self._of_sequences(progress)
+        return _of_recordings(parts, self.recordings) if self.whole_recordings else (a for a, _ in parts)
+
+    def _of_sequences(self, progress: Progress) -> Iterator[tuple[Answers, Array]]:
+        """The answers for sequences, with their numbers."""
+        recordings = self.recordings
+        least = VALUES // (BATCHES * EVALUATION_BATCH)
+        sizes_N = np.maximum(recordings.lengths_N * len(recordings.channels), least)
+        device = machine.prepare(self.models[0].config)
+        for model in self.models:
+            model.model.to(device)
+        for first, last in chunks(sizes_N, VALUES):
+            numbers_N = np.arange(first, last)
+            yield self._answers(numbers_N, device), numbers_N
+            progress("classifying", last / len(recordings))
+
+    def _answers(self, numbers_N: Array, device: Any) -> Answers:
+        part = _part(self.recordings, numbers_N)
+        good_N = self._readable(part)
+        self.skipped += int((~good_N).sum())
+        k = len(self.classes)
+        logits_MNK = np.full((len(self.models), len(numbers_N), k), np.nan)
+        if good_N.any():
+            sound = part if good_N.all() else _part(part, np.flatnonzero(good_N))
+            self.likeness.add(sound.values_SC, sound.lengths_N)
+            for m, loaded in enumerate(self.models):
+                drops = loaded.learned.preparation.missing == "drop"
+                data = assembled(complete(sound) if drops else sound, loaded.learned).to(device)
+                try:
+                    logits_MNK[m, good_N] = evaluate_model(loaded.model, data).logits_NK
+                except DivergedError as error:
+                    raise CheckpointError(f"{loaded.checkpoint.path}: {error}") from error
+        ids_N = numbers_N if self.recordings.ids is None else self.recordings.ids(numbers_N)
+        each_MNK = [
+            probabilities(logits_NK, loaded.checkpoint.temperature)
+            for loaded, logits_NK in zip(self.models, logits_MNK, strict=True)
+        ]
+        return Answers(ids_N, np.mean(each_MNK, axis=0), logits_MNK[0] if len(self.models) == 1 else None)
+
+    def _readable(self, part: Recordings) -> Array:
+        """Which sequences can be classified, bool (N,). Raises DataError if one cannot, unless asked to skip
+        it."""
+        if part.values_SC.dtype.kind != "f":
+            return np.ones(len(part), bool)
+        missing = {model.learned.preparation.missing for model in self.models}
+        absent_S = np.isnan(part.values_SC).any(axis=1)
+        infinite_N = _any(np.isinf(part.values_SC).any(axis=1), part)
+        lacks_N = _any(absent_S, part) & ("error" in missing)
+        empty_N = ~_any(~absent_S, part) & ("drop" in missing)
+        bad_N = infinite_N | lacks_N | empty_N
+        if bad_N.any() and not self.skip_bad:
+            n = int(bad_N.argmax())
+            begin, end = part.starts_N[n], part.starts_N[n] + part.lengths_N[n]
+            way = " --skip-bad leaves such a sequence without a class."
+            if empty_N[n]:
+                raise DataError(
+                    f"The sequence that begins at {part.place(int(begin))} has no step without missing"
+                    f" values.{way}"
+                )
+            wrong = np.argwhere(~np.isfinite(part.values_SC[begin:end]))[0]
+            place, channel = part.place(int(begin + wrong[0])), part.channels[wrong[1]]
+            if infinite_N[n]:
+                raise DataError(f"{place}: '{channel}' is infinite.{way}")
+            raise DataError(
+                f"{place}: '{channel}' is missing, and the model was trained without missing values.{way}"
+            )
+        return ~bad_N
+
+
+def _any(of_S: Any, part: Recordings) -> Array:
+    """Whether any step of each sequence is so, bool (N,); the sequences are stored back to back."""
+    found: Array = np.logical_or.reduceat(of_S, part.starts_N)
+    return found
+
+
+def _part(recordings: Recordings, numbers_n: Array) -> Recordings:
+    """Some of the sequences, copied and stored back to back. Raises DataError if a file has changed."""
+    starts_n, lengths_n = recordings.starts_N[numbers_n], recordings.lengths_N[numbers_n]
+    steps, begins_n = steps_of(starts_n, lengths_n), np.cumsum(lengths_n) - lengths_n
+
+    def locate(step: int) -> str:
+        n = int(np.searchsorted(begins_n, step, side="right")) - 1
+        return recordings.place(int(starts_n[n] + step - begins_n[n]))
+
+    times_S = recordings.times_S
+    return recordings.copied(
+        np.array(recordings.values_SC[steps]),
+        starts_N=begins_n,
+        lengths_N=lengths_n,
+        labels_N=np.zeros(len(numbers_n), np.int64),
+        labels_S=None,
+        times_S=None if times_S is None else np.array(times_S[steps]),
+        groups_N=None,
+        given_N=None,
+        locate=locate,
+        ids=None,
+        origins=None,
+    )
+
+
+def _of_recordings(parts: Iterator[tuple[Answers, Array]], recordings: Recordings) -> Iterator[Answers]:
+    """The answers for recordings, from those for their windows: the mean of the probabilities."""
+    assert recordings.origins is not None
+    name: Any = None
+    total_K, count = np.zeros(0), 0
+    for answers, numbers_N in parts:
+        ids: list[Any] = []
+        means: list[Array] = []
+        origins = recordings.origins(numbers_N)
+        for origin, of_window_K in zip(origins.tolist(), answers.probabilities_NK, strict=True):
+            if origin != name and name is not None:
+                ids.append(name)
+                means.append(_mean(total_K, count))
+            if origin != name:
+                name, total_K, count = origin, np.zeros(len(of_window_K)), 0
+            if not np.isnan(of_window_K[0]):
+                total_K, count = total_K + of_window_K, count + 1
+        if ids:
+            yield Answers(np.array(ids, origins.dtype), np.array(means), None)
+    last = np.array([name], object if isinstance(name, str) else np.int64)
+    yield Answers(last, _mean(total_K, count)[None], None)
+
+
+def _mean(total_K: Array, count: int) -> Array:
+    return total_K / count if count else np.full(len(total_K), np.nan)
+
+
+@contextmanager
+def prediction(
+    runs: Sequence[Path],
+    data: str,
+    words: Sequence[str] = (),
+    *,
+    ensemble: bool = False,
+    whole_recordings: bool = False,
+    skip_bad: bool = False,
+    stdin: IO[bytes] | None = None,
+    progress: Progress = silent,
+) -> Iterator[Prediction]:
+    """Opens data to be classified by one model or, with `ensemble`, by the mean of several.
+
+    Args:
+        runs: checkpoint files, run folders or sweep folders.
+        data: a file or folder, or - for `stdin`.
+        words: overrides of dataset, device, threads, engine, precision and plugins.
+        whole_recordings: a row for each recording, not for each of its windows.
+        skip_bad: a sequence that cannot be read is left without a class.
+
+    Raises an RnnclfError for runs without a checkpoint, models that do not go together, and data that they
+    cannot read.
+    """
+    register_plugins_of(words, "for a prediction")
+    files = [file for run in runs for file in checkpoints_in(run)]
+    if len(files) > 1 and not ensemble:
+        raise ConfigError(
+            f"These are {len(files)} models: name one of them, or add --ensemble to average their"
+            " probabilities."
+        )
+    with _spooled(data, stdin) as path:
+        models = [_loaded(file, path, list(words)) for file in files]
+        _refuse_different(models)
+        first = models[0]
+        source = first.config.dataset
+        if whole_recordings and getattr(source, "window", None) is None:
+            raise ConfigError("--recordings needs a model that was trained on windows (dataset.window).")
+        with machine.one_at_a_time:
+            recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
+            yield Prediction(models, recordings, recordings.notes, whole_recordings, skip_bad)
+
+
+def _loaded(file: Path, data: Path, words: list[str]) -> Loaded:
+    """The model of a checkpoint, and its configuration with other data."""
+    loaded = load_model(file, words, data)
+    source = loaded.config.dataset
+    if getattr(source, "block", None) is not None:  # blocks only serve to divide recordings into splits
+        source = replace(source, block=None)  # type: ignore[call-arg]
+    return loaded._replace(config=replace(loaded.config, dataset=source))
+
+
+def _refuse_different(models: Sequence[Loaded]) -> None:
+    """Raises CheckpointError for models that do not answer the same question of the same data."""
+    first = models[0]
+    for other in models[1:]:
+        for what, one, two in (
+            ("classes", first.learned.classes, other.learned.classes),
+            ("channels", first.learned.preparation.channels, other.learned.preparation.channels),
+            ("data", first.checkpoint.reading, other.checkpoint.reading),
+        ):
+            if one != two:
+                raise CheckpointError(
+                    f"{first.checkpoint.path} and {other.checkpoint.path} were trained on different {what}:"
+                    " their probabilities cannot be averaged."
+                )
+
+
+@contextmanager
+def _spooled(data: str, stdin: IO[bytes] | None) -> Iterator[Path]:
+    """The path of the data; what comes on stdin is kept in a temporary file until the end, because rows of a
+    sequence may lie apart."""
+    if data != STDIN or stdin is None:
+        yield Path(data)
+        return
+    with tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True) as folder:
+        raw = Path(folder) / "raw"
+        try:
+            with open(raw, "wb") as file:
+                shutil.copyfileobj(stdin, file)
+        except OSError as error:
+            raise DataError(
+                f"What comes on stdin cannot be kept in {folder}: {error.strerror or error}."
+                " Set TMPDIR=DIR to use another folder."
+            ) from error
+        yield raw.rename(Path(folder) / f"stdin{_suffix_of(raw)}")
+
+
+def _suffix_of(path: Path) -> str:
+    """The suffix that a table should have, by its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start.startswith(b"PAR1"):
+        return ".parquet"
+    return ".jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else ".csv"
