@@ -138,7 +138,10 @@ def test_json_is_all_there_is_on_stdout(cli, only_run):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("flag", "place"), [("-m", 0), ("--multirun", 1), ("-m", 2)])
+@pytest.mark.parametrize(
+    ("flag", "place"),
+    [("--multirun", 1), *(pytest.param("-m", place, marks=pytest.mark.slow) for place in (0, 2))],
+)
 def test_a_sweep_runs_every_job_wherever_the_flag_stands(cli, only_run, flag, place):
     words = ["cell=basic,gru", "dataset=digits"]
     words.insert(place, flag)
@@ -358,8 +361,8 @@ def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, co
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell that runs the tests in the background has them ignore Ctrl-C, and all that they start
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # where tests run in the background, they and all that they start may ignore Ctrl-C or SIGHUP
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60

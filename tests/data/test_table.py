@@ -260,6 +260,12 @@ def test_values_keep_the_digits_that_tell_them_apart():
     assert read(tiny, "tiny.csv").values_SC[:, 0].tolist() == [1e-300, 3e-300, 3e-300, 4e-300, 5e-300]
 
 
+def test_one_large_number_written_in_two_ways_loses_nothing():
+    rows = [("a", "9007200328482816"), ("a", ""), ("b", "9007200328482816.0"), ("b", "9.007200328482816e15")]
+    content = "id,time,x,label\n" + "".join(f"{s},{n % 2},{x},{s}\n" for n, (s, x) in enumerate(rows))
+    assert np.nanmax(read(content, missing="mask").values_SC) == 9007200328482816
+
+
 def test_groups_and_given_splits_are_read():
     content = "label,split,patient,t0\na,train,p2,1\nb,Training,p1,2\na,val,p1,3\nb,test,p3,4\n"
     found = read(content)

@@ -61,12 +61,12 @@ def look_at(ground: Ground) -> str:
 
     shown(inspect(ground.run))
     shown(inspect(ground.sweep))
-    rows = rank_sweep(ground.sweep)
+    ranking = rank_sweep(ground.sweep)
     with contextlib.redirect_stdout(io.StringIO()) as screen:
-        show_sweep(rows, ground.sweep)
+        show_sweep(ranking, ground.sweep)
     harmless(screen.getvalue())
-    assert sweep_table(rows, 120)
-    return "done" if rows[0].done else "not done"
+    assert sweep_table(ranking, 120)
+    return "done" if ranking.rows[0].done else "not done"
 
 
 def take_up(ground: Ground) -> str:

@@ -5,6 +5,7 @@ Shapes: R rows of a block, V columns of values, C channels, K names.
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from rnnclf.data.preparation import BITS_LEFT
@@ -39,7 +40,7 @@ class Channels:
         self._names = {channel: NameIndex() for channel in roles.categorical}
         self._low_C, self._high_C = np.full((2, len(roles.channels)), np.nan)
         self._error_C = np.zeros(len(roles.channels))
-        self._texts: dict[int, set[object]] = {}
+        self._exact: dict[int, set[Decimal]] = {}
 
     def read(self, block: Block) -> Array:
         """The values of a block (R, V), float64: NaN if missing, codes of names. Raises DataError."""
@@ -117,10 +118,11 @@ class Channels:
             large = np.flatnonzero(np.maximum(np.abs(low_C), np.abs(high_C)) > WHOLE)
         self._error_C = np.fmax(self._error_C, rounded_C)
         for c in large.tolist():
-            seen = self._texts.setdefault(c, set())
+            seen = self._exact.setdefault(c, set())
             for name in self.roles.values[c :: len(self.roles.channels)]:
                 if len(seen) < 2:
-                    seen.update(block.frame[name].drop_nulls().unique().head(2))
+                    some = map(_exact, block.frame[name].drop_nulls().unique().head(8))
+                    seen.update(number for number in some if number is not None)
 
     def needs_float64(self) -> bool:
         """Whether float32 would lose digits that tell values apart. Raises DataError if float64 would too."""
@@ -129,7 +131,7 @@ class Channels:
         with np.errstate(over="ignore", invalid="ignore"):
             range_C = self._high_C - self._low_C
             peak_C = np.maximum(np.abs(self._low_C), np.abs(self._high_C))
-        for c, seen in self._texts.items():
+        for c, seen in self._exact.items():
             if len(seen) > 1 and range_C[c] < peak_C[c] * 2.0 ** (BITS_LEFT - 53):
                 low, high = f"{self._low_C[c]:.0f}", f"{self._high_C[c]:.0f}"
                 values = f"values near {low}" if low == high else f"values from {low} to {high}"
@@ -153,3 +155,12 @@ class Channels:
                 present_S = ~np.isnan(code_S)
                 code_S[present_S] = place_K[code_S[present_S].astype(np.int64)]
         return found
+
+
+def _exact(value: object) -> Decimal | None:
+    """The number in a cell with all its digits; None if there is none, as where a value is missing."""
+    try:
+        number = Decimal(str(value).strip().replace(",", "."))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
