@@ -9,6 +9,7 @@ import resource
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -77,7 +78,7 @@ def test_cells_of_excel_are_read_exactly_and_dates_as_dates():
     values = [[pl.Series([v], dtype=pl.Float32).item(), ok] for v, ok in ((1 / 3, 1.0), (1e-30, 0.0))]
     assert sequences_of(recordings) == [("a,b", values), ('q"', [[1.0, None]])]
     assert recordings.times_S.tolist() == [0, 1.25, 0]
-    assert list(recordings.ids([0, 1])) == ["007", "7"]
+    assert list(recordings.ids(np.arange(2))) == ["007", "7"]
     assert recordings.place(2) == "a.xlsx, row 5"
 
 
@@ -149,7 +150,7 @@ def test_a_line_with_lists_is_a_sequence(content):
     assert sequences_of(recordings) == [("walk", [[1, 2], [3, None]]), ("run", [[5, 1]])]
     assert recordings.channels == (("v_0", "v_1") if content == STEPS else ("a", "b"))
     assert recordings.place(2) == ("a.jsonl, line 2" if content == STEPS else "a.jsonl, line 3")
-    assert list(recordings.ids([0, 1])) == ["0", "1"]
+    assert list(recordings.ids(np.arange(2))) == ["0", "1"]
 
 
 def test_lists_beside_an_id_or_a_group_keep_it():
@@ -157,7 +158,7 @@ def test_lists_beside_an_id_or_a_group_keep_it():
         '{"nr": "p", "person": 1, "label": "u", "a": [1]}\n{"nr": "q", "person": 1, "label": "v", "a": [2]}\n'
     )
     recordings = read(content, "a.jsonl", id="nr")
-    assert list(recordings.ids([0, 1])) == ["p", "q"]
+    assert list(recordings.ids(np.arange(2))) == ["p", "q"]
     assert recordings.groups_N.tolist() == [0, 0]
     assert Table.takes(Path("a.jsonl"))
 

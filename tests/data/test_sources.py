@@ -182,4 +182,6 @@ def test_a_source_that_reads_nothing_says_so():
 
 
 def test_learned_is_a_plain_value():
-    assert noise().load().learned == Learned(noise().load().learned.preparation, ("0", "1", "2"))
+    learned, again = noise().load().learned, noise().load().learned
+    assert learned == again
+    assert learned == Learned(again.preparation, ("0", "1", "2"), again.training)
