@@ -35,7 +35,7 @@ def claims():
     for name, claim in product(CELLS.names(), CLAIMS):
         is_long = claim.__name__ == "engines_agree" and name not in ("gru", "mingru", "irnn")
         is_long = is_long or claim.__name__ == "step_is_traceable"
-        is_slow = claim.__name__ == "step_is_traceable" and name not in QUICK
+        is_slow = claim.__name__ == "step_is_traceable" and name not in ("basic", "s4d")
         marks = pytest.mark.slow if is_slow else pytest.mark.long if is_long or name not in QUICK else ()
         cases.append(pytest.param(name, claim, id=f"{name}-{claim.__name__}", marks=marks))
     return cases

@@ -54,7 +54,7 @@ def packed(code, b_KG, parts=1):
 
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(n=SIZES, k=SIZES, g=SIZES, add=st.sampled_from([0, 1]), data=st.data())
 def test_a_product_equals_that_of_numpy_and_writes_nothing_else(code, dtype, n, k, g, add, data):
     rng = np.random.default_rng(n * 10_000 + k * 100 + g)
@@ -74,7 +74,7 @@ def test_a_product_equals_that_of_numpy_and_writes_nothing_else(code, dtype, n, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(r=st.integers(1, 200), k=SIZES, g=SIZES)
 def test_a_product_over_rows_equals_that_of_numpy_and_writes_nothing_else(code, dtype, r, k, g):
     rng = np.random.default_rng(r * 10_000 + k * 100 + g)

@@ -59,7 +59,9 @@ def one_line(done) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:-1]), NAMES[-1]]
+)
 def test_made_data_are_checked_trained_on_and_evaluated_with_a_line_each(cli: Cli, only_run, name):
     assert cli("data", "make", name, "--sequences", 90, "--length", 12).exit_code == 0
     checked = json.loads(cli("data", "check", name, "--json").stdout)
