@@ -102,7 +102,7 @@ def only_run(tmp_path: Path) -> Callable[[], Path]:
     return find
 
 
-@pytest.fixture(params=[80, 120])
+@pytest.fixture(params=[80, pytest.param(120, marks=pytest.mark.slow)])
 def terminal(request, monkeypatch) -> int:
     """Makes Rich believe in a terminal, and says how wide it is."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")

@@ -27,6 +27,11 @@ GATED = [name for name, kind in CELLS.items() if issubclass(kind, GatedCell)]
 QUICK = ("basic", "lstm", "gru", "lem", "lmu", "mingru", "s4d", "mamba")
 """A cell or two of each family, on which claims are tested by default; on the others by the long tests."""
 
+EXAMPLES = {("step_is_traceable", "basic"), ("step_is_traceable", "s4d")} | {
+    ("engines_agree", name) for name in ("basic", "lstm", "lem", "lru", "s4d", "s5")
+}
+"""Claims that take seconds, on the cells on which the long tests test them; the slow ones do on all."""
+
 
 def claims():
     """Every cell with every claim. Comparing engines over 784 steps takes seconds for most cells, and torch
@@ -35,7 +40,7 @@ def claims():
     for name, claim in product(CELLS.names(), CLAIMS):
         is_long = claim.__name__ == "engines_agree" and name not in ("gru", "mingru", "irnn")
         is_long = is_long or claim.__name__ == "step_is_traceable"
-        is_slow = claim.__name__ == "step_is_traceable" and name not in ("basic", "s4d")
+        is_slow = (claim.__name__, name) not in EXAMPLES and is_long
         marks = pytest.mark.slow if is_slow else pytest.mark.long if is_long or name not in QUICK else ()
         cases.append(pytest.param(name, claim, id=f"{name}-{claim.__name__}", marks=marks))
     return cases

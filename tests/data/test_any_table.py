@@ -44,7 +44,7 @@ def wide_frame(sequences: list) -> pl.DataFrame:
 
 
 @pytest.mark.long
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(SEQUENCES, st.randoms(use_true_random=False))
 def test_sequences_read_back_equal_however_they_are_written(sequences, random):
     order = list(range(sum(len(steps) for _, steps in sequences)))

@@ -125,7 +125,7 @@ def test_recorded_paths_are_below_the_folder_where_they_were_typed():
     assert anchored("hidden=3", "/home") == "hidden=3"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_grid_over_data_sets_is_trained_resumed_from_anywhere_and_evaluated(cli, tmp_path, monkeypatch):
     make(tmp_path / "my.csv", Waves(sequences=60, length=8, missing=0))
     make(tmp_path / "other.npz", Waves(sequences=60, length=8, missing=0.1))

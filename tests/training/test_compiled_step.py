@@ -85,7 +85,7 @@ def test_layers_hand_states_up_and_gradients_down(case, dtype, cores):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("layers", [pytest.param(3, marks=pytest.mark.slow), MOST_LAYERS])
+@pytest.mark.parametrize("layers", [3, pytest.param(MOST_LAYERS, marks=pytest.mark.slow)])
 def test_every_number_of_layers_is_right(layers):
     model = classifier("gru", layers=layers)
     assert_as_by_autograd(model, CrossEntropy.plain(CLASSES), ready(), torch.arange(20), EXACT[torch.float32])

@@ -21,6 +21,8 @@ from rnnclf.workflows.baseline_runs import baselines_beside, division
 from rnnclf.workflows.runs import RunFolder
 from tests.conftest import logging_restored
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 TRAIN = ("recipe=plain", "final_fit=true", "dataset.missing=mask", "hidden=4", "epochs=1", "threads=1")
 
 

@@ -33,6 +33,8 @@ from tests.workflows.killed_runs import (
     own_data,
 )
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 # What a kill, a bad disk or a hand may have left
 
 

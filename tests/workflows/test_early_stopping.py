@@ -22,6 +22,8 @@ from rnnclf.workflows.stopping import out_of_patience
 from rnnclf.workflows.train import train
 from tests.workflows.killed_runs import Witness, assert_as_in_peace, config_of, in_peace, killed
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 OVERFITTED = "epochs=12 optimizer.lr=0.3 schedule=constant hidden=6 batch_size=50 patience=2"
 """Training that gets worse soon."""
 

@@ -18,6 +18,8 @@ from rnnclf.hydra_app import load_config
 from rnnclf.workflows.evaluate import Evaluated, evaluate
 from rnnclf.workflows.train import train
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 FAST = ["hidden=4", "epochs=1", "threads=1", "recipe=plain"]
 
 

@@ -16,6 +16,8 @@ from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import Data, Watcher, recipe, train
 from tests.workflows.killed_runs import Kill
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 WORDS = (
     "dataset=digits dataset.validation=149 dataset.test=1500 hidden=4 threads=1 seed=3 batch_size=30 epochs=3"
 )

@@ -18,6 +18,8 @@ from rnnclf.hydra_app import load_config
 from rnnclf.workflows.data import Checked, check
 from rnnclf.workflows.evaluate import evaluate
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 CODE = pl.col("label").replace_strict({"sit": 4, "walk": 7, "run": 2})
 RISING = pl.int_range(pl.len()).sqrt()  # as the number of the row does, but not seen as one when it is read
 FAST = ["hidden=4", "epochs=1", "threads=1"]

@@ -16,6 +16,8 @@ from sklearn.exceptions import NotFittedError
 from rnnclf import RNNClassifier, RnnclfError, checkpoint, load, load_config, train
 from tests.waves import LABELS, assert_same_weights, ragged, small, waves, weights
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 WORDS = ["cell=gru", "hidden=6", "epochs=3", "batch_size=16", "dropout=0.1", "seed=5", "threads=1"]
 KEYWORDS = {
     "cell": "gru",

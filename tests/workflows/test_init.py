@@ -28,6 +28,8 @@ from rnnclf.workflows.sweep_folder import jobs_of
 from rnnclf.workflows.train import Data, Watcher, train
 from tests.workflows.killed_runs import Kill, Witness
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 INPUTS = "layers.0.directions.forward_cell.input_weight"
 SMALL = ("recipe=plain", "epochs=1", "batch_size=8", "threads=1")
 

@@ -16,6 +16,8 @@ from rnnclf.workflows.mistakes import Mistakes
 from tests.cli_runs import SMALL
 from tests.conftest import logging_restored
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 HOSTILE = "=\x1b[31m[bold]run"
 
 

@@ -22,6 +22,8 @@ from rnnclf.workflows.answers import Layout
 from rnnclf.workflows.predict import prediction
 from tests.conftest import logging_restored
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 WORDS = ("hidden=4", "epochs=1", "threads=1")
 
 

@@ -16,6 +16,8 @@ from rnnclf.workflows import predictions
 from rnnclf.workflows.predictions import write_predictions
 from tests.conftest import Cli
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 TABLE = "id,time,x,label\n" + "\n".join(
     f"patient-{n:02},{t},{(n % 2) * t + n / 100},{'up' if n % 2 else 'flat'}"
     for n in range(40)

@@ -32,6 +32,8 @@ from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.loading import build_model
 from rnnclf.workflows.stream import Answer, Choice, Stream
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 CLASSES = ("calm", "hasty", "quick")
 LENGTHS = {"a": 6, "b": 3, "c": 7, "d": 1}
 CHOSEN: dict[str, Any] = {

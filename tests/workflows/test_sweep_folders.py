@@ -19,6 +19,8 @@ from rnnclf.workflows.sweep_folder import jobs_of
 from rnnclf.workflows.train import train
 from tests.workflows.sweeps import SMALL, files_of, states
 
+pytestmark = pytest.mark.long  # runs, not functions: some tenths of a second each
+
 
 @pytest.fixture(scope="module")
 def config():
