@@ -137,6 +137,7 @@ def test_json_is_all_there_is_on_stdout(cli, only_run):
     assert "epoch 2/2" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("flag", "place"),
@@ -379,6 +380,7 @@ def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, co
     assert checkpoint.load(tmp_path / "long" / "best.safetensors").header["epoch"] >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_two_runs_of_one_second_have_two_folders(tmp_path):
     words = command("train", "dataset=digits", "hidden=4", "epochs=1", "threads=1")

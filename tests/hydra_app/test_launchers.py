@@ -87,6 +87,7 @@ def test_all_jobs_of_a_parallel_sweep_end_in_one_ranked_table(tmp_path, launcher
         assert said == ["epoch 1/1: train", "test accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=SLOW)])
 def test_a_job_that_fails_leaves_the_others_of_a_parallel_sweep_finished(tmp_path, launcher):

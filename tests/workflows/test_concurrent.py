@@ -80,6 +80,7 @@ def test_of_two_processes_that_resume_one_run_one_works(tmp_path):
     assert RunFolder(tmp_path / "run").read_results()["epochs"] == 40
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_sweep_may_be_read_while_it_is_written(tmp_path):
     """Its checkpoints, its records and its table: never a torn one."""

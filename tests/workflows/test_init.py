@@ -352,6 +352,7 @@ def test_a_final_fit_needs_the_model_that_it_begins_with(base, config):
         resume_run(RunFolder(Path("runTrue")))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_sweep_over_models_takes_the_cell_of_each(base, cli):
     words = ["dataset=table", f"dataset.path={base / 'old.csv'}", "cell=lstm", "hidden=3", *SMALL]

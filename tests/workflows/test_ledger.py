@@ -26,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 LAUNCHERS = ("basic", pytest.param("joblib", marks=SLOW), pytest.param("submitit_local", marks=SLOW))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_job_that_dies_leaves_the_others_running_and_resume_does_the_rest(launcher, tmp_path):
@@ -126,6 +127,7 @@ def train_sweep(cli: Callable[..., Any], *words: str) -> Path:
     return Path("sweep")
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_stopped_sweep_knows_what_never_began_and_ends_as_in_peace(cli, monkeypatch):
     whole = train_sweep(cli, "seed=0,1,2").rename("whole")
@@ -175,6 +177,7 @@ def test_a_failing_batch_leaves_the_later_ones_running(cli):
     assert states(sweep) == {"0": "failed", "1": "done"}
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_new_points_get_the_next_numbers_and_old_ones_stay(cli, two_jobs):
     sweep = two_jobs

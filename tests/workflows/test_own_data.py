@@ -205,6 +205,7 @@ def test_eval_refuses_another_order_of_the_pixels(cli, tmp_path):
     assert "bitrev" in cli("eval", tmp_path / "run").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_sweep_over_folds_covers_every_sequence(cli, only_run, waves):
     words = [

@@ -284,6 +284,7 @@ def test_fewer_epochs_than_there_are_is_refused_and_nothing_lost(tmp_path):
 # Real processes
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path, monkeypatch):
     """Another seed of hashes, other addresses: what depends on them would differ."""
@@ -301,7 +302,7 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(5, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.slow)]
+    "kills", [pytest.param(3, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.slow)]
 )
 def test_kills_lose_nothing(kills):
     script = str(ROOT / "benchmarks" / "reliability" / "kill.py")

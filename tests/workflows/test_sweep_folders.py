@@ -82,6 +82,7 @@ def test_a_folder_that_cannot_be_made_leaves_nothing_of_the_sweep(config, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_all_commands_see_the_jobs_of_a_sweep_with_folders_of_its_own(cli):
     own = "hydra.sweep.subdir='${hydra.job.override_dirname}'"
