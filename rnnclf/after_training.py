@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from rnnclf.errors import RnnclfError
-from rnnclf.files import is_path, paths_starting
-from rnnclf.groups import AsJson, path_argument
+from rnnclf.files import is_path
+from rnnclf.groups import AsJson, output_option, path_argument
 from rnnclf.shell import complete_export, complete_predict, complete_stream
 from rnnclf.system.startup import import_torch
 
@@ -30,13 +30,7 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            autocompletion=paths_starting,
-            help="The file to write; if left out, model.onnx or step.onnx in the run folder.",
-            show_default=False,
-        ),
+        output_option("The file to write; if left out, model.onnx or step.onnx in the run folder."),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -112,13 +106,7 @@ def predict(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            autocompletion=paths_starting,
-            help="A .csv, .tsv, .jsonl or .parquet file for the answers; stdout, as CSV, if left out.",
-            show_default=False,
-        ),
+        output_option("A .csv, .tsv, .jsonl or .parquet file for the answers; stdout, as CSV, if left out."),
     ] = None,
     top: Annotated[
         int, typer.Option(min=0, help="So many of the most probable classes, instead of all probabilities.")

@@ -11,8 +11,8 @@ import typer
 from rnnclf.after_training import export, predict, stream
 from rnnclf.data_commands import data
 from rnnclf.errors import RnnclfError
-from rnnclf.files import is_path, paths_starting
-from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, path_argument
+from rnnclf.files import is_path
+from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, output_option, path_argument
 from rnnclf.shell import (
     complete_baseline,
     complete_cell,
@@ -155,11 +155,9 @@ def evaluate(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            autocompletion=paths_starting,
-            help="Where the timestamped folder of tables is created; if left out, eval/ inside the run or the"
-            " sweep, or outputs/ for several.",
-            show_default=False,
+        output_option(
+            "Where the timestamped folder of tables is created; if left out, eval/ inside the run or the"
+            " sweep, or outputs/ for several."
         ),
     ] = None,
     errors: Annotated[
@@ -361,11 +359,7 @@ def baseline(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            autocompletion=paths_starting,
-            help="Where the run folders are created; outputs/ if left out.",
-            show_default=False,
-        ),
+        output_option("Where the run folders are created; outputs/ if left out."),
     ] = None,
     json: AsJson = False,
 ) -> None:

@@ -39,6 +39,10 @@ def path_argument(help: str) -> Any:
     return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
 
 
+def output_option(help: str) -> Any:
+    return typer.Option("--output", "-o", autocompletion=paths_starting, help=help, show_default=False)
+
+
 ERRORS = 10  # mistakes that --errors shows, if it has no number
 
 

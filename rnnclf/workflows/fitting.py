@@ -133,25 +133,11 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
                 stop=lambda: final_fit_out_of_time(config, seconds()),
                 begun=begun,
             )
+        header = header_after(config, splits, engine, history.best, labels=labels, calibration=calibration)
+        notes = *begun.notes, *splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped
+        epochs_of_run = tuple(map(row, history.results))
         return Classifier(
-            config,
-            splits.learned,
-            model.cpu(),
-            header_after(config, splits, engine, history.best, labels=labels, calibration=calibration),
-            tuple(map(row, history.results)),
-            tuple(
-                filter(
-                    None,
-                    (
-                        *begun.notes,
-                        *splits.notes,
-                        *splits.warnings,
-                        doubtful,
-                        training.stopped,
-                        final_stopped,
-                    ),
-                )
-            ),
+            config, splits.learned, model.cpu(), header, epochs_of_run, tuple(filter(None, notes))
         )
 
 

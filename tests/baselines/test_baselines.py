@@ -122,9 +122,11 @@ def test_work_that_would_take_too_long_is_stopped(clock):
 
 
 def test_work_that_is_done_is_kept_however_long_it_took(clock):
-    watch = Clock(60, began=100.0)
+    told = []
+    watch = Clock(60, told.append, began=100.0)
     clock[0] += 1000
     watch(1.0)
+    assert told == [1.0]
 
 
 def test_the_parts_of_a_part_are_shares_of_the_whole(clock):

@@ -12,7 +12,7 @@ from rnnclf.data.own import OwnData
 from rnnclf.data.recognition import source_for
 from rnnclf.errors import DataError
 
-TODO = {
+ADVICE = {
     **dict.fromkeys((".xls", ".ods"), "Save it as .xlsx or .csv."),
     ".json": "Save it as JSON lines, in pandas with to_json('new.jsonl', orient='records', lines=True).",
     **dict.fromkeys(
@@ -28,17 +28,17 @@ TODO = {
 }
 
 
-@pytest.mark.parametrize("suffix", TODO)
+@pytest.mark.parametrize("suffix", ADVICE)
 def test_a_kind_of_file_that_is_not_read_is_told_what_to_do(suffix):
     path = Path(f"my{suffix}")
     path.write_bytes(b"")
     with pytest.raises(DataError) as caught:
         source_for(str(path))
-    assert str(caught.value) == f"my{suffix} is of no kind that rnnclf reads. {TODO[suffix]}"
+    assert str(caught.value) == f"my{suffix} is of no kind that rnnclf reads. {ADVICE[suffix]}"
     for name in ("table", "arrays", "archive"):
         with pytest.raises(DataError) as caught:
             DATASETS[name](path=str(path)).read()
-        assert str(caught.value).endswith(TODO[suffix])
+        assert str(caught.value).endswith(ADVICE[suffix])
 
 
 def test_an_unknown_kind_is_told_all_kinds_that_are_read():
