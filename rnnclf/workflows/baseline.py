@@ -28,6 +28,7 @@ from rnnclf.files import claim_folder, missing_folders, remove_empty, write_json
 from rnnclf.hydra_app.compose import composed, new_words
 from rnnclf.hydra_app.words import TOP, as_path, is_override
 from rnnclf.metrics import Evaluation, Score
+from rnnclf.registry import did_you_mean
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows import machine
 from rnnclf.workflows.baseline_runs import division
@@ -137,6 +138,9 @@ def requested(words: Sequence[str]) -> Request:
     own = dict(word.split("=", 1) for word in words if word.startswith(OWN_WORDS))
     others = [as_path(word) for word in words if not word.startswith(OWN_WORDS)]
     for key in (word.split("=")[0] for word in others if is_override(word)):
+        hint = did_you_mean(key, [word.removesuffix("=") for word in OWN_WORDS])
+        if hint and key.split(".")[0] not in TOP:
+            raise ConfigError(f"No key named '{key}'.{hint}")
         if key.split(".")[0] in TOP and key.split(".")[0] not in FREE_KEYS:
             raise ConfigError(
                 f"'{key}' changes nothing in a baseline. These words do: classifiers, max_time,"

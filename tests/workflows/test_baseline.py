@@ -238,6 +238,7 @@ def test_pictures_have_baselines_too(spies, cli):
         ("epochs=9", "'epochs' changes nothing in a baseline. These words do: classifiers, max_time,"),
         ("optimizer.lr=9", "'optimizer.lr' changes nothing in a baseline."),
         ("epocs=9", "No key named 'epocs'."),
+        ("classifers=dtw", "No key named 'classifers'. Did you mean 'classifiers'?"),
     ],
 )
 def test_a_word_without_meaning_is_refused(cli, word, message):
