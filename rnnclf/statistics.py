@@ -1,4 +1,7 @@
-"""Intervals and paired comparisons over repeated runs. Torch-free.  Shapes: R runs."""
+"""Intervals and paired comparisons over repeated runs. Torch-free.
+
+Distributions come from scipy.special: scipy.stats, which has the tests ready-made, takes a second to import.
+"""
 
 from __future__ import annotations
 

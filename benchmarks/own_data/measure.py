@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnnclf.calibration import probabilities
 from rnnclf.workflows.baseline import compare_baselines
 
 if TYPE_CHECKING:
@@ -74,11 +75,6 @@ def fitted(words: list[str]) -> Evaluation:
     return evaluate_model(model, data.parts["test"])
 
 
-def probabilities(evaluation: Evaluation) -> np.ndarray:
-    e_NK = np.exp(evaluation.logits_NK - evaluation.logits_NK.max(axis=1, keepdims=True))
-    return e_NK / e_NK.sum(axis=1, keepdims=True)
-
-
 def by_baseline(baseline: str, name: str, seed: int) -> float:
     """The accuracy of one of the classifiers of `rnnclf baseline`."""
     data = str(folder_of(name) / f"{name}_TRAIN.ts")
@@ -121,7 +117,7 @@ def measure_short(name: str, seeds: int, words: str) -> None:
     with measured(name, "rnnclf", words) as add:
         for seed in range(seeds):
             evaluation = fitted([where, f"seed={seed}", *words.split()])
-            found.append(probabilities(evaluation))
+            found.append(probabilities(evaluation.logits_NK, 1.0))
             y_N = evaluation.y_N
             add(seed, evaluation.score.accuracy)
     with measured(name, "three of rnnclf", words) as add:
