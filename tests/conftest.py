@@ -46,6 +46,13 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests may take their time; the others are stopped when they hang."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_helper() -> Iterator[None]:
     """The process in which some files are read serves all tests: it takes a while to start."""

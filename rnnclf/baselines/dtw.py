@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,11 +54,14 @@ class NearestDTW(Baseline):
         """The distance of each of the first to each of the second, float64."""
         import numpy as np
         from aeon.distances import dtw_pairwise_distance
+        from numba.core.errors import NumbaTypeSafetyWarning
 
-        found: Array = dtw_pairwise_distance(
-            [x_CT.astype(np.float64) for x_CT in first],
-            [x_CT.astype(np.float64) for x_CT in second],
-            window=WINDOW,
-            n_jobs=self.threads,
-        )
+        with warnings.catch_warnings():  # numba warns about loops of aeon when it compiles them
+            warnings.simplefilter("ignore", NumbaTypeSafetyWarning)
+            found: Array = dtw_pairwise_distance(
+                [x_CT.astype(np.float64) for x_CT in first],
+                [x_CT.astype(np.float64) for x_CT in second],
+                window=WINDOW,
+                n_jobs=self.threads,
+            )
         return found

@@ -40,7 +40,7 @@ def dtw(a_CT, b_CT):
     return cost[n, m]
 
 
-@pytest.mark.long
+@pytest.mark.slow  # aeon is compiled at first use, which takes a minute
 def test_the_nearest_by_dtw_is_that_of_the_definition():
     known, asked = waves([30] * 7), waves([30] * 4)
     baseline = BASELINES["dtw"]()
@@ -53,7 +53,7 @@ def test_the_nearest_by_dtw_is_that_of_the_definition():
         assert logits_K[2] < logits_K[:2].min()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_minirocket_predicts_what_aeon_predicts():
     from aeon.classification.convolution_based import MiniRocketClassifier
 
