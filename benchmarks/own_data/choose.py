@@ -25,7 +25,9 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from measure import CHOOSING, fitted, folder_of, probabilities
+from measure import CHOOSING, fitted, folder_of
+
+from rnnclf.calibration import probabilities
 
 CHOICES = Path(__file__).parent / "choices.jsonl"
 FOLDS = 3
@@ -41,7 +43,7 @@ def rows(name: str, words: list[str], draw: int, seeds: int, folder: Path) -> It
             began = time.process_time()
             folds = [f"dataset.folds={FOLDS}", f"dataset.fold={fold}", f"dataset.split_seed={draw}"]
             evaluation = fitted([where, *folds, f"seed={seed}", *words])
-            found.append(probabilities(evaluation))
+            found.append(probabilities(evaluation.logits_NK, 1.0))
             labels_N = evaluation.y_N
             seconds = round(time.process_time() - began, 2)
             yield {"fold": fold, "seed": seed, **figures(found[-1], labels_N), "seconds": seconds}
