@@ -81,7 +81,7 @@ def stream(
     import_torch()
     from rnnclf.console.screen import print_note
     from rnnclf.console.stream import source, write_answers
-    from rnnclf.data.step_lines import lines_of
+    from rnnclf.data.step_lines import arrivals
     from rnnclf.workflows.stream import Choice, Stream
 
     files = [word for word in words or [] if word == "-" or is_path(word)]
@@ -90,7 +90,7 @@ def stream(
     overrides = [word for word in words or [] if word not in files]
     model = Stream(run, overrides, Choice(every, last, when, sequences, skip_bad), print_note)
     with source(files[0] if files else "-") as (file, name):
-        write_answers(model.answers(lines_of(file, name), name), model.classes, json)
+        write_answers(model.answers(arrivals(file, name), name), model.classes, json)
 
 
 def predict(

@@ -6,8 +6,9 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 from rnnclf.console.screen import print_note
 from rnnclf.data.table.blocks import errors_of_reading, suffix_of
@@ -21,12 +22,12 @@ NOT_TEXT = (".parquet", ".feather", ".arrow", ".xlsx", ".npz", ".npy", ".mat", "
 
 
 @contextmanager
-def source(path: str) -> Iterator[tuple[BinaryIO, str]]:
+def source(path: str) -> Iterator[tuple[BufferedIOBase, str]]:
     """The file at `path`, which may be packed by gzip, or stdin for -, and what messages call it."""
     if path == "-":
         if sys.stdin.isatty():
             print_note("reading steps from the terminal: a header, then a line for each step; Ctrl-D ends")
-        yield sys.stdin.buffer, "stdin"
+        yield cast(BufferedIOBase, sys.stdin.buffer), "stdin"
         return
     name = Path(path).name
     if suffix_of(Path(path)) in NOT_TEXT:
@@ -37,17 +38,17 @@ def source(path: str) -> Iterator[tuple[BinaryIO, str]]:
         if path.lower().endswith(".gz"):
             import gzip
 
-            yield gzip.GzipFile(fileobj=file), name  # type: ignore[misc]
+            yield gzip.GzipFile(fileobj=file), name
         else:
             yield file, name
 
 
-def write_answers(answers: Iterable[Answer], classes: tuple[str, ...], as_json: bool) -> None:
-    """Writes each answer to stdout as soon as it is there, until nobody reads them any more."""
+def write_answers(answers: Iterable[list[Answer]], classes: tuple[str, ...], as_json: bool) -> None:
+    """Writes answers to stdout as soon as they are there, until nobody reads them any more."""
     write = _as_json(classes) if as_json else _as_csv(classes)
     out = sys.stdout.buffer
-    for answer in answers:
-        out.write(write(answer).encode("utf-8", "replace"))
+    for due in filter(None, answers):
+        out.write("".join(map(write, due)).encode("utf-8", "replace"))
         out.flush()
         if streams.reader_is_gone() or streams.unwritten():
             return

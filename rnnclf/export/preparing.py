@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import BOOL, DOUBLE, FLOAT, INT64, Graph, Shape, value
-from rnnclf.export.step import needs_float64
+from rnnclf.export.prepared_step import needs_float64
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ a state, K classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -23,15 +24,19 @@ from rnnclf.data.preparation import Preparation
 from rnnclf.engine.loop import Blend, blended
 from rnnclf.engine.native import recurrent_bias
 from rnnclf.errors import ConfigError
+from rnnclf.export.prepared_step import PreparedStep, needs_float64
 from rnnclf.model import RecurrentLayer, SequenceClassifier, zoneout
 from rnnclf.stack import Stack
 
-COARSE = 16.0
-"""Shifts of more than so many scales are subtracted in float64: float32 has 24 bits, and here 4 would go."""
-
-
 Memory: TypeAlias = "dict[str, list[Tensor]]"
 """The parts of a state by whose they are; the names of what belongs to layers and readouts have two words."""
+
+
+Advance: TypeAlias = "Callable[..., tuple[Tensor, list[Tensor]]]"
+"""(state before a step, what else it depends on) → output (B, …), state after it."""
+
+Over: TypeAlias = "Callable[..., tuple[Tensor, list[Tensor]]]"
+"""Applies an `Advance`, its first argument, to one step or to several."""
 
 
 def as_real(state: Any) -> list[Tensor]:
@@ -128,13 +133,6 @@ def refuse_names(preparation: Preparation | None) -> None:
         )
 
 
-def needs_float64(preparation: Preparation) -> bool:
-    """Whether values as read have to be given in float64, because shifting them in float32 would lose
-    digits."""
-    pairs = zip(preparation.shift_C, preparation.scale_C, strict=True)  # 0 and 1 for channels of names
-    return not preparation.fits_float32 or any(abs(shift) > COARSE * scale for shift, scale in pairs)
-
-
 class NativeStep(nn.Module):
     """`CellInputs` and `CellStep` in one operation of torch, for the cells that it has: x (B, I) and the
     tensors of the state → output (B, H), the tensors of the state after the step. It cannot be traced for
@@ -161,49 +159,24 @@ class NativeStep(nn.Module):
         return blend is None and isinstance(cell, GatedCell) and cell.declares("native_layer")
 
 
-class PreparedStep(nn.Module):
-    """One step as read → the features of a step: x (B, C), time since the step before (B), step number (B,
-    1), time since each channel of numbers was seen (B, N) → features (B, F N + M), that time after the step.
+def _of_cell(
+    step: Callable[..., tuple[Tensor, ...]], state: list[Tensor], z: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    output, *after = step(z, *state)
+    return output, after
 
-    With missing=mask F is 3; otherwise it is 1, and the time is not used. Of the M channels of names, which
-    are the last features, x holds the places in their vocabularies, NaN where one is missing.
-    """
 
-    def __init__(self, preparation: Preparation, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.masks, self.interval, self.dtype = preparation.missing == "mask", preparation.interval, dtype
-        exact = torch.float64 if needs_float64(preparation) else dtype
-        named = [name in preparation.vocabularies for name in preparation.channels]
-        self.names_M = [c for c, is_name in enumerate(named) if is_name]
-        self.numbers_N = [c for c, is_name in enumerate(named) if not is_name]
-        self.shifts = any(preparation.shift_C)
-        self.scales = any(scale != 1 for scale in preparation.scale_C)
-        self.shift_C: Tensor
-        self.scale_C: Tensor
-        for key, values in (("shift_C", preparation.shift_C), ("scale_C", preparation.scale_C)):
-            self.register_buffer(key, torch.tensor([values[c] for c in self.numbers_N], dtype=exact))
+def _once(advance: Advance, state: list[Tensor], *given: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return advance(state, *given)
 
-    def forward(
-        self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if not self.names_M:
-            return self._of_numbers(x, elapsed, count, since)
-        places = x[..., self.names_M].nan_to_num(0.0).to(self.dtype)
-        features, since = self._of_numbers(x[..., self.numbers_N], elapsed, count, since)
-        return torch.cat((features, places), -1), since
 
-    def _of_numbers(
-        self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        x = x - self.shift_C if self.shifts else x
-        x = (x / self.scale_C if self.scales else x).to(self.dtype)
-        if since is None:
-            return x, None
-        there = ~x.isnan()
-        since = torch.where(there | (count == 0), 0.0, since + elapsed.unsqueeze(-1))
-        return torch.cat(
-            (torch.where(there, x, 0.0), there.to(x.dtype), (since / self.interval).log1p()), -1
-        ), since
+def _in_turn(advance: Advance, state: list[Tensor], *given: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Takes one row of what is given after the other: the outputs (T, …) and the state after the last one."""
+    outputs = []
+    for rows in zip(*(torch.split(tensor, 1) for tensor in given), strict=True):
+        output, state = advance(state, *rows)
+        outputs.append(output)
+    return torch.cat(outputs), state
 
 
 class ClassifierStep(nn.Module):
@@ -242,12 +215,16 @@ class ClassifierStep(nn.Module):
         self.sizes = [math.prod(shape) for shape in self.shapes]
         # found without torch's search for modules, which would take longer than the step of a small cell
         self.vectors = None if model.names is None else model.names.forward
-        self.stack, self.head, self.readouts = model.stack, model.head.forward, list(model.readouts)
+        self.stack, self.head = model.stack, model.head.forward
+        self.readouts = [
+            None if model.stack.readout == "last" else partial(_read, model.stack.readout, weights)
+            for weights in model.readouts
+        ]
         self.head_norm = None if model.stack.norm == "none" else model.head_norm.forward
         layers = [layer for layer in model.layers if isinstance(layer, RecurrentLayer)]
         norms = [None if self.head_norm is None or layer.first else layer.norm.forward for layer in layers]
         self.layers = [
-            (f"layer {index}", norm, inputs.forward, step.forward)
+            (f"layer {index}", norm, inputs.forward, partial(_of_cell, step.forward))
             for index, (norm, inputs, step) in enumerate(zip(norms, self.inputs, self.steps, strict=True))
         ]
         self.start: Tensor
@@ -260,7 +237,7 @@ class ClassifierStep(nn.Module):
         for index, cell in enumerate(cells):
             if NativeStep.can(cell, blend):
                 own, norm, *_ = self.layers[index]
-                self.layers[index] = (own, norm, _unchanged, NativeStep(cell).forward)
+                self.layers[index] = (own, norm, _unchanged, partial(_of_cell, NativeStep(cell).forward))
 
     @property
     def width(self) -> int:
@@ -319,6 +296,31 @@ class ClassifierStep(nn.Module):
         after["answer"] = [logits]
         return logits, {name: _either(complete, after[name], before[name]) for name in after}
 
+    @property
+    def at_once(self) -> bool:
+        """Whether `advance_all` can be used."""
+        return self.patch == 1 and self.missing != "drop"
+
+    def advance_all(self, x: Tensor, elapsed: Tensor, before: Memory) -> tuple[Tensor, Memory]:
+        """`advance` over several steps of one sequence: x (T, C), elapsed (T) → logits (T, K) after each of
+        them, the state after the last one. Only what depends on the state goes step by step."""
+        after = dict(before)
+        count = before["count"][0] + torch.arange(len(x)).unsqueeze(1)
+        after["count"] = [count[-1:] + 1]
+        if self.prepare is not None and "since" in before:
+            x, after["since"] = _in_turn(self._timed, before["since"], x, elapsed, count)
+        elif self.prepare is not None:
+            x, _ = self.prepare(x, elapsed, count, None)
+        return self._answered(x, count + 1, before, after, _in_turn), after
+
+    def _timed(
+        self, gathered: list[Tensor], x: Tensor, elapsed: Tensor, count: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        assert self.prepare is not None
+        x, since = self.prepare(x, elapsed, count, gathered[0])
+        assert since is not None
+        return x, [since]
+
     def _unpacked(self, state: Tensor) -> Memory:
         pieces = zip(torch.split(state, self.sizes, dim=1), self.shapes, strict=True)
         parts = iter([piece if len(shape) == 1 else piece.reshape(-1, *shape) for piece, shape in pieces])
@@ -337,22 +339,25 @@ class ClassifierStep(nn.Module):
         parts = [_side_by_side(values, numbers)] if numbers else []
         return torch.cat((*parts, _side_by_side(places, self.named)), -1)
 
-    def _answered(self, x: Tensor, number: Tensor, before: Memory, after: Memory) -> Tensor:
+    def _answered(
+        self, x: Tensor, number: Tensor, before: Memory, after: Memory, over: Over = _once
+    ) -> Tensor:
         """The logits after one more step, the one with this number, for all layers; fills in their part of
-        `after`."""
+        `after`. over: applies what depends on the state, to one step or to several."""
         stack = self.stack
         x = x if self.vectors is None else self.vectors(x)
         outputs: list[Tensor] = []
         for own, norm, inputs, step in self.layers:
-            y, *after[own] = step(inputs(x if norm is None else norm(x)), *before[own])
+            y, after[own] = over(step, before[own], inputs(x if norm is None else norm(x)))
             x = y + x if stack.residual and outputs else y
             outputs.append(x)
         features = []
         read = outputs if stack.readout_layers == "all" else outputs[-1:]
-        for index, (weights, y) in enumerate(zip(self.readouts, read, strict=True)):
+        for index, (reading, y) in enumerate(zip(self.readouts, read, strict=True)):
             own = f"readout {index}"
-            feature, after[own] = _read(stack.readout, weights, y, number, before[own])
-            features.append(feature)
+            if reading is not None:
+                y, after[own] = over(reading, before[own], y, number)
+            features.append(y)
         joined = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
         return self.head(joined if self.head_norm is None else self.head_norm(joined))
 
@@ -394,11 +399,9 @@ def _nothing_read(readout: str, hidden: int) -> list[Tensor]:
 
 
 def _read(
-    readout: str, weights: nn.Module, y: Tensor, number: Tensor, gathered: list[Tensor]
+    readout: str, weights: nn.Module, gathered: list[Tensor], y: Tensor, number: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """The readout of all steps up to this one, and what it has gathered. number: of this step, from 1 on."""
-    if readout == "last":
-        return y, []
     if readout == "mean":
         mean = gathered[0] + (y - gathered[0]) / number  # a sum would lose digits as it grows
         return mean, [mean]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from rnnclf.data.matching import UNIT
-from rnnclf.data.own import OwnData
-from rnnclf.data.step_lines import Step, StepLines, Wanted
-from rnnclf.data.table import Table
-from rnnclf.data.table.cells import Missing
+from rnnclf.data.step_lines import Step, StepLines
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.export.step import ClassifierStep, Memory, refuse_streaming
 from rnnclf.hydra_app.compose import parsed
@@ -27,7 +24,8 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.early import promise
-from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, with_times_told
+from rnnclf.workflows.loading import load_model, one_checkpoint, with_times_told
+from rnnclf.workflows.stream_source import wanted_of, window_of
 
 FREE_KEYS = ("dataset", "threads", "plugins")
 FIXED = ("device=cpu", "precision=float32")
@@ -107,14 +105,22 @@ class _Sequence:
 
 
 @dataclass
-class _Bad:
-    """How many lines could not be read, and why the first one."""
+class _Lines:
+    """How many steps were taken, how many lines could not be read, and why the first one.
 
-    count: int = 0
+    skip_bad: whether such lines are left out.
+    """
+
+    skip_bad: bool
+    taken: int = 0
+    bad: int = 0
     first: DataError | None = None
 
-    def add(self, error: DataError) -> None:
-        self.count, self.first = self.count + 1, self.first or error
+    def refuse(self, error: DataError) -> None:
+        """Counts a line that cannot be read. Raises the error unless such lines are left out."""
+        if not self.skip_bad:
+            raise error
+        self.bad, self.first = self.bad + 1, self.first or error
 
 
 class Stream:
@@ -136,11 +142,11 @@ class Stream:
         self.choice, self.classes, self._note = choice, loaded.learned.classes, note
         self._preparation = loaded.learned.preparation
         refuse_streaming(loaded.model.stack, self._preparation)
-        self._window = _window_of(loaded)
+        self._window = window_of(loaded)
         if choice.when is not None:
             note(promise(loaded.checkpoint, choice.when))
         machine.prepare(loaded.config)
-        self._wanted = _wanted(loaded)
+        self._wanted = wanted_of(loaded)
         self._step = ClassifierStep(loaded.model.eval(), self._preparation)
         self._step.use_native_cells()
         self._start, self._temperature = self._step.beginning(), loaded.checkpoint.temperature
@@ -149,78 +155,137 @@ class Stream:
         self._number = self._dropped = 0
         self._intervals: list[float] = []
 
-    def answers(self, lines: Iterable[tuple[int, bytes]], name: str) -> Iterator[Answer]:
-        """The answers to lines of text, each with its number, as these arrive.
+    def answers(self, arrivals: Iterable[list[tuple[int, bytes]]], name: str) -> Iterator[list[Answer]]:
+        """The answers to lines of text, each with its number. Those that arrived together are answered
+        together, in their order.
 
         name: what messages call their source. Raises DataError for a line that cannot be read, unless such
         lines are left out, and if there is none that can.
         """
-        reader, begun, steps = StepLines(name, self._wanted), False, 0
-        bad = _Bad()
+        reader, lines, begun = StepLines(name, self._wanted), _Lines(self.choice.skip_bad), False
         with torch.inference_mode():
-            for line, text in lines:
-                if not text.strip():
-                    if not reader.id:
-                        yield from self._ended()
-                    continue
-                if not begun:
-                    begun, is_header = True, reader.begin(text, line)
-                    for sentence in reader.notes:
-                        self._note(sentence)
-                    if is_header:
+            for arrived in arrivals:
+                waiting: list[Step] = []
+                for line, text in arrived:
+                    if not text.strip():
+                        if not reader.id:
+                            yield from self._taken(waiting, reader, lines)
+                            yield self._ended()
+                            waiting = []
                         continue
-                try:
-                    due = self._after(reader.step(text, line), reader)
-                except DataError as error:
-                    if not self.choice.skip_bad:
-                        raise
-                    bad.add(error)
-                    continue
-                steps += 1
-                yield from due
-        yield from self._ended()
-        if not steps:
-            raise DataError(_nothing(name, begun, bad))
-        self._conclude(bad)
+                    if not begun:
+                        begun, is_header = True, reader.begin(text, line)
+                        for sentence in reader.notes:
+                            self._note(sentence)
+                        if is_header:
+                            continue
+                    try:
+                        waiting.append(reader.step(text, line))
+                    except DataError as error:
+                        yield from self._taken(waiting, reader, lines)
+                        waiting = []
+                        lines.refuse(error)
+                yield from self._taken(waiting, reader, lines)
+        yield self._ended()
+        if not lines.taken:
+            raise DataError(_nothing(name, begun, lines))
+        self._conclude(lines)
+
+    def _taken(self, steps: list[Step], reader: StepLines, lines: _Lines) -> Iterator[list[Answer]]:
+        """The answers that are due after steps that arrived together."""
+        due = self._after_all(steps, reader) if len(steps) > 1 else None
+        if due is not None:
+            lines.taken += len(steps)
+            yield due
+            return
+        for step in steps:
+            try:
+                due = self._after(step, reader)
+            except DataError as error:
+                lines.refuse(error)
+                continue
+            lines.taken += 1
+            yield due
 
     def _after(self, step: Step, reader: StepLines) -> list[Answer]:
         """The answers that are due after a step. Raises DataError, and then nothing has changed."""
-        key: str | int = self._number if step.id is None else step.id
-        sequence = self._open.get(key) or _Sequence(key)
+        sequence = self._sequence_of(step)
         if sequence.decided:
             return self._kept(sequence)
-        place = f"{reader.name}, line {step.line}"
-        elapsed = self._elapsed(step, sequence, reader.unit, place)
-        runs, logits = self._advanced(sequence, step, elapsed), None
+        runs, logits = self._advanced(sequence, step, self._elapsed(step, sequence.time, reader)), None
         if self._window:
             if runs and runs[0].steps == self._window[0]:
                 logits, runs = runs[0].logits, runs[1:]
         elif not self._leaves_out(step):
             logits = runs[0].logits
-        answer = None if logits is None else self._answer(sequence, logits, place)
+        logit_K = [] if logits is None else logits[0].tolist()
+        if not math.isfinite(sum(logit_K)):
+            place = f"{reader.name}, line {step.line}"
+            raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
+        self._watch(step, sequence.time, reader)
         sequence.runs, sequence.steps, sequence.time = runs, sequence.steps + 1, step.time
-        due = [] if answer is None else self._due(sequence, answer)
+        due = self._answered(sequence, logit_K) if logit_K else []
         return [*self._kept(sequence), *due]
 
-    def _elapsed(self, step: Step, sequence: _Sequence, unit: float, place: str) -> float:
+    def _after_all(self, steps: list[Step], reader: StepLines) -> list[Answer] | None:
+        """The answers that are due after several steps, in their order. None if these have to be taken one by
+        one, and then nothing has changed."""
+        sequences = {self._key_of(step): self._sequence_of(step) for step in steps}
+        together = self._step.at_once and not self._window
+        if not together or len(self._open.keys() | sequences.keys()) > self.choice.sequences:
+            return None
+        places: dict[str | int, list[int]] = {key: [] for key in sequences}
+        for place, step in enumerate(steps):
+            places[self._key_of(step)].append(place)
+        found = {}
+        for key, sequence in sequences.items():
+            own = [steps[place] for place in places[key]]
+            logits_TK, memory = self._advanced_all(sequence, own, reader)
+            if logits_TK is None:
+                return None
+            found[key] = logits_TK.tolist(), memory
+        due: list[tuple[int, Answer]] = []
+        for key, (logits, memory) in found.items():
+            sequence = sequences[key]
+            for place, logit_K in zip(places[key], logits, strict=True):
+                if sequence.decided:
+                    break
+                self._watch(steps[place], sequence.time, reader)
+                sequence.steps, sequence.time = sequence.steps + 1, steps[place].time
+                due += [(place, answer) for answer in self._answered(sequence, logit_K)]
+            sequence.runs = [] if sequence.decided else [_Run(memory, sequence.steps)]
+        for step in steps:
+            self._kept(sequences[self._key_of(step)])
+        return [answer for _, answer in sorted(due, key=lambda pair: pair[0])]
+
+    def _key_of(self, step: Step) -> str | int:
+        return self._number if step.id is None else step.id
+
+    def _sequence_of(self, step: Step) -> _Sequence:
+        key = self._key_of(step)
+        return self._open.get(key) or _Sequence(key)
+
+    def _elapsed(self, step: Step, before: int | float | None, reader: StepLines) -> float:
         """The time since the step before; 1 without times. Raises DataError if it goes back."""
         if step.time is None:
             return 1.0
-        if sequence.time is None:
+        if before is None:
             return 0.0
-        passed = (step.time - sequence.time) / unit
+        passed = (step.time - before) / reader.unit
         if passed < 0:
-            whose = "" if step.id is None else f" of '{step.id}'"
+            place, whose = f"{reader.name}, line {step.line}", "" if step.id is None else f" of '{step.id}'"
             raise DataError(f"{place}: the time is before that of the last step{whose}.")
-        if len(self._intervals) < ENOUGH:
-            self._intervals.append(passed)
-            if len(self._intervals) == ENOUGH:
-                self._doubt_unit(sum(self._intervals) / ENOUGH)
         return passed
 
-    def _doubt_unit(self, interval: float) -> None:
-        ratio = interval / self._preparation.interval
-        if self._preparation.missing == "mask" and not 1 / UNIT < ratio < UNIT:
+    def _watch(self, step: Step, before: int | float | None, reader: StepLines) -> None:
+        """Doubts the unit of the times if the first intervals are far from those of the training data."""
+        if len(self._intervals) == ENOUGH or step.time is None or before is None:
+            return
+        self._intervals.append((step.time - before) / reader.unit)
+        if len(self._intervals) < ENOUGH or self._preparation.missing != "mask":
+            return
+        ratio = sum(self._intervals) / ENOUGH / self._preparation.interval
+        if not 1 / UNIT < ratio < UNIT:
             way, by = ("further apart", ratio) if ratio > 1 else ("closer together", 1 / max(ratio, 1e-9))
             self._note(
                 f"The first steps are {by:,.0f} times {way} than those of the training data: are their times"
@@ -245,24 +310,34 @@ class Stream:
             found.append(_Run(memory, run.steps + 1, logits))
         return found
 
-    def _answer(self, sequence: _Sequence, logits: Tensor, place: str) -> Answer | None:
-        """The answer after the next step, None if none is due. Raises DataError unless it is finite."""
-        logit_K = logits[0].tolist()
-        if not math.isfinite(sum(logit_K)):
-            raise DataError(f"{place}: the answer is not finite. Are the values in the usual units?")
-        number = count = sequence.steps + 1
-        if self._window:
-            count = (number - self._window[0]) // self._window[1] + 1
-        if count % self.choice.every:
-            return None
-        return Answer(sequence.id, number, logit_K.index(max(logit_K)), _softmax(logit_K, self._temperature))
+    def _advanced_all(
+        self, sequence: _Sequence, steps: list[Step], reader: StepLines
+    ) -> tuple[Tensor | None, Memory]:
+        """The logits (T, K) after each of several steps of a sequence, and what is remembered after the last
+        one. None for logits if a time or a logit is wrong, whichever it is."""
+        before = sequence.runs[0].memory if sequence.runs else self._start
+        if sequence.decided:
+            return torch.zeros(len(steps), len(self.classes)), before
+        times = [sequence.time, *(step.time for step in steps)]
+        try:
+            passed = [self._elapsed(step, time, reader) for step, time in zip(steps, times, strict=False)]
+        except DataError:
+            return None, before
+        x_TC = torch.tensor([step.values_C for step in steps], dtype=self._step.dtype)
+        logits_TK, memory = self._step.advance_all(x_TC, torch.tensor(passed), before)
+        return (logits_TK if logits_TK.isfinite().all() else None), memory
 
-    def _due(self, sequence: _Sequence, answer: Answer) -> list[Answer]:
-        """The answer after a step if it is due now; otherwise it is kept."""
-        choice = self.choice
+    def _answered(self, sequence: _Sequence, logit_K: list[float]) -> list[Answer]:
+        """The answer after the last step of a sequence, if one is due now; it may be kept for the end."""
+        choice, number = self.choice, sequence.steps
+        count = (number - self._window[0]) // self._window[1] + 1 if self._window else number
+        if count % choice.every:
+            return []
+        place, probability_K = logit_K.index(max(logit_K)), _softmax(logit_K, self._temperature)
+        answer = Answer(sequence.id, number, place, probability_K)
         if not choice.once:
             return [answer]
-        if choice.when is None or answer.probability_K[answer.place] < choice.when:
+        if choice.when is None or probability_K[place] < choice.when:
             sequence.answer = answer
             return []
         sequence.decided, sequence.answer, sequence.runs = True, None, []
@@ -291,12 +366,12 @@ class Stream:
         self._open.clear()
         return answers
 
-    def _conclude(self, bad: _Bad) -> None:
+    def _conclude(self, lines: _Lines) -> None:
         if self._dropped > 1:
             self._note(f"{self._dropped:,} sequences were dropped, because too many were open.")
-        if bad.count:
-            many = "1 line was" if bad.count == 1 else f"{bad.count:,} lines were"
-            self._note(f"{many} left out; the first: {bad.first}")
+        if lines.bad:
+            many = "1 line was" if lines.bad == 1 else f"{lines.bad:,} lines were"
+            self._note(f"{many} left out; the first: {lines.first}")
 
 
 def _softmax(logit_K: list[float], temperature: float) -> list[float]:
@@ -307,9 +382,9 @@ def _softmax(logit_K: list[float], temperature: float) -> list[float]:
     return [weight / total for weight in weight_K]
 
 
-def _nothing(name: str, begun: bool, bad: _Bad) -> str:
-    if bad.count:
-        return f"No line could be read; the first: {bad.first}"
+def _nothing(name: str, begun: bool, lines: _Lines) -> str:
+    if lines.bad:
+        return f"No line could be read; the first: {lines.first}"
     return (
         f"{name} has a header but no steps." if begun else f"{name} is empty: it needs a line for each step."
     )
@@ -326,62 +401,3 @@ def _register(values: Mapping[str, Any]) -> None:
             )
     plugins = values.get("plugins", [])
     register([str(name) for name in (plugins if isinstance(plugins, list) else [plugins])])
-
-
-def _window_of(loaded: Loaded) -> tuple[int, int] | None:
-    """The steps of a window, and those from the beginning of one to that of the next; None without windows.
-
-    Raises ConfigError for durations, whose number of steps depended on the training data.
-    """
-    source = loaded.config.dataset
-    if not isinstance(source, OwnData) or source.window is None:
-        return None
-    window, stride = source.window, source.window if source.step is None else source.step
-    for key, value in (("window", window), ("step", stride)):
-        if isinstance(value, str):
-            raise ConfigError(
-                f"The model was trained with dataset.{key}={value}, a duration, so the model cannot answer"
-                " step by step: train with a number of steps."
-            )
-    return int(window), int(stride)
-
-
-def _wanted(loaded: Loaded) -> Wanted:
-    """What to look for in the lines: roles as in the training data, as far as these are known."""
-    preparation, source = loaded.learned.preparation, loaded.config.dataset
-    timed = bool(preparation.timed)
-    wanted = Wanted(
-        preparation.channels,
-        preparation.vocabularies,
-        gaps=preparation.missing != "error",
-        timed=timed,
-        needs_time=timed and preparation.missing == "mask",
-    )
-    if not isinstance(source, Table):
-        return wanted
-    id, time = _trained_roles(loaded)
-    given = source.missing_values
-    return replace(
-        wanted,
-        id=id if source.id is None else _listed(source.id),
-        time=time if source.time is None else source.time,
-        missing=Missing.given(None if given is None else tuple(given)),
-        delimiter=source.delimiter,
-        decimal=source.decimal,
-        time_format=source.time_format,
-    )
-
-
-def _listed(id: Any) -> tuple[str, ...]:
-    return tuple(map(str, id if isinstance(id, list | tuple) else [id]))
-
-
-def _trained_roles(loaded: Loaded) -> tuple[tuple[str, ...] | None, str | None]:
-    """The columns of id and time that training found; None where its checkpoint does not say."""
-    known = loaded.checkpoint.header.get("training_data")
-    columns = known.get("columns") if isinstance(known, dict) else None
-    if not isinstance(columns, dict) or columns.get("form") != "long":
-        return None, None
-    id, time = columns.get("id"), columns.get("time")
-    names = tuple(map(str, id)) if isinstance(id, list) else ()
-    return names or None, str(time) if time else None

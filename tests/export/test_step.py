@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rnnclf.errors import ConfigError
-from rnnclf.export.step import ClassifierStep, needs_float64, refuse_names
+from rnnclf.export.prepared_step import needs_float64
+from rnnclf.export.step import ClassifierStep, refuse_names
 from tests.export.exporting import (
     LENGTHS,
     as_read,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,16 @@ def as_json(rows: list[dict[str, str]]) -> list[bytes]:
 
 def answers(path: Path, lines: list[bytes], notes: list[str] | None = None, **choice: Any) -> list[Answer]:
     stream = Stream(path, [], Choice(**choice), (notes if notes is not None else []).append)
-    return list(stream.answers(enumerate(lines, start=1), "stdin"))
+    return [answer for due in stream.answers(arriving(lines), "stdin") for answer in due]
+
+
+def arriving(lines: list[bytes], seed: int = 0) -> Iterator[list[tuple[int, bytes]]]:
+    """The lines with their numbers, a few at a time, as they may arrive."""
+    draw, rest = np.random.default_rng(seed), [*enumerate(lines, start=1)]
+    while rest:
+        many = int(draw.integers(1, 12))
+        yield rest[:many]
+        rest = rest[many:]
 
 
 def whole_passes(
