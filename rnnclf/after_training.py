@@ -99,8 +99,8 @@ def predict(
         typer.Argument(
             autocompletion=complete_predict,
             metavar="RUN... DATA [WORDS]",
-            help="A run folder or a checkpoint file, then the file or folder to classify, - for stdin; then"
-            " words for dataset, device, threads, engine, precision and plugins.",
+            help="A run folder, a checkpoint or an exported file, then the file or folder to classify, - for"
+            " stdin; then words for dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],
@@ -126,6 +126,24 @@ def predict(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Average the probabilities of several runs, or of a sweep.")
     ] = False,
+    sets: Annotated[
+        float | None,
+        typer.Option(
+            help="Also name all classes that are likely, so that such a share of the sets contains the true"
+            " one: 0.95.",
+            show_default=False,
+        ),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(
+            help="Name a class only where the set of this share has exactly one: 0.95.", show_default=False
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float | None,
+        typer.Option(help="Mark answers whose class is less probable: 0.9.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout instead of CSV.")] = False,
 ) -> None:
     """Classify new data, which need no labels. [cyan]rnnclf predict outputs/RUN new.csv[/]"""
@@ -133,8 +151,9 @@ def predict(
     from rnnclf.console.prediction import answers_to, write_answers
     from rnnclf.console.progress import reading_display
     from rnnclf.console.screen import print_note
-    from rnnclf.workflows.answers import Layout
+    from rnnclf.workflows.answers import Layout, is_text
     from rnnclf.workflows.predict import prediction
+    from rnnclf.workflows.sureness import SureWords
 
     *runs, data = ["", *(word for word in words if is_path(word))]
     if len(runs) < 2:
@@ -149,11 +168,13 @@ def predict(
             data,
             overrides,
             **kept,
+            sure=SureWords(sets, abstain, min_probability),
             stdin=sys.stdin.buffer,
             progress=progress,
         ) as found,
     ):
         chosen = tuple(filter(None, columns.split(",")))
-        rows = write_answers(found, Layout(found.classes, top, logits, chosen), write, progress)
+        layout = Layout(found.classes, top, logits, chosen, found.sure, is_text(output, json))
+        rows = write_answers(found, layout, write, progress)
     if output is not None:
         print_note(f"{rows:,} answers are in {output}")

@@ -202,7 +202,8 @@ def probabilities(logits_NK: Array, temperature: float) -> Array:
 def level_of(value: Any, word: str) -> float:
     """The share that the user asked for by `word`, such as `sets`. Raises ConfigError unless it is one."""
     if not _is_number(value) or not 0 < value < 1:
-        raise ConfigError(f"{word} must be a share between 0 and 1 such as 0.95, got {value}.")
+        given = f"{value:g}" if isinstance(value, float) else value
+        raise ConfigError(f"{word} must be a share between 0 and 1 such as 0.95, got {given}.")
     return float(value)
 
 

@@ -146,10 +146,10 @@ def evaluate(
         list[str],
         typer.Argument(
             autocompletion=complete_eval,
-            metavar="PATH... [WORDS]",
-            help="Checkpoint files, run folders or sweep folders; then split= and train, validation, test or"
-            " all, sets=0.95, early=true (accuracy by step), and words for dataset, device, threads, engine,"
-            " precision and plugins.",
+            metavar="PATH... [DATA] [WORDS]",
+            help="Checkpoint files, exported files, run folders or sweep folders; then other data; then"
+            " split= and train, validation, test or all, sets=0.95, early=true (accuracy by step), and words"
+            " for dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],
@@ -180,7 +180,7 @@ def evaluate(
     if not paths:
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
     results, failures = workflow.evaluate_all(paths, [word for word in words if not is_path(word)])
-    folder, note = workflow.claim_evaluation(paths, output)
+    folder, note = workflow.claim_evaluation(workflow.with_data(paths)[0], output)
     workflow.save(results, folder, mistakes=errors > 0)
     save_evaluation(results, folder)
     show_evaluation(results, folder, runs)

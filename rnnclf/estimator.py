@@ -190,6 +190,20 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         proba_NK: NDArray[np.float64] = probabilities(self._logits(X), self._classifier.temperature)
         return proba_NK
 
+    def predict_sets(self, X: Any, level: float = 0.95) -> NDArray[np.bool_]:
+        """Which classes are likely, (N, K), columns as in `classes_`: a share `level` of these sets contains
+        the true class, on average over sequences like those of the validation part; some may be empty.
+
+        Raises ConfigError if that part had too few sequences for the level, or none (`final_fit`).
+        """
+        from rnnclf.calibration import class_sets, level_of
+
+        probability_NK = self.predict_proba(X)
+        with _errors_of_python():
+            limit = self._classifier.limit_of_sets(level_of(level, "level"), f"level={level}")
+        found: NDArray[np.bool_] = class_sets(probability_NK, limit)
+        return found
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The share of the sequences that are classified correctly.
 

@@ -66,7 +66,8 @@ def _overview(results: Sequence[Evaluated], runs: bool, width: int) -> Renderabl
     headline = Text(where, style="bold")
     if len(results) == 1:
         (result,) = results
-        headline.append(f"\n{_model(result)}, epoch {result.epoch}, {result.parameters:,} parameters", "dim")
+        size = "exported" if result.parameters is None else f"{result.parameters:,} parameters"
+        headline.append(f"\n{one_line(_model(result))}, epoch {result.epoch}, {size}", "dim")
         scores = {result.split: with_recordings(result.evaluation)}
         below = explained(scores)
         if result.calibration is not None:
@@ -180,7 +181,7 @@ def _differing(all_words: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _model(result: Evaluated) -> str:
-    return f"{result.config.cell.name} {result.config.cell.hidden_size}"
+    return result.cell if result.hidden is None else f"{result.cell} {result.hidden}"
 
 
 def _folder(result: Evaluated) -> Path:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import RECORD_LIMIT, refuse_odd
@@ -27,6 +27,10 @@ SUFFIX = ".onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MOST_BYTES = 2**31 - 1  # of one message of protobuf
 LARGEST = 2**31 - 1  # of a dimension
+MOST_STATE = 2**24  # numbers of a state
+OWN_SIZE = -1  # of a dimension that the file decides
+Shape: TypeAlias = "tuple[int | None, ...]"
+"""A wanted shape; None: open."""
 MOST_NUMBERS = 2**28  # that a constant shape may ask for
 COPIES = 3  # of the file in memory: its bytes, the message, a runtime's weights
 DOMAINS = ("", "ai.onnx", "com.microsoft")  # the last of onnxruntime, which int8 uses
@@ -126,6 +130,7 @@ def described(path: Path, content: bytes) -> ExportedFile:
     _refuse_unsafe(path, model)
     try:
         inputs, outputs = (tuple(map(_port, ports)) for ports in (model.graph.input, model.graph.output))
+        _refuse_other_ports(facts, inputs, outputs)
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from error
     graphs = list(_graphs(model.graph))
@@ -261,6 +266,37 @@ def _refuse_huge(path: Path, tensor: Any) -> None:
 
     if tensor.data_type == 7 and math.prod(map(int, numpy_helper.to_array(tensor).ravel())) > MOST_NUMBERS:
         raise CheckpointError(f"{path} asks for an array of a size that rnnclf export does not write.")
+
+
+def _refuse_other_ports(facts: dict[str, Any], inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
+    """Raises ValueError unless a file of this kind has these inputs and outputs, which are fed and read."""
+    step, channels, classes = facts["kind"] == "step", len(facts["channels"]), len(facts["classes"])
+    batch = (None,) if step else (None, None)
+    state: dict[str, Shape] = {"state": (None, OWN_SIZE)} if step else {}
+    may: dict[str, Shape] = {"x": (*batch, channels), "elapsed": batch, "lengths": (None,), **state}
+    gives: dict[str, Shape] = {"logits": (None, classes), **{f"{name}_after": state[name] for name in state}}
+    for port in inputs:
+        if port.name not in may:
+            raise ValueError(f"it asks for '{port.name}'")
+        types = {"x": ("float32", "float64"), "lengths": ("int64",)}.get(port.name, ("float32",))
+        if port.type not in types or not _fits(port.shape, may[port.name]):
+            raise ValueError(f"'{port.name}' has no valid shape")
+    for name in ("x", *state):
+        if name not in {port.name for port in inputs}:
+            raise ValueError(f"it does not ask for '{name}'")
+    for name, shape in gives.items():
+        if not any(p.name == name and p.type == "float32" and _fits(p.shape, shape) for p in outputs):
+            raise ValueError(f"it does not give '{name}'")
+
+
+def _fits(shape: tuple[int | str, ...], wanted: Shape) -> bool:
+    """Whether a shape has open dimensions and sizes where it should."""
+    return len(shape) == len(wanted) and all(
+        isinstance(size, str)
+        if want is None
+        else isinstance(size, int) and (size == want or (want == OWN_SIZE and size <= MOST_STATE))
+        for size, want in zip(shape, wanted, strict=True)
+    )
 
 
 def _port(port: Any) -> Port:

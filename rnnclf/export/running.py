@@ -40,6 +40,11 @@ class Runner:
         return cls(read(path), threads=threads)
 
     @property
+    def is_step(self) -> bool:
+        """Whether it is a file of one step."""
+        return bool(self.file.facts["kind"] == "step")
+
+    @property
     def width(self) -> int:
         """S, the number of numbers in the state of a file of one step."""
         return int(next(port.shape[1] for port in self.file.inputs if port.name == "state"))

@@ -18,12 +18,12 @@ from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset
 from rnnclf.data.base import assembled
-from rnnclf.data.own import OwnData
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
+from rnnclf.export.reading import SUFFIX
 from rnnclf.files import claim_folder, write_json
 from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
@@ -31,7 +31,8 @@ from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import early, machine
 from rnnclf.workflows.early import Early
-from rnnclf.workflows.loading import Loaded, config_of, load_model, register_plugins_of
+from rnnclf.workflows.exported import LoadedFile, is_exported, load_file, logits_of
+from rnnclf.workflows.loading import Loaded, config_of, in_files, load_model, register_plugins_of
 from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import (
@@ -43,6 +44,7 @@ from rnnclf.workflows.runs import (
     run_of,
     write_csv,
 )
+from rnnclf.workflows.sureness import refuse_of_exported
 from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
 
 ALL = "all"  # the name of the split that contains all sequences
@@ -54,7 +56,10 @@ class Evaluated:
 
     path: Path
     config: Config
-    parameters: int
+    cell: str
+    hidden: int | None
+    parameters: int | None
+    """None of an exported file."""
     epoch: int
     split: str
     """train, validation, test, or all."""
@@ -94,8 +99,8 @@ class Evaluated:
         shown = [mistake.to_dict() for mistake in islice(self.mistakes or (), errors)]
         return {
             "checkpoint": str(self.path),
-            "cell": self.config.cell.name,
-            "hidden": self.config.cell.hidden_size,
+            "cell": self.cell,
+            "hidden": self.hidden,
             "parameters": self.parameters,
             "seed": self.config.seed,
             "overrides": self.overrides,
@@ -148,7 +153,7 @@ class _Loader:
     split: str | None
     loaded: dict[str, _Data] = field(default_factory=dict)
 
-    def __call__(self, model: Loaded) -> _Data:
+    def __call__(self, model: Loaded | LoadedFile) -> _Data:
         config = model.config
         key = repr(
             (config.dataset, config.final_fit, model.elsewhere, model.learned, model.checkpoint.fingerprint)
@@ -157,7 +162,7 @@ class _Loader:
             self.loaded[key] = self._load(model)
         return self.loaded[key]
 
-    def _load(self, model: Loaded) -> _Data:
+    def _load(self, model: Loaded | LoadedFile) -> _Data:
         source, elsewhere = model.config.dataset, model.elsewhere
         recordings = source.recordings_for(model.learned)
         hashes = digests(recordings)
@@ -167,7 +172,8 @@ class _Loader:
             source = elsewhere
             has_test = recordings.given_N is not None and (recordings.given_N == SPLITS.index("test")).any()
             split = self.split or ("test" if has_test else ALL)
-        sequences, places_n = assembled(recordings, model.learned), np.arange(len(recordings))
+        sequences = assembled(recordings, model.learned, now=isinstance(model, Loaded))
+        places_n = np.arange(len(recordings))
         if split != ALL:
             places_n = divide(recordings, source.plan())[split]  # type: ignore[index]
             sequences = sequences.subset(torch.from_numpy(places_n))
@@ -192,8 +198,9 @@ def _plan_of(saved: Checkpoint) -> SplitPlan:
     """How the training data were divided. Those of a model that was trained in Python are in no file, and had
     no test split."""
     source = config_of(saved).dataset
-    in_files = not isinstance(source, OwnData) or source.path is not None
-    return source.plan() if in_files else replace(source.plan(), test=None)
+    return (
+        source.plan() if saved.header.get("in_files", in_files(source)) else replace(source.plan(), test=None)
+    )
 
 
 AnyPath = str | os.PathLike[str]
@@ -247,21 +254,36 @@ def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[
     by_step, words = early.without_word(words)
     asked = _asked(words)
     load = _Loader(asked.split)
-    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    models, data = with_data([Path(path) for path in given])
+    for path in models:
         try:
-            files = checkpoints_in(Path(path))
+            files = checkpoints_in(path)
         except RnnclfError as error:
-            yield Failure(Path(path), error)
+            yield Failure(path, error)
             continue
         for file in files:
             try:
                 with machine.one_at_a_time:
-                    evaluated = _evaluate_one(file, asked, load, by_step)
+                    evaluated = _evaluate_one(file, data, asked, load, by_step)
             except RnnclfError as error:
                 run = run_of(file)
                 yield Failure(file if run is None else run.path, error)
             else:
                 yield evaluated
+
+
+def with_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
+    """The paths of models and, if the last of several is none, that of the data to score them on."""
+    *models, last = paths
+    if not models or not last.exists():
+        return [*paths], None
+    named = last.suffix in (RunFolder(last).best.suffix, SUFFIX)
+    run = RunFolder(last)
+    is_model = is_sweep(last) or any(
+        file.exists() for file in (run.status, run.best, evaluation_record(last))
+    )
+    return ([*paths], None) if named or is_model else (models, last)
 
 
 def claim_evaluation(paths: Sequence[Path], output: Path | None) -> tuple[Path, str | None]:
@@ -342,20 +364,24 @@ def _asked(words: list[str]) -> _Asked:
     return _Asked(split, level, [word for word in words if not word.startswith(("split=", "sets="))])
 
 
-def _evaluate_one(file: Path, asked: _Asked, load: _Loader, by_step: bool = False) -> Evaluated:
+def _evaluate_one(
+    file: Path, data_at: Path | None, asked: _Asked, load: _Loader, by_step: bool = False
+) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
         raise no_checkpoint(file)
-    loaded = load_model(file, asked.overrides)
-    saved, config, model = loaded.checkpoint, loaded.config, loaded.model
-    limit = None if asked.level is None else saved.limit_of_sets(asked.level, f"sets={asked.level}")
-    device = machine.prepare(config)
+    loading = load_file if is_exported(file) else load_model
+    loaded = loading(file, asked.overrides, data_at, labelled=True)
+    saved, config = loaded.checkpoint, loaded.config
+    limit = _limit(loaded, asked.level, by_step)
     try:
         data = load(loaded)
         machine.keep_freed_memory()
-        evaluation = evaluate_model(model.to(device), data.sequences.to(device), saved.temperature)
+        evaluation = _evaluation(loaded, data)
         data.sequences.refuse_changed()
-        found = early.measured(loaded, data.recordings, data.places_N, data.split) if by_step else None
+        found = None
+        if by_step and isinstance(loaded, Loaded):
+            found = early.measured(loaded, data.recordings, data.places_N, data.split)
     except (CheckpointError, DivergedError) as error:
         raise CheckpointError(f"{file}: {error}") from error
     other_data = data.fingerprint != saved.fingerprint
@@ -369,7 +395,7 @@ def _evaluate_one(file: Path, asked: _Asked, load: _Loader, by_step: bool = Fals
     return Evaluated(
         path=file,
         config=config,
-        parameters=model.parameter_count(),
+        **_model_facts(loaded),
         epoch=saved.epoch,
         split=data.split,
         evaluation=evaluation,
@@ -384,3 +410,30 @@ def _evaluate_one(file: Path, asked: _Asked, load: _Loader, by_step: bool = Fals
         sets=None if asked.level is None or limit is None else sets_found(evaluation, asked.level, limit),
         early=found,
     )
+
+
+def _limit(loaded: Loaded | LoadedFile, level: float | None, by_step: bool) -> float | None:
+    """The limit of sets of this level. Raises an RnnclfError for what the model does not know."""
+    if isinstance(loaded, LoadedFile):
+        if by_step:
+            raise ConfigError("early=true needs a run or a checkpoint, not an exported file.")
+        if level is not None:
+            refuse_of_exported(f"sets={level}")
+    return None if level is None else loaded.checkpoint.limit_of_sets(level, f"sets={level}")
+
+
+def _evaluation(loaded: Loaded | LoadedFile, data: _Data) -> Evaluation:
+    sequences, temperature = data.sequences, loaded.temperature
+    if isinstance(loaded, Loaded):
+        device = machine.prepare(loaded.config)
+        return evaluate_model(loaded.model.to(device), sequences.to(device), temperature)
+    logits_NK = logits_of(loaded, data.recordings, data.places_N)
+    y_N = sequences.y_N.numpy()
+    return Evaluation(sequences.classes, y_N, logits_NK, sequences.ids_N, sequences.recordings_N, temperature)
+
+
+def _model_facts(loaded: Loaded | LoadedFile) -> dict[str, Any]:
+    if isinstance(loaded, LoadedFile):
+        return {"cell": loaded.cell, "hidden": loaded.hidden, "parameters": None}
+    cell = loaded.config.cell
+    return {"cell": cell.name, "hidden": cell.hidden_size, "parameters": loaded.model.parameter_count()}

@@ -25,7 +25,8 @@ from rnnclf.options import Options, as_typed, expected, option, types_of
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.export_check import Comparison, Sample, compared, sample_for
-from rnnclf.workflows.loading import Loaded, load_model, one_checkpoint, with_times_told
+from rnnclf.workflows.exported import options_of
+from rnnclf.workflows.loading import Loaded, in_files, load_model, one_checkpoint, with_times_told
 from rnnclf.workflows.runs import run_of
 
 FREE_KEYS = ("dataset", "threads", "plugins")
@@ -208,6 +209,10 @@ def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
         "channels": list(learned.preparation.channels),
         "preparation": learned.preparation.to_plain(),
         "reading": loaded.checkpoint.reading,
+        "dataset": options_of(loaded.config.dataset),
+        "in_files": in_files(loaded.config.dataset),
+        "training_data": learned.training.to_plain(),
+        "final_fit": loaded.config.final_fit,
         "cell": loaded.config.cell.name,
         "hidden": loaded.config.cell.hidden_size,
         "temperature": loaded.checkpoint.temperature,

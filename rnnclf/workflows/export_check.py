@@ -130,6 +130,14 @@ def batch_of(recordings: Recordings, places_B: Array) -> Batch:
     return Batch(x_BTC, lengths_B, times_BT, recordings.labels_N[places_B])
 
 
+def elapsed_of(batch: Batch) -> Array:
+    """The time since the step before (B, T); 1 if the data have no times."""
+    times_BT = batch.times_BT
+    if times_BT is None:
+        return np.ones(batch.x_BTC.shape[:2])
+    return np.diff(times_BT, axis=1, prepend=times_BT[:, :1])
+
+
 def _random(preparation: Preparation, steps: int, ragged: bool) -> Batch:
     draw = np.random.default_rng(0)
     shape = (BATCH, steps, len(preparation.channels))
@@ -157,8 +165,8 @@ class _Fed(NamedTuple):
 def _fed(batch: Batch, drops: bool) -> _Fed:
     """A batch as a file is given it. With missing=drop, of which the batch has no more such steps, steps that
     miss a value are put in at random: they must change nothing."""
-    x, lengths, times = batch.x_BTC, batch.lengths_B, batch.times_BT
-    elapsed = np.ones(x.shape[:2]) if times is None else np.diff(times, axis=1, prepend=times[:, :1])
+    x, lengths = batch.x_BTC, batch.lengths_B
+    elapsed = elapsed_of(batch)
     done = np.broadcast_to(np.arange(1, x.shape[1] + 1), x.shape[:2])
     if not drops:
         return _Fed(x, lengths, elapsed, done)

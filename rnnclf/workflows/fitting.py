@@ -78,6 +78,10 @@ class Classifier:
         """What logits are divided by before they become probabilities."""
         return float(self.header.get("calibration", {"temperature": 1})["temperature"])
 
+    def limit_of_sets(self, level: float, word: str) -> float:
+        """See `Checkpoint.limit_of_sets`."""
+        return checkpoint.Checkpoint(Path("This model"), self.header, {}).limit_of_sets(level, word)
+
     def save(self, path: Path) -> None:
         """Writes the checkpoint that the command line reads. Raises OutputError."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}

@@ -16,6 +16,7 @@ from rnnclf.config import Config
 from rnnclf.data import DATASETS, Learned, Source
 from rnnclf.data.categories import CodedFeatures
 from rnnclf.data.images.folder import holds_pictures
+from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recognition import source_for
 from rnnclf.data.training_data import TrainingData
@@ -48,6 +49,10 @@ class Loaded(NamedTuple):
     to the old data. It differs from `config.dataset` in how splits are drawn, because the training data keep
     their splits when they are named by another path. None if no other data are named."""
 
+    @property
+    def temperature(self) -> float:
+        return self.checkpoint.temperature
+
 
 def build_model(
     config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None
@@ -59,24 +64,18 @@ def build_model(
     return model
 
 
-def load_model(file: Path, overrides: list[str], data: Path | None = None) -> Loaded:
+def load_model(
+    file: Path, overrides: list[str], data: Path | None = None, *, labelled: bool = False
+) -> Loaded:
     """Loads a checkpoint and applies overrides to its configuration; `data` takes the place of its data.
 
+    labelled: whether these data must have labels.
     No code in the file is run, and a damaged or oversized file is refused before memory is allocated for it.
     Raises CheckpointError or ConfigError.
     """
     saved = checkpoint.load(file)
-    trained = config_of(saved)
-    config, asked = trained, dict[str, Any]()
-    if overrides:  # importing Hydra takes a while
-        from rnnclf.hydra_app.compose import overridden, parsed
-
-        config, asked = overridden(trained, overrides), parsed(overrides)
-    if data is not None:
-        config = replace(config, dataset=_reading(config.dataset, data, named="dataset" in asked))
-    config = _read_as_trained(config, trained, asked)
-    config, elsewhere = _without_old_data(config, trained, asked)
-    learned = _learned(saved, config)
+    config, elsewhere = config_for(saved, overrides, data, labelled=labelled)
+    learned = learned_of(saved, config)
     with torch.device("meta"):
         prepared = learned.preparation
         model = build_model(config, prepared.input_size, len(learned.classes), prepared.coded)
@@ -84,8 +83,29 @@ def load_model(file: Path, overrides: list[str], data: Path | None = None) -> Lo
     return Loaded(saved, config, learned, model, elsewhere)
 
 
-def _reading(trained: Source, data: Path, named: bool) -> Source:
+def config_for(
+    saved: Checkpoint, overrides: list[str], data: Path | None = None, *, labelled: bool = False
+) -> tuple[Config, Source | None]:
+    """The configuration of a checkpoint with overrides and other data, and `elsewhere` as in `Loaded`.
+
+    Raises CheckpointError or ConfigError, also for data that are read in another way than those of training.
+    """
+    trained = config_of(saved)
+    config, asked = trained, dict[str, Any]()
+    if overrides:  # importing Hydra takes a while
+        from rnnclf.hydra_app.compose import overridden, parsed
+
+        config, asked = overridden(trained, overrides), parsed(overrides)
+    if data is not None:
+        config = replace(config, dataset=_reading(config.dataset, data, "dataset" in asked, labelled))
+    config = _read_as_trained(config, trained, asked)
+    return _without_old_data(config, trained, asked)
+
+
+def _reading(trained: Source, data: Path, named: bool, labelled: bool) -> Source:
     """The source of other data: of the kind of the training data's if that was `named` or reads them."""
+    if trained.layout() is not None and labelled and hasattr(trained, "root"):
+        return replace(trained, root=str(data))  # type: ignore[call-arg]
     if trained.layout() is not None and holds_pictures(data):
         return trained
     name = trained.name if named else source_for(str(data))
@@ -177,7 +197,7 @@ def _read_as_trained(config: Config, trained: Config, asked: Mapping[str, Any]) 
     return replace(config, dataset=replace(config.dataset, **own))
 
 
-def _learned(saved: Checkpoint, config: Config) -> Learned:
+def learned_of(saved: Checkpoint, config: Config) -> Learned:
     """The classes and the preparation that the model was trained with. Raises CheckpointError if `config`
     reads the data in another way."""
     try:
@@ -197,6 +217,11 @@ def _learned(saved: Checkpoint, config: Config) -> Learned:
     if saved.input_size != preparation.input_size:
         raise CheckpointError(f"{saved.path} is damaged: its preparation does not match its model.")
     return Learned(preparation, saved.classes, training)
+
+
+def in_files(source: Source) -> bool:
+    """Whether the training data are in files; a model that was trained in Python knows of none."""
+    return not isinstance(source, OwnData) or source.path is not None
 
 
 def one_checkpoint(path: Path) -> Path:

@@ -24,7 +24,9 @@ from rnnclf.data.training_data import Likeness
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError
 from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
 from rnnclf.workflows import machine
+from rnnclf.workflows.exported import LoadedFile, is_exported, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
+from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
 from rnnclf.workflows.sweep_folder import checkpoints_in
 
 BATCHES = 50  # of a part, which is sorted by length before it is classified
@@ -53,12 +55,15 @@ class Prediction:
     notes: what was inferred from the data, as sentences; `remarks` has more when all is classified.
     """
 
-    models: list[Loaded]
+    models: list[Loaded | LoadedFile]
     recordings: Recordings
     notes: tuple[str, ...]
     whole_recordings: bool = False
     skip_bad: bool = False
+    sure: Sureness = ALWAYS_SURE
     skipped: int = 0
+    classified: int = 0
+    abstained: int = 0
     likeness: Likeness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,12 +82,21 @@ class Prediction:
             f"{self.skipped:,} sequence{'' if one else 's'} could not be read and {'has' if one else 'have'}"
             " no class."
         )
-        return [*([skipped] if self.skipped else []), *self.likeness.remarks()]
+        abstained = f"The model abstains on {self.abstained:,} of {self.classified:,} sequences."
+        return [
+            *([skipped] if self.skipped else []),
+            *([abstained] if self.sure.may_abstain else []),
+            *self.likeness.remarks(),
+        ]
 
     def answers(self, progress: Progress = silent) -> Iterator[Answers]:
         """The answers, part by part. Raises DataError for a sequence that cannot be classified."""
         parts = self._of_sequences(progress)
-        return _of_recordings(parts, self.recordings) if self.whole_recordings else (a for a, _ in parts)
+        whole = _of_recordings(parts, self.recordings) if self.whole_recordings else (a for a, _ in parts)
+        for answers in whole:
+            self.classified += int((~np.isnan(answers.probabilities_NK[:, 0])).sum())
+            self.abstained += int(self.sure.abstains(answers.probabilities_NK).sum())
+            yield answers
 
     def _of_sequences(self, progress: Progress) -> Iterator[tuple[Answers, Array]]:
         """The answers for sequences, with their numbers."""
@@ -91,7 +105,8 @@ class Prediction:
         sizes_N = np.maximum(recordings.lengths_N * len(recordings.channels), least)
         device = machine.prepare(self.models[0].config)
         for model in self.models:
-            model.model.to(device)
+            if isinstance(model, Loaded):
+                model.model.to(device)
         for first, last in chunks(sizes_N, VALUES):
             numbers_N = np.arange(first, last)
             yield self._answers(numbers_N, device), numbers_N
@@ -107,15 +122,10 @@ class Prediction:
             sound = part if good_N.all() else _part(part, np.flatnonzero(good_N))
             self.likeness.add(sound.values_SC, sound.lengths_N)
             for m, loaded in enumerate(self.models):
-                drops = loaded.learned.preparation.missing == "drop"
-                data = assembled(complete(sound) if drops else sound, loaded.learned).to(device)
-                try:
-                    logits_MNK[m, good_N] = evaluate_model(loaded.model, data).logits_NK
-                except DivergedError as error:
-                    raise CheckpointError(f"{loaded.checkpoint.path}: {error}") from error
+                logits_MNK[m, good_N] = _logits(loaded, sound, device)
         ids_N = numbers_N if self.recordings.ids is None else self.recordings.ids(numbers_N)
         each_MNK = [
-            probabilities(logits_NK, loaded.checkpoint.temperature)
+            probabilities(logits_NK, loaded.temperature)
             for loaded, logits_NK in zip(self.models, logits_MNK, strict=True)
         ]
         return Answers(ids_N, np.mean(each_MNK, axis=0), logits_MNK[0] if len(self.models) == 1 else None)
@@ -148,6 +158,18 @@ class Prediction:
                 f"{place}: '{channel}' is missing, and the model was trained without missing values.{way}"
             )
         return ~bad_N
+
+
+def _logits(loaded: Loaded | LoadedFile, part: Recordings, device: Any) -> Array:
+    """The logits (N, K) of sequences that can be classified. Raises CheckpointError."""
+    if isinstance(loaded, LoadedFile):
+        return logits_of(loaded, part, np.arange(len(part)))
+    drops = loaded.learned.preparation.missing == "drop"
+    data = assembled(complete(part) if drops else part, loaded.learned).to(device)
+    try:
+        return evaluate_model(loaded.model, data).logits_NK
+    except DivergedError as error:
+        raise CheckpointError(f"{loaded.checkpoint.path}: {error}") from error
 
 
 def _any(of_S: Any, part: Recordings) -> Array:
@@ -217,17 +239,19 @@ def prediction(
     ensemble: bool = False,
     whole_recordings: bool = False,
     skip_bad: bool = False,
+    sure: SureWords = NOTHING_ASKED,
     stdin: IO[bytes] | None = None,
     progress: Progress = silent,
 ) -> Iterator[Prediction]:
     """Opens data to be classified by one model or, with `ensemble`, by the mean of several.
 
     Args:
-        runs: checkpoint files, run folders or sweep folders.
+        runs: checkpoint files, exported files, run folders or sweep folders.
         data: a file or folder, or - for `stdin`.
         words: overrides of dataset, device, threads, engine, precision and plugins.
         whole_recordings: a row for each recording, not for each of its windows.
         skip_bad: a sequence that cannot be read is left without a class.
+        sure: what to say where the model is not sure.
 
     Raises an RnnclfError for runs without a checkpoint, models that do not go together, and data that they
     cannot read.
@@ -246,21 +270,25 @@ def prediction(
         source = first.config.dataset
         if whole_recordings and getattr(source, "window", None) is None:
             raise ConfigError("--recordings needs a model that was trained on windows (dataset.window).")
+        if any(isinstance(model, LoadedFile) for model in models):
+            sure.refuse_exported()
+        limits = sureness_of(sure, [model.checkpoint for model in models], whole_recordings)
         with machine.one_at_a_time:
             recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
-            yield Prediction(models, recordings, recordings.notes, whole_recordings, skip_bad)
+            notes = (*recordings.notes, *limits.notes)
+            yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits)
 
 
-def _loaded(file: Path, data: Path, words: list[str]) -> Loaded:
-    """The model of a checkpoint, and its configuration with other data."""
-    loaded = load_model(file, words, data)
+def _loaded(file: Path, data: Path, words: list[str]) -> Loaded | LoadedFile:
+    """The model of a checkpoint or an exported file, and its configuration with other data."""
+    loaded = load_file(file, words, data) if is_exported(file) else load_model(file, words, data)
     source = loaded.config.dataset
     if getattr(source, "block", None) is not None:  # blocks only serve to divide recordings into splits
         source = replace(source, block=None)  # type: ignore[call-arg]
     return loaded._replace(config=replace(loaded.config, dataset=source))
 
 
-def _refuse_different(models: Sequence[Loaded]) -> None:
+def _refuse_different(models: Sequence[Loaded | LoadedFile]) -> None:
     """Raises CheckpointError for models that do not answer the same question of the same data."""
     first = models[0]
     for other in models[1:]:

@@ -37,7 +37,7 @@ def place(tmp_path_factory) -> Path:
     steps.insert_column(0, pl.Series("class", ["id", "p"] * 20)).write_csv(folder / "wide.csv")
     with logging_restored(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        for name, more in {"long": ["dataset.missing=mask"], "wide": []}.items():
+        for name, more in {"long": ["dataset.missing=mask", "final_fit=false"], "wide": []}.items():
             words = [str(folder / f"{name}.csv"), f"hydra.run.dir={folder / name}", *WORDS, *more]
             assert CliRunner().invoke(app, ["train", *words]).exit_code == 0
     return folder
@@ -240,6 +240,24 @@ def test_several_runs_are_averaged(here, cli):
     assert not np.allclose(one["p_calm"], two["p_calm"], atol=0.01)
     both = answers(cli("predict", "long", "other.safetensors", "long.csv", "--ensemble"))
     assert np.allclose(both["p_calm"], (one["p_calm"] + two["p_calm"]) / 2, atol=2e-6)
+
+
+def test_sets_are_those_of_eval_and_of_python(here, cli):
+    done = cli("predict", "long", "long.csv", "--sets", "0.8", "--abstain", "0.8")
+    found = answers(done)
+    assert "validation sequences, " in done.stderr
+    assert f"The model abstains on {found['abstain'].sum()} of 40 sequences." in done.stderr
+    sets = [names.split("|") if names else [] for names in found["set"].fill_null("")]
+    assert [len(names) != 1 for names in sets] == found["abstain"].to_list()
+    named = found.filter(~pl.col("abstain"))
+    assert named["class"].equals(named["set"], check_names=False)
+    scored = json.loads(cli("eval", "long", "split=all", "sets=0.8", "--json").stdout)[0]["sets"]
+    assert scored["classes"] == sum(map(len, sets)) > 0
+    model = load("long")
+    likely_NK = model.predict_sets(pl.read_csv("long.csv").drop("label"), 0.8)
+    assert [{*model.classes_[row]} for row in likely_NK] == [{*names} for names in sets]
+    with pytest.raises(ValueError, match=r"level=0\.95 needs at least 19 validation sequences"):
+        model.predict_sets(pl.read_csv("long.csv").drop("label"))
 
 
 def test_an_interrupted_prediction_leaves_the_old_file(here, cli, monkeypatch):

@@ -1,0 +1,189 @@
+"""Exported files in the place of a trained model: what their metadata say, and their answers. Prints nothing.
+
+Shapes: N sequences, B batch, T time, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rnnclf.checkpoint import Checkpoint
+from rnnclf.config import Config
+from rnnclf.data import Learned, Source
+from rnnclf.data.preparation import Preparation
+from rnnclf.data.recordings import Array, Recordings
+from rnnclf.errors import CheckpointError, ConfigError
+from rnnclf.export.reading import MOST_NUMBERS, SUFFIX, read
+from rnnclf.export.running import Runner
+from rnnclf.training.evaluation import EVALUATION_BATCH, MOST_STEPS
+from rnnclf.workflows import machine
+from rnnclf.workflows.export_check import Batch, batch_of, elapsed_of
+from rnnclf.workflows.loading import config_for, config_of, learned_of
+
+FREE_KEYS = ("dataset", "threads", "plugins")
+"""The keys that words may change: a file runs on the CPU, as it is."""
+UNUSED = {"cell": "basic", "optimizer": "adam", "schedule": "constant", "augment": "none"}
+"""Parts of a configuration that a file does not need, and does not hold."""
+
+
+class LoadedFile(NamedTuple):
+    """An exported file, ready to classify data that are read with its configuration.
+
+    checkpoint: its metadata in the form of a checkpoint, without weights. config: its dataset alone means
+    something. elsewhere: see `Loaded`.
+    """
+
+    checkpoint: Checkpoint
+    config: Config
+    learned: Learned
+    runner: Runner
+    elsewhere: Source | None
+
+    @property
+    def temperature(self) -> float:
+        return float(self.runner.file.facts["temperature"])
+
+    @property
+    def cell(self) -> str:
+        return str(self.runner.file.facts["cell"])
+
+    @property
+    def hidden(self) -> int | None:
+        found = self.runner.file.facts.get("hidden")
+        return found if type(found) is int else None
+
+
+def is_exported(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX
+
+
+def options_of(source: Source) -> dict[str, Any]:
+    """The options of a source without those that name files of the user."""
+    plain = {f.name: getattr(source, f.name) for f in fields(source) if f.name not in places_in(source)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+
+def places_in(source: Source) -> set[str]:
+    """The options of a source that name a file or a folder."""
+    return {f.name for f in fields(source) if f.metadata.get("path")} | {*source.LOCATIONS}
+
+
+def load_file(
+    path: Path, words: Sequence[str] = (), data: Path | None = None, *, labelled: bool = False
+) -> LoadedFile:
+    """Loads an exported file, applies words to its configuration, and takes `data` for its data.
+
+    labelled: whether these data must have labels. Nothing that the file names is opened. Raises
+    CheckpointError or ConfigError.
+    """
+    _refuse_other_words(words)
+    file = read(path)
+    saved = Checkpoint(path, _header(path, file.facts), {})
+    config_of(saved)  # before its data are looked for
+    config, elsewhere = config_for(saved, list(words), data, labelled=labelled)
+    machine.prepare(config)
+    runner = Runner(file, threads=torch.get_num_threads())
+    return LoadedFile(saved, config, learned_of(saved, config), runner, elsewhere)
+
+
+def _refuse_other_words(words: Sequence[str]) -> None:
+    if not words:
+        return
+    from rnnclf.hydra_app.compose import parsed
+
+    for key in parsed(list(words)):
+        if key.split(".")[0] not in FREE_KEYS:
+            raise ConfigError(f"{key} has no effect on an exported file: leave it out.")
+
+
+def _header(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a file as the header of a checkpoint. Raises CheckpointError."""
+    for key in ("dataset", "training_data"):
+        if not isinstance(facts.get(key), dict):
+            raise CheckpointError(
+                f"{path} does not say how its data are read, as files of this version do: export it again."
+            )
+    try:
+        preparation = Preparation.from_plain(facts["preparation"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if preparation.vocabularies or list(preparation.channels) != facts["channels"]:
+        raise CheckpointError(f"{path} is damaged: its metadata have no valid 'preparation'.")
+    epoch = facts.get("epoch")
+    config = {
+        **{group: {"name": name} for group, name in UNUSED.items()},
+        "dataset": facts["dataset"],
+        "final_fit": facts.get("final_fit") is True,
+    }
+    saved = {
+        "config": config,
+        "input_size": preparation.input_size,
+        "epoch": epoch if type(epoch) is int else 0,
+        "in_files": facts.get("in_files") is True,
+        **{key: facts[key] for key in ("classes", "preparation", "reading", "fingerprint", "training_data")},
+    }
+    source = config_of(Checkpoint(path, saved, {})).dataset
+    if places_in(source) & facts["dataset"].keys():
+        raise CheckpointError(f"{path} is damaged: its metadata name files of their own.")
+    return saved
+
+
+def logits_of(loaded: LoadedFile, recordings: Recordings, places_n: Array) -> Array:
+    """The logits (n, K), float32, of the sequences at `places_n`, as they are read.
+
+    Raises CheckpointError if the file cannot be run, or its answers are no numbers.
+    """
+    runner, path = loaded.runner, loaded.checkpoint.path
+    found_nK = np.empty((len(places_n), len(loaded.learned.classes)), np.float32)
+    for part_B in _batches(recordings.lengths_N[places_n], runner):
+        batch = batch_of(recordings, places_n[part_B])
+        logits_BK = _stepwise(runner, batch) if runner.is_step else _whole(runner, batch)
+        if logits_BK.shape != (len(part_B), found_nK.shape[1]):
+            raise CheckpointError(f"{path} is damaged: it does not answer with a number for each class.")
+        if not np.isfinite(logits_BK).all():
+            raise CheckpointError(f"{path}: The model's outputs are not finite: it cannot classify.")
+        found_nK[part_B] = logits_BK
+    return found_nK
+
+
+def _batches(lengths_n: Array, runner: Runner) -> Iterator[Array]:
+    """The places of sequences to classify together: of about the same length or, if the file takes no
+    lengths, of exactly the same."""
+    order_n = np.argsort(lengths_n, kind="stable")
+    sorted_n = lengths_n[order_n]
+    alike = not runner.is_step and "lengths" not in runner.takes
+    most = min(EVALUATION_BATCH, MOST_NUMBERS // runner.width) if runner.is_step else EVALUATION_BATCH
+    first = 0
+    while first < len(order_n):
+        some_n = sorted_n[first : first + most]
+        steps_n = np.arange(1, len(some_n) + 1) * some_n  # a batch is as long as its longest
+        last = first + max(int(np.searchsorted(steps_n, MOST_STEPS, side="right")), 1)
+        if alike:
+            last = min(last, first + int(np.searchsorted(some_n, some_n[0], side="right")))
+        yield order_n[first:last]
+        first = last
+
+
+def _whole(runner: Runner, batch: Batch) -> Array:
+    [logits_BK] = runner.answers(batch.x_BTC, batch.lengths_B, elapsed_of(batch))
+    return logits_BK
+
+
+def _stepwise(runner: Runner, batch: Batch) -> Array:
+    """The logits after the last step of each sequence, by a file of one step."""
+    x_BTC, elapsed_BT = batch.x_BTC, elapsed_of(batch)
+    state_BS = np.zeros((len(x_BTC), runner.width), np.float32)
+    last_BK = np.full((len(x_BTC), len(runner.file.classes)), np.nan, np.float32)
+    for t in range(x_BTC.shape[1]):
+        logits_BK, state_BS = runner.step(x_BTC[:, t], state_BS, elapsed_BT[:, t])
+        ends_B = batch.lengths_B == t + 1
+        if logits_BK.shape != last_BK.shape:
+            return logits_BK
+        last_BK[ends_B] = logits_BK[ends_B]
+    return last_BK
