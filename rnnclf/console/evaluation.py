@@ -194,7 +194,8 @@ def _notes(result: Evaluated) -> list[str]:
     notes = []
     name, correct = short(_folder(result)), result.evaluation.score.correct
     if result.recorded_correct is not None and result.recorded_correct != correct:
-        notes.append(f"{name}: {correct} correct, but its results.json says {result.recorded_correct}.")
+        record = "its results.json says" if result.parameters is not None else "before the export it had"
+        notes.append(f"{name}: {correct} correct, but {record} {result.recorded_correct}.")
     notes += [f"{name}: {sentence}" for sentence in _relation(result)]
     notes += result.notes
     return notes

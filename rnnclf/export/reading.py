@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rnnclf.data.delimited import excerpt
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import RECORD_LIMIT, refuse_odd
 from rnnclf.system.memory import excess, in_bytes
@@ -33,7 +34,9 @@ Shape: TypeAlias = "tuple[int | None, ...]"
 """A wanted shape; None: open."""
 MOST_NUMBERS = 2**28  # that a constant shape may ask for
 COPIES = 3  # of the file in memory: its bytes, the message, a runtime's weights
-DOMAINS = ("", "ai.onnx", "com.microsoft")  # the last of onnxruntime, which int8 uses
+DOMAINS = ("", "ai.onnx")
+OTHERS = ("DynamicQuantizeLSTM",)  # of onnxruntime's own operators, some of which open files
+ENDLESS = ("Loop",)  # an operator that may run for ever
 KINDS = ("sequences", "step")
 FACTS: dict[str, type | tuple[type, ...]] = {
     **{"kind": str, "rnnclf": str, "cell": str, "checkpoint": str, "fingerprint": str},
@@ -216,9 +219,11 @@ def _refuse_unsafe(path: Path, model: Any) -> None:
         for tensor in graph.initializer:
             _refuse_tensor(path, tensor)
         for node in graph.node:
-            if node.domain not in DOMAINS:
+            known = node.op_type not in ENDLESS if node.domain in DOMAINS else node.op_type in OTHERS
+            if not known:
+                named = ".".join(filter(None, (node.domain, node.op_type)))
                 raise CheckpointError(
-                    f"{path} needs operators of '{node.domain}', which rnnclf export does not write."
+                    f"{path} needs the operator '{excerpt(named)}', which rnnclf export does not write."
                 )
             for attribute in node.attribute:
                 for tensor in (attribute.t, *attribute.tensors) if attribute.type in (4, 9) else ():

@@ -66,7 +66,8 @@ class Evaluated:
     evaluation: Evaluation
     seconds: float
     recorded_correct: int | None
-    """The number of correct predictions in results.json; None if that is missing or the data differ."""
+    """The number of correct predictions in results.json, or before the export; None if that is unknown or the
+    data differ."""
     other_data: bool
     """Whether the data differ from the training run's."""
     trained_on: int | None = None
@@ -390,6 +391,9 @@ def _evaluate_one(
         notes = (*notes, *early.remembered(saved, found, other_data))
     run = run_of(file)
     recorded = run.read_results() if run else {}
+    before = recorded.get(data.split, {}).get("correct")
+    if isinstance(loaded, LoadedFile):
+        before = loaded.correct_before(data.split, len(evaluation))
     warnings = recorded.get("warnings", [])
     doubts = tuple(warnings) if fits(warnings, [str]) else ()
     return Evaluated(
@@ -400,7 +404,7 @@ def _evaluate_one(
         split=data.split,
         evaluation=evaluation,
         seconds=time.perf_counter() - started,
-        recorded_correct=None if other_data else recorded.get(data.split, {}).get("correct"),
+        recorded_correct=None if other_data else before,
         other_data=other_data,
         trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
         notes=notes if other_data else (*doubts, *notes),

@@ -16,6 +16,7 @@ import torch
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Learned, Source
+from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError, ConfigError
@@ -53,6 +54,15 @@ class LoadedFile(NamedTuple):
     def cell(self) -> str:
         return str(self.runner.file.facts["cell"])
 
+    def correct_before(self, split: str, total: int) -> int | None:
+        """How many of so many sequences of a split were classified correctly before the export, if the file
+        says so."""
+        found = self.runner.file.facts.get("test")
+        if split != "test" or not isinstance(found, dict) or found.get("total") != total:
+            return None
+        share = found.get("accuracy")
+        return round(share * total) if isinstance(share, float) and 0 <= share <= 1 else None
+
     @property
     def hidden(self) -> int | None:
         found = self.runner.file.facts.get("hidden")
@@ -85,8 +95,9 @@ def load_file(
     _refuse_other_words(words)
     file = read(path)
     saved = Checkpoint(path, _header(path, file.facts), {})
-    config_of(saved)  # before its data are looked for
     config, elsewhere = config_for(saved, list(words), data, labelled=labelled)
+    if labelled and isinstance(config.dataset, OwnData) and config.dataset.path is None:
+        raise ConfigError(f"Give the data after the file: rnnclf eval {path} DATA.")
     machine.prepare(config)
     runner = Runner(file, threads=torch.get_num_threads())
     return LoadedFile(saved, config, learned_of(saved, config), runner, elsewhere)

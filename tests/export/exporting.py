@@ -12,6 +12,7 @@ import torch
 from rnnclf.cells import CELLS
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array
+from rnnclf.data.training_data import TrainingData
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 
@@ -105,8 +106,10 @@ FACTS = {
     "kind": "sequences",
     "classes": list(CLASSES),
     "channels": list(CHANNELS),
-    "preparation": {"missing": "error", "channels": list(CHANNELS)},
+    "preparation": preparation().to_plain(),
     "reading": {},
+    "dataset": {"name": "table"},
+    "training_data": TrainingData().to_plain(),
     "cell": "gru",
     "temperature": 1.0,
     "int8": False,

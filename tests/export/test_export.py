@@ -81,6 +81,19 @@ def test_the_step_file_answers_at_the_end_as_the_whole_file(exported, run, tmp_p
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
 
 
+def test_eval_of_a_file_scores_the_splits_of_its_run(exported, run, tmp_path):
+    """It holds how the data were divided, and what the run had on the test split."""
+    done = invoked("export", run, "step=true", "-o", tmp_path / "step.onnx")
+    assert done.exit_code == 0, done.output
+    expected = json.loads((run / "results.json").read_text())["test"]
+    for path in (exported[1], tmp_path / "step.onnx"):
+        done = invoked("eval", path, "--json", "--output", tmp_path / "scored")
+        (found,) = json.loads(done.stdout)
+        assert (found["split"], found["correct"], found["trained_on"]) == ("test", expected["correct"], 0)
+        assert found["recorded_correct"] == expected["correct"]
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
 def test_int8_reaches_into_the_body_and_both_accuracies_are_told(run, tmp_path):
     done = invoked("export", run, "int8=true", "-o", tmp_path / "small.onnx", "--json")
     assert done.exit_code == 0, done.output

@@ -83,6 +83,33 @@ def foreign_operator(model):
     model.graph.node.add(op_type="Run", domain="com.example", input=["x"], output=["planted"])
 
 
+def context_elsewhere(model):
+    """An operator of onnxruntime that reads another file."""
+    node = model.graph.node.add(op_type="EPContext", domain="com.microsoft", output=["planted"])
+    node.attribute.add(name="ep_cache_context", type=3, s=b"../secret")
+
+
+def endless(model):
+    model.graph.node.add(op_type="Loop", output=["planted"])
+
+
+def unknown_input(model):
+    model.graph.input[1].name = "secret"
+
+
+def lacking_input(model):
+    del model.graph.input[0]
+
+
+def other_channels(model):
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 3
+
+
+def other_classes(model):
+    for port in model.graph.output:
+        port.type.tensor_type.shape.dim[1].dim_value = 2
+
+
 def a_function(model):
     model.functions.add(name="planted")
 
@@ -97,7 +124,13 @@ DAMAGE = [
     (huge, "do not fill their shape"),
     (negative, "have no valid shape"),
     (huge_array, "asks for an array of a size that rnnclf export does not write"),
-    (foreign_operator, "needs operators of 'com.example', which rnnclf export does not write"),
+    (foreign_operator, r"needs the operator 'com\.example\.Run', which rnnclf export does not write"),
+    (context_elsewhere, r"needs the operator 'com\.microsoft\.EPContext', which rnnclf export"),
+    (endless, "needs the operator 'Loop', which rnnclf export does not write"),
+    (unknown_input, "is damaged: it asks for 'secret'"),
+    (lacking_input, "is damaged: it does not ask for 'x'"),
+    (other_channels, "is damaged: 'x' has no valid shape"),
+    (other_classes, "is damaged: it does not give 'logits'"),
     (a_function, "holds parts that rnnclf export does not write"),
     (huge_input, "'x' has no valid shape"),
 ]
