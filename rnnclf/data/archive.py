@@ -10,7 +10,7 @@ import io
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,7 +30,7 @@ from rnnclf.data.delimited import (
     unquoted,
 )
 from rnnclf.data.own import OwnData
-from rnnclf.data.recordings import NO_LABELS, Progress, Recordings, numbered, silent
+from rnnclf.data.recordings import Progress, Recordings, numbered, silent
 from rnnclf.data.refused import advice
 from rnnclf.data.splits import SPLITS
 from rnnclf.errors import ConfigError, DataError, RnnclfError
@@ -84,13 +84,11 @@ class Archive(OwnData):
     def read_unlabelled(
         self, learned: Learned, progress: Progress = silent, lenient: bool = False
     ) -> Recordings:
-        import numpy as np
-
         path, notes = _training_file(self.paths()[0], progress), list[str]()
         versions = [identity(path)]
-        recordings = _read([(path, -1)], notes, progress)
+        recordings = _read([(path, -1)], notes, progress, labelled=False)
         refuse_changed(versions)
-        return replace(recordings, labels_N=np.zeros(len(recordings), np.int64), classes=NO_LABELS)
+        return recordings.without_labels()
 
 
 def _training_file(path: Path, progress: Progress) -> Path:
@@ -161,11 +159,14 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     raise DataError(f"{path} has no file that ends in {wanted}: if it holds other data, unpack it.")
 
 
-def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress) -> Recordings:
+def _read(
+    files: Sequence[tuple[Path, int]], notes: list[str], progress: Progress, labelled: bool = True
+) -> Recordings:
+    """labelled: whether each sequence must have a label; without, it is '' where there is none."""
     parts: list[Part] = []
     for done, (path, given) in enumerate(files):
         progress(f"reading {path.name}", done / len(files))
-        found = list(_sequences(path, given, notes))
+        found = list(_sequences(path, given, notes, labelled))
         size, expected = found[0].values_TC.shape[1], (parts or found)[0].values_TC.shape[1]
         if size != expected:
             raise DataError(f"{path} has {size} channels, {files[0][0].name} has {expected}.")
@@ -173,13 +174,13 @@ def _read(files: Sequence[tuple[Path, int]], notes: list[str], progress: Progres
     return combine(parts, numbered(parts[0].values_TC.shape[1]), notes)
 
 
-def _sequences(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+def _sequences(path: Path, given: int, notes: list[str], labelled: bool) -> Iterator[Part]:
     if path.suffix.lower() == ".arff":
-        return arff_sequences(path, given)
-    return (_ts if path.suffix.lower() == ".ts" else _ucr)(path, given, notes)
+        return arff_sequences(path, given, labelled)
+    return (_ts if path.suffix.lower() == ".ts" else _ucr)(path, given, notes, labelled)
 
 
-def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+def _ucr(path: Path, given: int, notes: list[str], labelled: bool) -> Iterator[Part]:
     """The sequences of a UCR file: one per line, label first, padded at the end with missing values."""
     import numpy as np
 
@@ -195,12 +196,15 @@ def _ucr(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
         present = np.flatnonzero(~np.isnan(values_T))
         if not len(present):
             raise DataError(f"{place}: the sequence has no values.")
-        yield Part(values_T[: present[-1] + 1, None], _label(row[0], place), place, given=given)
+        label = _label(row[0], place, labelled)
+        yield Part(values_T[: present[-1] + 1, None], label, place, given=given)
 
 
-def _label(field: str, place: str) -> str:
+def _label(field: str, place: str, labelled: bool) -> str:
     """The label as written, but whole numbers without a fraction: some files have 1.0000000e+00."""
     bare = unquoted(field)
+    if not labelled and bare.lower() in MISSING:
+        return ""
     if not is_number(bare):
         return bare
     value = number(bare, place)
@@ -214,27 +218,37 @@ def _label(field: str, place: str) -> str:
     return str(int(value)) if value.is_integer() else bare
 
 
-def _ts(path: Path, given: int, notes: list[str]) -> Iterator[Part]:
+def _ts(path: Path, given: int, notes: list[str], labelled: bool) -> Iterator[Part]:
     """The sequences of a .ts file. Raises DataError, with the line number if it is known."""
     import numpy as np
 
     lines = lines_of(path, str(path))
-    first, declared = _header(path, lines)
+    first, declared = _header(path, lines, labelled)
     refuse_empty_lines(lines, str(path), first)
-    labels = [line.rpartition(":")[2].strip() for line in lines[first:]]
-    for line, label in enumerate(labels, start=first + 1):
-        if not label or ":" not in lines[line - 1]:
-            raise DataError(f"{path}, line {line} has no label: it should follow the last colon.")
-    if foreign := [label for label in dict.fromkeys(labels) if label.lower() not in declared]:
-        notes.append(f"The @classLabel line of {path.name} does not list class '{excerpt(foreign[0])}'.")
-    cases = _with_aeon(path, lines, first)
+    if declared is None:
+        labels = [""] * len(lines[first:])
+    else:
+        labels = _labels(path, lines, first, labelled)
+        if foreign := [label for label in dict.fromkeys(labels) if label.lower() not in declared | {""}]:
+            notes.append(f"The @classLabel line of {path.name} does not list class '{excerpt(foreign[0])}'.")
+    cases = _with_aeon(path, lines, first, declared is not None)
     for line, (case_CT, label) in enumerate(zip(cases, labels, strict=True), start=first + 1):
         values_TC = np.ascontiguousarray(case_CT.T, np.float64)
         yield Part(values_TC, label, f"{path.name}, line {line}", given=given)
 
 
-def _header(path: Path, lines: Sequence[str]) -> tuple[int, set[str]]:
-    """The index of the first line of data, and the class names in lower case. Raises DataError."""
+def _labels(path: Path, lines: Sequence[str], first: int, labelled: bool) -> list[str]:
+    """What follows the last colon of each line of data, '' where the label is missing. Raises DataError."""
+    labels = [line.rpartition(":")[2].strip() for line in lines[first:]]
+    for line, label in enumerate(labels, start=first + 1):
+        if (labelled and not label) or ":" not in lines[line - 1]:
+            raise DataError(f"{path}, line {line} has no label: it should follow the last colon.")
+    return labels if labelled else ["" if label == "?" else label for label in labels]
+
+
+def _header(path: Path, lines: Sequence[str], labelled: bool) -> tuple[int, set[str] | None]:
+    """The index of the first line of data, and the class names in lower case; None if sequences have no
+    labels and need none. Raises DataError."""
     words = [line.lower().split() or [""] for line in lines]
     first = next((place for place, line in enumerate(words, start=1) if line[0] == "@data"), None)
     if first is None:
@@ -242,22 +256,22 @@ def _header(path: Path, lines: Sequence[str]) -> tuple[int, set[str]]:
     if first == len(lines):
         raise DataError(f"{path} has no sequences: nothing follows @data in line {first}.")
     header = {line[0]: line[1:] for line in words[:first]}
-    if header.get("@targetlabel", ["false"])[:1] == ["true"] or header.get("@classlabel", ["true"])[:1] == [
-        "false"
-    ]:
+    without = header.get("@classlabel", ["true"])[:1] == ["false"]
+    if header.get("@targetlabel", ["false"])[:1] == ["true"] or (without and labelled):
         raise DataError(f"{path} has numbers to predict instead of classes; rnnclf trains classifiers.")
-    if header.get("@classlabel", [])[:1] != ["true"]:
+    if header.get("@classlabel", [])[:1] != ["true"] and not without:
         raise DataError(f"{path}: the header needs a line '@classLabel true' followed by the class names.")
     if header.get("@timestamps", ["false"])[:1] == ["true"]:
         raise DataError(
             f"{path} has timestamps, which are not supported in .ts files:"
             " save it as a table with a time column."
         )
-    return first, set(header["@classlabel"][1:])
+    return first, None if without else set(header["@classlabel"][1:])
 
 
-def _with_aeon(path: Path, lines: Sequence[str], first: int) -> Any:
-    """The sequences as read by aeon: an array (N, C, T) or a list of arrays (C, T)."""
+def _with_aeon(path: Path, lines: Sequence[str], first: int, labels: bool) -> Any:
+    """The sequences as read by aeon, from lines with or without labels: an array (N, C, T) or a list of
+    arrays (C, T)."""
     try:
         from aeon.datasets import load_from_ts_file
     except ImportError as error:
@@ -268,7 +282,8 @@ def _with_aeon(path: Path, lines: Sequence[str], first: int) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):
             cases, _ = load_from_ts_file(str(path))
     except Exception as error:  # aeon does not document what it raises for a damaged file
-        raise DataError(_fault(path, lines, first, error)) from error
+        rows = lines if labels else [*lines[:first], *(f"{line}:" for line in lines[first:])]
+        raise DataError(_fault(path, rows, first, error)) from error
     if len(cases) != len(lines) - first or not all(case.shape[0] for case in cases):
         raise DataError(
             f"{path} is damaged: it has {len(lines) - first} lines of data but {len(cases)} sequences."

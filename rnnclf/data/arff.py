@@ -17,15 +17,16 @@ from rnnclf.data.delimited import excerpt, lines_of
 from rnnclf.errors import DataError
 
 
-def arff_sequences(path: Path, given: int) -> Iterator[Part]:
+def arff_sequences(path: Path, given: int, labelled: bool = True) -> Iterator[Part]:
     """A sequence for each row: its values and its class, or a table of channels and steps and its class.
 
+    labelled: whether each must have a class; without, it is '' where there is none.
     Raises DataError, which names the file.
     """
     import numpy as np
 
     rows, kinds = _loaded(path)
-    label = _class_of(path, kinds)
+    label = _class_of(path, kinds) if labelled or list(kinds.values())[-1] == "nominal" else None
     relation = [name for name, kind in kinds.items() if kind == "relational"]
     values = relation or [name for name in kinds if name != label]
     if wrong := next((name for name in values if kinds[name] not in ("numeric", "relational")), None):
@@ -46,8 +47,9 @@ def arff_sequences(path: Path, given: int) -> Iterator[Part]:
         present = np.flatnonzero(~np.isnan(values_TC).all(axis=1))
         if not len(present):
             raise DataError(f"{place}: the sequence has no values.")
-        name = row[label].decode("utf-8").strip()
-        if not name or name == "?":
+        name = "" if label is None else row[label].decode("utf-8").strip()
+        name = "" if name == "?" else name
+        if labelled and not name:
             raise DataError(f"{place}: the label is missing.")
         yield Part(values_TC[: present[-1] + 1], name, place, given=given)
 

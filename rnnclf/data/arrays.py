@@ -103,7 +103,14 @@ class Arrays(OwnData):
         elif self.window is not None and x.array.ndim == 2 and 1 < x.array.shape[1] == size:
             x = x._replace(array=x.array[None])  # one recording
         recordings = unlabelled(x, path.name, self.axes, arrays.get("lengths"))
-        return replace(recordings, channels=_channels(arrays, len(recordings.channels)))
+        recordings = replace(recordings, channels=_channels(arrays, len(recordings.channels)))
+        if "y" not in arrays or arrays["y"].array.shape != (len(recordings),):
+            return recordings
+        try:
+            labels_N, classes = _labels(arrays)
+        except DataError:  # nothing about labels that are not needed is an error
+            return recordings
+        return replace(recordings, labels_N=labels_N, classes=classes).without_labels()
 
     def _parts(self, path: Path, files: Files, is_test: bool, progress: Progress) -> list[Part]:
         """The sequences of one path: one part, or one for each split. Raises DataError."""

@@ -133,6 +133,7 @@ class Source(Component):
     ) -> Recordings:
         """Reads sequences that may have no labels, for a trained model, in the order in which they come.
 
+        Labels that are there are kept as `truth_N`.
         lenient: what is no number is read as infinite, instead of being refused.
         Raises DataError as `read` does, and for data without the channels of the model.
         """
@@ -146,7 +147,10 @@ class Source(Component):
         path: where they are, for a source whose options do not say it.
         Values may be missing, whatever the model makes of that. Raises CheckpointError for other channels.
         """
-        recordings = self.cut(self.read_unlabelled(learned, progress, lenient))
+        recordings = self.read_unlabelled(learned, progress, lenient)
+        if getattr(self, "window", None) is not None:  # the labels of recordings are not those of windows
+            recordings = replace(recordings, truth_N=None)
+        recordings = self.cut(recordings)
         recordings = _with_channels(recordings, learned.preparation.channels)
         return replace(matched(recordings, learned.preparation), classes=learned.classes)
 

@@ -61,6 +61,8 @@ class Recordings:
         nothing until windows are cut. None if the data have a label for each sequence.
     given_N: int8, the split that the data assign to each sequence, an index into SPLITS; -1 for none; None
         if the data assign no splits at all.
+    truth_N: text, the label of each sequence of data that are read without labels, None where there is none;
+        None if they have none at all.
     unit: divisor that brings the values into a usable range, 255 for the bytes of a picture.
     categories: the names that the values of a channel number, 0 for the first, for channels of names.
     """
@@ -75,6 +77,7 @@ class Recordings:
     groups_N: Array | None = None
     given_N: Array | None = None
     labels_S: Array | None = None
+    truth_N: Array | None = None
     unit: float = 1.0
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -98,7 +101,7 @@ class Recordings:
         assert self.values_SC.shape[1] == len(self.channels)
         assert len(self.lengths_N) == len(self.labels_N) == n
         assert all(part is None or len(part) == s for part in (self.times_S, self.labels_S))
-        assert all(part is None or len(part) == n for part in (self.groups_N, self.given_N))
+        assert all(part is None or len(part) == n for part in (self.groups_N, self.given_N, self.truth_N))
 
     def __len__(self) -> int:
         return len(self.starts_N)
@@ -116,6 +119,15 @@ class Recordings:
         self.refuse_changed()
         # the cache describes the original values
         return replace(self, values_SC=values_SC, cache=None, files=(), **more)
+
+    def without_labels(self) -> Recordings:
+        """The recordings as if they had no labels; these become `truth_N`. '' is none."""
+        import numpy as np
+
+        names_K = np.array([name or None for name in self.classes], dtype=object)
+        truth_N = names_K[self.labels_N] if names_K.any() else None
+        zeros_N = np.zeros(len(self), np.int64)
+        return replace(self, labels_N=zeros_N, classes=NO_LABELS, truth_N=truth_N)
 
     def place(self, step: int) -> str:
         """The origin of a step: a line of a file, or the numbers of the sequence and the step."""

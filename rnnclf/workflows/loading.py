@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -141,10 +142,10 @@ def register_plugins_of(words: Sequence[str], when: str, own: Sequence[str] = ()
 def config_of(saved: Checkpoint) -> Config:
     """The configuration of a checkpoint, adapted to this machine. Raises CheckpointError."""
     config = recorded_config(saved.path, saved.header)
-    root = getattr(config.dataset, "root", None)
-    if root is not None and not Path(root).is_dir():
-        # trained on another machine, where the files were in another folder
-        config.dataset = replace(config.dataset, root=None)  # type: ignore[call-arg]
+    if hasattr(config.dataset, "root") and not (config.dataset.root and Path(config.dataset.root).is_dir()):
+        # trained on another machine, where the files were in another folder, or an exported file
+        here = os.environ.get("RNNCLF_DATA") or None
+        config.dataset = replace(config.dataset, root=here)  # type: ignore[call-arg]
     if config.device not in ("auto", *machine.devices()):
         config.device = "auto"
     if config.precision == "tf32" and not machine.supports_tf32(machine.devices()[0]):

@@ -22,6 +22,7 @@ from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.survey import chunks, steps_of
 from rnnclf.data.training_data import Likeness
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError
+from rnnclf.metrics import percent
 from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
 from rnnclf.workflows import machine
 from rnnclf.workflows.exported import LoadedFile, is_exported, load_file, logits_of
@@ -64,6 +65,8 @@ class Prediction:
     skipped: int = 0
     classified: int = 0
     abstained: int = 0
+    right: int = 0
+    labelled: int = 0
     likeness: Likeness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +89,17 @@ class Prediction:
         return [
             *([skipped] if self.skipped else []),
             *([abstained] if self.sure.may_abstain else []),
+            *([self._score] if self.labelled else []),
             *self.likeness.remarks(),
         ]
+
+    @property
+    def _score(self) -> str:
+        share, one = percent(self.right / self.labelled), self.labelled == 1
+        return (
+            f"{self.labelled:,} sequence{' has a label' if one else 's have labels'}: {self.right:,} got"
+            f" {'its' if one else 'their'} class (accuracy {share})."
+        )
 
     def answers(self, progress: Progress = silent) -> Iterator[Answers]:
         """The answers, part by part. Raises DataError for a sequence that cannot be classified."""
@@ -128,7 +140,19 @@ class Prediction:
             probabilities(logits_NK, loaded.temperature)
             for loaded, logits_NK in zip(self.models, logits_MNK, strict=True)
         ]
-        return Answers(ids_N, np.mean(each_MNK, axis=0), logits_MNK[0] if len(self.models) == 1 else None)
+        mean_NK = np.mean(each_MNK, axis=0)
+        if self.recordings.truth_N is not None:
+            self._score_part(mean_NK, numbers_N)
+        return Answers(ids_N, mean_NK, logits_MNK[0] if len(self.models) == 1 else None)
+
+    def _score_part(self, probabilities_NK: Array, numbers_N: Array) -> None:
+        """Counts the sequences that have a label, and those of them whose most probable class that is."""
+        assert self.recordings.truth_N is not None
+        truth_N = self.recordings.truth_N[numbers_N]
+        scored_N = ~np.isnan(probabilities_NK[:, 0]) & (truth_N != None)  # noqa: E711
+        named_n = np.array(self.classes, dtype=object)[probabilities_NK[scored_N].argmax(axis=1)]
+        self.labelled += int(scored_N.sum())
+        self.right += int((named_n == truth_N[scored_N]).sum())
 
     def _readable(self, part: Recordings) -> Array:
         """Which sequences can be classified, bool (N,). Raises DataError if one cannot, unless asked to skip
@@ -200,6 +224,7 @@ def _part(recordings: Recordings, numbers_n: Array) -> Recordings:
         locate=locate,
         ids=None,
         origins=None,
+        truth_N=None,
     )
 
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from rnnclf.data.archive import Archive
 from rnnclf.data.arrays import Arrays
+from rnnclf.data.base import Learned
 from rnnclf.data.folder import Folder
+from rnnclf.data.preparation import Preparation
 from rnnclf.data.recognition import source_for
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError, RnnclfError
@@ -35,6 +37,7 @@ HEADER = """#A comment
 """
 PLAIN = HEADER.format(univariate="true", equal="true") + "1,2,3:Walk\n4,5,6:run\n"
 RAGGED = HEADER.format(univariate="false", equal="false") + "1,2,3:-4,5.5,6:Walk\n7,?:8,NaN:run\n"
+WITHOUT_LABELS = PLAIN.replace("true Walk run", "false").replace(":Walk", "").replace(":run", "")
 UCR = "1\t0.5\t1.5\n2\t2.5\t3.5\n"
 
 
@@ -169,6 +172,29 @@ def test_without_aeon_the_way_to_install_it_is_told(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install 'rnnclf\[archive\]'"):
         read(write(tmp_path / "Toy.ts", PLAIN))
     assert len(read(write(tmp_path / "a.tsv", UCR))) == 2
+
+
+LEARNED = Learned(Preparation(("0",), "error", (0.0,), (1.0,)), ("Walk", "run"))
+UNLABELLED = {
+    "ts": (".ts", PLAIN, ["Walk", "run"]),
+    "ts without": (".ts", WITHOUT_LABELS, None),
+    "ts unknown": (".ts", PLAIN.replace(":run", ":?").replace(":Walk", ":"), None),
+    "ts some": (".ts", PLAIN.replace(":run", ":?"), ["Walk", None]),
+    "tsv": (".tsv", UCR, ["1", "2"]),
+    "tsv some": (".tsv", UCR.replace("1\t0.5", "?\t0.5"), [None, "2"]),
+    "arff": (".arff", ARFF.replace("7.5,8,?,walk\n", ""), ["walk", "run"]),
+    "arff without": (".arff", "@relation a\n@attribute t0 real\n@attribute t1 real\n@data\n1,2\n3,4\n", None),
+}
+
+
+@needs_aeon
+@pytest.mark.parametrize("form", UNLABELLED)
+def test_data_to_predict_need_no_labels_and_keep_those_they_have(tmp_path, form):
+    suffix, content, truth = UNLABELLED[form]
+    found = Archive(path=str(write(tmp_path / f"new{suffix}", content))).read_unlabelled(LEARNED)
+    assert found.classes == ("",)
+    assert len(found) == 2
+    assert truth == (None if found.truth_N is None else found.truth_N.tolist())
 
 
 BAD_TS = {

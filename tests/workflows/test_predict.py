@@ -242,6 +242,28 @@ def test_several_runs_are_averaged(here, cli):
     assert np.allclose(both["p_calm"], (one["p_calm"] + two["p_calm"]) / 2, atol=2e-6)
 
 
+def test_labels_in_the_data_are_scored_in_one_line(here, cli):
+    whole = pl.read_csv("long.csv")
+    found = answers(cli("predict", "long", "long.csv")).with_columns(pl.col("id").cast(pl.Int64))
+    labels = whole.group_by("id").agg(pl.col("label").first())
+    right = found.join(labels, on="id").filter(pl.col("class") == pl.col("label")).height
+    told = cli("predict", "long", "long.csv").stderr
+    assert f"40 sequences have labels: {right} got their class (accuracy {100 * right / 40:.2f} %)." in told
+    row, label = pl.int_range(pl.len()).over("id"), pl.col("label")
+    for changed, number in {
+        "none": (pl.lit(None, pl.String), 0),
+        "some": (pl.when(pl.col("id") < 3).then(label), 3),
+        "unknown": (pl.lit("never seen"), 40),
+        "several": (pl.when((pl.col("id") == 5) & (row > 1)).then(pl.lit("calm2")).otherwise(label), 39),
+        "late": (pl.when(row > 2).then(label), 40),
+    }.values():
+        whole.with_columns(label=changed).write_csv("new.csv")
+        done = cli("predict", "long", "new.csv")
+        assert answers(done).height == 40
+        assert ("labels: " in done.stderr) == (number > 0)
+        assert number == 0 or f"{number} sequences have labels: " in done.stderr
+
+
 def test_sets_are_those_of_eval_and_of_python(here, cli):
     done = cli("predict", "long", "long.csv", "--sets", "0.8", "--abstain", "0.8")
     found = answers(done)

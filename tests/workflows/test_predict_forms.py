@@ -58,6 +58,10 @@ def test_arrays_need_no_labels(place, cli):
     for name in ("anything.npy", "one.npz", "two.npz", "three.h5"):
         assert cli("predict", place / "arrays", name).stdout == expected, name
     np.savez("many.npz", a=x, b=x)
+    told = cli("predict", place / "arrays", place / "arrays.npz").stderr
+    assert "20 sequences have labels: " in told
+    np.savez("odd.npz", x=x, y=np.full(20, ""))
+    assert "labels: " not in cli("predict", place / "arrays", "odd.npz").stderr
     assert "many.npz holds a, b; it needs one x." in cli("predict", place / "arrays", "many.npz").stderr
     np.save("other.npy", x[:, :, :1])
     told = cli("predict", place / "arrays", "other.npy").stderr

@@ -158,13 +158,17 @@ class Table(OwnData):
     ) -> Recordings:
         """The sequences of tables for a trained model, in the order in which they come; none is kept."""
         options = self._as_trained(learned)
+        import numpy as np
+
         options = replace(options, labelled=False, lenient=lenient)
+        truth: list[str | None] = []
 
         def build(folder: Path) -> None:
             with tables() as found:
-                _write(found, options, folder, progress)
+                truth[:] = _write(found, options, folder, progress)
 
-        return built_elsewhere(build, f"to {tempfile.gettempdir()}", "TMPDIR")
+        recordings = built_elsewhere(build, f"to {tempfile.gettempdir()}", "TMPDIR")
+        return replace(recordings, truth_N=np.array(truth, dtype=object)) if truth else recordings
 
     def _as_trained(self, learned: Learned) -> TableOptions:
         """The options that name the columns of the training data, as far as these are known."""
@@ -249,11 +253,13 @@ class Table(OwnData):
                     )
 
 
-def _write(tables: list[TableFile], options: TableOptions, folder: Path, progress: Progress) -> None:
-    """Converts the tables into an empty folder."""
+def _write(
+    tables: list[TableFile], options: TableOptions, folder: Path, progress: Progress
+) -> list[str | None]:
+    """Converts the tables into an empty folder. Returns the labels of a table that is read without."""
     found = _roles(tables, options)
     notes = [*(note for table in tables for note in table.notes), *found.notes]
-    write_sequences(tables, found, notes, folder, progress)
+    return write_sequences(tables, found, notes, folder, progress)
 
 
 def _roles(tables: list[TableFile], options: TableOptions) -> Roles:

@@ -26,8 +26,9 @@ ROWS = 2**20  # rows to sort at a time
 
 def write_sequences(
     tables: Sequence[TableFile], roles: Roles, notes: Sequence[str], folder: Path, progress: Progress
-) -> None:
-    """Writes the sequences of the tables into `folder`; a second table is the test split.
+) -> list[str | None]:
+    """Writes the sequences of the tables into `folder`; a second table is the test split. Returns their
+    labels if they are read without, see `SequenceRegister.truth`.
 
     Values are float32, unless that would lose digits that tell them apart: then they are read again.
     """
@@ -53,6 +54,7 @@ def write_sequences(
         firsts=register.firsts,
         notes=[*notes, *found],
     )
+    return register.truth()
 
 
 def _write_wide(

@@ -56,6 +56,7 @@ def find_roles(first: Block, options: TableOptions) -> Roles:
         finder.ignored,
         options.row_labels and form == "long" and label is not None,
         options.lenient,
+        options.label if not options.labelled and not options.row_labels else None,
     )
 
 

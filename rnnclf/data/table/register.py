@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rnnclf.data.recordings import NO_LABELS, Array, encoded
 from rnnclf.data.splits import SPLITS
 from rnnclf.data.table.blocks import Block, TableFile
-from rnnclf.data.table.cells import names, short
+from rnnclf.data.table.cells import names, optional_names, short
 from rnnclf.data.table.roles import Roles
 from rnnclf.data.table.store import Texts
 from rnnclf.errors import DataError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROWS = 2**20  # rows to look at together
 TEST = SPLITS.index("test")
+MOST_TRUTHS = 100_000  # different labels of a table that needs none: more are not kept
+NO_TRUTH, SEVERAL = -1, -2  # instead of the number of a label
 SPLIT_WORDS = {
     word: place
     for place, words in enumerate(
@@ -105,6 +107,8 @@ class SequenceRegister:
         """The index of the first sequence of each file."""
         self.ids: list[NameIndex] = []
         self.row_is_sequence = False
+        self.truths = NameIndex()
+        self.truth_N = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.lines_N)
@@ -145,6 +149,7 @@ class SequenceRegister:
             self._refuse_repeated(block, sequence_R, new)
         if self.row_is_sequence:
             self._refuse_joined(block, sequence_R)
+        self._note_truth(block, sequence_R, len(new))
         for role, column in self.columns.items():
             numbers_R = self.names[role].of(names(block, column, self.roles.missing))
             self.numbers_N[role] = np.append(self.numbers_N[role], numbers_R[new])
@@ -153,6 +158,27 @@ class SequenceRegister:
                 row = int(differs_R.argmax())
                 self._refuse_contradiction(block, row, int(sequence_R[row]), role, int(numbers_R[row]))
         return sequence_R
+
+    def _note_truth(self, block: Block, sequence_R: Array, new: int) -> None:
+        """Keeps the label of each sequence where its rows agree; nothing about it is an error."""
+        import numpy as np
+
+        if self.roles.truth is None or len(self.truths) > MOST_TRUTHS:
+            return
+        self.truth_N = np.append(self.truth_N, np.full(new, NO_TRUTH))
+        numbers_R = self.truths.of(optional_names(block, self.roles.truth, self.roles.missing))
+        given_R = numbers_R >= 0
+        sequence_r, number_r = sequence_R[given_R], numbers_R[given_R]
+        open_r = self.truth_N[sequence_r] == NO_TRUTH
+        self.truth_N[sequence_r[open_r]] = number_r[open_r]
+        self.truth_N[sequence_r[self.truth_N[sequence_r] != number_r]] = SEVERAL
+
+    def truth(self) -> list[str | None]:
+        """The label of each sequence, in their order, None where there is none; [] if none has one."""
+        if len(self.truth_N) < len(self) or not (self.truth_N >= 0).any():
+            return []
+        known = [*self.truths]
+        return [known[n] if n >= 0 else None for n in self.truth_N[self.order()].tolist()]
 
     def _refuse_contradiction(self, block: Block, row: int, n: int, role: str, number: int) -> None:
         second, first = (short(self.names[role][place]) for place in (number, int(self.numbers_N[role][n])))

@@ -40,6 +40,8 @@ class Roles:
     row_labels: bool = False
     lenient: bool = False
     """Whether what is no number is read as infinite, instead of being refused."""
+    truth: str | None = None
+    """A column with labels of a table that is read without: they are kept, whatever it holds."""
 
     @property
     def channel_of(self) -> dict[str, str]:
@@ -71,5 +73,5 @@ class Roles:
 
     @property
     def columns(self) -> list[str]:
-        others = (*self.id, self.time, self.label, self.group, self.split)
+        others = (*self.id, self.time, self.label, self.group, self.split, self.truth)
         return list(dict.fromkeys([*filter(None, others), *self.values]))
