@@ -104,6 +104,11 @@ class ExportedFile:
         return tuple(self.facts["classes"])
 
 
+def is_exported(path: Path) -> bool:
+    """Whether a file is one of `rnnclf export`, judged by its name."""
+    return path.suffix.lower() == SUFFIX
+
+
 def refuse_missing_packages(what: str, packages: tuple[str, ...] = PACKAGES) -> None:
     """Raises ConfigError unless the packages of the extra are installed."""
     for name in packages:

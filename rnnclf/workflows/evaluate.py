@@ -23,7 +23,7 @@ from rnnclf.data.seen import Seen
 from rnnclf.data.splits import SplitPlan, divide
 from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
-from rnnclf.export.reading import SUFFIX
+from rnnclf.export.reading import is_exported
 from rnnclf.files import claim_folder, write_json
 from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
@@ -31,7 +31,7 @@ from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import early, machine
 from rnnclf.workflows.early import Early
-from rnnclf.workflows.exported import LoadedFile, is_exported, load_file, logits_of
+from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, config_of, in_files, load_model, register_plugins_of
 from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.predictions import write_predictions
@@ -279,8 +279,8 @@ def with_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
     *models, last = paths
     if not models or not last.exists():
         return [*paths], None
-    named = last.suffix in (RunFolder(last).best.suffix, SUFFIX)
     run = RunFolder(last)
+    named = last.suffix == run.best.suffix or is_exported(last)
     is_model = is_sweep(last) or any(
         file.exists() for file in (run.status, run.best, evaluation_record(last))
     )

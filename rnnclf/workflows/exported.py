@@ -20,7 +20,7 @@ from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.errors import CheckpointError, ConfigError
-from rnnclf.export.reading import MOST_NUMBERS, SUFFIX, read
+from rnnclf.export.reading import MOST_NUMBERS, read
 from rnnclf.export.running import Runner
 from rnnclf.training.evaluation import EVALUATION_BATCH, MOST_STEPS
 from rnnclf.workflows import machine
@@ -67,10 +67,6 @@ class LoadedFile(NamedTuple):
     def hidden(self) -> int | None:
         found = self.runner.file.facts.get("hidden")
         return found if type(found) is int else None
-
-
-def is_exported(path: Path) -> bool:
-    return path.suffix.lower() == SUFFIX
 
 
 def options_of(source: Source) -> dict[str, Any]:

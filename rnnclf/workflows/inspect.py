@@ -14,7 +14,7 @@ from typing import Any
 
 from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
-from rnnclf.export.reading import SUFFIX, ExportedFile
+from rnnclf.export.reading import ExportedFile, is_exported
 from rnnclf.export.reading import read as read_exported
 from rnnclf.workflows.runs import (
     SCORE,
@@ -169,7 +169,7 @@ def inspect(path: Path) -> Facts:
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
         )
     if not path.is_dir():
-        return ExportedFacts(path, read_exported(path)) if path.suffix == SUFFIX else _described(path)
+        return ExportedFacts(path, read_exported(path)) if is_exported(path) else _described(path)
     if is_sweep(path):
         return SweepFacts(path, tuple(map(_run, jobs_of(path))))
     if scores := read_json_list(evaluation_record(path)):

@@ -22,10 +22,11 @@ from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.survey import chunks, steps_of
 from rnnclf.data.training_data import Likeness
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError
+from rnnclf.export.reading import is_exported
 from rnnclf.metrics import percent
 from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
 from rnnclf.workflows import machine
-from rnnclf.workflows.exported import LoadedFile, is_exported, load_file, logits_of
+from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
 from rnnclf.workflows.sweep_folder import checkpoints_in
@@ -54,6 +55,7 @@ class Prediction:
     """Data that are ready to be classified.
 
     notes: what was inferred from the data, as sentences; `remarks` has more when all is classified.
+    skipped and the other numbers: of sequences so far.
     """
 
     models: list[Loaded | LoadedFile]
@@ -67,6 +69,8 @@ class Prediction:
     abstained: int = 0
     right: int = 0
     labelled: int = 0
+    right_where_sure: int = 0
+    labelled_where_sure: int = 0
     likeness: Likeness = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,11 +99,16 @@ class Prediction:
 
     @property
     def _score(self) -> str:
-        share, one = percent(self.right / self.labelled), self.labelled == 1
-        return (
+        """How many of the labels that are in the data are the class of the answer."""
+        one = self.labelled == 1
+        words = (
             f"{self.labelled:,} sequence{' has a label' if one else 's have labels'}: {self.right:,} got"
-            f" {'its' if one else 'their'} class (accuracy {share})."
+            f" {'its' if one else 'their'} class (accuracy {percent(self.right / self.labelled)})"
         )
+        if self.sure.may_abstain and (sure := self.labelled_where_sure):
+            right = self.right_where_sure
+            words += f"; where the model does not abstain, {right:,} of {sure:,} ({percent(right / sure)})"
+        return f"{words}."
 
     def answers(self, progress: Progress = silent) -> Iterator[Answers]:
         """The answers, part by part. Raises DataError for a sequence that cannot be classified."""
@@ -151,8 +160,11 @@ class Prediction:
         truth_N = self.recordings.truth_N[numbers_N]
         scored_N = ~np.isnan(probabilities_NK[:, 0]) & (truth_N != None)  # noqa: E711
         named_n = np.array(self.classes, dtype=object)[probabilities_NK[scored_N].argmax(axis=1)]
-        self.labelled += int(scored_N.sum())
-        self.right += int((named_n == truth_N[scored_N]).sum())
+        right_n, sure_n = named_n == truth_N[scored_N], ~self.sure.abstains(probabilities_NK[scored_N])
+        self.labelled += len(right_n)
+        self.right += int(right_n.sum())
+        self.labelled_where_sure += int(sure_n.sum())
+        self.right_where_sure += int((right_n & sure_n).sum())
 
     def _readable(self, part: Recordings) -> Array:
         """Which sequences can be classified, bool (N,). Raises DataError if one cannot, unless asked to skip

@@ -66,27 +66,32 @@ def test_the_program_that_it_prints_runs_as_it_is(exported):
     assert said.getvalue().startswith("{'0': ")
 
 
-def test_the_step_file_answers_at_the_end_as_the_whole_file(exported, run, tmp_path):
-    done = invoked("export", run, "step=true", "-o", tmp_path / "step.onnx", "--json")
+@pytest.fixture(scope="module")
+def stepped(run, tmp_path_factory):
+    """What the command says of a file of one step, as JSON, and the file."""
+    path = tmp_path_factory.mktemp("stepped") / "step.onnx"
+    done = invoked("export", run, "step=true", "-o", path, "--json")
     assert done.exit_code == 0, done.output
-    answer = json.loads(done.stdout)
+    return json.loads(done.stdout), path
+
+
+def test_the_step_file_answers_at_the_end_as_the_whole_file(exported, stepped):
+    answer, path = stepped
     assert answer["relative_difference"] < 1e-5
     assert [port["name"] for port in answer["inputs"]] == ["x", "state"]
     x = np.random.default_rng(0).uniform(0, 16, (5, 8, 8)).astype(np.float32)
     [wanted] = Runner.load(exported[1]).answers(x)
-    step = Runner.load(tmp_path / "step.onnx")
+    step = Runner.load(path)
     state = np.zeros((5, step.width), np.float32)
     for t in range(8):
         logits, state = step.step(x[:, t], state)
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
 
 
-def test_eval_of_a_file_scores_the_splits_of_its_run(exported, run, tmp_path):
+def test_eval_of_a_file_scores_the_splits_of_its_run(exported, stepped, run, tmp_path):
     """It holds how the data were divided, and what the run had on the test split."""
-    done = invoked("export", run, "step=true", "-o", tmp_path / "step.onnx")
-    assert done.exit_code == 0, done.output
     expected = json.loads((run / "results.json").read_text())["test"]
-    for path in (exported[1], tmp_path / "step.onnx"):
+    for _, path in (exported, stepped):
         done = invoked("eval", path, "--json", "--output", tmp_path / "scored")
         (found,) = json.loads(done.stdout)
         assert (found["split"], found["correct"], found["trained_on"]) == ("test", expected["correct"], 0)

@@ -43,7 +43,9 @@ def test_a_sound_file_says_what_it_is_and_runs(cli, model, tmp_path):
     answer = json.loads(cli("inspect", path, "--json").stdout)
     assert (answer["kind"], answer["opset"], answer["ir"]) == ("export", 18, 10)
     assert answer["metadata"]["classes"] == list(CLASSES)
-    [logits] = Runner.load(path).answers(np.ones((1, 4, 2)))
+    path.rename(tmp_path / "COPY.ONNX")
+    assert cli("inspect", tmp_path / "COPY.ONNX").exit_code == 0
+    [logits] = Runner.load(tmp_path / "COPY.ONNX").answers(np.ones((1, 4, 2)))
     assert logits.shape == (1, 3)
 
 

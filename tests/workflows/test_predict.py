@@ -249,6 +249,11 @@ def test_labels_in_the_data_are_scored_in_one_line(here, cli):
     right = found.join(labels, on="id").filter(pl.col("class") == pl.col("label")).height
     told = cli("predict", "long", "long.csv").stderr
     assert f"40 sequences have labels: {right} got their class (accuracy {100 * right / 40:.2f} %)." in told
+    least = found["probability"].median()
+    sure = found.join(labels, on="id").filter(pl.col("probability") > least)
+    right = sure.filter(pl.col("class") == pl.col("label")).height
+    told = cli("predict", "long", "long.csv", "--min-probability", least).stderr
+    assert f"where the model does not abstain, {right} of {sure.height} (" in told
     row, label = pl.int_range(pl.len()).over("id"), pl.col("label")
     for changed, number in {
         "none": (pl.lit(None, pl.String), 0),
