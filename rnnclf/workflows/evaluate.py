@@ -399,7 +399,9 @@ def _evaluate_one(
     return Evaluated(
         path=file,
         config=config,
-        **_model_facts(loaded),
+        cell=loaded.cell,
+        hidden=loaded.hidden,
+        parameters=loaded.model.parameter_count() if isinstance(loaded, Loaded) else None,
         epoch=saved.epoch,
         split=data.split,
         evaluation=evaluation,
@@ -434,10 +436,3 @@ def _evaluation(loaded: Loaded | LoadedFile, data: _Data) -> Evaluation:
     logits_NK = logits_of(loaded, data.recordings, data.places_N)
     y_N = sequences.y_N.numpy()
     return Evaluation(sequences.classes, y_N, logits_NK, sequences.ids_N, sequences.recordings_N, temperature)
-
-
-def _model_facts(loaded: Loaded | LoadedFile) -> dict[str, Any]:
-    if isinstance(loaded, LoadedFile):
-        return {"cell": loaded.cell, "hidden": loaded.hidden, "parameters": None}
-    cell = loaded.config.cell
-    return {"cell": cell.name, "hidden": cell.hidden_size, "parameters": loaded.model.parameter_count()}

@@ -54,6 +54,14 @@ class Loaded(NamedTuple):
     def temperature(self) -> float:
         return self.checkpoint.temperature
 
+    @property
+    def cell(self) -> str:
+        return self.config.cell.name
+
+    @property
+    def hidden(self) -> int:
+        return self.config.cell.hidden_size
+
 
 def build_model(
     config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None
