@@ -3,12 +3,14 @@ which are not told apart."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from xml.sax.saxutils import escape
 
 from rnnclf.escaping import one_line
 from rnnclf.workflows.compare import AcrossData
 
+_NOT_IN_XML = re.compile("[\ufffe\uffff]")  # beside what one_line has replaced
 Position = Callable[[float], float]  # the x of a rank
 WIDTH, SIDE, ROW = 900, 300, 22  # pixels: of the picture, of the names at each side, of a line
 LONGEST = 42  # characters of a name
@@ -74,4 +76,4 @@ def _line(x1: float, y1: float, x2: float, y2: float, width: int = 1) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(_NOT_IN_XML.sub("", text))}</text>'

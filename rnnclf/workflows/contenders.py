@@ -265,11 +265,16 @@ def names_of(options: Sequence[Mapping[str, Any]]) -> list[str]:
     """The words in which each configuration differs from another one; those of a choice, such as an option of
     a cell, only where there are others with the same choice."""
     keys = list(dict.fromkeys(key for each in options for key in each))
-    return [
+    names = [
         " ".join(f"{key}={as_typed(own[key])}" for key in keys if _tells(key, own, options))
         or " ".join(f"{key}={as_typed(own[key])}" for key in ("cell", "baseline", "hidden") if key in own)
         or "all"
         for own in options
+    ]
+    # runs of other versions may differ in a key that one of them does not have
+    return [
+        name if (number := names[:place].count(name)) == 0 else f"{name} ({number + 1})"
+        for place, name in enumerate(names)
     ]
 
 
