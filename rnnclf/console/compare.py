@@ -155,7 +155,7 @@ def pair_legend(comparison: Comparison, equal: float | None) -> Iterator[str]:
     if equal is not None and not has_chances(comparison):
         yield "equal= is about runs of several seeds or folds: it says nothing here"
     elif equal is not None:
-        points = f"{100 * equal:g} points"
+        points = "1 point" if equal == 0.01 else f"{100 * equal:g} points"
         yield f"chances, in per cent: the first is better by more than {points} / neither is / the second is"
     if any(pair.disagreement for pair in pairs):
         yield "alone right: sequences that the first alone gets right / the second alone, in each run"

@@ -32,6 +32,7 @@ from rnnclf.workflows.contenders import (
     Contender,
     Contest,
     Found,
+    FoundRun,
     contests,
     find_runs,
     names_of,
@@ -43,7 +44,7 @@ MOST_FOR_ALL_PAIRS = 10  # contenders; of more, each is compared with the first 
 
 HOW = {
     "checkpoints": "two checkpoints, by McNemar's exact test on the sequences that they classify differently",
-    "sequences": "over common seeds and over test sequences, as if both were drawn anew (paired t test)",
+    "sequences": "over common seeds and over test sequences, as if both were drawn anew",
     "seeds": "over common seeds (paired t test)",
     "folds": "over common folds, which share sequences in training (corrected paired t test)",
     "unpaired": "over different seeds (Welch's t test)",
@@ -175,7 +176,7 @@ def compare(paths: Sequence[Path], equal: float | None = None) -> Compared:
         refuse_no_run(path)
     found = find_runs(paths)
     for path in paths:
-        if not any(run.path == path for run in found.runs):
+        if not any(path in run.paths for run in found.runs):
             raise ConfigError(f"{path} holds no finished run.")
     apart = len(paths) > 1 and len({run.key for run in found.runs}) == 1
     found_contests = contests(found, apart)
@@ -205,17 +206,20 @@ def _runs(n: int) -> str:
 def _refuse_lonely(paths: Sequence[Path], found_contests: Sequence[Contest]) -> None:
     """Raises ConfigError if the runs of a path were not judged as those of any other configuration were."""
     judged = {
-        path: [c for c in found_contests if any(run.path == path for run in _all_runs(c))] for path in paths
+        path: [c for c in found_contests if any(path in run.paths for run in _all_runs(c))] for path in paths
     }
     for path, own in judged.items():
         if any(len(contest.contenders) > 1 for contest in own):
             continue
         others = [(p, c) for p, cs in judged.items() if p != path for c in cs if c not in own]
         if not others:
-            raise ConfigError(
-                f"{path} holds a single configuration, {own[0].contenders[0].name}:"
-                " name another run or sweep to compare it with."
+            name = own[0].contenders[0].name
+            what = (
+                f"a single configuration, {name}"
+                if len(own) == 1
+                else "no two configurations on the same data"
             )
+            raise ConfigError(f"{path} holds {what}: name another run or sweep to compare it with.")
         for other, contest in others:
             if words := own[0].judged.unlike(contest.judged):
                 raise ConfigError(
@@ -223,7 +227,7 @@ def _refuse_lonely(paths: Sequence[Path], found_contests: Sequence[Contest]) -> 
                 )
 
 
-def _all_runs(contest: Contest) -> list[Any]:
+def _all_runs(contest: Contest) -> list[FoundRun]:
     return [run for contender in contest.contenders for run in contender.runs.values()]
 
 

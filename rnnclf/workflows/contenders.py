@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,8 @@ class FoundRun:
     """Its configuration as a flat dictionary, without what does not tell methods apart: seed, fold,
     circumstances, and what is in `judged`."""
     started: float
-    path: Path
-    """The path below which it was found."""
+    paths: tuple[Path, ...]
+    """The paths at or below which it was found."""
 
     @property
     def key(self) -> str:
@@ -126,18 +126,18 @@ class Found:
 
 def find_runs(paths: Iterable[Path]) -> Found:
     """The finished runs below these paths: folders of runs or sweeps, checkpoints, folders of such."""
-    found: list[FoundRun] = []
-    unfinished = 0
-    seen: set[Path] = set()
+    found: dict[Path, FoundRun] = {}
+    unfinished: set[Path] = set()
     for path in paths:
         for folder in runs_below(path):
-            if (place := folder.path.resolve()) in seen:
-                continue
-            seen.add(place)
-            run = _found(folder, len(seen), path)
-            found += [] if run is None else [run]
-            unfinished += run is None
-    return Found(tuple(found), unfinished)
+            place = folder.path.resolve()
+            if place in found:
+                found[place] = replace(found[place], paths=(*found[place].paths, path))
+            elif (run := _found(folder, len(found), path)) is not None:
+                found[place] = run
+            else:
+                unfinished.add(place)
+    return Found(tuple(found.values()), len(unfinished))
 
 
 def runs_below(path: Path, levels: int = MOST_LEVELS) -> Iterator[RunFolder]:
@@ -199,7 +199,7 @@ def _found(folder: RunFolder, number: int, path: Path) -> FoundRun | None:
         protocol=str(results.get("protocol", "standard")),
     )
     started = status.get("started", 0.0)
-    return FoundRun(folder, row, judged, _options(plain, results), started, path)
+    return FoundRun(folder, row, judged, _options(plain, results), started, (path,))
 
 
 def _flat(plain: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -234,7 +234,7 @@ def contests(found: Found, apart: bool = False) -> tuple[Contest, ...]:
     """
     groups: dict[Judged, dict[str, list[FoundRun]]] = {}
     for run in found.runs:
-        groups.setdefault(run.judged, {}).setdefault(str(run.path) if apart else run.key, []).append(run)
+        groups.setdefault(run.judged, {}).setdefault(str(run.paths[0]) if apart else run.key, []).append(run)
     return tuple(_contest(judged, members, apart) for judged, members in groups.items())
 
 

@@ -209,6 +209,14 @@ def test_a_path_that_has_nothing_to_be_compared_with_is_refused(methods, tmp_pat
         compare([methods, tmp_path / "empty"])
 
 
+def test_paths_may_overlap_and_a_checkpoint_stands_for_its_run(methods):
+    (methods / "gru0" / "best.safetensors").touch()
+    assert compare([methods / "gru0" / "best.safetensors", methods / "lstm0"]).sections[0].pairs[0].how == (
+        "checkpoints"
+    )
+    assert compare([methods, methods / "gru0"]).to_dict() == compare([methods]).to_dict()
+
+
 def test_without_predictions_it_says_what_to_do(two):
     (two[0] / "predictions.parquet").unlink()
     (section,) = compare(two).sections
