@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from rnnclf.console.compare import BASELINE
 from rnnclf.console.screen import screen, short
 from rnnclf.console.sheets import Sheet
 from rnnclf.console.sweep import MOST_DOUBTS, columns_of, legend, section_tables
@@ -47,11 +48,14 @@ def section_of(section: BoardSection) -> Section:
 
 
 def title_of(section: BoardSection) -> str:
-    """The data, the protocol, and what tells the section from others on the same data."""
+    """The data, how they are divided where others are divided in another way, the protocol, the order of
+    pixels, and the start of the checksum of the data."""
     judged = section.contest.judged
-    permutation = judged.permutation
-    order = [] if permutation is None else [f"permutation {permutation}"]
-    return ", ".join([judged.data, f"{judged.protocol} protocol", *order, f"data {judged.fingerprint[:8]}"])
+    protocol = (
+        [] if judged.protocol == "tutorial" else [f"{judged.protocol} protocol"]
+    )  # which the title says
+    order = [] if judged.permutation is None else [f"permutation {judged.permutation}"]
+    return ", ".join([section.title, *protocol, *order, f"data {judged.fingerprint[:8]}"])
 
 
 def _published(section: BoardSection) -> PlainTable:
@@ -71,6 +75,12 @@ def published_rows(section: BoardSection) -> list[tuple[str, ...]]:
 def notes_of(board: Board) -> Iterator[str]:
     """What the tables do not show."""
     yield "ranked by validation accuracy within each table"
+    if any(
+        contender.candidate.is_single_baseline
+        for section in board.sections
+        for contender in section.contenders
+    ):
+        yield BASELINE
     if any(section.published for section in board.sections):
         yield (
             "published figures are for orientation: papers divide the data in other ways, choose models by"
@@ -126,7 +136,7 @@ def lines_of(board: Board) -> list[dict[str, Any]]:
 def _lines(section: BoardSection) -> Iterator[dict[str, Any]]:
     judged = section.contest.judged
     same = {
-        "data": judged.data,
+        "data": section.title,
         "protocol": judged.protocol,
         "permutation": judged.permutation,
         "fingerprint": judged.fingerprint,

@@ -19,6 +19,7 @@ from rnnclf.workflows.disagreement import Disagreement, Example
 from rnnclf.workflows.sweep import Section
 
 MOST_CLASSES = 8  # whose disagreements are shown
+BASELINE = "a baseline knows no seed: its one run is compared with each run of the others"
 NAME = 40  # characters of a class or an id
 
 
@@ -49,7 +50,7 @@ def _section(
 ) -> Iterator[RenderableType]:
     section = section_of(comparison)
     if titled:
-        yield Text(one_line(comparison.contest.judged.title), style="bold")
+        yield Text(one_line(comparison.title), style="bold")
     yield from section_tables(section, [], width, jobs=False, versus=False)
     numbers = numbers_of(comparison)
     yield from _pair_tables(comparison, width)
@@ -148,7 +149,7 @@ def pair_legend(comparison: Comparison, equal: float | None) -> Iterator[str]:
         which = "" if len(own) == len(pairs) else f"{_listed(own, numbers)}: "
         about = "" if how == "few" else "p and interval: "
         yield f"{which}{about}{HOW[how]}"
-    if any(pair.how == "checkpoints" for pair in pairs):
+    if any(pair.how in ("checkpoints", "recordings") for pair in pairs):
         yield "this is about two checkpoints, not two methods: to compare methods, train with seeds=5"
     if len(pairs) > 1:
         yield "p, Holm: corrected for the number of pairs, which intervals are not"
@@ -157,6 +158,8 @@ def pair_legend(comparison: Comparison, equal: float | None) -> Iterator[str]:
     elif equal is not None:
         points = "1 point" if equal == 0.01 else f"{100 * equal:g} points"
         yield f"chances, in per cent: the first is better by more than {points} / neither is / the second is"
+    if any(c.candidate.is_single_baseline for c in comparison.contenders) and len(pairs) > 1:
+        yield BASELINE
     if any(pair.disagreement for pair in pairs):
         yield "alone right: sequences that the first alone gets right / the second alone, in each run"
 
@@ -271,7 +274,7 @@ def sheets_of(found: Compared) -> list[Sheet]:
             )
             for contender in comparison.contenders
         ]
-        title = comparison.contest.judged.title
+        title = comparison.title
         sheets.append(
             Sheet(title, ("", "with", *columns), tuple(rows), tuple(legend([section], versus=False)), words=2)
         )

@@ -166,7 +166,8 @@ def legend(sections: Sequence[Section], versus: bool = True) -> Iterator[str]:
         yield "out of fold: each sequence classified by the model that was not trained on it"
     if any(candidate.pooled_split == "validation" for candidate in repeated):
         yield "the folds are the validation split, because the data come with a test split"
-    marks = {_beside(c) for section in sections for c in section.candidates} if versus else set()
+    seen = [section for section in sections if any(c in repeated for c in section.candidates)]
+    marks = {_beside(c) for section in seen for c in section.candidates} if versus else set()
     if "*" in marks:
         yield (
             f"*: not distinguished from the first (paired t test of the test accuracy over common {over},"

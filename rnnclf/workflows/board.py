@@ -12,7 +12,7 @@ from typing import Any
 from rnnclf.cells import CELLS
 from rnnclf.cells.base import Published
 from rnnclf.errors import ConfigError
-from rnnclf.workflows.contenders import Contender, Contest, Judged, contests, find_runs
+from rnnclf.workflows.contenders import Contender, Contest, Judged, contests, find_runs, titles
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class PublishedFigure:
 class BoardSection:
     """The configurations that were judged on the same sequences, best validation accuracy first."""
 
+    title: str
+    """What tells the data from the others."""
     contest: Contest
     task: str | None
     """What papers call the task: psMNIST; None if no cell knows a figure for it."""
@@ -40,6 +42,7 @@ class BoardSection:
     def to_dict(self) -> dict[str, Any]:
         judged = self.contest.judged
         return {
+            "title": self.title,
             **{"data": judged.data, "protocol": judged.protocol, "permutation": judged.permutation},
             **{"fingerprint": judged.fingerprint, "reading": json.loads(judged.reading)},
             "splits": json.loads(judged.splits),
@@ -83,14 +86,16 @@ def leaderboard(folder: Path) -> Board:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ConfigError(f"{folder} {what}: give a folder of runs.")
     found = find_runs([folder])
-    sections = sorted(map(_section, contests(found)), key=lambda section: section.contest.judged.title)
+    all_contests = contests(found)
+    named = zip(titles([contest.judged for contest in all_contests]), all_contests, strict=True)
+    sections = sorted((_section(*each) for each in named), key=lambda section: section.title)
     return Board(folder, tuple(sections), found.unfinished)
 
 
-def _section(contest: Contest) -> BoardSection:
+def _section(title: str, contest: Contest) -> BoardSection:
     task = task_of(contest.judged)
     published = sorted(_published(task), key=lambda known: -known.figure.accuracy)
-    return BoardSection(contest, task if published else None, tuple(published))
+    return BoardSection(title, contest, task if published else None, tuple(published))
 
 
 def task_of(judged: Judged) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +17,7 @@ from rnnclf.errors import ConfigError
 from rnnclf.registry import did_you_mean
 from rnnclf.statistics import (
     LEAST_RUNS,
+    Difference,
     Ranks,
     crossed,
     holm,
@@ -37,13 +38,23 @@ from rnnclf.workflows.contenders import (
     find_runs,
     names_of,
     refuse_no_run,
+    titles,
 )
-from rnnclf.workflows.disagreement import Answers, Disagreement, differences, disagreement
+from rnnclf.workflows.disagreement import (
+    Answers,
+    Disagreement,
+    differences,
+    disagreement,
+    has_windows,
+)
+
+Repeat = tuple[int, int]  # a seed and a fold
 
 MOST_FOR_ALL_PAIRS = 10  # contenders; of more, each is compared with the first alone
 
 HOW = {
     "checkpoints": "two checkpoints, by McNemar's exact test on the sequences that they classify differently",
+    "recordings": "two checkpoints, over the recordings of the test windows, as if drawn anew (t test)",
     "sequences": "over common seeds and over test sequences, as if both were drawn anew",
     "seeds": "over common seeds (paired t test)",
     "folds": "over common folds, which share sequences in training (corrected paired t test)",
@@ -82,6 +93,8 @@ class Pair:
 class Comparison:
     """The contenders on the same data, best validation accuracy first, and each pair of them."""
 
+    title: str
+    """What tells the data from the others."""
     contest: Contest
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
@@ -96,6 +109,7 @@ class Comparison:
         return {
             **{"data": judged.data, "protocol": judged.protocol, "permutation": judged.permutation},
             "fingerprint": judged.fingerprint,
+            "title": self.title,
             "configurations": [{"name": c.name, **c.candidate.to_dict()} for c in self.contenders],
             "pairs": [asdict(pair) for pair in self.pairs],
             "notes": list(self.notes),
@@ -182,7 +196,8 @@ def compare(paths: Sequence[Path], equal: float | None = None) -> Compared:
     found_contests = contests(found, apart)
     _refuse_lonely(paths, found_contests)
     answers = Answers()
-    sections = tuple(_comparison(c, answers, equal) for c in found_contests if len(c.contenders) > 1)
+    named = zip(titles([contest.judged for contest in found_contests]), found_contests, strict=True)
+    sections = tuple(_comparison(name, c, answers, equal) for name, c in named if len(c.contenders) > 1)
     return Compared(sections, across_data(found_contests), equal, tuple(_notes(found, found_contests)))
 
 
@@ -231,7 +246,7 @@ def _all_runs(contest: Contest) -> list[FoundRun]:
     return [run for contender in contest.contenders for run in contender.runs.values()]
 
 
-def _comparison(contest: Contest, answers: Answers, equal: float | None) -> Comparison:
+def _comparison(title: str, contest: Contest, answers: Answers, equal: float | None) -> Comparison:
     contenders = contest.contenders
     if len(contenders) <= MOST_FOR_ALL_PAIRS:
         chosen = list(combinations(contenders, 2))
@@ -240,7 +255,7 @@ def _comparison(contest: Contest, answers: Answers, equal: float | None) -> Comp
     pairs = [_pair(one, other, answers, equal) for one, other in chosen]
     adjusted = holm([pair.p for pair in pairs])
     pairs = [replace(pair, adjusted_p=p) for pair, p in zip(pairs, adjusted, strict=True)]
-    return Comparison(contest, tuple(pairs), tuple(_gaps(contest, answers)))
+    return Comparison(title, contest, tuple(pairs), tuple(_gaps(contest, answers)))
 
 
 def _gaps(contest: Contest, answers: Answers) -> list[str]:
@@ -261,9 +276,8 @@ def _gaps(contest: Contest, answers: Answers) -> list[str]:
 
 def _pair(one: Contender, other: Contender, answers: Answers, equal: float | None) -> Pair:
     """`adjusted_p` is still to be computed."""
-    common = sorted(one.runs.keys() & other.runs.keys())
     single = len(one.runs) == len(other.runs) == 1
-    repeats = list(zip(one.runs, other.runs, strict=True)) if single else [(r, r) for r in common]
+    repeats = _repeats(one, other, single)
     folders = [(one.runs[mine].folder, other.runs[theirs].folder) for mine, theirs in repeats]
     answered = answers.pairs(folders) if folders else None
     found = disagreement(answered) if answered else None
@@ -280,7 +294,8 @@ def _pair(one: Contender, other: Contender, answers: Answers, equal: float | Non
         disagreement=found,
     )
     if single:
-        return _of_checkpoints(pair)
+        windows = differences(answered) if answered and has_windows(answered) else None
+        return _of_checkpoints(pair) if windows is None else _of_windows(pair, paired(windows[0].tolist()))
     if one.candidate.folds is not None:
         how, difference = "folds", paired(matched, one.candidate.folds)
     elif len(matched) >= LEAST_RUNS:
@@ -303,6 +318,13 @@ def _pair(one: Contender, other: Contender, answers: Answers, equal: float | Non
     )
 
 
+def _repeats(one: Contender, other: Contender, single: bool) -> list[tuple[Repeat, Repeat]]:
+    """The pairs of runs to compare."""
+    if single or one.candidate.is_single_baseline or other.candidate.is_single_baseline:
+        return list(product(one.runs, other.runs))
+    return [(repeat, repeat) for repeat in sorted(one.runs.keys() & other.runs.keys())]
+
+
 def _of_checkpoints(pair: Pair) -> Pair:
     found = pair.disagreement
     if found is None:
@@ -314,6 +336,13 @@ def _of_checkpoints(pair: Pair) -> Pair:
         interval95=paired_interval(*counts),
         p=mcnemar_p(found.only_first, found.only_second),
     )
+
+
+def _of_windows(pair: Pair, difference: Difference | None) -> Pair:
+    """difference: over recordings."""
+    if difference is None or difference.is_sure:
+        return pair
+    return replace(pair, how="recordings", interval95=difference.interval95, p=difference.p)
 
 
 def across_data(found_contests: Sequence[Contest]) -> AcrossData | None:
@@ -331,7 +360,7 @@ def across_data(found_contests: Sequence[Contest]) -> AcrossData | None:
     first = [next(iter(tables[0][key].runs.values())).options for key in methods]
     accuracies = [[table[key].candidate.accuracy for key in methods] for table in tables]
     return AcrossData(
-        data=tuple(contest.judged.title for contest in found_contests),
+        data=tuple(titles([contest.judged for contest in found_contests])),
         methods=tuple(names_of([_without_data(options) for options in first])),
         accuracies=tuple(map(tuple, accuracies)),
         ranks=ranks_over_data(np.array(accuracies)),

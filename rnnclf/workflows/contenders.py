@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ MOST_LEVELS = 12  # of folders below the one that is searched for runs
 class Judged:
     """What has to be the same for two accuracies to be comparable."""
 
-    dataset: str
-    data: str
-    """The name of the data in tables."""
+    dataset: str = field(compare=False)
+    data: str = field(compare=False)
+    """The name of the data in tables, which may differ where the data are the same."""
     fingerprint: str
+    """Of the content of the data; their name if that is not recorded."""
     reading: str
     """How the data are read, as JSON."""
     splits: str
@@ -59,6 +60,17 @@ class Judged:
         if self.fingerprint != other.fingerprint:
             return f"data with checksum {self.fingerprint[:8]}", f"data with checksum {other.fingerprint[:8]}"
         return _different(self.reading, other.reading) or _different(self.splits, other.splits)
+
+
+def titles(all_judged: Sequence[Judged]) -> list[str]:
+    """A title for each: the data, with the splits where others on the same data have different ones."""
+    found = []
+    for judged in all_judged:
+        alike = [json.loads(other.splits) for other in all_judged if other.title == judged.title]
+        own = json.loads(judged.splits)
+        keys = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        found.append(", ".join([judged.title, *(f"dataset.{key}={as_typed(own[key])}" for key in keys)]))
+    return found
 
 
 def _different(one: str, other: str) -> tuple[str, str] | None:
@@ -191,7 +203,7 @@ def _found(folder: RunFolder, number: int, path: Path) -> FoundRun | None:
     judged = Judged(
         dataset=str(results["dataset"]),
         data=str(results.get("data", results["dataset"])),
-        fingerprint=str(read_json(folder.provenance).get("data_fingerprint", "")),
+        fingerprint=str(read_json(folder.provenance).get("data_fingerprint", results["dataset"])),
         reading=json.dumps(reading if isinstance(reading, dict) else {}, sort_keys=True),
         splits=json.dumps(
             {k: plain.get(f"dataset.{k}") for k in SPLITTING if k != "fold" and f"dataset.{k}" in plain}

@@ -65,7 +65,8 @@ class Answers:
         self._read: dict[Path, pl.DataFrame | None] = {}
 
     def of(self, run: RunFolder) -> pl.DataFrame | None:
-        """The id, label and predicted class of each test sequence, by id; None if they are not recorded.
+        """The id, label and predicted class of each test sequence, by id, and of windows the recording; None
+        if they are not recorded.
 
         From the run folder or, if they are not there, from the newest evaluation of the run.
         """
@@ -75,7 +76,8 @@ class Answers:
         return self._read[run.path]
 
     def pairs(self, runs: Sequence[tuple[RunFolder, RunFolder]]) -> list[pl.DataFrame] | None:
-        """For each pair of runs the id, label, and both predicted classes of each sequence.
+        """For each pair of runs the id, label, and both predicted classes of each sequence, and of windows
+        the recording.
 
         None if the predictions of a run are missing, or two runs were tested on different sequences.
         """
@@ -107,8 +109,10 @@ def _read(file: Path) -> pl.DataFrame | None:
         return None
     try:
         test = pl.scan_parquet(file, glob=False).filter(pl.col("split") == "test")
-        answers = test.select("id", pl.col("label", "predicted").cast(pl.String)).collect()
-    except (PolarsError, OSError):
+        texts = pl.col("label", "predicted").cast(pl.String).fill_null("")
+        windows = ["recording"] if "recording" in test.collect_schema() else []
+        answers = test.select("id", *windows, texts).collect()
+    except (PolarsError, pl.exceptions.PanicException, OSError):
         return None
     return answers.sort("id", "label", maintain_order=True) if len(answers) else None
 
@@ -118,9 +122,15 @@ def _same(one: pl.DataFrame, other: pl.DataFrame) -> bool:
 
 
 def differences(pairs: Sequence[pl.DataFrame]) -> Array | None:
-    """For each pair and sequence 1 if the first side alone is right, -1 if the second alone is, else 0: int8
-    (R, N). None if the pairs are not of the same sequences."""
+    """For each pair and sequence 1 if the first side alone is right, -1 if the second alone is, else 0.
+
+    Its shape is (R, N). None if the pairs are not of the same sequences.
+
+    Windows of one recording are alike, so recordings take the place of sequences: each has the sum of its
+    windows, scaled so that the mean stays the same.
+    """
     import numpy as np
+    import polars as pl
 
     if not all(_same(pairs[0], pair) for pair in pairs[1:]):
         return None
@@ -129,7 +139,17 @@ def differences(pairs: Sequence[pl.DataFrame]) -> Array | None:
         - (pair["second"] == pair["label"]).to_numpy()
         for pair in pairs
     ]
-    return np.stack(rows)
+    if not has_windows(pairs):
+        return np.stack(rows)
+    recording_N = pairs[0].select(pl.col("recording").rank("dense") - 1).to_series().to_numpy()
+    recordings = int(recording_N.max()) + 1
+    scale = recordings / len(recording_N)
+    return np.stack([np.bincount(recording_N, row, recordings) * scale for row in rows])
+
+
+def has_windows(pairs: Sequence[pl.DataFrame]) -> bool:
+    """Whether the sequences are windows of recordings."""
+    return "recording" in pairs[0].columns
 
 
 def disagreement(pairs: Sequence[pl.DataFrame]) -> Disagreement:

@@ -103,6 +103,11 @@ class Candidate:
             by_seed.setdefault(run.seed, []).append(-1 if run.fold is None else run.fold)
         return any(is_complete(self.folds, done) for done in by_seed.values())
 
+    @property
+    def is_single_baseline(self) -> bool:
+        """Whether it is a baseline, which knows no seed: its one run is compared with each run of others."""
+        return self.folds is None and len(self.done) == 1 and "baseline" in self.done[0].results
+
     @cached_property
     def validation(self) -> Spread:
         """Over the finished runs."""
@@ -328,6 +333,10 @@ def _p(best: Candidate, other: Candidate) -> float | None:
     )
     if not (best.is_whole and other.is_whole):
         return None
+    if best.is_single_baseline:
+        mine = dict.fromkeys(theirs, *mine.values())
+    elif other.is_single_baseline:
+        theirs = dict.fromkeys(mine, *theirs.values())
     return paired_p([mine[key] - theirs[key] for key in mine if key in theirs], best.folds)
 
 

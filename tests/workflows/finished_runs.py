@@ -31,6 +31,7 @@ def finished_run(
     ids: Sequence[Any] | None = None,
     predictions: bool = True,
     started: float = 0.0,
+    baseline: str | None = None,
     **options: Any,
 ) -> Path:
     """A run that classified its test sequences rightly where `right` says so.
@@ -62,6 +63,7 @@ def finished_run(
         **{"protocol": protocol, "reading": PICTURE | (reading or {}), "seed": seed, "epochs": 3},
         **{"best_epoch": 1, "total_seconds": 2.0, "train": score, "test": score},
         "validation": {**score, "accuracy": validation},
+        **({} if baseline is None else {"baseline": baseline}),
     }
     _write(run.results, results)
     _write(run.provenance, {"data_fingerprint": fingerprint})

@@ -58,6 +58,12 @@ def test_each_data_set_has_a_table_ranked_by_validation(outputs):
     assert "84.00 ± 1.00 %" in text
 
 
+def test_other_splits_of_the_same_data_are_told_apart(outputs):
+    finished_run(outputs / "other", share(0.8), dataset={"split_seed": 3})
+    titles = [section.title for section in leaderboard(outputs).sections]
+    assert titles == ["digits, dataset.split_seed=0", "digits, dataset.split_seed=3", "mnist pixels, bitrev"]
+
+
 def test_published_figures_of_the_task_stand_beside(outputs):
     digits, pixels = leaderboard(outputs).sections
     assert (digits.task, digits.published, pixels.task) == (None, (), "psMNIST")

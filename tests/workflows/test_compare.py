@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import polars as pl
 import pytest
 from rich.console import Console
 
@@ -135,6 +136,30 @@ def rewrite_seed(run: Path, seed: int) -> None:
     rewrite(run / "status.json", configuration=configuration | {"seed": seed})
 
 
+def test_windows_of_a_recording_count_together(two):
+    """Five windows each: what a alone gets right are two recordings and the most of a third."""
+    for run in two:
+        file = run / "predictions.parquet"
+        windows = pl.read_parquet(file).with_columns(recording=pl.col("id") // 5)
+        windows.write_parquet(file)
+    pair = compare(two).sections[0].pairs[0]
+    by_recording = [1.0, 1.0, 0.8, *[0.0] * 15, -0.8, 0.0]
+    assert (pair.how, pair.difference) == ("recordings", pytest.approx(0.1))
+    assert pair.p == pytest.approx(paired(by_recording).p)
+    assert pair.p > 5 * mcnemar_p(14, 4)
+
+
+def test_a_baseline_is_compared_with_each_seed(methods):
+    right = share(0.7)
+    finished_run(methods / "forest", right, baseline="forest", validation=0.5)
+    pairs = {(pair.first, pair.second): pair for pair in compare([methods]).sections[0].pairs}
+    pair = pairs["cell=gru", "baseline=forest"]
+    assert (pair.how, pair.runs) == ("sequences", (5, 5))
+    assert pair.difference == pytest.approx(0.22)
+    assert pair.p >= paired([accuracy - 0.7 for accuracy in GRU]).p
+    assert "a baseline knows no seed" in shown(compare([methods]))
+
+
 def test_two_seeds_are_too_few(methods):
     paths = [methods / f"{cell}{seed}" for cell in ("gru", "lstm") for seed in range(2)]
     pair = compare(paths).sections[0].pairs[0]
@@ -167,6 +192,13 @@ def test_paths_with_the_same_configuration_are_compared_with_each_other(tmp_path
     assert {pair.first, pair.second} == {str(tmp_path / "before"), str(tmp_path / "after")}
 
 
+def test_the_same_data_in_another_place_are_the_same(tmp_path):
+    a = finished_run(tmp_path / "a", share(0.9), data="my.csv", dataset={"path": "/here/my.csv"})
+    b = finished_run(tmp_path / "b", share(0.8), cell="lstm", data="copy.csv", dataset={"path": "copy.csv"})
+    (pair,) = compare([a, b]).sections[0].pairs
+    assert {pair.first, pair.second} == {"cell=gru", "cell=lstm"}
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -175,7 +207,7 @@ def test_paths_with_the_same_configuration_are_compared_with_each_other(tmp_path
             "one has data with checksum ffffffff, the other data with checksum eeeeeeee",
         ),
         (
-            {"data": "mnist", "dataset": {"name": "mnist"}},
+            {"data": "mnist", "dataset": {"name": "mnist"}, "fingerprint": "e"},
             "one has the data digits, the other the data mnist",
         ),
         (
