@@ -46,7 +46,7 @@ def compare(
     csv: AsCsv = False,
     json: AsJson = False,
 ) -> None:
-    """Which one is better, and how sure is that? [cyan]rnnclf compare outputs/RUN1 outputs/RUN2[/]"""
+    """Say which of several runs is better, and how sure that is. [cyan]rnnclf compare RUN1 RUN2[/]"""
     from rnnclf.console import compare as console
     from rnnclf.console.screen import print_note
     from rnnclf.workflows.compare import compare as workflow

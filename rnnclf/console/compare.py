@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.console import Group, JustifyMethod, RenderableType
@@ -56,7 +57,7 @@ def _section(
     yield from _pair_tables(comparison, width)
     below = [*legend([section], versus=False), *pair_legend(comparison, equal)]
     yield Text("\n".join(below), style="dim")
-    if (found := comparison.pairs[0].disagreement) is not None:
+    if not titled and (found := comparison.pairs[0].disagreement) is not None:
         yield Text("")
         yield from _disagreement(
             found, numbers[comparison.pairs[0].first], numbers[comparison.pairs[0].second]
@@ -203,37 +204,29 @@ def _short(name: str) -> str:
 
 
 def _across(found: AcrossData) -> Iterator[RenderableType]:
-    """The mean ranks over several data sets."""
+    """The mean ranks over several data sets; the accuracies on each stand in the tables above."""
     yield Text(f"over {len(found.data)} data sets", style="bold")
-    for sheet in across_sheets(found):
-        table = PlainTable()
-        for number, title in enumerate(sheet.columns):
-            table.add_column(title, justify="left" if number < sheet.words else "right")
-        for row in sheet.rows:
-            table.add_row(*row)
-        yield table
-        yield Text("\n".join(map(one_line, sheet.notes)), style="dim")
+    table = PlainTable("with")
+    for title in ("mean rank", "mean test", "best on"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for m in sorted(range(len(found.methods)), key=lambda m: found.ranks.mean[m]):
+        accuracies = [row[m] for row in found.accuracies]
+        best = sum(row[m] == max(row) for row in found.accuracies)
+        cells = f"{found.ranks.mean[m]:.2f}", percent(fmean(accuracies)), f"{best} of {len(accuracies)}"
+        table.add_row(one_line(found.methods[m]), *cells)
+    yield table
+    yield Text("\n".join(map(one_line, _across_notes(found))), style="dim")
 
 
-def across_sheets(found: AcrossData) -> list[Sheet]:
-    ranks = found.ranks
-    order = sorted(range(len(found.methods)), key=lambda m: ranks.mean[m])
+def _across_sheet(found: AcrossData) -> Sheet:
+    """A line for each data set, and one for the mean ranks."""
     rows = [
-        (
-            found.methods[m],
-            f"{ranks.mean[m]:.2f}",
-            *(percent(accuracies[m]) for accuracies in found.accuracies),
-        )
-        for m in order
+        (data, *map(percent, accuracies))
+        for data, accuracies in zip(found.data, found.accuracies, strict=True)
     ]
-    return [
-        Sheet(
-            f"mean ranks over {len(found.data)} data sets",
-            ("with", "mean rank", *found.data),
-            tuple(rows),
-            tuple(_across_notes(found)),
-        )
-    ]
+    ranks = ("mean rank", *(f"{rank:.2f}" for rank in found.ranks.mean))
+    title = f"test accuracy on {len(found.data)} data sets"
+    return Sheet(title, ("", *found.methods), (*rows, ranks), tuple(_across_notes(found)))
 
 
 def _across_notes(found: AcrossData) -> Iterator[str]:
@@ -286,7 +279,7 @@ def sheets_of(found: Compared) -> list[Sheet]:
                 (*pair_legend(comparison, found.equal), *comparison.notes),
             )
         )
-    return sheets + (across_sheets(found.across) if found.across else [])
+    return [*sheets, _across_sheet(found.across)] if found.across else sheets
 
 
 def lines_of(found: Compared) -> list[dict[str, Any]]:
