@@ -115,12 +115,11 @@ def test_a_column_kept_on_one_line_is_wrapped_where_there_is_no_room_for_it(widt
 
 
 def test_columns_that_fit_no_more_are_wrapped_at_every_width():
-    table = PlainTable()
-    for title in ("one", "two", "three", "four"):
-        table.add_column(title, no_wrap=True)
-    table.add_row("0123456789", "abcdefghij", "klmnopqrst", "ABCDEFGHIJ")
-
     def at(width: int) -> Counter[str]:
+        table = PlainTable()
+        for title in ("one", "two", "three", "four"):
+            table.add_column(title, no_wrap=True)
+        table.add_row("0123456789", "abcdefghij", "klmnopqrst", "ABCDEFGHIJ")
         console = SafeConsole(width=width, file=io.StringIO())
         console.print(table)
         return letters(console.file.getvalue())
