@@ -57,7 +57,8 @@ def _section(
     yield from _pair_tables(comparison, width)
     below = [*legend([section], versus=False), *pair_legend(comparison, equal)]
     yield Text("\n".join(below), style="dim")
-    if not titled and (found := comparison.pairs[0].disagreement) is not None:
+    found = comparison.pairs[0].disagreement
+    if not titled and found is not None and found.by_class:
         yield Text("")
         yield from _disagreement(
             found, numbers[comparison.pairs[0].first], numbers[comparison.pairs[0].second]

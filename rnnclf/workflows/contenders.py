@@ -174,7 +174,9 @@ def _folders(path: Path) -> list[str]:
             return sorted(
                 entry.name
                 for entry in entries
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                if entry.is_dir(follow_symlinks=False)
+                and not entry.name.startswith(".")
+                and os.access(entry.path, os.R_OK | os.X_OK)
             )
     except OSError:
         return []
