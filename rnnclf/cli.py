@@ -10,6 +10,7 @@ import typer
 
 from rnnclf.after_training import export, predict, stream
 from rnnclf.data_commands import data
+from rnnclf.deciding import board, compare
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path
 from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, output_option, path_argument
@@ -199,6 +200,8 @@ def evaluate(
 app.command()(predict)
 app.command()(export)
 app.command()(stream)
+app.command()(compare)
+app.command()(board)
 
 
 @app.command("inspect")

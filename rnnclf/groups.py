@@ -17,7 +17,7 @@ from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 
 MEANT = {
     **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
-    **dict.fromkeys(("sweep", "multirun", "compare", "grid"), "train -m"),
+    **dict.fromkeys(("sweep", "multirun", "grid"), "train -m"),
     **dict.fromkeys(("evaluate", "test", "score", "validate"), "eval"),
     **dict.fromkeys(("classify", "infer", "inference", "label"), "predict"),
     **dict.fromkeys(("continue", "restart"), "resume"),
@@ -25,6 +25,8 @@ MEANT = {
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
     **dict.fromkeys(("explain", "options"), "show"),
+    **dict.fromkeys(("leaderboard", "ranking", "best"), "board"),
+    **dict.fromkeys(("diff", "versus", "vs"), "compare"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
     **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
 }

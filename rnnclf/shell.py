@@ -127,6 +127,12 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     ]
 
 
+def complete_compare(incomplete: str) -> list[str]:
+    """Files and folders, and the word that `rnnclf compare` takes."""
+    words = ["equal=0.5"] if incomplete and "equal=0.5".startswith(incomplete) else []
+    return [*_files_of_own(incomplete), *words]
+
+
 def complete_export(ctx: Any, incomplete: str) -> list[str]:
     """The words that `rnnclf export` takes after the run."""
     own = ["step=true", "int8=true", "operators=own", "labels=true", "lengths=true"]

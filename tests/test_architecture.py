@@ -28,7 +28,8 @@ FLOORS = {
     "calibration": 1, "diagnosis": 1, "baselines": 1, "statistics": 1, "export": 1,
     "config": 2, "synonyms": 2, "hydra_app": 2,
     "workflows": 3,
-    "cli": 4, "after_training": 4, "data_commands": 4, "groups": 4, "shell": 4, "console": 4, "__main__": 4,
+    "cli": 4, "after_training": 4, "deciding": 4, "data_commands": 4, "groups": 4, "shell": 4,
+    "console": 4, "__main__": 4,
     "__init__": 5, "estimator": 5,
 }  # fmt: skip
 
@@ -182,10 +183,11 @@ def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
     assert not heavy & loaded
 
 
-def test_what_launches_a_sweep_and_ranks_it_does_without_torch():
+def test_what_launches_a_sweep_and_what_ranks_and_compares_runs_does_without_torch():
     """The processes of a parallel launcher would wait for it."""
-    code = "import rnnclf.cli, rnnclf.hydra_app.bridge, rnnclf.workflows.ledger, rnnclf.console.sweep"
-    assert "torch" not in modules_after(code)
+    ranking = "rnnclf.console.sweep, rnnclf.console.compare, rnnclf.console.board"
+    code = f"import rnnclf.cli, rnnclf.hydra_app.bridge, rnnclf.workflows.ledger, {ranking}"
+    assert not {"torch", "scipy.stats"} & modules_after(code)
 
 
 @pytest.mark.long

@@ -42,7 +42,7 @@ def sweep_table(ranking: Ranking, width: int) -> Group:
     for section in ranking.sections:
         if len(ranking.sections) > 1:
             parts.append(Text(_title(section, ranking.sections), style="bold"))
-        parts += _tables(section, common, width)
+        parts += section_tables(section, common, width)
     parts += [Text(line, style="yellow") for line in _doubts(ranking)]
     parts += [Text(line, style="red") for line in _lost(ranking, common)]
     done = sum(row.done for row in ranking.rows)
@@ -50,7 +50,7 @@ def sweep_table(ranking: Ranking, width: int) -> Group:
     how = ", ranked by validation accuracy" if ranked else ""
     caption = [f"{done} of {len(ranking.rows)} jobs done{how}", *_guessing(ranking)]
     caption += [f"all with {one_line(' '.join(common))}"] if common else []
-    lines = ["; ".join(caption), *_legend(ranking)]
+    lines = ["; ".join(caption), *legend(ranking.sections)]
     return Group(*parts, Text("\n".join(lines), style="dim"))
 
 
@@ -65,16 +65,22 @@ def _lost(ranking: Ranking, common: Sequence[str]) -> Iterator[str]:
         yield f"not started: {waiting}"
 
 
-def _tables(section: Section, common: Sequence[str], width: int) -> Iterator[PlainTable]:
-    """The configurations of a section with all figures: one table, or in a narrow terminal two."""
-    first, second = _columns(section)
+def section_tables(
+    section: Section, common: Sequence[str], width: int, jobs: bool = True, versus: bool = True
+) -> Iterator[PlainTable]:
+    """The configurations of a section with all figures: one table, or in a narrow terminal two.
+
+    jobs: with the number of each job, if no configuration has several; versus: with the comparison with the
+    first.
+    """
+    first, second = columns_of(section, versus)
     named = [_own_words(candidate, common) for candidate in section.candidates]
     single = all(len(candidate.runs) == 1 for candidate in section.candidates)
     roomy = ROOMY if single else ROOMY_REPEATED
     for columns in [first | second] if width >= roomy else [first, second]:
         table = PlainTable()
         table.add_column("", justify="right")
-        if single:
+        if single and jobs:
             table.add_column("job", justify="right")
         if any(named):
             table.add_column("with")
@@ -83,15 +89,18 @@ def _tables(section: Section, common: Sequence[str], width: int) -> Iterator[Pla
         for candidate, words in zip(section.candidates, named, strict=True):
             place = "" if candidate.rank is None or len(named) == 1 else str(candidate.rank)
             cells = [f"{place} !" if any(run.doubts for run in candidate.done) else place]
-            cells += [f"#{candidate.runs[0].job}"] if single else []
+            cells += [f"#{candidate.runs[0].job}"] if single and jobs else []
             cells += [words] if any(named) else []
             cells += [column(candidate) for column in columns.values()]
             table.add_row(*cells)
         yield table
 
 
-def _columns(section: Section) -> tuple[dict[str, Column], dict[str, Column]]:
-    """The titles of the columns and what they show, for each of two narrow tables."""
+def columns_of(section: Section, versus: bool = True) -> tuple[dict[str, Column], dict[str, Column]]:
+    """The titles of the columns and what they show, for each of two narrow tables.
+
+    versus: with the comparison with the first.
+    """
     candidates = section.candidates
     repeated = any(len(candidate.runs) > 1 for candidate in candidates)
     first: dict[str, Column] = {}
@@ -104,7 +113,7 @@ def _columns(section: Section) -> tuple[dict[str, Column], dict[str, Column]]:
         first["test"] = lambda c: mean_and_sd(c.test)
     first["95 % interval"] = _interval
     second: dict[str, Column] = {}
-    if repeated and len(candidates) > 1:
+    if versus and repeated and len(candidates) > 1:
         second["vs first"] = _beside
     second["parameters"] = lambda c: _number(c.mean_of("parameters"))
     second["time a run" if repeated else "time"] = lambda c: seconds_in_words(
@@ -139,9 +148,9 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def _legend(ranking: Ranking) -> Iterator[str]:
-    """What the marks of the table mean, for those that are there."""
-    repeated = [candidate for candidate in ranking.candidates if len(candidate.runs) > 1]
+def legend(sections: Sequence[Section], versus: bool = True) -> Iterator[str]:
+    """What the marks of the tables mean, for those that are there. `versus` as in `columns_of`."""
+    repeated = [c for section in sections for c in section.candidates if len(c.runs) > 1]
     if not repeated:
         return
     over = " and ".join(
@@ -157,7 +166,8 @@ def _legend(ranking: Ranking) -> Iterator[str]:
         yield "out of fold: each sequence classified by the model that was not trained on it"
     if any(candidate.pooled_split == "validation" for candidate in repeated):
         yield "the folds are the validation split, because the data come with a test split"
-    marks = {_beside(candidate) for section in ranking.sections for candidate in section.candidates}
+    seen = [section for section in sections if any(c in repeated for c in section.candidates)]
+    marks = {_beside(c) for section in seen for c in section.candidates} if versus else set()
     if "*" in marks:
         yield (
             f"*: not distinguished from the first (paired t test of the test accuracy over common {over},"

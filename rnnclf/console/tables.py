@@ -26,7 +26,7 @@ class PlainTable(Table):
         super().add_column(*content, **{"overflow": "fold", **options})
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        needed = sum(_width(column, console, options) + 2 for column in self.columns)
+        needed = sum(_width(column, console, options) + 3 for column in self.columns) - 1  # with the spaces
         if needed > options.max_width:
             for column in self.columns:
                 column.no_wrap = False

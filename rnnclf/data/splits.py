@@ -18,6 +18,8 @@ CALLED = re.compile(
     re.IGNORECASE,
 )
 """What people call the splits: Train, training_set, val, valid, dev, testing …"""
+SPLITTING = ("validation", "test", "split", "split_seed", "folds", "fold")
+"""Dataset options that say how to draw the splits of the data that they were chosen for."""
 
 
 def split_called(name: str) -> int | None:

@@ -20,6 +20,7 @@ from rnnclf.data.images.folder import holds_pictures
 from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recognition import source_for
+from rnnclf.data.splits import SPLITTING
 from rnnclf.data.training_data import TrainingData
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.model import SequenceClassifier
@@ -30,10 +31,6 @@ from rnnclf.workflows.sweep_folder import checkpoints_in
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""
-SPLITTING = ("validation", "test", "split", "split_seed", "folds", "fold")
-"""Dataset options that say how to draw the splits of the data that they were chosen for."""
-
-
 FREE_KEYS = ("dataset", "device", "threads", "engine", "precision", "plugins")
 """The keys that words may change for a trained model; its checkpoint fixes the others."""
 

@@ -356,9 +356,14 @@ def fits(value: Any, form: Any) -> bool:
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replaces `path` by a CSV table that is safe to open in a spreadsheet; the keys of the first row are its
     header."""
+    write_atomically(path, csv_text(rows).encode())
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The content of such a table."""
     rows = [{key: spreadsheet_cell(value) for key, value in row.items()} for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue()

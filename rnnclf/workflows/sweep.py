@@ -103,6 +103,11 @@ class Candidate:
             by_seed.setdefault(run.seed, []).append(-1 if run.fold is None else run.fold)
         return any(is_complete(self.folds, done) for done in by_seed.values())
 
+    @property
+    def is_single_baseline(self) -> bool:
+        """Whether it is a baseline, which knows no seed: its one run is compared with each run of others."""
+        return self.folds is None and len(self.done) == 1 and "baseline" in self.done[0].results
+
     @cached_property
     def validation(self) -> Spread:
         """Over the finished runs."""
@@ -227,7 +232,7 @@ def rank_sweep(folder: Path) -> Ranking:
     """
     records = {job.number: job.record for job in listed_jobs(folder)}
     runs = jobs_of(folder)
-    rows = tuple(_row(run, records.get(run.number, {})) for run in runs)  # type: ignore[arg-type]
+    rows = tuple(row_of(run, records.get(run.number, {})) for run in runs)  # type: ignore[arg-type]
     ranking = ranked(rows, {run.number: run.predictions for run in runs})
     if rows:
         _write(ranking, folder)
@@ -244,13 +249,13 @@ def ranked(rows: Sequence[SweepRow], predictions: Mapping[int | None, Path] | No
         groups.setdefault(repeated_apart(row.overrides), []).append(row)
     candidates, notes = [], []
     for words, members in groups.items():
-        pooled, missing = _pooled(members, predictions or {})
+        pooled, missing = pooled_of(members, predictions or {})
         candidates.append(Candidate(words, tuple(members), pooled))
         notes += missing
     return Ranking(tuple(rows), tuple(_sections([c for c in candidates if c.done])), tuple(notes))
 
 
-def _row(run: RunFolder, record: dict[str, Any]) -> SweepRow:
+def row_of(run: RunFolder, record: dict[str, Any]) -> SweepRow:
     """record: what jobs.json says about the job, in case its own status is lost."""
     assert run.number is not None
     status, state = run.read_status(), run.state()
@@ -274,7 +279,7 @@ def _row(run: RunFolder, record: dict[str, Any]) -> SweepRow:
     )
 
 
-def _pooled(
+def pooled_of(
     members: Sequence[SweepRow], predictions: Mapping[int | None, Path]
 ) -> tuple[tuple[Pooled, ...], list[str]]:
     """The pooled predictions of a configuration's folds, and why some are missing."""
@@ -296,7 +301,7 @@ def _sections(candidates: list[Candidate]) -> list[Section]:
         found.setdefault((data, str(results.get("protocol", "standard")), _data_words(candidate)), []).append(
             candidate
         )
-    return [Section(*key, tuple(_by_validation(members))) for key, members in found.items()]
+    return [Section(*key, tuple(by_validation(members))) for key, members in found.items()]
 
 
 def _data_words(candidate: Candidate) -> tuple[str, ...]:
@@ -305,7 +310,7 @@ def _data_words(candidate: Candidate) -> tuple[str, ...]:
     return tuple(word for word, key in keys if key.split(".")[0] == "dataset" and key not in SAME_SEQUENCES)
 
 
-def _by_validation(candidates: list[Candidate]) -> list[Candidate]:
+def by_validation(candidates: list[Candidate]) -> list[Candidate]:
     """Best validation accuracy first, then those that cannot be ranked."""
 
     def place(candidate: Candidate) -> tuple[bool, float, float, int]:
@@ -328,6 +333,10 @@ def _p(best: Candidate, other: Candidate) -> float | None:
     )
     if not (best.is_whole and other.is_whole):
         return None
+    if best.is_single_baseline:
+        mine = dict.fromkeys(theirs, *mine.values())
+    elif other.is_single_baseline:
+        theirs = dict.fromkeys(mine, *theirs.values())
     return paired_p([mine[key] - theirs[key] for key in mine if key in theirs], best.folds)
 
 

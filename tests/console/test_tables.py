@@ -112,3 +112,16 @@ def test_a_column_kept_on_one_line_is_wrapped_where_there_is_no_room_for_it(widt
     text = console.file.getvalue()
     assert letters("".join(cells)) <= letters(text)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+
+
+def test_columns_that_fit_no_more_are_wrapped_at_every_width():
+    def at(width: int) -> Counter[str]:
+        table = PlainTable()
+        for title in ("one", "two", "three", "four"):
+            table.add_column(title, no_wrap=True)
+        table.add_row("0123456789", "abcdefghij", "klmnopqrst", "ABCDEFGHIJ")
+        console = SafeConsole(width=width, file=io.StringIO())
+        console.print(table)
+        return letters(console.file.getvalue())
+
+    assert all(at(width) == at(WIDE) for width in range(30, 70))

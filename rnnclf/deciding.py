@@ -1,0 +1,127 @@
+"""The commands that say which of several models is better. Heavy modules are imported only by the commands
+that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rnnclf.errors import ConfigError, RnnclfError
+from rnnclf.files import is_path, write_atomically
+from rnnclf.groups import AsJson, path_argument
+from rnnclf.shell import complete_compare
+
+if TYPE_CHECKING:
+    from rnnclf.console.sheets import Sheet
+
+AsMarkdown = Annotated[bool, typer.Option("--md", help="Print Markdown on stdout.")]
+AsLatex = Annotated[bool, typer.Option("--tex", help="Print LaTeX on stdout, a tabular for each table.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")]
+
+
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_compare,
+            metavar="PATH... [equal=POINTS]",
+            help="Run folders, checkpoints in them, or sweep folders; then what counts as equal, equal=0.5"
+            " (percentage points of accuracy).",
+            show_default=False,
+        ),
+    ],
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg",
+            help="Write the critical-difference diagram of several data sets to this file.",
+            show_default=False,
+        ),
+    ] = None,
+    md: AsMarkdown = False,
+    tex: AsLatex = False,
+    csv: AsCsv = False,
+    json: AsJson = False,
+) -> None:
+    """Say which of several runs is better, and how sure that is. [cyan]rnnclf compare RUN1 RUN2[/]"""
+    from rnnclf.console import compare as console
+    from rnnclf.console.screen import print_note
+    from rnnclf.workflows.compare import compare as workflow
+    from rnnclf.workflows.compare import equal_of
+
+    _refuse_several(md, tex, csv, json)
+    paths = [Path(word) for word in words if is_path(word)]
+    if not paths:
+        raise RnnclfError("Give the folders of runs or sweeps to compare.")
+    found = workflow(list(dict.fromkeys(paths)), equal_of([word for word in words if not is_path(word)]))
+    if svg is not None:
+        if found.across is None or len(found.across.methods) < 3:
+            raise ConfigError(
+                "A critical-difference diagram takes at least three configurations that were trained on each"
+                " of several data sets."
+            )
+        from rnnclf.console.critical_difference import critical_difference
+
+        write_atomically(svg, critical_difference(found.across).encode())
+    if md or tex or csv:
+        for note in found.notes:
+            print_note(note)
+    if json:
+        _print_json(found.to_dict())
+    elif csv:
+        _print_csv(console.lines_of(found))
+    elif md or tex:
+        _print_sheets(console.sheets_of(found), tex)
+    else:
+        console.show_comparison(found)
+
+
+def board(
+    folder: Annotated[
+        Path, path_argument("The folder below which the runs lie; outputs/ if left out.")
+    ] = Path("outputs"),
+    md: AsMarkdown = False,
+    tex: AsLatex = False,
+    csv: AsCsv = False,
+    json: AsJson = False,
+) -> None:
+    """Show the leaderboard of all runs, a table for each data set. [cyan]rnnclf board[/]"""
+    from rnnclf.console import board as console
+    from rnnclf.workflows.board import leaderboard
+
+    _refuse_several(md, tex, csv, json)
+    found = leaderboard(folder)
+    if json:
+        _print_json(found.to_dict())
+    elif csv:
+        _print_csv(console.lines_of(found))
+    elif (md or tex) and found.sections:
+        _print_sheets(console.sheets_of(found), tex)
+    else:
+        console.show_board(found)
+
+
+def _refuse_several(*forms: bool) -> None:
+    if sum(forms) > 1:
+        raise ConfigError("Give one of --md, --tex, --csv and --json.")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    from rnnclf.console.screen import print_json
+
+    print_json(value)
+
+
+def _print_csv(lines: list[dict[str, Any]]) -> None:
+    from rnnclf.workflows.runs import csv_text
+
+    typer.echo(csv_text(lines), nl=False)
+
+
+def _print_sheets(sheets: Sequence[Sheet], tex: bool) -> None:
+    from rnnclf.console.sheets import latex, markdown
+
+    typer.echo(latex(sheets) if tex else markdown(sheets), nl=False)
