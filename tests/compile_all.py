@@ -1,6 +1,6 @@
 """Compiles the machine code that the tests run, and keeps it: python -m tests.compile_all float32 [long]
 
-With `long`, also what only the long tests run: several layers in one step, and whole steps in float64.
+With `long`, also what only the long tests run: two layers in one step, and whole steps in float64.
 """
 
 import sys
@@ -32,5 +32,5 @@ def make(dtype: torch.dtype, layers: tuple[int, ...]) -> None:
 
 if __name__ == "__main__":
     kind = getattr(torch, sys.argv[1])
-    short = (1,) if kind == torch.float32 else ()
-    make(kind, (1, 2, 3) if "long" in sys.argv[2:] else short)
+    most = (kind == torch.float32) + ("long" in sys.argv[2:])
+    make(kind, tuple(range(1, most + 1)))
