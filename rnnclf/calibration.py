@@ -274,16 +274,20 @@ class Range:
 
 def reliability(found: Evaluation) -> list[Range]:
     """How often the predicted class is right, for each range of its probability that occurs."""
+    return ranges_of(found.confidence_N, found.predicted_N == found.y_N)
+
+
+def ranges_of(confidence_N: Array, right_N: Array) -> list[Range]:
+    """The same of probabilities of predicted classes, and whether these are the true ones."""
     import numpy as np
 
-    place_N = np.searchsorted(EDGES[1:-1], found.confidence_N, side="right")
-    right_N = found.predicted_N == found.y_N
+    place_N = np.searchsorted(EDGES[1:-1], confidence_N, side="right")
     return [
         Range(
             EDGES[i],
             EDGES[i + 1],
             int((place_N == i).sum()),
-            float(found.confidence_N[place_N == i].mean()),
+            float(confidence_N[place_N == i].mean()),
             int(right_N[place_N == i].sum()),
         )
         for i in np.unique(place_N).tolist()

@@ -14,6 +14,7 @@ from rnnclf.deciding import board, compare
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path
 from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, output_option, path_argument
+from rnnclf.reporting import report
 from rnnclf.shell import (
     complete_baseline,
     complete_cell,
@@ -202,6 +203,7 @@ app.command()(export)
 app.command()(stream)
 app.command()(compare)
 app.command()(board)
+app.command()(report)
 
 
 @app.command("inspect")

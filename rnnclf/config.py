@@ -158,6 +158,12 @@ class Config(Stack):
     diagnose: bool = option(
         False, "measure after each epoch whether gradients reach the first steps; writes diagnosis.csv"
     )
+    plots: str = option(
+        "auto",
+        "draw learning curves, confusions, classes and calibration into the run folder, as SVG and PNG, which"
+        " takes a few seconds; auto: after a run of at least 30 s",
+        choices=("auto", "true", "false"),
+    )
     seed: int = option(
         0, "random seed of the weights, the order of the batches and dropout", low=0, high=2**63 - 1
     )

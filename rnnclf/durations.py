@@ -58,3 +58,12 @@ def _parsed(key: str, word: int | str, kinds: tuple[str, ...], bare: str, expect
     if kind not in kinds:
         raise ConfigError(f"{key} must be {expected}, got '{word}'.")
     return Duration(**{kind: number * factor})
+
+
+def seconds_in_words(seconds: float) -> str:
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"

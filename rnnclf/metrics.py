@@ -6,7 +6,7 @@ A new metric needs a function and an entry in METRICS.  Shapes: N sequences, K c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,11 +148,7 @@ class Evaluation:
 
     def by_class(self) -> list[ClassScore]:
         """Precision, recall, F1 and support of each class; 0 if the denominator is 0."""
-        rows = []
-        for name, (right, predicted, support) in zip(self.classes, self.totals_3K.T.tolist(), strict=True):
-            f1 = _share(2 * right, support + predicted)
-            rows.append(ClassScore(name, _share(right, predicted), _share(right, support), f1, support))
-        return rows
+        return class_scores(self.classes, self.totals_3K)
 
     def matrix(self) -> list[Confusion]:
         """All cells of the confusion matrix, row by row."""
@@ -255,6 +251,15 @@ class Evaluation:
             yield self.logits_NK[first : first + rows]
 
 
+def class_scores(classes: Sequence[str], totals_3K: Array) -> list[ClassScore]:
+    """The scores of each class from the numbers that `Evaluation.totals_3K` holds."""
+    rows = []
+    for name, (right, predicted, support) in zip(classes, totals_3K.T.tolist(), strict=True):
+        f1 = _share(2 * right, support + predicted)
+        rows.append(ClassScore(name, _share(right, predicted), _share(right, support), f1, support))
+    return rows
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
@@ -353,6 +358,10 @@ def calibration_error(found: Evaluation) -> float:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.2f} – {100 * bounds[1]:.2f}"
 
 
 def four_digits(value: float) -> str:

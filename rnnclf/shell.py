@@ -133,6 +133,14 @@ def complete_compare(incomplete: str) -> list[str]:
     return [*_files_of_own(incomplete), *words]
 
 
+def complete_report(ctx: Any, incomplete: str) -> list[str]:
+    """Files and folders, and after the first of them the words that `rnnclf report` takes."""
+    paths = _files_of_own(incomplete)
+    if not incomplete and not ctx.params.get("words"):
+        return paths
+    return [*paths, *_words(ctx, incomplete, ("dataset", "plugins"))]
+
+
 def complete_export(ctx: Any, incomplete: str) -> list[str]:
     """The words that `rnnclf export` takes after the run."""
     own = ["step=true", "int8=true", "operators=own", "labels=true", "lengths=true"]

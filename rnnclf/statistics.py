@@ -19,6 +19,8 @@ from rnnclf.metrics import wilson_interval
 if TYPE_CHECKING:
     from rnnclf.data.recordings import Array
 
+from rnnclf.metrics import percent
+
 LEAST_RUNS = 3
 """Below this number, an interval or a comparison over runs says nothing: with two, t is 12.7."""
 
@@ -33,6 +35,11 @@ class Spread:
     """The standard deviation of a sample; None for a single value."""
     interval95: tuple[float, float] | None
     """Student's 95 % interval of the mean; None for fewer than LEAST_RUNS values."""
+
+
+def mean_and_sd(found: Spread) -> str:
+    """A share and its standard deviation, if there is one."""
+    return percent(found.mean) if found.sd is None else f"{100 * found.mean:.2f} ± {100 * found.sd:.2f} %"
 
 
 def spread(values: Sequence[float], folds: int | None = None) -> Spread:

@@ -292,6 +292,8 @@ SHOWN_ELSEWHERE |= {"checkpoint.every"}
 SHOWN_ELSEWHERE |= {"graph"}
 # test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
 SHOWN_ELSEWHERE |= {"diagnose"}
+# test_plots.py shows that it adds files, and changes nothing of the outcome
+SHOWN_ELSEWHERE |= {"plots"}
 # test_init.py shows that these begin with the weights of another model
 SHOWN_ELSEWHERE |= {"init", "init_sha256", "freeze"}
 # test_early_stopping.py shows that it ends training

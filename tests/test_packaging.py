@@ -33,7 +33,9 @@ def built(tmp_path_factory) -> Path:
 
 def test_wheel_and_sdist_hold_the_configuration(built):
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    assert "rnnclf/conf/cell/lstm.yaml" in zipfile.ZipFile(wheel).namelist()
+    packed = {*zipfile.ZipFile(wheel).namelist()}
+    templates = [path.relative_to(ROOT) for path in (ROOT / "rnnclf" / "report" / "templates").iterdir()]
+    assert {"rnnclf/conf/cell/lstm.yaml", *map(str, templates)} <= packed
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"conf/cell/lstm.yaml", "outputs/.gitignore", "README.md", "LICENSE"} <= names

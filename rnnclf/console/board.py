@@ -11,13 +11,14 @@ from rich.text import Text
 from rnnclf.console.compare import BASELINE
 from rnnclf.console.screen import screen, short
 from rnnclf.console.sheets import Sheet
-from rnnclf.console.sweep import MOST_DOUBTS, columns_of, legend, section_tables
+from rnnclf.console.sweep import columns_of, section_tables
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS
 from rnnclf.workflows.board import Board, BoardSection
 from rnnclf.workflows.contenders import Contender
 from rnnclf.workflows.sweep import Section
+from rnnclf.workflows.sweep_words import MOST_DOUBTS, legend
 
 PUBLISHED = ("published on", "accuracy", "cell", "how", "where")
 

@@ -11,13 +11,14 @@ from rich.text import Text
 
 from rnnclf.console.screen import screen
 from rnnclf.console.sheets import Sheet
-from rnnclf.console.sweep import DIFFERENT, ROOMY, columns_of, legend, section_tables
+from rnnclf.console.sweep import ROOMY, columns_of, section_tables
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.compare import HOW, AcrossData, Compared, Comparison, Pair
 from rnnclf.workflows.disagreement import Disagreement, Example
 from rnnclf.workflows.sweep import Section
+from rnnclf.workflows.sweep_words import DIFFERENT, legend
 
 MOST_CLASSES = 8  # whose disagreements are shown
 BASELINE = "a baseline knows no seed: its one run is compared with each run of the others"

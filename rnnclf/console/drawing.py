@@ -36,11 +36,7 @@ def drawn(x_T: Array, columns: int, scale: tuple[float, float]) -> str:
 
 def light_of(x_TC: Array, layout: PictureLayout) -> Array:
     """The picture (H, W) that a sequence encodes, in shades of grey from 0 to 1."""
-    import numpy as np
-
-    flat = np.empty(layout.height * layout.width * layout.colours)
-    flat[layout.places_TI.ravel()] = x_TC.ravel()
-    light_HW: Array = flat.reshape(layout.height, layout.width, layout.colours).mean(axis=2).clip(0, 1)
+    light_HW: Array = layout.picture(x_TC).mean(axis=2).clip(0, 1)
     return light_HW
 
 

@@ -45,8 +45,12 @@ class JobsDisplay(JobsWatcher):
 
     def run_ended(self, job: Job, report: Report) -> None:
         from rnnclf.console.training import show_report
+        from rnnclf.workflows.plots import save_plots
 
         show_report(report, job.number, job.parallel)
+        note = save_plots(report.folder, report.plots, report.results)
+        if note and not job.number:  # in a sweep, once
+            print_note(note)
 
     def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
         from rnnclf.console.training import show_finished

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-import numpy as np
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -19,7 +18,7 @@ from rnnclf.data.recordings import Array
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.workflows.evaluate import Evaluated
-from rnnclf.workflows.mistakes import Mistake, Mistakes
+from rnnclf.workflows.mistakes import Mistake, Mistakes, common_scale
 
 CHANNELS = 3  # maximum number that is drawn
 NAME = 30  # characters of a class, an id or a channel
@@ -73,7 +72,7 @@ def _series(
     names = [_short(name) for name in channels]
     room = max(min(LINE_WIDTH, width - 6 - max(map(len, names))), 10)
     longest = max(map(len, values))
-    scales = [_scale([x_TC[:, c] for x_TC in values]) for c in range(len(names))]
+    scales = [common_scale([x_TC[:, c] for x_TC in values]) for c in range(len(names))]
     parts: list[RenderableType] = []
     for number, (mistake, x_TC) in enumerate(zip(shown, values, strict=True), start=1):
         columns = len(x_TC) if longest <= room else max(round(len(x_TC) / longest * room), 1)
@@ -83,13 +82,6 @@ def _series(
             grid.add_row(Text(name, style="dim"), Text(line, style="cyan", no_wrap=True))
         parts += [_headed(number, mistake), Padding(grid, (0, 0, 1, 4))]
     return parts
-
-
-def _scale(values: Sequence[Array]) -> tuple[float, float]:
-    """The range of a channel over some sequences; missing values do not count."""
-    there = np.concatenate(values)
-    there = there[~np.isnan(there)]
-    return (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)
 
 
 def _headed(number: int, mistake: Mistake) -> Text:

@@ -20,10 +20,11 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from rnnclf.durations import seconds_in_words as seconds_in_words
 from rnnclf.escaping import harmless, json_text, one_line
 from rnnclf.files import write_atomically
-from rnnclf.metrics import percent
-from rnnclf.statistics import Spread
+from rnnclf.metrics import interval as interval
+from rnnclf.statistics import mean_and_sd as mean_and_sd
 from rnnclf.system.startup import NARROWEST
 
 PICTURE_WIDTH = 100  # columns of saved tables, as text and as SVG
@@ -122,24 +123,6 @@ def save_picture(table: RenderableType, path: Path, title: str) -> None:
 def self_contained(svg: str) -> str:
     """Removes the font that Rich's SVGs load from the network; viewers then use a font of their own."""
     return re.sub(r"@font-face\s*{[^}]*}\s*", "", svg)
-
-
-def interval(bounds: tuple[float, float] | list[float]) -> str:
-    return f"{100 * bounds[0]:.2f} – {100 * bounds[1]:.2f}"
-
-
-def mean_and_sd(found: Spread) -> str:
-    """A share and its standard deviation, if there is one."""
-    return percent(found.mean) if found.sd is None else f"{100 * found.mean:.2f} ± {100 * found.sd:.2f} %"
-
-
-def seconds_in_words(seconds: float) -> str:
-    if 0 < seconds < 0.1:
-        return f"{1000 * seconds:.0f} ms"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
 
 
 def short(path: Path) -> str:

@@ -65,6 +65,14 @@ class PictureLayout:
         steps: Array = (flat if in_order else flat.take(index, axis=1)).reshape(-1, i)
         return steps
 
+    def picture(self, x_TI: Array) -> Array:
+        """The picture (H, W, C) that a sequence encodes."""
+        import numpy as np
+
+        flat = np.empty(self.height * self.width * self.colours)
+        flat[self.places_TI.ravel()] = x_TI.ravel()
+        return flat.reshape(self.height, self.width, self.colours)
+
     def sequences(self, x_BCHW: Tensor) -> Tensor:
         """Converts a batch of pictures (B, C, H, W) to sequences (B, T, I); the inverse of `pictures`."""
         import torch

@@ -111,6 +111,15 @@ class Recordings:
         for file in self.files:
             file.refuse_changed()
 
+    def sequence(self, number: int) -> Array:
+        """A sequence as read, (T, C) float64, NaN for missing values."""
+        import numpy as np
+
+        start, length = self.starts_N[number], self.lengths_N[number]
+        self.refuse_changed()
+        found: Array = np.asarray(self.values_SC[start : start + length], np.float64) / self.unit
+        return found
+
     def copied(self, values_SC: Array, **more: Any) -> Recordings:
         """The recordings with values copied from these, and `more` that differs.
 

@@ -27,6 +27,7 @@ NOT_HERE = {
     "dataset": "the data are given to fit",
     "protocol": "it concerns the test split, which fit does not have",
     "diagnose": "it writes into a run folder",
+    "plots": "they are drawn into a run folder",
     "init_sha256": "it is filled in by fit",
     "recipe": "its settings are keywords of their own",
     "checkpoint": "it writes into a run folder",

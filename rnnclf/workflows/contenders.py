@@ -17,7 +17,7 @@ from rnnclf.workflows.runs import RunFolder, evaluation_record, fits, read_json,
 from rnnclf.workflows.sweep import Candidate, SweepRow, by_validation, pooled_of, row_of
 from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
 
-CIRCUMSTANCES = ("threads", "device", "engine", "checkpoint", "graph", "diagnose", "plugins")
+CIRCUMSTANCES = ("threads", "device", "engine", "checkpoint", "graph", "diagnose", "plots", "plugins")
 """The keys that say how a run was computed, not what."""
 CHOICES = ("cell", "optimizer", "schedule", "dataset", "augment", "average")
 """The keys whose value is a choice with options of its own."""

@@ -36,7 +36,7 @@ TRAINING = (
         "sampling",
         "focal",
     ),
-    *("protocol", "on_divergence", "checkpoint.every", "diagnose"),
+    *("protocol", "on_divergence", "checkpoint.every", "diagnose", "plots"),
 )
 MACHINE = ("device", "threads", "engine", "precision", "graph", "plugins")
 SET_BY_HIDDEN = "hidden_size"

@@ -5,7 +5,7 @@ Shapes: N sequences, T steps, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Mistakes:
             (id_,) = found.ids_N[n : n + 1].tolist()
             yield Mistake(
                 id=id_,
-                place=self._place(number),
+                place=place_of(self.recordings, number),
                 label=found.classes[k],
                 predicted=found.classes[int(found.predicted_N[n])],
                 probability=float(found.confidence_N[n]),
@@ -72,15 +72,20 @@ class Mistakes:
                 number=number,
             )
 
-    def _place(self, number: int) -> str:
-        return self.recordings.place(int(self.recordings.starts_N[number])).removesuffix(FIRST_STEP)
-
     def values(self, mistake: Mistake) -> Array:
         """The sequence as read, (T, C) float64, NaN for missing values."""
-        import numpy as np
+        return self.recordings.sequence(mistake.number)
 
-        recordings = self.recordings
-        start, length = recordings.starts_N[mistake.number], recordings.lengths_N[mistake.number]
-        recordings.refuse_changed()
-        found: Array = np.asarray(recordings.values_SC[start : start + length], np.float64) / recordings.unit
-        return found
+
+def place_of(recordings: Recordings, number: int) -> str:
+    """Where a sequence was read: a file and the line of its first step, or its number."""
+    return recordings.place(int(recordings.starts_N[number])).removesuffix(FIRST_STEP)
+
+
+def common_scale(values: Sequence[Array]) -> tuple[float, float]:
+    """The range of a channel over some sequences; missing values do not count."""
+    import numpy as np
+
+    there = np.concatenate(values)
+    there = there[~np.isnan(there)]
+    return (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)

@@ -29,6 +29,7 @@ from rnnclf.system.signals import asked_to_end, ended_by
 
 OUTPUTS = "outputs"  # where runs are written, and evaluations that belong to no single run or sweep
 EVALUATIONS = "eval"  # the folder of its evaluations, inside that of a run or a sweep
+PLOTS = ("curves", "confusion", "classes", "calibration")  # the pictures in the folder of a run
 MOST_ROWS = 200_000  # of a table that is read into memory; a run has one row per epoch
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions.parquet"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of its pictures."""
+        return self.path / "plots"
 
     @property
     def provenance(self) -> Path:
@@ -107,6 +113,7 @@ class RunFolder:
         return [
             *(self.status, self.epochs, self.diagnosis, self.results, self.predictions, self.provenance),
             *(self.seen, self.best, self.last, self.previous, self.damaged, self.log, *pictures(self.path)),
+            *(self.plots / f"{name}{suffix}" for name in PLOTS for suffix in (".svg", ".png")),
         ]
 
     def read_status(self) -> dict[str, Any]:

@@ -230,13 +230,18 @@ def rank_sweep(folder: Path) -> Ranking:
     judged on. Seeds and folds are not ranked at all.
     Also writes sweep.csv, runs.csv, sweep.json and, with folds, out_of_fold.parquet into the folder.
     """
+    ranking = ranking_of(folder)
+    if ranking.rows:
+        _write(ranking, folder)
+    return ranking
+
+
+def ranking_of(folder: Path) -> Ranking:
+    """The same without writing anything."""
     records = {job.number: job.record for job in listed_jobs(folder)}
     runs = jobs_of(folder)
     rows = tuple(row_of(run, records.get(run.number, {})) for run in runs)  # type: ignore[arg-type]
-    ranking = ranked(rows, {run.number: run.predictions for run in runs})
-    if rows:
-        _write(ranking, folder)
-    return ranking
+    return ranked(rows, {run.number: run.predictions for run in runs})
 
 
 def ranked(rows: Sequence[SweepRow], predictions: Mapping[int | None, Path] | None = None) -> Ranking:

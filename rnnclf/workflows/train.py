@@ -100,6 +100,8 @@ class Report:
     """The scores of all three splits with the weights of the best epoch."""
     evaluations: dict[str, Evaluation]
     """The evaluations of the validation and the test split with the weights of the best epoch."""
+    plots: str = "false"
+    """Whether pictures are wanted: `Config.plots`."""
     diagnosis: Diagnosis | None = None
     """The diagnosis of the last epoch, if it was requested."""
 
@@ -411,7 +413,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: 
     write_json(run.folder.results, results)
     run.folder.drop_previous()
     found = read_diagnosis(run.folder.diagnosis, run.config) if run.config.diagnose else None
-    return Report(run.folder, results, scores, evaluations, found)
+    return Report(run.folder, results, scores, evaluations, run.config.plots, found)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rnnclf.cli import app
 from rnnclf.data.recordings import Recordings
 from rnnclf.metrics import Evaluation
-from rnnclf.workflows.mistakes import Mistakes
+from rnnclf.workflows.mistakes import Mistakes, common_scale
 from tests.cli_runs import SMALL
 from tests.conftest import logging_restored
 
@@ -168,10 +168,8 @@ def test_a_classifier_without_mistakes_has_none():
 
 
 def test_a_missing_value_or_a_whole_missing_channel_can_be_drawn():
-    from rnnclf.console.mistakes import _scale
-
-    assert _scale([np.array([np.nan, 2.0]), np.array([1.0])]) == (1.0, 2.0)
-    assert _scale([np.array([np.nan])]) == (0.0, 1.0)
+    assert common_scale([np.array([np.nan, 2.0]), np.array([1.0])]) == (1.0, 2.0)
+    assert common_scale([np.array([np.nan])]) == (0.0, 1.0)
 
 
 def test_half_blocks_are_two_pixels_each():
