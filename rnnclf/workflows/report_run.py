@@ -118,7 +118,7 @@ def run_chapter(found: Reported, words: Sequence[str], draw: PageDrawer, key: st
         ),
         sections=sections(
             [
-                ("Doubts", [doubts_block(doubts_of(found.results, found.judged))]),
+                ("Doubts", [doubts_block([*doubts_of(found.results, found.judged), *beaten(found)])]),
                 ("Results", results_blocks(found)),
                 *details(found, words, draw),
                 ("Cost", [cost_table(found)]),
@@ -136,6 +136,15 @@ def _beside(found: Reported) -> Iterator[str]:
         yield f"always naming the most frequent class: {percent(rate)}"
     for baseline in found.baselines:
         yield f"{BASELINES[baseline['baseline']].title}: {percent(baseline['test']['accuracy'])}"
+
+
+def beaten(found: Reported) -> Iterator[str]:
+    """Which baselines do better than the run, by intervals that do not overlap."""
+    for baseline in found.baselines:
+        test = baseline["test"]
+        if test["interval95"][0] > found.results["test"]["interval95"][1]:
+            title = BASELINES[baseline["baseline"]].title
+            yield f"{title}, a baseline, does better on the same sequences: {percent(test['accuracy'])}."
 
 
 def details(found: Reported, words: Sequence[str], draw: PageDrawer) -> list[tuple[str, list[Block | None]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -50,6 +51,17 @@ def test_nothing_is_doubted_without_a_reason():
 def test_each_reason_to_doubt_is_told(changed, said):
     (doubt,) = doubts_of({**RESULTS, **changed}, "no predictions")
     assert said in doubt
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("low", "is_beaten"), [(0.915, False), (0.925, True)])
+def test_a_baseline_that_does_better_is_told(low, is_beaten):
+    pytest.importorskip("altair")
+    from rnnclf.workflows.report_run import beaten
+
+    baseline = {"baseline": "forest", "test": {"accuracy": 0.95, "interval95": [low, 0.97]}}
+    found = SimpleNamespace(results=RESULTS, baselines=[baseline])
+    assert [*beaten(found)] == ["forest, a baseline, does better on the same sequences: 95.00 %."] * is_beaten
 
 
 @pytest.mark.parametrize(
