@@ -210,7 +210,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
     if numbered:
         on_dark = alt.datum.share > 0.35
         shown = alt.when(on_dark).then(alt.value(ON_RIGHT)).otherwise(alt.value(INK))
-        parts.append(base.mark_text(fontSize=11).encode(text="text:N", color=shown))
+        parts.append(base.mark_text(fontSize=11, aria=False).encode(text="text:N", color=shown))
     left = len(classes) - len(kept)
     title = alt.TitleParams("Which class is taken for which", subtitle=_left_out(left) if left else "")
     return _finished(

@@ -96,6 +96,25 @@ def test_tables_are_sorted_and_mistakes_filtered(opened):
     assert gallery.locator(".shown").inner_text() == "1 of 7"
 
 
+def test_the_figures_of_a_mark_are_shown_when_one_points_at_it(browser, tmp_path):
+    pytest.importorskip("altair")
+    from rnnclf.report import charts
+    from rnnclf.report.document import Chapter, Document, Figure, Figures, Section
+    from rnnclf.report.drawing import PageDrawer
+    from rnnclf.report.page import page
+
+    svg = PageDrawer()(charts.confusion(("<b>", "c"), ((3, 1), (0, 5))), "confusions")
+    chapter = Chapter("a", (), None, (Section("b", (Figures((Figure(svg),)),)),))
+    (tmp_path / "page.html").write_text(page(Document("c", (chapter,))), encoding="utf-8")
+    found = Opened(browser, tmp_path / "page.html")
+    place = found.page.locator('[aria-label^="1 of 4 sequences"]').bounding_box()
+    found.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    assert found.page.locator("#tip").inner_text() == "1 of 4 sequences of <b> are taken for c"
+    found.page.mouse.move(1, 1)
+    assert not found.page.locator("#tip").is_visible()
+    found.context.close()
+
+
 def test_it_fits_on_a_phone_and_is_readable_without_scripts(browser, file):
     found = Opened(browser, file, viewport={"width": 390, "height": 800})
     assert found.page.evaluate("document.documentElement.scrollWidth") == 390
