@@ -34,6 +34,7 @@ def test_without_the_packages_one_sentence_says_how_to_get_them(tmp_path, monkey
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.long
 def test_damaged_rows_of_epochs_are_left_out(tmp_path):
     pytest.importorskip("altair")
     (tmp_path / "epochs.csv").write_text(
