@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from rnnclf.data.recordings import Array
+from rnnclf.durations import roughly
 from rnnclf.errors import ConfigError, RnnclfError
 
 SETTLING = 0.5  # seconds of work from which an estimate of the rest is believed
@@ -76,16 +77,8 @@ class Clock:
         if 0 < done < 1 and passed > SETTLING and passed / done > self.limit:
             whole = passed / done
             raise LeftOutError(
-                f"would take about {duration(whole)}: allow it with max_time={_limit_for(whole)}"
+                f"would take about {roughly(whole)}: allow it with max_time={_limit_for(whole)}"
             )
-
-
-def duration(seconds: float) -> str:
-    """A rough time in words: 40 s, 12 min, 3 h."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _limit_for(seconds: float) -> str:

@@ -44,10 +44,13 @@ class JobsDisplay(JobsWatcher):
         save_report(report)
 
     def run_ended(self, job: Job, report: Report) -> None:
-        from rnnclf.console.training import show_report
+        from rnnclf.console.training import show_progress, show_report
         from rnnclf.workflows.plots import save_plots
+        from rnnclf.workflows.sweep_progress import progress_of
 
         show_report(report, job.number, job.parallel)
+        if job.sweep is not None and (progress := progress_of(job.sweep)).total > 1:
+            show_progress(progress)
         note = save_plots(report.folder, report.plots, report.results)
         if note and not job.number:  # in a sweep, once
             print_note(note)

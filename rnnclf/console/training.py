@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rnnclf.console.baseline import baseline_line
 from rnnclf.console.diagnosis import show_diagnosis
+from rnnclf.console.drawing import drawn
 from rnnclf.console.metrics import (
     accuracy_style,
     calibrated,
@@ -31,16 +32,25 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.data import SPLITS
+from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.baseline_runs import baselines_beside
-from rnnclf.workflows.runs import picture
+from rnnclf.workflows.runs import picture, read_csv
+from rnnclf.workflows.sweep_progress import SweepProgress
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
 SLOW = 5.0  # seconds between progress lines while data are read
+COURSE = 40  # columns of the line of bars in the closing panel
+NEXT = {
+    "evaluate it": "rnnclf eval {}",
+    "its mistakes": "rnnclf eval {} --errors",
+    "a page to show": "rnnclf report {}",
+}
+"""What one may type after a run."""
 
 
 @contextmanager
@@ -101,14 +111,7 @@ class PlainDisplay(Watcher):
             )
 
     def epoch(self, result: EpochResult, best: bool) -> None:
-        parts = [
-            f"train loss {result.train.loss:.4f} accuracy {percent(result.train.accuracy)}",
-            f"validation loss {result.validation.loss:.4f} accuracy {percent(result.validation.accuracy)}",
-        ]
-        if result.test is not None:
-            parts.append(f"test accuracy {percent(result.test.accuracy)}")
-        parts += [f"learning rate {result.learning_rate:.3g}", f"{seconds_in_words(result.seconds)}"]
-        print_plain(f"{self.prefix}epoch {result.epoch}/{self.epochs}: {', '.join(parts)}")
+        print_plain(f"{self.prefix}{result.in_words(self.epochs)}")
 
     def note(self, sentence: str) -> None:
         print_plain(f"{self.prefix}{sentence}")
@@ -277,13 +280,40 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         headline = Text("test accuracy ").append(percent(test.accuracy), style=style)
         headline.append(f"   {bounds}   {guessing}")
         border = style.removeprefix("bold ")
-        console.print(Panel.fit(Group(headline, _summary(report)), title=_title(report), border_style=border))
-        # outside the panel, so that the command can be copied whole
-        console.print(Text("run folder   ", style="dim").append(folder, style="default"), soft_wrap=True)
-        command = Text("evaluate it  ", style="dim").append(f"rnnclf eval {folder}", style="cyan")
-        console.print(command, soft_wrap=True)
+        whole = Group(headline, *_course(report), _summary(report))
+        console.print(Panel.fit(whole, title=_title(report), border_style=border))
+        # outside the panel, so that the commands can be copied whole
+        console.print(Text("run folder     ", style="dim").append(folder, style="default"), soft_wrap=True)
+        for what, command in NEXT.items():
+            next_line = Text(f"{what:<15}", style="dim").append(command.format(folder), style="cyan")
+            console.print(next_line, soft_wrap=True)
         if baselines is not None:
             console.print(baselines, soft_wrap=True)
+
+
+def show_progress(progress: SweepProgress) -> None:
+    """Prints how far a sweep has come."""
+    parts = [f"{progress.done} of {progress.total} jobs done"]
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    if progress.seconds_left is not None:
+        parts.append(f"about {roughly(progress.seconds_left)} left")
+    if progress.best is not None:
+        number, accuracy = progress.best
+        parts.append(f"best validation accuracy so far {percent(accuracy)} (#{number})")
+    print_plain(", ".join(parts))
+
+
+def _course(report: Report) -> list[Text]:
+    """The validation accuracy of each epoch as a line of bars."""
+    import numpy as np
+
+    found = [float(row["validation_accuracy"]) for row in read_csv(report.folder.epochs)]
+    if len(found) < 2:
+        return []
+    bars = drawn(np.array(found), COURSE, (min(found), max(found)))
+    line = Text("validation    ").append(bars, style="cyan")
+    return [line.append(f"   {percent(found[0])} → {percent(found[-1])}", style="dim")]
 
 
 def _baselines(report: Report) -> Text | None:

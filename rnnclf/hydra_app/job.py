@@ -32,6 +32,8 @@ class Job:
     """Its number in a sweep, None for a single run."""
     parallel: bool
     """Whether other jobs may write to the same terminal at the same time."""
+    sweep: Path | None = None
+    """The folder of its sweep."""
 
 
 Body: TypeAlias = Callable[[DictConfig, Job], float | None]
@@ -104,6 +106,7 @@ def _current_job(composed: DictConfig) -> Job:
         overrides=list(hydra.overrides.task),
         number=_number(composed) if sweep else None,
         parallel=sweep and hydra.runtime.choices.get("hydra/launcher") != "basic",
+        sweep=Path(hydra.sweep.dir) if sweep else None,
     )
 
 

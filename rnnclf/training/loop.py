@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rnnclf.data import SequenceDataset
+from rnnclf.durations import seconds_in_words
 from rnnclf.errors import DivergedError
-from rnnclf.metrics import Score
+from rnnclf.metrics import Score, percent
 from rnnclf.training.averaging import holding, renew_statistics
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
@@ -30,6 +31,17 @@ class EpochResult:
     learning_rate: float
     seconds: float
     test: Score | None = None  # set by the caller that holds the test split, never here
+
+    def in_words(self, epochs: int) -> str:
+        """A line for logs. epochs: how many there are to be."""
+        parts = [
+            f"train loss {self.train.loss:.4f} accuracy {percent(self.train.accuracy)}",
+            f"validation loss {self.validation.loss:.4f} accuracy {percent(self.validation.accuracy)}",
+        ]
+        if self.test is not None:
+            parts.append(f"test accuracy {percent(self.test.accuracy)}")
+        parts += [f"learning rate {self.learning_rate:.3g}", seconds_in_words(self.seconds)]
+        return f"epoch {self.epoch}/{epochs}: {', '.join(parts)}"
 
 
 def fit(

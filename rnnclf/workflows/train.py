@@ -42,7 +42,7 @@ from rnnclf.workflows.pretrained import continued, record_of
 from rnnclf.workflows.reasons import reasons
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.runs import RunFolder, config_record
-from rnnclf.workflows.saving import History, Saver, row
+from rnnclf.workflows.saving import History, Saver
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_time, steps_per_epoch
 
 log = logging.getLogger("rnnclf")
@@ -324,7 +324,7 @@ def complete_run(run: Run, watch: Watcher) -> Report:
                 record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
             parts["train"].refuse_changed()
             is_best = saver.after_epoch(result)
-            log.info("%s", row(result))
+            log.info("%s", result.in_words(run.config.epochs))
             watch.epoch(result, is_best)
             saver.save_and_stop_if_signalled()
         if training.stopped:

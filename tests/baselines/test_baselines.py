@@ -6,7 +6,8 @@ import pytest
 from rnnclf.baselines import BASELINES, Clock, Sequences
 from rnnclf.baselines import base as base_module
 from rnnclf.baselines import forest as forest_module
-from rnnclf.baselines.base import LeftOutError, at_length, duration, in_columns
+from rnnclf.baselines.base import LeftOutError, at_length, in_columns
+from rnnclf.durations import roughly
 from rnnclf.errors import ConfigError
 
 random = np.random.RandomState(0)
@@ -136,7 +137,7 @@ def test_the_parts_of_a_part_are_shares_of_the_whole(clock):
 
 
 def test_durations_are_rough():
-    assert [duration(s) for s in (2.4, 700, 3600 * 5)] == ["2 s", "12 min", "5 h"]
+    assert [roughly(s) for s in (2.4, 700, 3600 * 5)] == ["2 s", "12 min", "5 h"]
 
 
 def test_sequences_are_cut_and_padded():

@@ -98,7 +98,7 @@ def test_many_classes_are_shown_without_a_matrix(capsys, cli):
     every = np.arange(30)
     true_N, predicted_N = np.tile(every, 3), np.concatenate((every, every, (every + 1) % 30))
     found = Evaluation(names, true_N, np.eye(30, dtype=np.float32)[predicted_N], np.arange(90))
-    result = Evaluated(Path("x"), load_config([]), 1, 1, "test", found, 0.0, None, False)
+    result = Evaluated(Path("x"), load_config([]), "basic", 4, 1, 1, "test", found, 0.0, None, False)
     show_evaluation([result], Path("out"))
     shown = capsys.readouterr().out
     assert "rows: true" not in shown

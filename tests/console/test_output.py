@@ -65,6 +65,7 @@ def commands(ground: Path, new: str) -> dict[str, tuple[object, ...]]:
         "show": ("show", "cell", "lem"),
         "data check": ("data", "check", ground / "my.csv"),
         "data make": ("data", "make", new, "--sequences", 30),
+        "board": ("board", ground),
     }
 
 
@@ -75,6 +76,8 @@ SLOW = {
     "export",
     "predict",
     "stream",
+    "compare",
+    "report",
 }  # seconds each, or lines of JSON: what they print is tested with what they do
 
 

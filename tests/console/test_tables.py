@@ -45,7 +45,19 @@ def evaluated() -> list[Evaluated]:
     found = Evaluation(names, true_N, logits_NK, np.arange(15))
     config = load_config(["dataset=digits"])
     return [
-        Evaluated(Path(f"outputs/{name}/best.safetensors"), config, 3, 1234, "test", found, 0.5, None, False)
+        Evaluated(
+            Path(f"outputs/{name}/best.safetensors"),
+            config,
+            config.cell.name,
+            config.hidden,
+            1234,
+            3,
+            "test",
+            found,
+            0.5,
+            None,
+            False,
+        )
         for name in ("one", "a-run-with-a-very-long-name-of-its-own")
     ]
 
