@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rnnclf.errors import RnnclfError
-from rnnclf.files import is_path
+from rnnclf.files import is_path, paths_starting
 from rnnclf.groups import AsJson, output_option, path_argument
 from rnnclf.shell import complete_export, complete_predict, complete_stream
 from rnnclf.system.startup import import_torch
+
+if TYPE_CHECKING:
+    from rnnclf.workflows.demo import Page
+    from rnnclf.workflows.export import Exported
 
 
 def export(
@@ -32,19 +36,38 @@ def export(
         Path | None,
         output_option("The file to write; if left out, model.onnx or step.onnx in the run folder."),
     ] = None,
+    demo: Annotated[
+        Path | None,
+        typer.Option(
+            autocompletion=paths_starting,
+            metavar="DIR",
+            help="Write a folder with the model and a web page that runs it: draw a digit, drop a table.",
+            show_default=False,
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Write a trained model as one ONNX file, checked. [cyan]rnnclf export outputs/RUN[/]"""
     import_torch()
-    from rnnclf.console.export import show_exported
-    from rnnclf.console.screen import print_json, use_stderr
-    from rnnclf.workflows.export import export as workflow
+    from rnnclf.console.export import show_exported, show_page
+    from rnnclf.console.screen import print_json, print_note, use_stderr
 
     use_stderr(json)
-    exported = workflow(run, words or [], output)
-    show_exported(exported)
+    if demo is None:
+        from rnnclf.workflows.export import export as workflow
+
+        exported = workflow(run, words or [], output)
+        show_exported(exported)
+        found: Exported | Page = exported
+    else:
+        from rnnclf.workflows.demo import export_demo
+
+        if output is not None:
+            raise RnnclfError("--demo writes the model into its folder: leave out --output.")
+        found = page = export_demo(run, words or [], demo, print_note)
+        show_page(page)
     if json:
-        print_json(exported.to_dict())
+        print_json(found.to_dict())
 
 
 def stream(

@@ -13,13 +13,38 @@ from rnnclf.escaping import one_line
 from rnnclf.export.reading import ExportedFile
 from rnnclf.metrics import percent
 from rnnclf.system.memory import in_bytes
+from rnnclf.workflows.demo import Page
 from rnnclf.workflows.export import Exported
 
 WIDTH = 80  # columns of the program
+TAKES = {
+    "drawing": "you draw, and see what the model answers",
+    "pictures": "it answers for pictures that you drop on it",
+    "tables": "it answers for CSV files that you drop on it",
+}
 NUMPY = {"float32": "np.float32", "float64": "np.float64"}
 
 
 def show_exported(exported: Exported) -> None:
+    """The file, and a program that runs it."""
+    _show_file(exported)
+    screen().print()
+    for line in program(exported.file, exported.steps):
+        print_plain(line)
+
+
+def show_page(page: Page) -> None:
+    """The file, what the page around it takes, and how to look at it."""
+    _show_file(page.exported)
+    console = screen()
+    console.print(Text(f"{short(page.folder)} is a web page: {TAKES[page.takes]}. Serve it:"))
+    console.print()
+    print_plain(f"python -m http.server --bind localhost --directory {short(page.folder)}")
+    print_plain("")
+    console.print(Text("Then open http://localhost:8000. Any web server will do."))
+
+
+def _show_file(exported: Exported) -> None:
     console = screen()
     grid = facts_grid()
     for name, text in _lines(exported):
@@ -28,9 +53,6 @@ def show_exported(exported: Exported) -> None:
     console.print(grid)
     for note in exported.notes:
         console.print(Text(note, style="yellow"))
-    console.print()
-    for line in program(exported.file, exported.steps):
-        print_plain(line)
 
 
 def _lines(exported: Exported) -> Iterator[tuple[str, str]]:

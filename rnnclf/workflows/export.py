@@ -103,7 +103,7 @@ def export(path: Path, words: Sequence[str] = (), output: Path | None = None) ->
     `words` are ExportOptions and overrides of dataset, threads and plugins. Raises an RnnclfError for what
     the user can change, JobFailed if the file does not answer as the classifier does: then it is not written.
     """
-    options, overrides = _settings(list(words))
+    options, overrides = settings(words)
     file = one_checkpoint(path)
     refuse_missing_packages("rnnclf export")
     loaded = with_times_told(load_model(file, [*overrides, *AS_EXPORTED]))
@@ -126,9 +126,9 @@ def export(path: Path, words: Sequence[str] = (), output: Path | None = None) ->
     return Exported(final, options, found, sample.why_random, plain.size, runtime, sample.steps)
 
 
-def _settings(words: list[str]) -> tuple[ExportOptions, list[str]]:
+def settings(words: Sequence[str]) -> tuple[ExportOptions, list[str]]:
     """The options of the export, and the words for everything else. Raises ConfigError."""
-    values, own = parsed(words), {field.name for field in fields(ExportOptions)}
+    values, own = parsed(list(words)), {field.name for field in fields(ExportOptions)}
     for key, value in values.items():
         if key in own:
             if not isinstance(value, types_of(ExportOptions)[key]):
