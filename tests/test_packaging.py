@@ -31,10 +31,11 @@ def built(tmp_path_factory) -> Path:
     return folder
 
 
-def test_wheel_and_sdist_hold_the_configuration(built):
+def test_wheel_and_sdist_hold_what_is_no_code(built):
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     packed = {*zipfile.ZipFile(wheel).namelist()}
-    templates = [path.relative_to(ROOT) for path in (ROOT / "rnnclf" / "report" / "templates").iterdir()]
+    folders = (ROOT / "rnnclf" / "report" / "templates", ROOT / "rnnclf" / "export" / "demo")
+    templates = [path.relative_to(ROOT) for folder in folders for path in folder.iterdir()]
     assert {"rnnclf/conf/cell/lstm.yaml", *map(str, templates)} <= packed
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -112,7 +112,7 @@ def _refuse_durations(source: Source) -> None:
     for key, size in sizes.items():
         if isinstance(size, str):
             raise ConfigError(
-                f"--demo cuts windows by numbers of steps, and the model was trained with dataset.{key}={size}."
+                f"--demo cuts windows by numbers of steps; the model was trained with dataset.{key}={size}."
             )
 
 

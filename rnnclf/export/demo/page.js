@@ -1,7 +1,6 @@
 // The page itself. Whatever comes from the model or from files is put in as text, never as HTML.
 
 import { ink, pixelsOfFile, pixelsOfStrokes, showPixels } from "./drawing.js";
-import { Model, runtime } from "./model.js";
 import { readTable } from "./table.js";
 
 const BARS = 10; // classes at most
@@ -18,8 +17,13 @@ async function start() {
   facts = await (await fetched("model.json")).json();
   document.title = $("title").textContent = facts.title;
   $("facts").textContent = facts.facts;
-  $("origin").textContent = `Written by rnnclf ${facts.rnnclf}; runs on ${runtime}.`;
-  model = await Model.load("model.onnx", facts.inputs);
+  try {
+    const { Model, runtime } = await import("./model.js");
+    model = await Model.load("model.onnx", facts.inputs);
+    $("origin").textContent = `Written by rnnclf ${facts.rnnclf}; runs on ${runtime}.`;
+  } catch (error) {
+    throw new Error(`The model cannot be run: ${error.message}`);
+  }
   facts.picture ? takePictures() : takeTables();
   takeFiles();
   document.querySelector("main").hidden = false;
@@ -53,7 +57,7 @@ function takeTables() {
 
 /** Names of classes in a sentence, not too many. */
 function few(names) {
-  const shown = names.slice(0, 12).join(", ");
+  const shown = names.slice(0, 12).map(plain).join(", ");
   return names.length === 1 ? shown : `one of ${shown}${names.length > 12 ? " …" : ""}`;
 }
 
@@ -181,7 +185,12 @@ async function choose(place, sequences, answers) {
 
 const best = (probabilities) => probabilities.indexOf(Math.max(...probabilities));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const nameOf = (k) => facts.classes[k] || "(no name)";
+const nameOf = (k) => plain(facts.classes[k]) || "(no name)";
+
+/** A text without what cannot be seen or turns the direction of writing. */
+function plain(text) {
+  return text.replace(/[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, "\ufffd");
+}
 
 /** An element with a class and a text. */
 function element(tag, name, text) {
@@ -193,7 +202,7 @@ function element(tag, name, text) {
 
 function showAnswer(probabilities, id = null) {
   const k = best(probabilities);
-  const [summary, of] = [$("summary"), id === null ? [] : [" for ", element("bdi", "", id)]];
+  const [summary, of] = [$("summary"), id === null ? [] : [" for ", element("bdi", "", plain(id))]];
   if (k < 0) {
     summary.replaceChildren("No answer: no step has all values", ...of);
     $("bars").replaceChildren();
@@ -266,7 +275,7 @@ function showList(sequences, answers) {
   const shown = sequences.slice(0, ROWS);
   $("count").textContent = `${sequences.length} sequences${shown.length < sequences.length ? `, the first ${ROWS}` : ""}`;
   $("rows").replaceChildren(...shown.map((sequence, place) => {
-    const [row, button, cell] = [element("tr"), element("button", "", sequence.id), element("td")];
+    const [row, button, cell] = [element("tr"), element("button", "", plain(sequence.id)), element("td")];
     const k = best(answers[place]);
     button.type = "button";
     cell.append(button);
@@ -278,7 +287,7 @@ function showList(sequences, answers) {
   $("download").href = link = URL.createObjectURL(new Blob([asCsv(sequences, answers)], { type: "text/csv" }));
 }
 
-/** The answers as rnnclf predict writes them. */
+/** The answers, in the columns of rnnclf predict. */
 function asCsv(sequences, answers) {
   const rows = sequences.map(({ id }, place) => {
     const [k, shares] = [best(answers[place]), answers[place].map((share) => share.toFixed(6))];
@@ -290,13 +299,13 @@ function asCsv(sequences, answers) {
 
 /** A cell that no spreadsheet takes for a formula. */
 function csvCell(value) {
-  const plain = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(value);
-  const text = !plain && /^\s*[=+\-@]/.test(value) ? `'${value}` : value;
+  const number = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(value);
+  const text = !number && /^\s*[=+\-@]/.test(value) ? `'${value}` : value;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function showNotes(notes) {
-  $("notes").replaceChildren(...notes.slice(0, 20).map((note) => element("li", "", note)));
+  $("notes").replaceChildren(...notes.slice(0, 20).map((note) => element("li", "", plain(note))));
 }
 
 function forget() {
