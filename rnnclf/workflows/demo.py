@@ -46,10 +46,11 @@ PENS: dict[str, dict[str, Any]] = {
     "emnist": {"box": (24, 24), "stretch": 1, "centre": "box", "width": 3.0},
     "kmnist": {"box": (26, 26), "stretch": 1, "centre": "box", "width": 2.6},
     # Garris et al. 1994: 20 × 32 points of a bitmap of 32 × 32, of which 4 × 4 make a pixel
-    "digits": {"box": (5, 8), "stretch": 3, "centre": "box", "width": 1.5},
+    "digits": {"box": (5, 8), "stretch": 2, "centre": "box", "width": 1.35},
 }
 """How handwriting is scaled, by data set. box: width and height in pixels, ink included. stretch: how many
-times more in height than in width. centre: what comes to the middle of the picture. width: of the pen."""
+times more in height than in width. centre: what comes to the middle of the picture. width: of the pen, which
+gives as much ink as the data have."""
 
 
 @dataclass(frozen=True)

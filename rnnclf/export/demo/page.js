@@ -279,7 +279,9 @@ function showList(sequences, answers) {
     const k = best(answers[place]);
     button.type = "button";
     cell.append(button);
-    row.append(cell, element("td", "", k < 0 ? "" : nameOf(k)), element("td", "", k < 0 ? "" : percent(answers[place][k])));
+    const named = element("td");
+    named.append(element("div", "name", k < 0 ? "" : nameOf(k)));
+    row.append(cell, named, element("td", "", k < 0 ? "" : percent(answers[place][k])));
     row.addEventListener("click", () => guarded(() => choose(place, sequences, answers)));
     return row;
   }));
