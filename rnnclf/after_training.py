@@ -11,7 +11,7 @@ import typer
 
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
-from rnnclf.groups import AsJson, output_option, path_argument
+from rnnclf.groups import AsJson, output_option, run_argument, run_at, runs_at
 from rnnclf.shell import complete_export, complete_predict, complete_stream
 from rnnclf.system.startup import import_torch
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, path_argument("A run folder or a checkpoint file.")],
+    run: Annotated[Path, run_argument("A run folder or a checkpoint file.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -53,6 +53,7 @@ def export(
     from rnnclf.console.screen import print_json, print_note, use_stderr
 
     use_stderr(json)
+    run = run_at(run)
     if demo is None:
         from rnnclf.workflows.export import export as workflow
 
@@ -71,7 +72,7 @@ def export(
 
 
 def stream(
-    run: Annotated[Path, path_argument("A run folder or a checkpoint file.")],
+    run: Annotated[Path, run_argument("A run folder or a checkpoint file.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -111,7 +112,7 @@ def stream(
     if len(files) > 1:
         raise RnnclfError(f"Give one file, not {len(files)}: {', '.join(files)}.")
     overrides = [word for word in words or [] if word not in files]
-    model = Stream(run, overrides, Choice(every, last, when, sequences, skip_bad), print_note)
+    model = Stream(run_at(run), overrides, Choice(every, last, when, sequences, skip_bad), print_note)
     with source(files[0] if files else "-") as (file, name):
         write_answers(model.answers(arrivals(file, name), name), model.classes, json)
 
@@ -187,7 +188,7 @@ def predict(
         answers_to(output, json) as write,
         reading_display() as progress,
         prediction(
-            [Path(run) for run in runs[1:]],
+            runs_at(runs[1:]),
             data,
             overrides,
             **kept,

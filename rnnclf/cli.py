@@ -10,10 +10,20 @@ import typer
 
 from rnnclf.after_training import export, predict, stream
 from rnnclf.data_commands import data
-from rnnclf.deciding import board, compare
+from rnnclf.deciding import board, compare, runs
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path
-from rnnclf.groups import AsJson, Commands, Evaluate, Plugins, Train, output_option, path_argument
+from rnnclf.groups import (
+    AsJson,
+    Commands,
+    Evaluate,
+    Plugins,
+    Train,
+    output_option,
+    run_argument,
+    run_at,
+    runs_at,
+)
 from rnnclf.reporting import report
 from rnnclf.shell import (
     complete_baseline,
@@ -120,7 +130,7 @@ def train(
 
 @app.command()
 def resume(
-    path: Annotated[Path, path_argument("A run folder or a sweep folder.")],
+    path: Annotated[Path, run_argument("A run folder or a sweep folder.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -139,7 +149,7 @@ def resume(
     from rnnclf.workflows import jobs
 
     use_stderr(json)
-    _finish(jobs.resume(path, words or [], JobsDisplay(json)), json)
+    _finish(jobs.resume(run_at(path), words or [], JobsDisplay(json)), json)
 
 
 @app.command("eval", cls=Evaluate)
@@ -178,7 +188,7 @@ def evaluate(
     from rnnclf.workflows import evaluate as workflow
 
     use_stderr(json)
-    paths = [Path(word) for word in words if is_path(word)]
+    paths = runs_at(word for word in words if is_path(word))
     if not paths:
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
     results, failures = workflow.evaluate_all(paths, [word for word in words if not is_path(word)])
@@ -204,13 +214,14 @@ app.command()(stream)
 app.command()(compare)
 app.command()(board)
 app.command()(report)
+app.command()(runs)
 
 
 @app.command("inspect")
 def inspect_(
     path: Annotated[
         Path,
-        path_argument("A checkpoint or exported file, or the folder of a run, a sweep or an evaluation."),
+        run_argument("A checkpoint or exported file, or the folder of a run, a sweep or an evaluation."),
     ],
     json: AsJson = False,
 ) -> None:
@@ -220,7 +231,7 @@ def inspect_(
     from rnnclf.workflows.inspect import SweepFacts, inspect
 
     use_stderr(json)
-    found = inspect(path)
+    found = inspect(run_at(path))
     show_inspection(found)
     if json:
         print_json(found.to_dict())

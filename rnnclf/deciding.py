@@ -11,7 +11,7 @@ import typer
 
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.files import is_path, write_atomically
-from rnnclf.groups import AsJson, path_argument
+from rnnclf.groups import AsJson, run_argument, run_at, runs_at
 from rnnclf.shell import complete_compare
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def compare(
     from rnnclf.workflows.compare import equal_of
 
     _refuse_several(md, tex, csv, json)
-    paths = [Path(word) for word in words if is_path(word)]
+    paths = runs_at(word for word in words if is_path(word))
     if not paths:
         raise RnnclfError("Give the folders of runs or sweeps to compare.")
     found = workflow(list(dict.fromkeys(paths)), equal_of([word for word in words if not is_path(word)]))
@@ -81,7 +81,7 @@ def compare(
 
 def board(
     folder: Annotated[
-        Path, path_argument("The folder below which the runs lie; outputs/ if left out.")
+        Path, run_argument("The folder below which the runs lie; outputs/ if left out.")
     ] = Path("outputs"),
     md: AsMarkdown = False,
     tex: AsLatex = False,
@@ -93,7 +93,7 @@ def board(
     from rnnclf.workflows.board import leaderboard
 
     _refuse_several(md, tex, csv, json)
-    found = leaderboard(folder)
+    found = leaderboard(run_at(folder))
     if json:
         _print_json(found.to_dict())
     elif csv:
@@ -102,6 +102,29 @@ def board(
         _print_sheets(console.sheets_of(found), tex)
     else:
         console.show_board(found)
+
+
+def runs(
+    folder: Annotated[
+        Path, run_argument("The folder below which the runs lie; outputs/ if left out.")
+    ] = Path("outputs"),
+    csv: AsCsv = False,
+    json: AsJson = False,
+) -> None:
+    """List runs, sweeps and evaluations, the newest last. [cyan]rnnclf runs[/]"""
+    from rnnclf.console import runs as console
+    from rnnclf.console.screen import print_json
+    from rnnclf.workflows.listing import list_runs
+
+    _refuse_several(csv, json)
+    folder = run_at(folder)
+    found = list_runs(folder)
+    if json:
+        print_json([listed.to_dict() for listed in found])
+    elif csv:
+        _print_csv(console.lines_of(found))
+    else:
+        console.show_runs(found, folder)
 
 
 def _refuse_several(*forms: bool) -> None:

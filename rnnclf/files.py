@@ -20,6 +20,15 @@ MAX_NESTING = 32  # levels of JSON; ours have up to six
 # as much memory.
 RECORD_LIMIT = 16 * 2**20
 
+LATEST = "latest"  # stands for the newest run or sweep wherever one is named
+_RUN_NAME = re.compile(r"\w(?:[\w.+-]{0,58}\w)?")
+
+
+def is_run_name(text: str) -> bool:
+    """Whether a run may have this name: at most 60 letters and digits, with - _ . + between them, so that it
+    can be part of a folder's name anywhere."""
+    return bool(_RUN_NAME.fullmatch(text))
+
 
 def paths_starting(start: str) -> list[str]:
     """The files and folders that a path typed so far may become, as TAB offers them.
@@ -223,13 +232,14 @@ def in_the_way(path: Path) -> str | None:
     return None
 
 
-def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
-    """Creates and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3 if that exists. Raises OutputError.
+def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S", name: str = "") -> Path:
+    """Creates and returns base/YYYY-MM-DD/HH-MM-SS, or …-2, …-3 if that exists; with a name, …_NAME. Raises
+    OutputError.
 
     mkdir succeeds in one process only, so two runs in the same second never share a folder.
     """
-    first = base / datetime.now().strftime(pattern)
-    path, number = first, 1
+    first, end = base / datetime.now().strftime(pattern), f"_{name}" if name else ""
+    path, number = first.with_name(f"{first.name}{end}"), 1
     while True:
         try:
             path.mkdir(parents=True)
@@ -238,4 +248,4 @@ def claim_folder(base: Path, pattern: str = "%Y-%m-%d/%H-%M-%S") -> Path:
             if not isinstance(error, FileExistsError) or not path.is_dir():
                 raise not_created(path, error) from error
             number += 1
-            path = first.with_name(f"{first.name}-{number}")
+            path = first.with_name(f"{first.name}-{number}{end}")

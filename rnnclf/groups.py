@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.files import paths_starting
 from rnnclf.registry import nearest
+from rnnclf.shell import complete_run
 from rnnclf.system import startup
 from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 
@@ -25,6 +28,7 @@ MEANT = {
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
     **dict.fromkeys(("explain", "options"), "show"),
+    **dict.fromkeys(("ls", "history", "outputs"), "runs"),
     **dict.fromkeys(("leaderboard", "ranking", "best"), "board"),
     **dict.fromkeys(("diff", "versus", "vs"), "compare"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
@@ -39,6 +43,25 @@ Plugins = Annotated[str, typer.Option(help="Modules of your own, separated by co
 
 def path_argument(help: str) -> Any:
     return typer.Argument(autocompletion=paths_starting, help=help, show_default=False)
+
+
+def run_argument(help: str) -> Any:
+    """A path, or what stands for that of a run: see `run_at`."""
+    return typer.Argument(autocompletion=complete_run, help=help, show_default=False)
+
+
+def run_at(path: Path) -> Path:
+    """The path, or that of the run for which `latest` or a name stands, and a note on stderr which one that
+    is."""
+    from rnnclf.console.screen import print_note
+    from rnnclf.workflows.places import run_named
+
+    return run_named(path, print_note)
+
+
+def runs_at(words: Iterable[str]) -> list[Path]:
+    """The same for several."""
+    return [run_at(Path(word)) for word in words]
 
 
 def output_option(help: str) -> Any:

@@ -89,10 +89,20 @@ def use_our_scripts() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def complete_run(incomplete: str) -> list[str]:
+    """Files and folders, and the words that stand for runs below outputs/: latest and their names."""
+    from rnnclf.workflows.places import names_below
+
+    there = paths_starting(incomplete)
+    return [*there, *(name for name in names_below() if name.startswith(incomplete) and name not in there)]
+
+
 def complete_train(ctx: Any, incomplete: str) -> list[str]:
     """The words of `rnnclf train`; files where no word begins like this."""
     from rnnclf.hydra_app.completion import complete
 
+    if incomplete.startswith("init="):
+        return [f"init={path}" for path in complete_run(incomplete.removeprefix("init="))]
     return complete(ctx.params.get("words") or [], incomplete) or _files_of_own(incomplete)
 
 
@@ -113,7 +123,7 @@ def complete_baseline(ctx: Any, incomplete: str) -> list[str]:
 
 def complete_eval(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after the first of them the words that `rnnclf eval` takes."""
-    paths = _files_of_own(incomplete)
+    paths = _runs_of_own(incomplete)
     if not incomplete and not ctx.params.get("words"):
         return paths
     own = [f"split={name}" for name in ("train", "validation", "test", "all")]
@@ -130,7 +140,7 @@ def complete_eval(ctx: Any, incomplete: str) -> list[str]:
 def complete_compare(incomplete: str) -> list[str]:
     """Files and folders, and the word that `rnnclf compare` takes."""
     words = ["equal=0.5"] if incomplete and "equal=0.5".startswith(incomplete) else []
-    return [*_files_of_own(incomplete), *words]
+    return [*_runs_of_own(incomplete), *words]
 
 
 def complete_report(ctx: Any, incomplete: str) -> list[str]:
@@ -157,7 +167,7 @@ def complete_stream(ctx: Any, incomplete: str) -> list[str]:
 
 def complete_predict(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after two of them the words that `rnnclf predict` takes."""
-    paths = _files_of_own(incomplete)
+    paths = _runs_of_own(incomplete)
     if not incomplete and len(ctx.params.get("words") or []) < 2:
         return paths
     return [*paths, *_words(ctx, incomplete, ("dataset", "device", "threads", "engine", "plugins"))]
@@ -165,6 +175,10 @@ def complete_predict(ctx: Any, incomplete: str) -> list[str]:
 
 def _files_of_own(incomplete: str) -> list[str]:
     return [] if "=" in incomplete else paths_starting(incomplete)
+
+
+def _runs_of_own(incomplete: str) -> list[str]:
+    return [] if "=" in incomplete else complete_run(incomplete)
 
 
 def _words(ctx: Any, incomplete: str, heads: tuple[str, ...]) -> list[str]:

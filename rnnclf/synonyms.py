@@ -22,6 +22,7 @@ SYNONYMS = {
         "average.decay": "ema_decay",
         "average.start": "swa_start",
         "init": "init_from pretrained from_pretrained warm_start finetune fine_tune",
+        "name": "run_name run_id tag title experiment_name exp_name",
         "seed": "random_state random_seed",
         "device": "gpu cuda accelerator",
         "threads": "num_threads n_threads n_jobs workers num_workers",

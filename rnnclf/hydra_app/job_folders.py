@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rnnclf.errors import ConfigError
 
 NUMBERED = "${hydra.job.num}"
-OUR_DIR = "${fresh_dir:outputs}"
+OUR_DIR = "${fresh_dir:outputs,${name}}"
 
 
 def is_numbered(config: DictConfig) -> bool:

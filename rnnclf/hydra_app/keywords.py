@@ -29,6 +29,7 @@ NOT_HERE = {
     "diagnose": "it writes into a run folder",
     "plots": "they are drawn into a run folder",
     "init_sha256": "it is filled in by fit",
+    "name": "it names a run folder",
     "recipe": "its settings are keywords of their own",
     "checkpoint": "it writes into a run folder",
     "seeds": "fit trains one model",

@@ -59,11 +59,15 @@ def _store_schema(group: str, name: str, kind: type) -> None:
         store.store(group=group, name=name, node=kind, provider="rnnclf")
 
 
-def _claimed(base: str) -> str:
-    return str(claim_folder(Path(base)))
+def _claimed(base: str, name: str | None = None) -> str:
+    return str(claim_folder(Path(base), name=name or ""))
 
 
-def _register_fresh_dir(folder: Callable[[str], str]) -> None:
+def _shown(base: str, name: str | None = None) -> str:
+    return f"{base}/DATE/TIME{f'_{name}' if name else ''}"
+
+
+def _register_fresh_dir(folder: Callable[..., str]) -> None:
     # cached, so that all processes of a sweep get the same folder
     OmegaConf.register_new_resolver("fresh_dir", folder, use_cache=True, replace=True)
 
@@ -71,7 +75,7 @@ def _register_fresh_dir(folder: Callable[[str], str]) -> None:
 @contextmanager
 def folders_unclaimed() -> Iterator[None]:
     """Makes no folder inside the block, where a configuration is only shown."""
-    _register_fresh_dir(lambda base: f"{base}/DATE/TIME")
+    _register_fresh_dir(_shown)
     try:
         yield
     finally:

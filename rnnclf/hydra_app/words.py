@@ -237,6 +237,8 @@ def _value(key: str, value: str, sweep: bool) -> str:
         raise ConfigError(_no_gpu(value))
     if key in GROUPS or key in GLOBAL:
         return _name(key, value, sweep)
+    if key == "name":  # one for the whole sweep
+        return value if value == "null" or is_quoted(value) else literal(value)
     is_list = value.startswith("[") and value.endswith("]")
     if list[str] in _types(key) or (is_list and Any in _types(key)):  # Any: a name or a list of names
         return _list(key, value, sweep)

@@ -11,8 +11,8 @@ from typing import Any
 
 from rnnclf.cells import CELLS
 from rnnclf.cells.base import Published
-from rnnclf.errors import ConfigError
 from rnnclf.workflows.contenders import Contender, Contest, Judged, contests, find_runs, titles
+from rnnclf.workflows.listing import refuse_no_folder
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class Board:
 
 def leaderboard(folder: Path) -> Board:
     """The finished runs below a folder. Raises ConfigError if it does not exist."""
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise ConfigError(f"{folder} {what}: give a folder of runs.")
+    refuse_no_folder(folder)
     found = find_runs([folder])
     all_contests = contests(found)
     named = zip(titles([contest.judged for contest in all_contests]), all_contests, strict=True)

@@ -4,7 +4,6 @@ the same way, by the same protocol. Prints nothing, imports no torch."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,18 @@ from typing import Any
 from rnnclf.data import DATASETS
 from rnnclf.data.splits import SPLITTING
 from rnnclf.errors import CheckpointError
+from rnnclf.workflows.places import places_below
 from rnnclf.workflows.runs import RunFolder, evaluation_record, fits, read_json, run_of
 from rnnclf.workflows.sweep import Candidate, SweepRow, by_validation, pooled_of, row_of
-from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
+from rnnclf.workflows.sweep_folder import jobs_of
 
-CIRCUMSTANCES = ("threads", "device", "engine", "checkpoint", "graph", "diagnose", "plots", "plugins")
-"""The keys that say how a run was computed, not what."""
+CIRCUMSTANCES = (
+    *("threads", "device", "engine", "checkpoint", "graph", "diagnose", "plots", "plugins"),
+    "name",
+)
+"""The keys that say how a run was computed or what it is called, not what it computed."""
 CHOICES = ("cell", "optimizer", "schedule", "dataset", "augment", "average")
 """The keys whose value is a choice with options of its own."""
-MOST_LEVELS = 12  # of folders below the one that is searched for runs
 
 
 @dataclass(frozen=True)
@@ -152,34 +154,17 @@ def find_runs(paths: Iterable[Path]) -> Found:
     return Found(tuple(found.values()), len(unfinished))
 
 
-def runs_below(path: Path, levels: int = MOST_LEVELS) -> Iterator[RunFolder]:
-    """The run folders at a path and below it, without those of evaluations. Links are not followed, except
-    for the path itself."""
+def runs_below(path: Path) -> Iterator[RunFolder]:
+    """The run folders at a path and below it, those of the jobs of sweeps among them."""
     if path.is_file():
         if (run := run_of(path)) is not None:
             yield run
         return
-    if is_sweep(path):
-        yield from jobs_of(path)
-    elif RunFolder(path).status.is_file():
-        yield RunFolder(path)
-    elif levels and not evaluation_record(path).is_file():
-        for name in _folders(path):
-            yield from runs_below(path / name, levels - 1)
-
-
-def _folders(path: Path) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False)
-                and not entry.name.startswith(".")
-                and os.access(entry.path, os.R_OK | os.X_OK)
-            )
-    except OSError:
-        return []
+    for place in places_below(path):
+        if place.kind == "sweep":
+            yield from jobs_of(place.path)
+        elif place.kind != "evaluation":
+            yield RunFolder(place.path)
 
 
 def refuse_no_run(path: Path) -> None:

@@ -5,6 +5,7 @@ Torch is imported when the first job runs: launching and ranking a sweep do not 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
 from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start
 from rnnclf.hydra_app.compose import parsed
+from rnnclf.hydra_app.grammar import literal, meant, parts
 from rnnclf.system.startup import import_torch
+from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
@@ -77,6 +80,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
 
     Raises an RnnclfError for errors that the user can correct; for a sweep, before its first job starts.
     """
+    words = with_init(words, watch.note)
     results: list[dict[str, Any]] = []
     runs: list[RunFolder] = []
     sweeps: list[Path] = []
@@ -106,6 +110,25 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
     return Finished(results[0] if results and not sweeps else None, failed)
+
+
+def with_init(words: list[str], note: Callable[[str], None]) -> list[str]:
+    """The words with the path of a run in place of `latest` or a name in `init`: while the words are in use,
+    there will be another latest run. Raises CheckpointError."""
+    found = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.strip() == "init" and value != "null" and not os.path.lexists(value):
+            paths = [_init_named(part, note) for part in parts(value)]
+            word = f"{key}={','.join(paths)}"
+        found.append(word)
+    return found
+
+
+def _init_named(value: str, note: Callable[[str], None]) -> str:
+    path = Path(meant(value))
+    named = run_named(path, note)
+    return value if named == path else literal(str(named))
 
 
 def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
@@ -176,7 +199,7 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finishe
     from rnnclf.workflows import ledger
 
     launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
-    points = [word for word in words if word not in launching]
+    points = with_init([word for word in words if word not in launching], watch.note)
     with ledger.open_sweep(folder):
         added = ledger.add_points(folder, points) if points else []
         pending = ledger.unfinished(folder)

@@ -30,6 +30,7 @@ TRAINING = (
         "init_sha256",
         "freeze",
         "seed",
+        "name",
         "clip",
         "label_smoothing",
         "class_weights",
