@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rnnclf.cli import app
+from tests.imports import modules_after
 
 REAL = Path(sysconfig.get_path("scripts")) / "rnnclf"
 
@@ -40,6 +41,29 @@ def answers(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"rnnclf {line}")
     done = CliRunner().invoke(app, prog_name="rnnclf")
     return [answer.partition("\t")[0] for answer in done.stdout.splitlines() if answer]
+
+
+def test_tab_offers_the_words_that_stand_for_runs(monkeypatch, tmp_path):
+    assert answers(monkeypatch, "resume ") == []
+    run = tmp_path / "outputs" / "2026-11-29" / "run"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text('{"state": "done", "configuration": {"name": "first-try"}}')
+    offered = ["outputs/", "latest", "first-try"]
+    for line in (
+        "resume ",
+        "inspect ",
+        "eval ",
+        "export ",
+        "stream ",
+        "predict ",
+        "compare ",
+        "board ",
+        "runs ",
+    ):
+        assert answers(monkeypatch, line) == offered
+    assert answers(monkeypatch, "eval fir") == ["first-try"]
+    assert answers(monkeypatch, "train init=la") == ["init=latest"]
+    assert "torch" not in modules_after("from rnnclf.shell import complete_run; complete_run('l')")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from rnnclf.console.screen import screen, short
@@ -110,14 +110,10 @@ def _print_stacked(console: Console, lines: Sequence[Line], shown: Sequence[str]
     """Each path in a line of its own, so that it can be copied whole, and the rest below it."""
     for line in lines:
         console.print(Text(line.path, style="cyan"), soft_wrap=True)
-        facts = Table.grid()
-        facts.add_column(no_wrap=True)
-        facts.add_column(overflow="fold")
-        cells = Text("  ")
+        below = Text(overflow="fold")
         for key, text in _aligned(lines, shown, line):
-            cells.append(f"{text}  ", style=line.style if key == "state" else "")
-        facts.add_row(cells, Text(line.words, style="dim"))
-        console.print(facts)
+            below.append(f"{text}  ", style=line.style if key == "state" else "")
+        console.print(Padding(below.append(line.words, style="dim"), (0, 0, 0, 2)))
 
 
 def _print_plain(console: Console, lines: Sequence[Line], shown: Sequence[str]) -> None:

@@ -6,14 +6,15 @@ Torch is imported when the first job runs: launching and ranking a sweep do not 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
+from rnnclf.data.recognition import exists
+from rnnclf.errors import CheckpointError, ConfigError, DataError, JobFailed, RnnclfError
 from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start
 from rnnclf.hydra_app.compose import parsed
@@ -89,6 +90,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
         def begin_sweep(folder: Path, jobs: list[Planned]) -> None:
             from rnnclf.workflows import ledger
 
+            refuse_missing_data(jobs)
             held.enter_context(ledger.create_sweep(folder, continued_jobs(jobs)))
             sweeps.append(folder)
 
@@ -102,7 +104,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             outcome = run_hydra(body, words, "rnnclf train", partial(_in_subprocess, watch), start)
             if outcome.broke and outcome.sweep_folder is not None:
                 _launch(outcome.sweep_folder, _remaining_jobs(outcome, watch), [], watch)
-        except RnnclfError:
+        except (RnnclfError, KeyboardInterrupt, SystemExit):
             if not sweeps and not any(run.status.exists() for run in runs):
                 start.discard()
             raise
@@ -125,10 +127,21 @@ def with_init(words: list[str], note: Callable[[str], None]) -> list[str]:
     return found
 
 
+def refuse_missing_data(jobs: Iterable[Planned]) -> None:
+    """Raises DataError for a job whose data do not exist, before the first job starts."""
+    for job in jobs:
+        for key in ("path", "test_path"):
+            path = getattr(job.config.dataset, key, None)
+            if isinstance(path, str) and not exists(path):
+                raise DataError(
+                    f"{path} does not exist (in the job {' '.join(job.words)}; no job was started)."
+                )
+
+
 def _init_named(value: str, note: Callable[[str], None]) -> str:
     path = Path(meant(value))
     named = run_named(path, note)
-    return value if named == path else literal(str(named))
+    return value if named == path else literal(str(named.absolute()))
 
 
 def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:

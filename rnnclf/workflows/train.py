@@ -157,7 +157,8 @@ def train(
 
     Raises an RnnclfError for errors that the user can correct: in the data or the device, a diverging loss, a
     full disk, a folder that holds a run or in which another process trains. Checkpoints written so far stay
-    intact. Errors in the data or the configuration leave nothing behind if they are noticed before training.
+    intact. Errors in the data or the configuration leave nothing behind if they are noticed before training,
+    and neither does Ctrl-C before that.
     """
     run = folder if isinstance(folder, RunFolder) else RunFolder(Path(folder))
     config = continued(config, overrides)
@@ -171,11 +172,11 @@ def train(
                 with run.tracked(config_record(config, overrides)) as status:
                     report = start_run(config, run, watch or Watcher(), status)
                     conclude(report)
-            except (ConfigError, DataError):
+            except (ConfigError, DataError, KeyboardInterrupt):
                 if not is_job:
                     run.discard_start()
                 raise
-    except (ConfigError, DataError):
+    except (ConfigError, DataError, KeyboardInterrupt):
         remove_empty(new_folders)
         raise
     return report
