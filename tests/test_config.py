@@ -290,6 +290,8 @@ SHOWN_ELSEWHERE = {"device", "threads", "plugins", "engine"}
 SHOWN_ELSEWHERE |= {"checkpoint.every"}
 # test_training.py shows that it makes the same steps in another way
 SHOWN_ELSEWHERE |= {"graph"}
+# test_places.py shows that it is part of the folder's name, and not of the digest
+SHOWN_ELSEWHERE |= {"name"}
 # test_diagnosis.py shows that it adds a file, and changes nothing of the outcome
 SHOWN_ELSEWHERE |= {"diagnose"}
 # test_plots.py shows that it adds files, and changes nothing of the outcome

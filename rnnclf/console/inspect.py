@@ -48,7 +48,8 @@ def show_inspection(found: Facts) -> None:
         if found.checkpoints:
             console.print(_checkpoints(found.checkpoints))
     elif isinstance(found, EvaluationFacts):
-        console.print(_headed(found, f"evaluation of {len(found.scores)} checkpoints", ()))
+        checkpoints = f"{len(found.scores):,} checkpoint{'' if len(found.scores) == 1 else 's'}"
+        console.print(_headed(found, f"evaluation of {checkpoints}", ()))
         console.print(_evaluated(found))
     else:
         states = ", ".join(f"{count} {state}" for state, count in found.states.items())

@@ -172,8 +172,13 @@ def inspect(path: Path) -> Facts:
         return ExportedFacts(path, read_exported(path)) if is_exported(path) else _described(path)
     if is_sweep(path):
         return SweepFacts(path, tuple(map(_run, jobs_of(path))))
-    if scores := read_json_list(evaluation_record(path)):
-        return EvaluationFacts(path, tuple(score for score in scores if fits(score, SCORED)))
+    if (record := evaluation_record(path)).is_file():
+        scores = read_json_list(record)
+        return EvaluationFacts(
+            path,
+            tuple(score for score in scores if fits(score, SCORED)),
+            None if scores else f"{path} holds an evaluation, but its {record.name} is damaged.",
+        )
     run = RunFolder(path)
     if not run.checkpoints and not run.status.exists():
         raise CheckpointError(

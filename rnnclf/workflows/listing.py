@@ -92,7 +92,7 @@ def _listed(place: Place) -> Listed:
 
 def _run(place: Place) -> Listed:
     run, status = RunFolder(place.path), place.status
-    state = run.state()
+    state = run.state(status)
     results = run.read_results() if state == "done" else {}
     split, accuracy = ("test", results["test"]["accuracy"]) if results else _best_so_far(run)
     words = _without_name(status.get("overrides", ()))
@@ -112,8 +112,9 @@ def _best_so_far(run: RunFolder) -> tuple[str | None, float | None]:
 
 def _sweep(place: Place) -> Listed:
     jobs = jobs_of(place.path)
-    states = Counter(run.state() for run in jobs)
-    words = _of_all([_without_name(run.read_status().get("overrides", ())) for run in jobs])
+    statuses = [run.read_status() for run in jobs]
+    states = Counter(run.state(status) for run, status in zip(jobs, statuses, strict=True))
+    words = _of_all([_without_name(status.get("overrides", ())) for status in statuses])
     accuracy = _of_the_best(place.path)
     split = None if accuracy is None else "test"
     state = _state_of(states, RunFolder(place.path).busy())

@@ -31,18 +31,8 @@ class Place:
     path: Path
     kind: str
     """run, baseline, sweep or evaluation."""
-
-    @cached_property
-    def status(self) -> dict[str, Any]:
-        """The content of status.json; of a sweep, that of its first job that has begun, or of the first."""
-        if self.kind != "sweep":
-            return RunFolder(self.path).read_status()
-        jobs: list[RunFolder] = []
-        with suppress(OSError):
-            jobs = jobs_of(self.path)
-        statuses = (run.read_status() for run in jobs)
-        first = next(statuses, {})
-        return first if "started" in first else next((each for each in statuses if "started" in each), first)
+    status: dict[str, Any]
+    """The content of status.json; of a sweep, that of its first job that has begun, or of the first."""
 
     @property
     def name(self) -> str | None:
@@ -58,6 +48,15 @@ class Place:
         return started if 0 < started < time.time() + DAY else _written(self.path)
 
 
+def _status_of_sweep(path: Path) -> dict[str, Any]:
+    jobs: list[RunFolder] = []
+    with suppress(OSError):
+        jobs = jobs_of(path)
+    statuses = (run.read_status() for run in jobs)
+    first = next(statuses, {})
+    return first if "started" in first else next((each for each in statuses if "started" in each), first)
+
+
 def _written(path: Path) -> float:
     for record in (RunFolder(path).status, evaluation_record(path), path):
         with suppress(OSError):
@@ -70,13 +69,14 @@ def places_below(path: Path, levels: int = MOST_LEVELS) -> Iterator[Place]:
     followed, except for the path itself."""
     run = RunFolder(path)
     if is_sweep(path):
-        yield Place(path, "sweep")
+        yield Place(path, "sweep", _status_of_sweep(path))
     elif evaluation_record(path).is_file():
-        yield Place(path, "evaluation")
+        yield Place(path, "evaluation", {})
     elif run.status.is_file():
-        yield Place(path, "run" if run.baseline is None else "baseline")
+        status = run.read_status()
+        yield Place(path, "baseline" if isinstance(status.get("baseline"), str) else "run", status)
     elif run.checkpoints:
-        yield Place(path, "run")
+        yield Place(path, "run", {})
     elif levels:
         for name in _folders(path):
             yield from places_below(path / name, levels - 1)

@@ -132,12 +132,15 @@ class RunFolder:
         name = read_json(self.status).get("baseline")
         return name if isinstance(name, str) else None
 
-    def state(self) -> str:
+    def state(self, status: Mapping[str, Any] | None = None) -> str:
         """waiting, running, done, failed or interrupted, as recorded; lost: its process ended without
-        reporting, or its record is gone; missing: there is no folder."""
+        reporting, or its record is gone; missing: there is no folder.
+
+        status: what `read_status` returned just now.
+        """
         if not self.path.is_dir():
             return "missing"
-        state = self.read_status().get("state", "lost")
+        state = (self.read_status() if status is None else status).get("state", "lost")
         return "lost" if state == "running" and not self.busy() else str(state)
 
     def has_begun(self) -> bool:

@@ -237,7 +237,7 @@ def test_inspect_says_what_an_evaluation_is(cli, trained):
     (folder,) = (trained / "eval").iterdir()
     done = cli("inspect", folder)
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0].endswith("evaluation of 1 checkpoints")
+    assert done.stdout.splitlines()[0].endswith("evaluation of 1 checkpoint")
     assert f"{100 * scored['accuracy']:.2f} %" in done.stdout
     assert json.loads(cli("inspect", folder, "--json").stdout)["scores"] == [scored]
     refused = cli("eval", folder)

@@ -162,3 +162,24 @@ def test_nothing_there_is_a_sentence(cli, tmp_path):
     Path("outputs").mkdir()
     assert (cli("runs").stdout, cli("runs", "--json").stdout) == ("no runs below outputs\n", "[]\n")
     assert cli("runs", "--json", "--csv").exit_code == 2
+
+
+def test_inspect_calls_the_folder_of_an_evaluation_what_it_is(cli, outputs):
+    record = Path(DAY) / "10-03-00" / "evaluation.json"
+    (score,) = json.loads(record.read_text())
+    model = {
+        "cell": "gru",
+        "hidden": 8,
+        "dataset": "digits",
+        "correct": 1,
+        "total": 2,
+        "interval95": [0.1, 0.9],
+    }
+    record.write_text(json.dumps([score | model]))
+    assert f"{record.parent}  evaluation of 1 checkpoint\n" in cli("inspect", record.parent).stdout
+    record.write_text("[")
+    done = cli("inspect", record.parent)
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"error: {record.parent} holds an evaluation, but its evaluation.json is damaged.\n",
+    )
