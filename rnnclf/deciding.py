@@ -1,5 +1,5 @@
-"""The commands that say which of several models is better. Heavy modules are imported only by the commands
-that need them."""
+"""The commands that list runs and say which of several is better. Heavy modules are imported only by the
+commands that need them."""
 
 from __future__ import annotations
 

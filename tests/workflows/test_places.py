@@ -12,9 +12,11 @@ from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import claim_folder
 from rnnclf.hydra_app import load_config
 from rnnclf.hydra_app.words import prepared
+from rnnclf.workflows.board import leaderboard
 from rnnclf.workflows.jobs import with_init
 from rnnclf.workflows.places import names_below, run_named
 from tests.cli_runs import SMALL
+from tests.workflows.finished_runs import finished_run, share
 from tests.workflows.test_listing import DAY, run_at, sweep_at
 
 
@@ -112,6 +114,13 @@ def test_a_name_decides_no_outcome_and_is_part_of_the_folder(tmp_path):
     folders = [claim_folder(tmp_path, "%Y", name="try").name for _ in range(2)]
     first = claim_folder(tmp_path, "%Y").name
     assert folders == [f"{first}_try", f"{first}-2_try"]
+
+
+def test_runs_that_differ_in_their_name_alone_are_one_configuration(tmp_path):
+    for seed, name in enumerate(("one", "two")):
+        finished_run(tmp_path / name, share(0.8), seed=seed, name=name, predictions=False)
+    (section,) = leaderboard(tmp_path).sections
+    assert [len(contender.runs) for contender in section.contenders] == [2]
 
 
 @pytest.mark.parametrize(
