@@ -29,7 +29,7 @@ from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
 from rnnclf.durations import PATIENCE, TIME, Duration, parse_interval, parse_patience, parse_time
 from rnnclf.errors import ConfigError, RnnclfError
-from rnnclf.files import LATEST, is_run_name
+from rnnclf.files import refuse_odd_run_name
 from rnnclf.optim import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from rnnclf.options import Component, Options, as_typed, check, expected, option, types_of
 from rnnclf.registry import Registry, did_you_mean
@@ -212,7 +212,7 @@ class Config(Stack):
         if not all(isinstance(name, str) for name in self.plugins):
             raise ConfigError(f"plugins must be a list of module names, got {self.plugins}.")
         if self.name is not None:
-            _refuse_odd_name(self.name)
+            refuse_odd_run_name(self.name)
         if self.match_parameters is not None:
             parse_count(self.match_parameters)
         if self.init is None and self.freeze != "none":
@@ -255,16 +255,6 @@ class Config(Stack):
         plain = {key: value for key, value in self.to_plain().items() if key != "name"}
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _refuse_odd_name(name: str) -> None:
-    """Raises ConfigError for the name of a run that would not do in the name of a folder."""
-    if not is_run_name(name):
-        raise ConfigError(
-            f"name must be at most 60 letters, digits and any of - _ . + between them, got {as_typed(name)}."
-        )
-    if name == LATEST:
-        raise ConfigError(f"name cannot be {LATEST}, which stands for the newest run: choose another name.")
 
 
 NESTED: dict[str, type[Options]] = {

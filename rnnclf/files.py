@@ -30,6 +30,16 @@ def is_run_name(text: str) -> bool:
     return bool(_RUN_NAME.fullmatch(text))
 
 
+def refuse_odd_run_name(name: str) -> None:
+    """Raises ConfigError for what cannot be the name of a run."""
+    if not is_run_name(name):
+        raise ConfigError(
+            f"name must be at most 60 letters, digits and any of - _ . + between them, got {name!r}."
+        )
+    if name == LATEST:
+        raise ConfigError(f"name cannot be {LATEST}, which stands for the newest run: choose another name.")
+
+
 def paths_starting(start: str) -> list[str]:
     """The files and folders that a path typed so far may become, as TAB offers them.
 

@@ -9,7 +9,7 @@ import typer
 
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path
-from rnnclf.groups import AsJson, output_option
+from rnnclf.groups import AsJson, output_option, runs_at
 from rnnclf.shell import complete_report
 
 
@@ -36,7 +36,7 @@ def report(
     from rnnclf.workflows.report import report as workflow
 
     use_stderr(json)
-    paths = [Path(word) for word in words if is_path(word)]
+    paths = runs_at(word for word in words if is_path(word))
     if not paths:
         raise RnnclfError("Give a run folder or a sweep folder to report on.")
     written = workflow(paths, [word for word in words if not is_path(word)], output)

@@ -145,7 +145,7 @@ def complete_compare(incomplete: str) -> list[str]:
 
 def complete_report(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after the first of them the words that `rnnclf report` takes."""
-    paths = _files_of_own(incomplete)
+    paths = _runs_of_own(incomplete)
     if not incomplete and not ctx.params.get("words"):
         return paths
     return [*paths, *_words(ctx, incomplete, ("dataset", "plugins"))]

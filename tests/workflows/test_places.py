@@ -74,6 +74,7 @@ def test_without_runs_latest_stands_for_nothing(cli, tmp_path):
     "words",
     [
         "inspect try",
+        "report try",
         "board try",
         "compare try",
         "runs try",
