@@ -38,12 +38,9 @@ def test_a_run_that_a_scheduler_ends_before_training_can_be_resumed(cli, monkeyp
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "words", [("dataset=table,digits", "dataset.path=no.csv"), ("init=no,null", "dataset=digits")]
-)
-def test_a_sweep_with_a_path_that_does_not_exist_does_not_start(cli, words):
-    done = cli("train", "-m", *words)
+def test_a_sweep_with_a_path_that_does_not_exist_does_not_start(cli):
+    done = cli("train", "-m", "dataset=table,digits", "dataset.path=no.csv")
     assert done.exit_code == 2
-    assert "no does not exist" in done.stderr or "no.csv does not exist (in the job " in done.stderr
+    assert "no.csv does not exist (in the job " in done.stderr
     assert "no job was started" in done.stderr
     assert not list(Path().glob("outputs/*"))
