@@ -25,6 +25,7 @@ MEANT = {
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
     **dict.fromkeys(("explain", "options"), "show"),
+    **dict.fromkeys(("log", "upload", "sync", "tensorboard", "mlflow", "wandb", "trackio"), "track"),
     **dict.fromkeys(("leaderboard", "ranking", "best"), "board"),
     **dict.fromkeys(("diff", "versus", "vs"), "compare"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),

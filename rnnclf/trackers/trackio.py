@@ -1,0 +1,57 @@
+"""Trackio: a local database, in TRACKIO_DIR or its own default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
+
+SETTINGS = {"HF_HUB_OFFLINE": "1", "TRACKIO_SHOW_DASHBOARD_ADVICE": "0"}
+
+
+class Trackio(Tracker):
+    """Trackio, in its local database; the project is `rnnclf` or TRACKIO_PROJECT.
+
+    It writes a moment later than it is told, so a kill may cost it the last epochs, and it would keep what it
+    is told twice. So it is asked what it has, and gets the rest.
+    """
+
+    module = "trackio"
+    viewer = "trackio show --project rnnclf"
+
+    def __init__(self, run: TrackedRun) -> None:
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        import trackio
+
+        self.project = os.environ.get("TRACKIO_PROJECT") or run.place.get("project") or PROJECT
+        self.name = run.ident
+        self.place = {"project": self.project}
+        self.run = trackio.init(
+            project=self.project,
+            name=run.ident,
+            group=run.group,
+            config=dict(run.config),
+            resume="allow",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+
+    def has(self) -> set[int]:
+        return self._steps_with("validation_accuracy")
+
+    def send(self, epochs: Sequence[Epoch]) -> None:
+        for epoch in epochs:
+            self.run.log(dict(epoch.values), step=epoch.number)
+
+    def end(self, state: str, results: Epoch | None) -> None:
+        if results is not None and results.number not in self._steps_with(next(iter(results.values))):
+            self.run.log(dict(results.values), step=results.number)
+        self.run.finish()
+
+    def _steps_with(self, key: str) -> set[int]:
+        from trackio.sqlite_storage import SQLiteStorage  # not public: trackio has no other way to read back
+
+        return {int(row["step"]) for row in SQLiteStorage.get_logs(self.project, self.name) if key in row}
