@@ -34,8 +34,7 @@ class TrackedRun:
 
     folder: Path
     ident: str
-    """Stays the same when the run is resumed, and belongs to no other run."""
-    name: str
+    """Stays the same when the run is resumed, and belongs to no other run; shown as its name, too."""
     group: str | None
     """The name of the sweep it belongs to."""
     config: Mapping[str, Any]
@@ -54,6 +53,8 @@ class Tracker(ABC):
     """The library to be imported; also the extra of this package that installs it."""
     viewer: ClassVar[str]
     """The command that shows what was tracked."""
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Environment variables to be set before the import, unless the user has set them."""
     place: Mapping[str, str] = {}
     """Where the run is kept, to find it again from another shell. Holds no secrets."""
 

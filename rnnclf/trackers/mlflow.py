@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
 
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # training waits for the answer; the mirror itself tries again
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
-"""Defaults of environment variables, of which a user may set others."""
 MOST_METRICS = 1000  # in one request, which is one transaction
 MOST_PARAMETERS = 100
 LONGEST = 6000  # characters of a parameter
@@ -34,10 +27,14 @@ class MLflow(Tracker):
 
     module = "mlflow"
     viewer = "mlflow ui"
+    settings: ClassVar[Mapping[str, str]] = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # training waits for the answer; a mirror tries again later
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }
 
     def __init__(self, run: TrackedRun) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI") or run.place.get("uri")
@@ -48,7 +45,7 @@ class MLflow(Tracker):
         experiment = self._experiment(project)
         found = self._found(experiment, RUN, run.ident)
         if found is None:
-            tags = {"mlflow.runName": run.name, RUN: run.ident}
+            tags = {"mlflow.runName": run.ident, RUN: run.ident}
             if run.group is not None:
                 tags["mlflow.parentRunId"] = self._parent(experiment, run.group)
             found = self.client.create_run(experiment, tags=tags)

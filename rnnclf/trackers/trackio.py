@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
-
-SETTINGS = {"HF_HUB_OFFLINE": "1", "TRACKIO_SHOW_DASHBOARD_ADVICE": "0"}
 
 
 class Trackio(Tracker):
@@ -19,15 +18,15 @@ class Trackio(Tracker):
 
     module = "trackio"
     viewer = "trackio show --project rnnclf"
+    settings: ClassVar[Mapping[str, str]] = {"HF_HUB_OFFLINE": "1", "TRACKIO_SHOW_DASHBOARD_ADVICE": "0"}
 
     def __init__(self, run: TrackedRun) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
         import trackio
 
         self.project = os.environ.get("TRACKIO_PROJECT") or run.place.get("project") or PROJECT
         self.name = run.ident
         self.place = {"project": self.project}
+        self.finish = trackio.finish  # of the module: the run's own would print once more at exit
         self.run = trackio.init(
             project=self.project,
             name=run.ident,
@@ -49,7 +48,7 @@ class Trackio(Tracker):
     def end(self, state: str, results: Epoch | None) -> None:
         if results is not None and results.number not in self._steps_with(next(iter(results.values))):
             self.run.log(dict(results.values), step=results.number)
-        self.run.finish()
+        self.finish()
 
     def _steps_with(self, key: str) -> set[int]:
         from trackio.sqlite_storage import SQLiteStorage  # not public: trackio has no other way to read back

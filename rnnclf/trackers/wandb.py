@@ -32,10 +32,11 @@ class Wandb(Tracker):
             project=project,
             group=run.group,
             id=run.ident,
-            name=run.name,
+            name=run.ident,
             config=dict(run.config),
             resume="allow" if mode == "online" else None,
             mode=mode,
+            reinit="finish_previous",
             dir=str(run.folder),
             settings=wandb.Settings(
                 silent=True,

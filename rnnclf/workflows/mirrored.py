@@ -26,6 +26,9 @@ def mirrored(run: RunFolder, watch: Watcher, chosen: str | None = None) -> Itera
         yield watch
         return
     mirrors = [Attempts(Mirror(run, name), watch.note) for name in names]
+    for mirror in mirrors:  # before the run looks at the clock
+        watch.reading(f"importing {mirror.mirror.name}", 0.0)
+        mirror.load()
     try:
         yield MirroringWatcher(watch, mirrors)
     finally:  # also after an interrupt: status.json says by now how the run ended
@@ -40,6 +43,9 @@ class Attempts:
         self.mirror, self.note = mirror, note
         self.begun = self.noted = False
         self.rests_until = 0.0
+
+    def load(self) -> None:
+        self._attempt(self.mirror.load)
 
     def begin(self) -> None:
         self.begun = True

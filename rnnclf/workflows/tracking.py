@@ -73,7 +73,7 @@ def trackers_of(run: Path) -> list[str]:
 
 def track_jobs(sweep: Path, name: str) -> None:
     """Makes a tracker follow all jobs of a sweep that run from now on. Raises OutputError."""
-    _note_place(sweep, name, {})
+    _note(sweep, {name: {}})
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -95,12 +95,13 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
 
 
-def _note_place(folder: Path, name: str, place: Mapping[str, str]) -> None:
+def _note(folder: Path, places: Mapping[str, Mapping[str, str]], ident: str | None = None) -> None:
+    """Adds to tracker.json where trackers keep a run or a sweep; `ident` is its id unless it has one."""
     before = _record(folder)
-    known = {**before["trackers"].get(name, {}), **place}
+    known = {name: {**before["trackers"].get(name, {}), **place} for name, place in places.items()}
     after = {
-        "id": before["id"] or _new_id(folder),
-        "trackers": {**before["trackers"], name: known},
+        "id": before["id"] or ident or _new_id(folder),
+        "trackers": {**before["trackers"], **known},
     }
     if after != before:
         write_json(RunFolder(folder).tracker, after)
@@ -112,8 +113,12 @@ def _new_id(folder: Path) -> str:
     name = path.name
     if re.fullmatch(r"\d\d-\d\d-\d\d(-\d+)?", name):
         name = f"{path.parent.name}-{name}"
-    plain = re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.") or "run"
-    return f"{plain[:40]}-{secrets.token_hex(3)}"
+    return f"{_plain(name) or 'run'}-{secrets.token_hex(3)}"
+
+
+def _plain(name: str) -> str:
+    """A name in the characters that all trackers allow in ids."""
+    return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII).strip("-.")[:40]
 
 
 class Mirror:
@@ -128,19 +133,24 @@ class Mirror:
         self.tracker: Tracker | None = None
         self.sent: set[int] = set()
 
+    def load(self) -> None:
+        """Imports the tracker's library, which may take seconds."""
+        kind = TRACKERS[self.name]
+        for setting, value in kind.settings.items():
+            os.environ.setdefault(setting, value)
+        with _quiet():
+            import_module(kind.module)
+
     def connect(self) -> None:
         """Introduces the run to the tracker, or finds it there."""
-        kind, sweep = TRACKERS[self.name], sweep_of(self.run.path)
-        with _quiet():
-            import_module(kind.module)  # takes seconds, which other jobs need not wait for
-            with _one_at_a_time(sweep):
-                known = {} if sweep is None else _record(sweep)["trackers"].get(self.name, {})
-                _note_place(self.run.path, self.name, known)
-                described = self._described(sweep)
-                self.tracker = kind(described)
-                for folder in (self.run.path, sweep):
-                    if folder is not None:
-                        _note_place(folder, self.name, self.tracker.place)
+        self.load()
+        sweep = sweep_of(self.run.path)
+        with _quiet(), _one_at_a_time(sweep):
+            self.tracker = TRACKERS[self.name](self._described(sweep))
+            place = {self.name: self.tracker.place}
+            _note(self.run.path, place)
+            if sweep is not None and self.name in _record(sweep)["trackers"]:
+                _note(sweep, place)  # for its other jobs
             self.sent = self.tracker.has()
 
     def catch_up(self) -> None:
@@ -167,15 +177,23 @@ class Mirror:
         self.tracker, self.sent = None, set()
 
     def _described(self, sweep: Path | None) -> TrackedRun:
+        """The run as the tracker gets to know it. What identifies it is written down before it is used."""
+        group, place, ident = None, {}, None
+        if sweep is not None:
+            _note(sweep, {})
+            shared = _record(sweep)
+            group, place = shared["id"], shared["trackers"].get(self.name, {})
+            job = self.run.path.absolute().relative_to(sweep).as_posix()
+            ident = f"{group}-{_plain(job)}"
+        _note(self.run.path, {self.name: place}, ident)
         record = _record(self.run.path)
-        group = None if sweep is None else _record(sweep)["id"]
-        ident = record["id"]
-        if sweep is not None and group is not None:
-            ident = f"{group}-{self.run.path.absolute().relative_to(sweep).as_posix().replace('/', '-')}"
-            ident = re.sub(r"[^\w.-]+", "-", ident, flags=re.ASCII)
-        place = record["trackers"].get(self.name, {})
-        status = self.run.read_status()
-        return TrackedRun(self.run.path, ident, ident, group, flat(status.get("configuration", {})), place)
+        return TrackedRun(
+            folder=self.run.path,
+            ident=record["id"],
+            group=group,
+            config=flat(self.run.read_status().get("configuration")),
+            place=record["trackers"][self.name],
+        )
 
 
 def flat(configuration: Any) -> dict[str, Any]:
@@ -254,8 +272,9 @@ def _one_at_a_time(sweep: Path | None) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of a tracker's error, without a full stop."""
+    """The first line of a tracker's error, without a full stop and without passwords in addresses."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = re.sub(r"//[^/\s@]*@", "//", line)
     return (line or type(error).__name__)[:LONGEST_REASON].rstrip(".")
 
 
@@ -288,7 +307,7 @@ def track(paths: Sequence[Path], words: Sequence[str]) -> Tracked:
     """
     others, name = taken(words)
     if others:
-        raise ConfigError(f"'{others[0]}' is no word of rnnclf track, which takes only tracker=NAME.")
+        raise ConfigError(f"'{others[0]}' is no word of rnnclf track: it takes only tracker=NAME.")
     if name is None:
         raise ConfigError(f"Say which tracker: tracker={', '.join(TRACKERS)}.")
     notes: list[str] = []
