@@ -51,8 +51,6 @@ class Tracker(ABC):
 
     module: ClassVar[str]
     """The library to be imported; also the extra of this package that installs it."""
-    viewer: ClassVar[str]
-    """The command that shows what was tracked."""
     settings: ClassVar[Mapping[str, str]] = {}
     """Environment variables to be set before the import, unless the user has set them."""
     place: Mapping[str, str] = {}
@@ -64,6 +62,16 @@ class Tracker(ABC):
     def has(self) -> set[int]:
         """The epochs that it holds for certain. The others are sent, so by default all are sent again."""
         return set()
+
+    @staticmethod
+    @abstractmethod
+    def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        """The command that shows what was tracked.
+
+        Args:
+            folder: that of the run, quoted for a shell; of several runs, the one that they are in.
+            place: what `place` was.
+        """
 
     @abstractmethod
     def send(self, epochs: Sequence[Epoch]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,6 @@ class MLflow(Tracker):
     """
 
     module = "mlflow"
-    viewer = "mlflow ui"
     settings: ClassVar[Mapping[str, str]] = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -57,6 +57,11 @@ class MLflow(Tracker):
     def has(self) -> set[int]:
         history = self.client.get_metric_history(self.run, "validation_accuracy")
         return {metric.step for metric in history}
+
+    @staticmethod
+    def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        uri = place.get("uri", "")
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
     def send(self, epochs: Sequence[Epoch]) -> None:
         batch: list[Any] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rnnclf.trackers.base import Epoch, TrackedRun, Tracker
 
@@ -15,7 +15,6 @@ class TensorBoard(Tracker):
     """
 
     module = "tensorboard"
-    viewer = "tensorboard --logdir outputs"
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -23,6 +22,10 @@ class TensorBoard(Tracker):
         self.writer = SummaryWriter(str(run.folder), purge_step=0)
         rows = "".join(f"| {key} | {value} |\n" for key, value in run.config.items())
         self.writer.add_text("configuration", f"| key | value |\n| --- | --- |\n{rows}", 0)
+
+    @staticmethod
+    def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        return f"tensorboard --logdir {folder}"
 
     def send(self, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -17,7 +18,6 @@ class Trackio(Tracker):
     """
 
     module = "trackio"
-    viewer = "trackio show --project rnnclf"
     settings: ClassVar[Mapping[str, str]] = {"HF_HUB_OFFLINE": "1", "TRACKIO_SHOW_DASHBOARD_ADVICE": "0"}
 
     def __init__(self, run: TrackedRun) -> None:
@@ -40,6 +40,10 @@ class Trackio(Tracker):
 
     def has(self) -> set[int]:
         return self._steps_with("validation_accuracy")
+
+    @staticmethod
+    def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        return f"trackio show --project {shlex.quote(place.get('project', PROJECT))}"
 
     def send(self, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:

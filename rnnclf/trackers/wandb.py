@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
 
@@ -18,7 +18,6 @@ class Wandb(Tracker):
     """
 
     module = "wandb"
-    viewer = "wandb sync RUN/wandb/offline-run-*"
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
@@ -47,6 +46,10 @@ class Wandb(Tracker):
                 x_disable_machine_info=True,
             ),
         )
+
+    @staticmethod
+    def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        return f"wandb sync {folder}{'/*' if several else ''}/wandb/offline-run-*"
 
     def send(self, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:  # online, steps that the server has already are ignored

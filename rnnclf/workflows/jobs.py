@@ -20,7 +20,7 @@ from rnnclf.system.startup import import_torch
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
-from rnnclf.workflows.tracking import taken, track_jobs
+from rnnclf.workflows.tracking import taken, track_jobs, viewers_of
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -48,6 +48,9 @@ class JobsWatcher:
 
     def run_ended(self, job: Job, report: Report) -> None:
         """A run has finished."""
+
+    def tracked(self, viewer: str) -> None:
+        """A tracker followed a run or a sweep that has ended; the command `viewer` shows it."""
 
     def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
         """A run that was to be resumed had already finished."""
@@ -108,6 +111,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             raise
         finally:  # an interrupted sweep gets its table, too
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
+    for folder in sweeps or [Path(found["folder"]) for found in results]:
+        _say_where(folder, watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
     return Finished(results[0] if results and not sweeps else None, failed)
 
@@ -182,6 +187,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher, tracker: str |
         watch.run_was_done(path, results)
     else:
         watch.run_ended(job, report)
+        _say_where(path, watch)
     return Finished({"folder": str(path.absolute()), **results}, failed=False)
 
 
@@ -200,7 +206,13 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: s
             _launch(folder, pending, launching, watch)
         finally:
             failed = _end_sweep(folder, watch)
+    _say_where(folder, watch)
     return Finished(None, failed)
+
+
+def _say_where(folder: Path, watch: JobsWatcher) -> None:
+    for viewer in viewers_of(folder):
+        watch.tracked(viewer)
 
 
 def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: JobsWatcher) -> None:

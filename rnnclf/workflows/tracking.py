@@ -10,6 +10,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -74,6 +75,18 @@ def trackers_of(run: Path) -> list[str]:
 def track_jobs(sweep: Path, name: str) -> None:
     """Makes a tracker follow all jobs of a sweep that run from now on. Raises OutputError."""
     _note(sweep, {name: {}})
+
+
+def viewers_of(folder: Path) -> list[str]:
+    """The commands that show a run or a sweep in its trackers."""
+    known = _record(folder)["trackers"]
+    return [TRACKERS[name].viewer(_typed(folder), place, is_sweep(folder)) for name, place in known.items()]
+
+
+def _typed(folder: Path) -> str:
+    """A folder as one would type it here."""
+    path, here = folder.absolute(), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -287,6 +300,7 @@ class Tracked:
     """Each run, and how many epochs of it the tracker now has."""
     place: Mapping[str, str]
     viewer: str
+    """The command that shows them."""
     notes: tuple[str, ...]
     """Why runs were left out."""
 
@@ -322,7 +336,9 @@ def track(paths: Sequence[Path], words: Sequence[str]) -> Tracked:
                 raise OutputError(f"tracker={name} failed for {run.path}: {reason_of(error)}.") from error
         done.append((run.path, len(mirror.sent)))
         place = _record(run.path)["trackers"].get(name, {})
-    return Tracked(name, tuple(done), place, TRACKERS[name].viewer, tuple(notes))
+    folder = Path(os.path.commonpath([path.absolute() for path in paths]))
+    viewer = TRACKERS[name].viewer(_typed(folder), place, len(done) > 1)
+    return Tracked(name, tuple(done), place, viewer, tuple(notes))
 
 
 def _runs(path: Path, name: str, notes: list[str]) -> list[RunFolder]:

@@ -26,6 +26,7 @@ from tests.workflows.finished_runs import finished_run
 from tests.workflows.finished_sweeps import Done, finished_sweep
 
 SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_MODE", "WANDB_PROJECT", "TRACKIO_PROJECT")
+REAL = (pytest.mark.slow, pytest.mark.filterwarnings("ignore"))
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def own_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(setting, raising=False)
 
 
-@pytest.fixture(params=["tensorboard", pytest.param("mlflow", marks=pytest.mark.slow), "wandb", "trackio"])
+@pytest.fixture(params=["tensorboard", pytest.param("mlflow", marks=REAL), "wandb", "trackio"])
 def tracker(request: pytest.FixtureRequest) -> str:
     if request.param == "mlflow":
         pytest.importorskip("mlflow")
@@ -221,7 +222,7 @@ def test_track_sends_what_is_there(cli, tmp_path):
     assert [Path(run["folder"]).name for run in found["runs"]] == ["run", "0", "1"]
     assert [run["epochs"] for run in found["runs"]] == [3, 2, 2]
     assert "trackio has 3 epochs of run\n" in done.stderr
-    assert "look at it: trackio show" in done.stderr
+    assert "see it in the tracker: trackio show --project rnnclf\n" in done.stderr
 
 
 def test_track_says_what_it_cannot_send(cli, broken):
@@ -257,10 +258,10 @@ def test_a_record_that_is_not_ours_is_ignored(text):
 def test_no_tracker_is_imported_without_the_word():
     code = (
         "import sys, rnnclf.cli, rnnclf.trackers, rnnclf.workflows.jobs, rnnclf.workflows.tracking;"
-        "print([name for name in ('torch', 'tensorboard', 'mlflow', 'wandb', 'trackio') if name in sys.modules])"
+        "names = {'torch', 'tensorboard', 'mlflow', 'wandb', 'trackio'}; print(names & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.long
@@ -270,6 +271,7 @@ def test_a_tracker_decides_nothing_whether_it_works_or_not(cli, broken):
         done = cli("train", *SMALL, f"tracker={name}", f"hydra.run.dir={name}", "--json")
         assert done.exit_code == 0
         assert done.stderr.count("tracker=wandb failed") == (name == "wandb")
+        assert done.stderr.count(f"see it in the tracker: {name}") == (name != "none")
         results[name] = json.loads(done.stdout)
     assert results["none"]["test"] == results["tensorboard"]["test"] == results["wandb"]["test"]
     digests = {RunFolder(Path(name)).read_status()["config"] for name in results}
