@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,8 +39,8 @@ class TrackedRun:
     """The name of the sweep it belongs to."""
     config: Mapping[str, Any]
     """Keys as typed on the command line, and their values."""
-    place: Mapping[str, str] = field(default_factory=dict)
-    """What `Tracker.place` was when the run was tracked before."""
+    place: Mapping[str, str]
+    """What `Tracker.where` gave."""
 
 
 class Tracker(ABC):
@@ -53,8 +53,6 @@ class Tracker(ABC):
     """The library to be imported; also the extra of this package that installs it."""
     settings: ClassVar[Mapping[str, str]] = {}
     """Environment variables to be set before the import, unless the user has set them."""
-    place: Mapping[str, str] = {}
-    """Where the run is kept, to find it again from another shell. Holds no secrets."""
 
     @abstractmethod
     def __init__(self, run: TrackedRun) -> None: ...
@@ -64,13 +62,19 @@ class Tracker(ABC):
         return set()
 
     @staticmethod
+    def where(known: Mapping[str, str]) -> dict[str, str]:
+        """Where the run is kept: what environment variables say, else what is known from earlier, else the
+        default. It is written down, so it holds no secrets."""
+        return {}
+
+    @staticmethod
     @abstractmethod
     def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
-        """The command that shows what was tracked.
+        """The command that shows what was tracked, or the address.
 
         Args:
             folder: that of the run, quoted for a shell; of several runs, the one that they are in.
-            place: what `place` was.
+            place: what `where` gave.
         """
 
     @abstractmethod

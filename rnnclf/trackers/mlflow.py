@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
 
+URI = "MLFLOW_TRACKING_URI"
 MOST_METRICS = 1000  # in one request, which is one transaction
 MOST_PARAMETERS = 100
 LONGEST = 6000  # characters of a parameter
@@ -30,19 +31,16 @@ class MLflow(Tracker):
     settings: ClassVar[Mapping[str, str]] = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # training waits for the answer; a mirror tries again later
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # training waits for the answer; a mirror tries again later
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     }
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or run.place.get("uri")
-        uri = uri or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-        project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.place.get("project") or PROJECT
-        self.place = {"project": project} | ({} if urlsplit(uri).password else {"uri": uri})
-        self.client = MlflowClient(uri)
-        experiment = self._experiment(project)
+        # the variable may hold a password, which `place` does not
+        self.client = MlflowClient(os.environ.get(URI) or run.place["uri"])
+        experiment = self._experiment(run.place["project"])
         found = self._found(experiment, RUN, run.ident)
         if found is None:
             tags = {"mlflow.runName": run.ident, RUN: run.ident}
@@ -59,8 +57,14 @@ class MLflow(Tracker):
         return {metric.step for metric in history}
 
     @staticmethod
+    def where(known: Mapping[str, str]) -> dict[str, str]:
+        uri = os.environ.get(URI) or known.get("uri") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or known.get("project") or PROJECT
+        return {"uri": re.sub(r"//[^/@]*@", "//", uri), "project": project}
+
+    @staticmethod
     def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
-        uri = place.get("uri", "")
+        uri = place["uri"]
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
     def send(self, epochs: Sequence[Epoch]) -> None:

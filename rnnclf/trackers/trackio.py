@@ -23,9 +23,7 @@ class Trackio(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         import trackio
 
-        self.project = os.environ.get("TRACKIO_PROJECT") or run.place.get("project") or PROJECT
-        self.name = run.ident
-        self.place = {"project": self.project}
+        self.project, self.name = run.place["project"], run.ident
         self.finish = trackio.finish  # of the module: the run's own would print once more at exit
         self.run = trackio.init(
             project=self.project,
@@ -42,8 +40,12 @@ class Trackio(Tracker):
         return self._steps_with("validation_accuracy")
 
     @staticmethod
+    def where(known: Mapping[str, str]) -> dict[str, str]:
+        return {"project": os.environ.get("TRACKIO_PROJECT") or known.get("project") or PROJECT}
+
+    @staticmethod
     def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
-        return f"trackio show --project {shlex.quote(place.get('project', PROJECT))}"
+        return f"trackio show --project {shlex.quote(place['project'])}"
 
     def send(self, epochs: Sequence[Epoch]) -> None:
         for epoch in epochs:

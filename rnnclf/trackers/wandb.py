@@ -25,10 +25,8 @@ class Wandb(Tracker):
         mode = os.environ.get("WANDB_MODE") or "offline"
         for earlier in run.folder.glob(f"wandb/offline-run-*-{run.ident}"):
             shutil.rmtree(earlier, ignore_errors=True)
-        project = os.environ.get("WANDB_PROJECT") or run.place.get("project") or PROJECT
-        self.place = {"project": project}
         self.run = wandb.init(
-            project=project,
+            project=run.place["project"],
             group=run.group,
             id=run.ident,
             name=run.ident,
@@ -48,7 +46,13 @@ class Wandb(Tracker):
         )
 
     @staticmethod
+    def where(known: Mapping[str, str]) -> dict[str, str]:
+        return {"project": os.environ.get("WANDB_PROJECT") or known.get("project") or PROJECT}
+
+    @staticmethod
     def viewer(folder: str, place: Mapping[str, str], several: bool) -> str:
+        if os.environ.get("WANDB_MODE") == "online":
+            return os.environ.get("WANDB_BASE_URL", "https://wandb.ai")
         return f"wandb sync {folder}{'/*' if several else ''}/wandb/offline-run-*"
 
     def send(self, epochs: Sequence[Epoch]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.tracking import Mirror, reason_of, trackers_of
+from rnnclf.workflows.tracking import Mirror, reason_of, trackers_of, typed
 from rnnclf.workflows.train import RunInfo, Watcher
 
 PATIENCE = 100  # times as long as an attempt took, until the next: a dead server then costs 1 % of the time
@@ -68,10 +68,10 @@ class Attempts:
             self.rests_until = now + PATIENCE * (now - began)
             self.mirror.forget()
             if not self.noted:
-                name, folder = self.mirror.name, self.mirror.run.path
+                name, folder = self.mirror.name, typed(self.mirror.run.path)
                 self.note(
-                    f"tracker={name} failed, and the run goes on without it: {reason_of(error)}. To send what"
-                    f" is missing afterwards: rnnclf track {folder} tracker={name}"
+                    f"tracker={name} failed, and the run goes on without it: {reason_of(error)}."
+                    f" To send what is missing afterwards: rnnclf track {folder} tracker={name}"
                 )
             self.noted = True
 

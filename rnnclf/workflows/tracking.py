@@ -31,7 +31,7 @@ WORD = "tracker="
 OFF = ("none", "null")
 COUNTS = ("correct", "total", "commonest_rate")  # which are no scores
 ANCESTORS = 8  # folders above a job to look for its sweep in
-LONGEST_REASON = 300  # characters
+LONGEST_REASON = 160  # characters
 
 
 def taken(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -74,16 +74,21 @@ def trackers_of(run: Path) -> list[str]:
 
 def track_jobs(sweep: Path, name: str) -> None:
     """Makes a tracker follow all jobs of a sweep that run from now on. Raises OutputError."""
-    _note(sweep, {name: {}})
+    known = _record(sweep)["trackers"].get(name, {})
+    _note(sweep, {name: TRACKERS[name].where(known)})
 
 
 def viewers_of(folder: Path) -> list[str]:
     """The commands that show a run or a sweep in its trackers."""
     known = _record(folder)["trackers"]
-    return [TRACKERS[name].viewer(_typed(folder), place, is_sweep(folder)) for name, place in known.items()]
+    return [
+        kind.viewer(typed(folder), kind.where(known[name]), is_sweep(folder))
+        for name, kind in TRACKERS.items()
+        if name in known
+    ]
 
 
-def _typed(folder: Path) -> str:
+def typed(folder: Path) -> str:
     """A folder as one would type it here."""
     path, here = folder.absolute(), Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
@@ -160,10 +165,6 @@ class Mirror:
         sweep = sweep_of(self.run.path)
         with _quiet(), _one_at_a_time(sweep):
             self.tracker = TRACKERS[self.name](self._described(sweep))
-            place = {self.name: self.tracker.place}
-            _note(self.run.path, place)
-            if sweep is not None and self.name in _record(sweep)["trackers"]:
-                _note(sweep, place)  # for its other jobs
             self.sent = self.tracker.has()
 
     def catch_up(self) -> None:
@@ -191,21 +192,21 @@ class Mirror:
 
     def _described(self, sweep: Path | None) -> TrackedRun:
         """The run as the tracker gets to know it. What identifies it is written down before it is used."""
-        group, place, ident = None, {}, None
+        group, known, ident = None, _record(self.run.path)["trackers"].get(self.name, {}), None
         if sweep is not None:
             _note(sweep, {})
             shared = _record(sweep)
-            group, place = shared["id"], shared["trackers"].get(self.name, {})
+            group, known = shared["id"], {**shared["trackers"].get(self.name, {}), **known}
             job = self.run.path.absolute().relative_to(sweep).as_posix()
             ident = f"{group}-{_plain(job)}"
+        place = TRACKERS[self.name].where(known)
         _note(self.run.path, {self.name: place}, ident)
-        record = _record(self.run.path)
         return TrackedRun(
             folder=self.run.path,
-            ident=record["id"],
+            ident=_record(self.run.path)["id"],
             group=group,
             config=flat(self.run.read_status().get("configuration")),
-            place=record["trackers"][self.name],
+            place=place,
         )
 
 
@@ -288,7 +289,8 @@ def reason_of(error: Exception) -> str:
     """The first line of a tracker's error, without a full stop and without passwords in addresses."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     line = re.sub(r"//[^/\s@]*@", "//", line)
-    return (line or type(error).__name__)[:LONGEST_REASON].rstrip(".")
+    line = (line or type(error).__name__).rstrip(".")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} …"
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,7 @@ def track(paths: Sequence[Path], words: Sequence[str]) -> Tracked:
         done.append((run.path, len(mirror.sent)))
         place = _record(run.path)["trackers"].get(name, {})
     folder = Path(os.path.commonpath([path.absolute() for path in paths]))
-    viewer = TRACKERS[name].viewer(_typed(folder), place, len(done) > 1)
+    viewer = TRACKERS[name].viewer(typed(folder), place, len(done) > 1)
     return Tracked(name, tuple(done), place, viewer, tuple(notes))
 
 

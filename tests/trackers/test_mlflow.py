@@ -61,11 +61,3 @@ def test_a_run_that_is_resumed_elsewhere_stays_in_its_database(client, tmp_path,
     (found,) = [found for name, found in runs_of(client).items() if name.endswith("-0")]
     history = client.get_metric_history(found.info.run_id, "train_loss")
     assert [metric.step for metric in history] == [1, 2, 3]
-
-
-def test_a_password_is_not_written_down(client, tmp_path, monkeypatch):
-    run = RunFolder(finished_sweep(tmp_path / "grid", Done(["seed=0"], 0.9, 0.9)) / "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@localhost:9")
-    with pytest.raises(Exception, match="localhost"):
-        Mirror(run, "mlflow").connect()
-    assert "secret" not in run.tracker.read_text()

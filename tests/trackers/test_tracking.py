@@ -19,7 +19,7 @@ from rnnclf.trackers import TRACKERS
 from rnnclf.workflows import mirrored
 from rnnclf.workflows.mirrored import Attempts
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.tracking import Mirror, flat, taken, track_jobs, trackers_of
+from rnnclf.workflows.tracking import Mirror, flat, reason_of, taken, track_jobs, trackers_of
 from tests.cli_runs import SMALL
 from tests.trackers.stand_ins import told, write_epochs, write_stand_ins
 from tests.workflows.finished_runs import finished_run
@@ -173,6 +173,17 @@ def test_the_configuration_has_the_keys_of_the_command_line():
         **{"cell": "gru", "cell.zoneout": 0.1, "hidden": 8, "plugins": "a, b"},
         "checkpoint.every": "epoch",
     }
+
+
+def test_where_a_run_is_kept_is_remembered_without_the_password(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.org/x")
+    place = TRACKERS["mlflow"].where({})
+    assert place == {"uri": "https://example.org/x", "project": "rnnclf"}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert TRACKERS["mlflow"].where(place) == place  # in another shell
+    assert TRACKERS["mlflow"].viewer("run", place, False) == "https://example.org/x"
+    assert reason_of(ConnectionError("\nno way to https://me:secret@a/b.\n")) == "no way to https://a/b"
+    assert len(reason_of(ConnectionError("x" * 1000))) < 200
 
 
 @pytest.fixture
