@@ -20,7 +20,7 @@ from rnnclf.system.startup import import_torch
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
-from rnnclf.workflows.tracking import taken, track_jobs, viewers_of
+from rnnclf.workflows.tracking import preload, taken, track_jobs, viewers_of
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -253,6 +253,7 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
 
     import_torch()  # once here, instead of in the process of each job
     watch.preload()
+    preload(job.folder)
     try:
         return ledger.in_subprocess(job, work)
     except (RnnclfError, JobFailed) as error:

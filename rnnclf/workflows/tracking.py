@@ -78,6 +78,13 @@ def track_jobs(sweep: Path, name: str) -> None:
     _note(sweep, {name: TRACKERS[name].where(known)})
 
 
+def preload(run: Path) -> None:
+    """Imports the trackers of a run, before its process is forked. What fails is told by the run itself."""
+    for name in trackers_of(run):
+        with suppress(Exception):
+            Mirror(RunFolder(run), name).load()
+
+
 def viewers_of(folder: Path) -> list[str]:
     """The commands that show a run or a sweep in its trackers."""
     known = _record(folder)["trackers"]
