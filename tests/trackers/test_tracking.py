@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -266,15 +265,6 @@ def test_a_record_that_is_not_ours_is_ignored(text):
     assert json.loads(run.tracker.read_text())["id"].startswith("run-")
 
 
-def test_no_tracker_is_imported_without_the_word():
-    code = (
-        "import sys, rnnclf.cli, rnnclf.trackers, rnnclf.workflows.jobs, rnnclf.workflows.tracking;"
-        "names = {'torch', 'tensorboard', 'mlflow', 'wandb', 'trackio'}; print(names & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-
-
 @pytest.mark.long
 def test_a_tracker_decides_nothing_whether_it_works_or_not(cli, broken):
     results = {}
@@ -297,12 +287,10 @@ def test_a_tracker_decides_nothing_whether_it_works_or_not(cli, broken):
 
 @pytest.mark.long
 def test_a_sweep_is_a_group(cli):
-    done = cli("train", "-m", "seed=0,1", *SMALL, "tracker=wandb", "hydra.sweep.dir=sweep")
+    done = cli("train", "-m", "seed=1", *SMALL, "tracker=wandb", "hydra.sweep.dir=sweep")
     assert done.exit_code == 0
-    groups = set()
-    for job in "01":
-        (file,) = Path("sweep", job).glob("wandb/offline-run-*/run.json")
-        found = json.loads(file.read_text())
-        groups.add(found["group"])
-        assert (found["exit"], len(found["rows"]), found["config"]["seed"]) == (0, 2, int(job))
-    assert len(groups) == 1
+    (file,) = Path("sweep", "0").glob("wandb/offline-run-*/run.json")
+    found = json.loads(file.read_text())
+    assert found["group"] == json.loads(Path("sweep", "tracker.json").read_text())["id"]
+    assert (found["exit"], len(found["rows"]), found["config"]["seed"]) == (0, 2, 1)
+    assert done.stdout.endswith("see it in the tracker: wandb sync sweep/*/wandb/offline-run-*\n")
