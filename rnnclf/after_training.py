@@ -12,7 +12,7 @@ import typer
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path, paths_starting
 from rnnclf.groups import AsJson, output_option, run_argument, run_at, runs_at
-from rnnclf.shell import complete_export, complete_predict, complete_stream
+from rnnclf.shell import complete_export, complete_predict, complete_stream, complete_track
 from rnnclf.system.startup import import_torch
 
 if TYPE_CHECKING:
@@ -202,3 +202,30 @@ def predict(
         rows = write_answers(found, layout, write, progress)
     if output is not None:
         print_note(f"{rows:,} answers are in {output}")
+
+
+def track(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_track,
+            metavar="PATH... tracker=NAME",
+            help="Run folders and sweep folders, and the tracker: tensorboard, mlflow, wandb or trackio.",
+            show_default=False,
+        ),
+    ],
+    json: AsJson = False,
+) -> None:
+    """Send runs to an experiment tracker. [cyan]rnnclf track outputs/RUN tracker=mlflow[/]"""
+    from rnnclf.console.screen import print_json, use_stderr
+    from rnnclf.console.tracking import show_tracked
+    from rnnclf.workflows.tracking import track as workflow
+
+    use_stderr(json)
+    paths = runs_at(word for word in words if is_path(word))
+    if not paths:
+        raise RnnclfError("Give the folder of a run or a sweep to send.")
+    tracked = workflow(paths, [word for word in words if not is_path(word)])
+    show_tracked(tracked)
+    if json:
+        print_json(tracked.to_dict())

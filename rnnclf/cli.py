@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rnnclf.after_training import export, predict, stream
+from rnnclf.after_training import export, predict, stream, track
 from rnnclf.data_commands import data
 from rnnclf.deciding import board, compare, runs
 from rnnclf.errors import RnnclfError
@@ -211,6 +211,7 @@ def evaluate(
 app.command()(predict)
 app.command()(export)
 app.command()(stream)
+app.command()(track)
 app.command()(compare)
 app.command()(board)
 app.command()(report)

@@ -435,7 +435,7 @@ def kinds_of(group: str) -> list[type]:
 def known_keys() -> list[str]:
     """All keys, of all components."""
     keys = [option_field.name for option_field in fields(Config) if option_field.name not in NESTED]
-    keys += ["experiment", "seeds", "folds"]
+    keys += ["experiment", "seeds", "folds", "tracker"]
     keys += [f"{name}.{o.name}" for name, kind in NESTED.items() for o in fields(kind)]
     for group, registry in GROUPS.items():
         for _, kind in registry.items():

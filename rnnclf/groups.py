@@ -29,6 +29,7 @@ MEANT = {
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
     **dict.fromkeys(("explain", "options"), "show"),
     **dict.fromkeys(("ls", "history", "outputs"), "runs"),
+    **dict.fromkeys(("log", "upload", "sync", "tensorboard", "mlflow", "wandb", "trackio"), "track"),
     **dict.fromkeys(("leaderboard", "ranking", "best"), "board"),
     **dict.fromkeys(("diff", "versus", "vs"), "compare"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),

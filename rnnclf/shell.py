@@ -165,6 +165,14 @@ def complete_stream(ctx: Any, incomplete: str) -> list[str]:
     return [*_files_of_own(incomplete), *_words(ctx, incomplete, ("dataset", "threads", "plugins"))]
 
 
+def complete_track(incomplete: str) -> list[str]:
+    """Files and folders, and the word that `rnnclf track` takes."""
+    from rnnclf.trackers import TRACKERS
+
+    own = [f"tracker={name}" for name in TRACKERS] if "=" in incomplete else ["tracker="]
+    return [*_files_of_own(incomplete), *(word for word in own if incomplete and word.startswith(incomplete))]
+
+
 def complete_predict(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after two of them the words that `rnnclf predict` takes."""
     paths = _runs_of_own(incomplete)

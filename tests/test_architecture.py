@@ -26,7 +26,7 @@ FLOORS = {
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
     "data": 1, "augment": 1, "averaging": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1,
     "calibration": 1, "diagnosis": 1, "baselines": 1, "statistics": 1, "export": 1,
-    "report": 1,
+    "report": 1, "trackers": 1,
     "config": 2, "synonyms": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "after_training": 4, "deciding": 4, "reporting": 4, "data_commands": 4, "groups": 4,
@@ -181,14 +181,15 @@ def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
     loaded = modules_after(command(words, exit_code=0))  # polars among them, which writes the predictions
     assert "torch" in loaded
     heavy = {"torchvision", "sklearn", "scipy.stats", "pandas", "joblib", "sympy", "torch._dynamo"}
-    heavy |= {"altair", "vl_convert", "jinja2"}
+    heavy |= {"altair", "vl_convert", "jinja2", "tensorboard", "mlflow", "wandb", "trackio"}
     assert not heavy & loaded
 
 
 def test_what_launches_a_sweep_and_what_ranks_and_compares_runs_does_without_torch():
     """The processes of a parallel launcher would wait for it."""
     ranking = "rnnclf.console.sweep, rnnclf.console.compare, rnnclf.console.board"
-    code = f"import rnnclf.cli, rnnclf.hydra_app.bridge, rnnclf.workflows.ledger, {ranking}"
+    launching = "rnnclf.hydra_app.bridge, rnnclf.workflows.jobs, rnnclf.workflows.ledger"
+    code = f"import rnnclf.cli, {launching}, {ranking}"
     assert not {"torch", "scipy.stats"} & modules_after(code)
 
 
@@ -196,9 +197,10 @@ def test_what_launches_a_sweep_and_what_ranks_and_compares_runs_does_without_tor
 def test_the_jobs_of_a_sweep_find_torch_imported():
     """They are forks: without it each of them would import it again."""
     code = """
+from pathlib import Path
 from rnnclf.workflows import jobs, ledger
 ledger.in_subprocess = lambda job, work: float("torch" in sys.modules)
-assert jobs._in_subprocess(jobs.JobsWatcher(), None, None) == 1
+assert jobs._in_subprocess(jobs.JobsWatcher(), jobs.Job(Path('0'), [], 0, False), None) == 1
 """
     assert "torch" in modules_after(code)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 COMMANDS = ("", "train", "resume", "eval", "inspect", "list", "show", "test-cell", "bench", "data")
-COMMANDS += ("data check", "data make", "export", "predict", "compare", "board", "runs")
+COMMANDS += ("data check", "data make", "export", "predict", "compare", "board", "runs", "track")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

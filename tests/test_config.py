@@ -302,6 +302,8 @@ SHOWN_ELSEWHERE |= {"init", "init_sha256", "freeze"}
 SHOWN_ELSEWHERE |= {"max_time"}
 # test_repeats.py shows that these two make a sweep
 SHOWN_ELSEWHERE |= {"seeds", "folds"}
+# trackers/test_tracking.py shows that it changes nothing
+SHOWN_ELSEWHERE |= {"tracker"}
 # test_data_images.py shows these, with files like the published ones
 SHOWN_ELSEWHERE |= {"dataset.root", "dataset.colour", "dataset.variant"}
 # test_table_cases.py shows these, with values that they read in another way

@@ -51,7 +51,7 @@ def explain_train(words: list[str], json: bool) -> None:
     from rnnclf.workflows.catalog import groups_and_names
     from rnnclf.workflows.keys import sections
 
-    found = sections(words)
+    found = sections([word for word in words if not word.startswith("tracker=")])
     if json:
         print_json([section.to_dict() for section in found])
     else:

@@ -55,6 +55,11 @@ class JobsDisplay(JobsWatcher):
         if note and not job.number:  # in a sweep, once
             print_note(note)
 
+    def tracked(self, viewer: str) -> None:
+        from rnnclf.console.tracking import show_viewer
+
+        show_viewer(viewer)
+
     def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
         from rnnclf.console.training import show_finished
 

@@ -27,6 +27,7 @@ from rnnclf.hydra_app.repeats import REPEATS, ranges
 from rnnclf.hydra_app.setup import register
 from rnnclf.hydra_app.words import prepared
 from rnnclf.options import default_of
+from rnnclf.trackers import TRACKERS
 
 PLAIN_KEYS = {option.name: option for option in fields(Config) if option.name not in (*GROUPS, *NESTED)}
 CONFIG_PARTS = ("job", "hydra", "all")
@@ -60,6 +61,7 @@ def _found(words: list[str], incomplete: str) -> list[str]:
     flags, overrides = flags_and_overrides([word for word in words if word != "--json"])
     register(plugins_in(overrides))
     with suppress(RnnclfError):  # a word that has no meaning yet
+        overrides = [word for word in overrides if not word.startswith("tracker=")]
         overrides = prepared(ranges(overrides), sweep=True).words
     with composing():
         line = Line(flags, overrides)
@@ -112,7 +114,7 @@ class Line:
         parent, _, _ = start.rpartition(".")
         if not parent:
             return [
-                *(f"{name}=" for name in (*PLAIN_KEYS, *REPEATS)),
+                *(f"{name}=" for name in (*PLAIN_KEYS, *REPEATS, "tracker")),
                 *(f"{part}." for part in (*GROUPS, *NESTED, "hydra")),
             ]
         if parent in GROUPS:
@@ -130,6 +132,8 @@ class Line:
 
     def values(self, key: str) -> list[str]:
         """The choices of a group or an option; the default of an option that takes any value."""
+        if key == "tracker":
+            return TRACKERS.names()
         parent, dot, name = key.rpartition(".")
         if dot and parent not in GROUPS:
             return _as_words(self._node(parent)[name])

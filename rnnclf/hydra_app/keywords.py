@@ -34,6 +34,7 @@ NOT_HERE = {
     "checkpoint": "it writes into a run folder",
     "seeds": "fit trains one model",
     "folds": "use scikit-learn's cross_val_score",
+    "tracker": "it follows a run folder",
 }
 """Words of the command line that do not apply in Python, and why."""
 

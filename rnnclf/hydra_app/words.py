@@ -119,7 +119,7 @@ def as_path(word: str) -> str:
 
 def _is_known(key: str) -> bool:
     first = re.split(r"[./@]", key)[0]
-    return first in (*TOP, *REPEATS, "experiment", "hydra")
+    return first in (*TOP, *REPEATS, "experiment", "tracker", "hydra")
 
 
 def _separated(words: list[str]) -> tuple[list[str], list[str], int]:
@@ -189,6 +189,8 @@ def _in_grammar(word: str, sweep: bool, several: str) -> str:
     if is_repeat(word):
         raise only_for_training(word)
     bare = key.lstrip("+")
+    if bare == "tracker":
+        raise ConfigError(f"'{word}' follows a run: only rnnclf train, resume and track take it.")
     if bare.startswith(("hydra", "~hydra")) or not _is_known(bare):
         if not re.fullmatch(r"[+~]*[\w./@$:-]*", key, re.ASCII):
             raise ConfigError(unknown_key(bare))

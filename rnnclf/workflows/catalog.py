@@ -18,6 +18,7 @@ from rnnclf.metrics import METRICS
 from rnnclf.options import OptionFacts, described
 from rnnclf.readout import READOUTS
 from rnnclf.registry import Registry
+from rnnclf.trackers import TRACKERS
 from rnnclf.workflows.keys import Key, keys_named, unknown_word
 
 EXAMPLE_INPUTS = 28  # features at which parameter counts are compared: a row of an MNIST image
@@ -128,6 +129,7 @@ _SOURCES: dict[str, Callable[[], list[Choice]]] = {
     "input_init": lambda: _functions("input_init", INPUT_INITS, "cell.input_init"),
     "metric": _metrics,
     "recurrent_init": lambda: _functions("recurrent_init", RECURRENT_INITS, "cell.recurrent_init"),
+    "tracker": lambda: _functions("tracker", TRACKERS, "tracker"),
 }
 
 KINDS: Registry[Callable[[], list[Choice]]] = Registry("group", _SOURCES)
@@ -177,6 +179,7 @@ def find(word: str, name: str | None = None, plugins: tuple[str, ...] = ()) -> C
 def choice_names() -> list[tuple[str, list[str]]]:
     """The names of all choices by group, without their facts."""
     registries = {**GROUPS, "readout": READOUTS, "input_init": INPUT_INITS, "recurrent_init": RECURRENT_INITS}
+    registries["tracker"] = TRACKERS
     named = {group: registries[group].names() for group in KINDS if group in registries}
     named["metric"] = [metric.key for metric in METRICS]
     for group in ("recipe", "experiment"):
@@ -186,7 +189,8 @@ def choice_names() -> list[tuple[str, list[str]]]:
 
 def groups_and_names() -> list[tuple[str, list[str]]]:
     """The groups of `rnnclf train GROUP=NAME`, and the names in each."""
-    return [(group, names) for group, names in choice_names() if group in (*GROUPS, "recipe", "experiment")]
+    typed = (*GROUPS, "recipe", "experiment", "tracker")
+    return [(group, names) for group, names in choice_names() if group in typed]
 
 
 def show_choice(word: str, name: str, plugins: tuple[str, ...] = ()) -> Choice:

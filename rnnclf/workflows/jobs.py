@@ -24,6 +24,7 @@ from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
+from rnnclf.workflows.tracking import preload, taken, track_jobs, viewers_of
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
@@ -51,6 +52,9 @@ class JobsWatcher:
 
     def run_ended(self, job: Job, report: Report) -> None:
         """A run has finished."""
+
+    def tracked(self, viewer: str) -> None:
+        """A tracker followed a run or a sweep that has ended; the command `viewer` shows it."""
 
     def run_was_done(self, folder: Path, results: dict[str, Any]) -> None:
         """A run that was to be resumed had already finished."""
@@ -81,6 +85,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
 
     Raises an RnnclfError for errors that the user can correct; for a sweep, before its first job starts.
     """
+    words, tracker = taken(words)
     words = with_init(words, watch.note)
     results: list[dict[str, Any]] = []
     runs: list[RunFolder] = []
@@ -93,6 +98,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             refuse_missing_data(jobs)
             held.enter_context(ledger.create_sweep(folder, continued_jobs(jobs)))
             sweeps.append(folder)
+            if tracker is not None:
+                track_jobs(folder, tracker)
 
         def begin_run(folder: Path) -> None:
             refuse_used_folder(folder)
@@ -100,7 +107,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
 
         start = Start(begin_run, begin_sweep, watch.note)
         try:
-            body = partial(_train_job, watch=watch, results=results)
+            body = partial(_train_job, watch=watch, results=results, tracker=tracker)
             outcome = run_hydra(body, words, "rnnclf train", partial(_in_subprocess, watch), start)
             if outcome.broke and outcome.sweep_folder is not None:
                 _launch(outcome.sweep_folder, _remaining_jobs(outcome, watch), [], watch)
@@ -110,6 +117,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             raise
         finally:  # an interrupted sweep gets its table, too
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
+    for folder in sweeps or [Path(found["folder"]) for found in results]:
+        _say_where(folder, watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
     return Finished(results[0] if results and not sweeps else None, failed)
 
@@ -147,23 +156,29 @@ def _init_named(value: str, note: Callable[[str], None]) -> str:
 def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     """Resumes an interrupted run, or the unfinished jobs of a sweep.
 
-    words: for a run, `epochs=N` to train longer; for a sweep, points to add, and a launcher.
+    words: for a run, `epochs=N` to train longer; for a sweep, points to add, and a launcher; for both,
+        tracker=NAME. A tracker that was chosen before needs no word.
     """
+    words, tracker = taken(words)
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: give a run folder or a sweep folder.")
-    return _resume_sweep(path, words, watch) if is_sweep(path) else _resume_run(path, words, watch)
+    return (_resume_sweep if is_sweep(path) else _resume_run)(path, words, watch, tracker)
 
 
-def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[str, Any]]) -> float | None:
+def _train_job(
+    config: Config, job: Job, watch: JobsWatcher, results: list[dict[str, Any]], tracker: str | None
+) -> float | None:
     """Trains one run into its folder. Returns the validation accuracy, for sweepers."""
     if job.number is not None and RunFolder(job.folder).has_begun():  # a launcher may start a job twice
         return _resume_job(job, watch)
     import_torch()
+    from rnnclf.workflows.mirrored import mirrored
     from rnnclf.workflows.train import train as train_run
 
-    with watch.run(job) as run_watch:
-        report = train_run(config, RunFolder(job.folder), run_watch, job.overrides, watch.save)
+    run = RunFolder(job.folder)
+    with watch.run(job) as shown, mirrored(run, shown, tracker) as run_watch:
+        report = train_run(config, run, run_watch, job.overrides, watch.save)
     watch.run_ended(job, report)
     results.append({"folder": str(job.folder), **report.results})
     return report.scores["validation"].accuracy
@@ -172,18 +187,21 @@ def _train_job(config: Config, job: Job, watch: JobsWatcher, results: list[dict[
 def _resume_job(job: Job, watch: JobsWatcher) -> float | None:
     """Resumes one job of a sweep. Returns its validation accuracy, or None if it had already finished."""
     import_torch()
+    from rnnclf.workflows.mirrored import mirrored
     from rnnclf.workflows.resume import resume_run
 
-    with watch.run(job) as run_watch:
-        report = resume_run(RunFolder(job.folder), None, run_watch, watch.save)
+    run = RunFolder(job.folder)
+    with watch.run(job) as shown, mirrored(run, shown) as run_watch:
+        report = resume_run(run, None, run_watch, watch.save)
     if report is None:
         return None
     watch.run_ended(job, report)
     return report.scores["validation"].accuracy
 
 
-def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
+def _resume_run(path: Path, words: list[str], watch: JobsWatcher, tracker: str | None) -> Finished:
     import_torch()
+    from rnnclf.workflows.mirrored import mirrored
     from rnnclf.workflows.resume import resume_run
 
     folder = RunFolder(path)
@@ -198,22 +216,25 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     if epochs is not None and type(epochs) is not int:
         raise ConfigError(f"epochs must be a whole number, got '{epochs}'.")
     job = Job(path, [], None, parallel=False)
-    with watch.run(job) as run_watch:
+    with watch.run(job) as shown, mirrored(folder, shown, tracker) as run_watch:
         report = resume_run(folder, epochs, run_watch, watch.save)
     results = folder.read_results() if report is None else report.results
     if report is None:
         watch.run_was_done(path, results)
     else:
         watch.run_ended(job, report)
+        _say_where(path, watch)
     return Finished({"folder": str(path.absolute()), **results}, failed=False)
 
 
-def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finished:
+def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: str | None) -> Finished:
     from rnnclf.workflows import ledger
 
     launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
     points = with_init([word for word in words if word not in launching], watch.note)
     with ledger.open_sweep(folder):
+        if tracker is not None:
+            track_jobs(folder, tracker)
         added = ledger.add_points(folder, points) if points else []
         pending = ledger.unfinished(folder)
         watch.sweep_resumed(folder, pending, added)
@@ -221,7 +242,13 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher) -> Finishe
             _launch(folder, pending, launching, watch)
         finally:
             failed = _end_sweep(folder, watch)
+    _say_where(folder, watch)
     return Finished(None, failed)
+
+
+def _say_where(folder: Path, watch: JobsWatcher) -> None:
+    for viewer in viewers_of(folder):
+        watch.tracked(viewer)
 
 
 def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: JobsWatcher) -> None:
@@ -262,6 +289,7 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
 
     import_torch()  # once here, instead of in the process of each job
     watch.preload()
+    preload(job.folder)
     try:
         return ledger.in_subprocess(job, work)
     except (RnnclfError, JobFailed) as error:

@@ -100,6 +100,11 @@ class RunFolder:
         return self.path / "damaged.safetensors"
 
     @property
+    def tracker(self) -> Path:
+        """Which trackers follow the run; the same file in a sweep's folder is for all of its jobs."""
+        return self.path / "tracker.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "train.log"
 
@@ -112,7 +117,8 @@ class RunFolder:
         """All files that a run writes into its folder."""
         return [
             *(self.status, self.epochs, self.diagnosis, self.results, self.predictions, self.provenance),
-            *(self.seen, self.best, self.last, self.previous, self.damaged, self.log, *pictures(self.path)),
+            *(self.seen, self.best, self.last, self.previous, self.damaged, self.log, self.tracker),
+            *pictures(self.path),
             *(self.plots / f"{name}{suffix}" for name in PLOTS for suffix in (".svg", ".png")),
         ]
 

@@ -58,7 +58,7 @@ def out_of_fold(folder: Path) -> Path:
 
 def files_of_sweep(folder: Path) -> list[Path]:
     """The files that a sweep writes beside the folders of its jobs."""
-    records = sweep_record(folder), jobs_record(folder)
+    records = sweep_record(folder), jobs_record(folder), RunFolder(folder).tracker
     tables = sweep_table(folder), sweep_results(folder), runs_table(folder), out_of_fold(folder)
     return [*records, *tables, *pictures(folder)]
 

@@ -66,6 +66,7 @@ def commands(ground: Path, new: str) -> dict[str, tuple[object, ...]]:
         "data check": ("data", "check", ground / "my.csv"),
         "data make": ("data", "make", new, "--sequences", 30),
         "board": ("board", ground),
+        "runs": ("runs", ground),
     }
 
 
@@ -78,6 +79,7 @@ SLOW = {
     "stream",
     "compare",
     "report",
+    "track",
 }  # seconds each, or lines of JSON: what they print is tested with what they do
 
 

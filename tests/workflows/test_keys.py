@@ -105,7 +105,8 @@ def test_an_option_that_differs_between_components_says_where():
                     " All choices: rnnclf list. All keys: rnnclf train --help."),
         (["zzz"], "Nothing is named 'zzz'. All choices: rnnclf list. All keys: rnnclf train --help."),
         (["gruu", "lstm"], "No group named 'gruu'. Known: cell, optimizer, schedule, dataset, augment,"
-                           " average, recipe, experiment, readout, input_init, metric, recurrent_init."),
+                           " average, recipe, experiment, readout, input_init, metric, recurrent_init,"
+                           " tracker."),
     ],
 )  # fmt: skip
 def test_a_word_that_means_nothing_or_several_things_is_refused_in_one_sentence(cli, words, message):
