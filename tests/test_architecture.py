@@ -160,6 +160,7 @@ def test_only_the_console_prints():
             assert "print" not in names, label(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", [["--help"], ["eval", "--help"], ["resume", "--help"], ["list"], ["show", "cell", "lstm"]]
 )
@@ -185,6 +186,7 @@ def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
     assert not heavy & loaded
 
 
+@pytest.mark.long
 def test_what_launches_a_sweep_and_what_ranks_and_compares_runs_does_without_torch():
     """The processes of a parallel launcher would wait for it."""
     ranking = "rnnclf.console.sweep, rnnclf.console.compare, rnnclf.console.board"
@@ -218,6 +220,7 @@ def test_each_choice_has_one_yaml_file(group):
     assert files == set(GROUPS[group].names())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_experiment_composes(path):
     config = load_config([f"experiment={path.stem}"])

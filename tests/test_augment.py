@@ -127,6 +127,7 @@ def test_options_out_of_range_are_refused_by_name(name, option):
         AUGMENTS[name](**{option: math.nan})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("word", "words"),
     [

@@ -194,6 +194,7 @@ def test_a_diverging_run_names_epoch_and_batch_and_exits_with_2(cli, only_run):
     assert "The loss became" in (only_run() / "train.log").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -221,6 +222,7 @@ def test_a_wrong_word_starts_nothing(cli, tmp_path, words, message):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.long
 def test_a_missing_device_is_named(cli):
     done = cli("train", *SMALL, "device=mps")
     assert done.exit_code == 2

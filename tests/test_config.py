@@ -26,6 +26,7 @@ SMALL = ["hidden=4", "epochs=2", "threads=1"]
 SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -120,6 +121,7 @@ def choices() -> list[Any]:
     return cases
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chosen", choices())
 def test_a_choice_has_its_file_gets_its_size_and_survives_the_way_into_a_checkpoint_and_back(chosen):
     config = load_config([*(f"{group}={name}" for group, name in chosen.items()), "clip=null", "hidden=7"])
@@ -162,6 +164,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(key=st.sampled_from([f.name for f in fields(Config)]), value=JSON, deeper=st.booleans())
@@ -359,6 +362,7 @@ def test_every_key_is_in_the_table_of_changes():
 DAILY = ("cell", "hidden", "bidirectional", "readout", "epochs", "batch_size", "seed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "key", [pytest.param(key, marks=() if key in DAILY else pytest.mark.long) for key in CHANGES]
 )

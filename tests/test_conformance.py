@@ -192,6 +192,7 @@ def each(names):
     return [pytest.param(name, marks=pytest.mark.long if name == long else ()) for name in names]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", each(BY_NAME))
 @pytest.mark.parametrize("kind", [Leaky, Fading])
 def test_a_right_cell_keeps_every_claim(kind, name):

@@ -27,6 +27,7 @@ NOT_APPLICABLE = {
 }
 
 
+@pytest.mark.long
 @parametrize_with_checks(
     [RNNClassifier(hidden=8, epochs=20, batch_size=32, optimizer__lr=0.01, validation=0.25, threads=1)],
     expected_failed_checks=lambda estimator: NOT_APPLICABLE,

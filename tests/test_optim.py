@@ -281,6 +281,7 @@ def test_shares_out_of_range_are_refused(kind, option, value):
         kind(**{option: value})
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_torchs_compiler_is_not_imported_for_a_step():
     code = (

@@ -56,6 +56,7 @@ def train_lines() -> list[list[str]]:
     return [shlex.split(line) for line in found]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", train_lines(), ids=" ".join)
 def test_every_train_line_composes(words):
     if any("my.csv" in word for word in words):

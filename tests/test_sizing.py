@@ -100,6 +100,7 @@ def test_a_run_is_as_large_as_it_was_asked_to_be_and_eval_builds_the_same(cli, o
     assert evaluated[0]["correct"] == results["test"]["correct"]
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_two_sizes_at_once_are_refused(cli):
     done = cli("train", "match_parameters=3k", "hidden=20", "dataset=digits")

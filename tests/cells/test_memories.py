@@ -21,6 +21,7 @@ from tests.pairwise import pairwise
 # LMU
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("size", "theta"), [(1, 1.0), (1, 10.0), (4, 2.5), (32, 28.0), (32, 1.0), (32, 1e6), (256, 784.0)]
 )

@@ -43,6 +43,7 @@ def test_the_bar_waits_for_the_first_look(cli, terminal, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_sweep_on_a_terminal_fits(cli, terminal):
     done = cli(

@@ -91,12 +91,14 @@ def all_commands() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_every_command_takes_json(ground):
     for name, command in all_commands().items():
         assert "--json" in [word for param in command.params for word in param.opts], name
     assert set(all_commands()) == {"train", *commands(ground, ""), *SLOW}
 
 
+@pytest.mark.long
 def test_every_json_is_strict(cli, ground):
     strictly((ground / "train.json").read_text())
     for name, words in commands(ground, "made.csv").items():
@@ -133,6 +135,7 @@ def test_every_command_prints_in_ascii(ground, monkeypatch):
             assert len(written.getvalue()) > 50, name
 
 
+@pytest.mark.long
 def test_nothing_in_a_name_acts_as_a_command(cli, ground):
     shown = [cli(*words).output for words in commands(ground, "more.csv").values()]
     files = [

@@ -281,6 +281,7 @@ VALID = {
 QUICK = ("long.csv", "wide.csv", "long.csv.gz", "lists.jsonl", "wide.parquet")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in VALID]
 )

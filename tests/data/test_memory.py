@@ -109,6 +109,7 @@ def test_a_frame_that_is_not_what_it_should_be_is_refused(change, words, message
     assert message in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("three", "classes"), LABELS, ids=str)
 def test_labels_keep_their_type_and_order(three, classes):
     x, y = waves()

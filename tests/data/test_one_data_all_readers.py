@@ -189,6 +189,7 @@ class Reader:
 HOW = settings(max_examples=5, deadline=None, derandomize=True, phases=[Phase.generate])
 
 
+@pytest.mark.long
 @HOW
 @given(made=data())
 def test_every_form_of_data_is_read_alike(made: Data, tmp_path_factory):

@@ -20,6 +20,7 @@ from rnnclf.errors import DataError, OutputError
 from tests.data.tables import LONG, WIDE, entries, parquet, read, rows_of, sequences_of
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [40, 64, 100])
 def test_the_size_of_the_blocks_changes_nothing(size, monkeypatch):
     content = LONG.replace("30", '"30"').replace("walk", '"wa\nlk"') + "\n,,,,\n"

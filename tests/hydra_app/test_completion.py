@@ -162,6 +162,7 @@ def test_the_group_of_types_is_never_offered(start):
     assert ("schedule=" in offered) == (start in ("", "s"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "line",
     ["nope", "nope=", "nope.", "cell=nope cell.", "cell.nope.", "cell.nope=", "hidden.", "a=b=c", "cell=[",
@@ -172,6 +173,7 @@ def test_a_line_that_makes_no_sense_gets_nothing(line):
     assert found(line) == []
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_broken_module_of_ones_own_gets_nothing(tmp_path):
     broken = {

@@ -27,6 +27,7 @@ def wrong_word(words):
         load_config([*words, "hiden=3"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use", [load_config, wrong_word, plan, lambda words: complete(words, "cell=l")])
 def test_the_callers_hydra_is_as_it_was(own_hydra, use):
     before, version = GlobalHydra.instance().hydra, getbase()
@@ -36,6 +37,7 @@ def test_the_callers_hydra_is_as_it_was(own_hydra, use):
     assert compose("own") == {"answer": 42}
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_threads_compose_what_one_of_them_would():
     found = {}

@@ -12,7 +12,10 @@ from rnnclf.hydra_app.bridge import run_hydra
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("words", [["hydra.run.dir=out"], ["-m", "seed=0,1", "hydra.sweep.dir=out"]])
+@pytest.mark.parametrize(
+    "words",
+    [["hydra.run.dir=out"], pytest.param(["-m", "seed=0,1", "hydra.sweep.dir=out"], marks=pytest.mark.slow)],
+)
 def test_relative_paths_mean_the_folder_where_the_command_was_typed(tmp_path, words):
     places = []
 

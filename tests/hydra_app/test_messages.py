@@ -82,6 +82,7 @@ def values_of(key: str) -> Iterator[Any]:
             yield value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("group", ["", *NESTED, *GROUPS])
 def test_a_wrong_type_is_refused_in_words(group):
     keys = [key for key in every_option() if key.rpartition(".")[0] == group]
@@ -114,6 +115,7 @@ def test_a_misspelt_key_is_refused_with_the_right_one():
         assert not INTERNAL.search(message), message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("word", "message"),
     [

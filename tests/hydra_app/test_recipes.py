@@ -36,6 +36,7 @@ def test_recipe_plain_gives_own_data_the_defaults(data):
     assert (config.dataset.missing, config.dataset.patch, config.select) == ("error", 1, "best")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -33,6 +33,7 @@ def grid(*typed: str) -> list[Planned]:
     return plan(words_of(*typed))
 
 
+@pytest.mark.long
 def test_data_sets_with_different_keys_share_a_grid(own):
     jobs = grid("dataset=digits,mesuré.csv,other.npz", "dataset.missing=mask", "dataset.id=nr", "hidden=3,4")
     assert [" ".join(job.words) for job in jobs] == [
@@ -92,6 +93,7 @@ def test_several_paths_are_several_data_sets(own, typed, read_as):
         assert " ".join(words_of(*typed.split())) == read_as
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

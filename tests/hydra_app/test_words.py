@@ -80,6 +80,7 @@ def test_any_text_has_a_spelling_that_means_just_this_text(text):
     assert literal(text) == text or not is_resolved(literal(text))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["path", "test_path", "labels", "id", "split_column"])
 def test_a_name_is_read_as_it_was_typed_and_as_we_print_it(tmp_path, key):
     for name in NAMES:
@@ -195,6 +196,7 @@ def test_values_are_split_at_commas_outside_of_quotes_and_brackets():
 GPU = "device must be auto, cpu, cuda or mps, got 'gpu': a GPU is device=cuda"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("typed", "message"),
     [

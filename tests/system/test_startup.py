@@ -54,6 +54,7 @@ def test_text_that_nobody_reads_any_more_is_told_by_the_exit_code():
     assert "BrokenPipeError" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_the_exit_codes_of_the_command_are_kept(tmp_path):
     words = ["train", "dataset=digits", "hidden=4", "epochs=1", "threads=1", f"hydra.run.dir={tmp_path}/run"]

@@ -112,6 +112,7 @@ def command(words: list[object], before: str = "", **options: object) -> subproc
     )
 
 
+@pytest.mark.long
 def test_a_list_for_a_reader_that_went_away_is_silent_and_fine():
     write = broken_pipe()
     done = command(["list"], capture_output=False, stdout=write, stderr=subprocess.PIPE)
@@ -119,6 +120,7 @@ def test_a_list_for_a_reader_that_went_away_is_silent_and_fine():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_no_space_left_for_the_output_is_one_sentence():
     with open("/dev/full", "w") as full:
         done = command(["list"], capture_output=False, stdout=full, stderr=subprocess.PIPE)
@@ -126,6 +128,7 @@ def test_no_space_left_for_the_output_is_one_sentence():
     assert done.stderr == "error: Cannot write to stdout: No space left on device.\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("words", "columns"), [(["list", "optimizers"], "0"), (["--help"], "1")])
 def test_columns_that_are_no_width_are_ignored(words, columns):
     done = command(words, env={**os.environ, "COLUMNS": columns, "LINES": "0"})
@@ -139,7 +142,9 @@ CLOSED += "sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("words", "before"), [([], CLOSED), (["-m", "seed=0,1"], BROKEN)])
+@pytest.mark.parametrize(
+    ("words", "before"), [([], CLOSED), pytest.param(["-m", "seed=0,1"], BROKEN, marks=pytest.mark.slow)]
+)
 def test_without_anyone_to_read_it_a_run_goes_on_to_its_end(tmp_path, before, words):
     folder = f"hydra.{'sweep' if words else 'run'}.dir={tmp_path}/out"
     done = command(["train", *SMALL, *words, folder], before)

@@ -55,6 +55,7 @@ def recording(monkeypatch):
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", [Adam(lr=2**-7), AdamW(lr=2**-7), SGD(lr=2**-4)])
 @pytest.mark.parametrize(
     "options", [{"engine": "fused"}, {"name": "gru", "layers": 2, "dropout": 0.3, "norm": "batch"}]

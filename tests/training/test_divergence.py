@@ -105,6 +105,7 @@ WAYS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [7, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("way", WAYS)
 def test_how_often_the_host_looks_changes_nothing(way, every, monkeypatch):
@@ -225,6 +226,7 @@ def reads(work, monkeypatch):
     return mode.names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     ["basic", "lstm", "gru", "cfc", "mingru", "s4d"],  # by the loop, the scan, the convolution

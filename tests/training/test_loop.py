@@ -64,6 +64,7 @@ def test_result_is_yielded_as_soon_as_its_epoch_is_done():
         assert next(run).epoch == epoch == fresh.epoch
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CELLS.names())
 def test_same_seed_gives_the_same_results_bit_for_bit(name):
     one, same, other = (Training(classifier(name, dropout=0.3), recipe(clip=1.0)) for _ in range(3))

@@ -24,6 +24,7 @@ on_every_device = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", RESUMED)
 @pytest.mark.parametrize("schedule", SCHEDULES.names())
 @on_every_device

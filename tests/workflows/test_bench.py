@@ -43,6 +43,7 @@ from tests.workflows.small_bench import (
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_every_cell_is_measured_with_each_of_its_engines_and_beside_torch():
     result = bench(CELLS.names(), SMALL)

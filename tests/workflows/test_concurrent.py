@@ -44,6 +44,7 @@ def test_of_eight_processes_at_once_each_gets_folders_of_its_own(tmp_path):
     assert len(claimed) == len(set(claimed)) == 8 * 25
 
 
+@pytest.mark.long
 def test_what_another_process_works_on_is_left_to_it(cli, two_jobs):
     sweep = two_jobs
     for run in jobs_of(sweep):

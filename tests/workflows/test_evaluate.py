@@ -142,6 +142,7 @@ def test_eval_refuses_in_words(cli, tmp_path, trained, words, message):
 # Several checkpoints, of which some cannot be read
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["missing", "cut off", "no folder"])
 def test_the_good_jobs_of_a_sweep_are_shown_and_the_others_named(cli, two_jobs, damage):
     best = two_jobs / "1" / "best.safetensors"
@@ -195,6 +196,7 @@ def test_nothing_that_can_be_evaluated_is_one_error(cli, two_jobs):
         evaluate([two_jobs / "0", two_jobs / "1"])
 
 
+@pytest.mark.long
 def test_words_that_fit_no_job_are_told_once(cli, two_jobs):
     done = cli("eval", two_jobs, "dataset=table", "dataset.path=nowhere.csv")
     assert done.exit_code == 2

@@ -112,6 +112,7 @@ def test_a_signal_while_the_splits_are_scored_ends_the_run_and_loses_nothing(
     assert_as_in_peace(folder, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGHUP,) * 3, (signal.SIGTERM,) * 2, (signal.SIGHUP, signal.SIGTERM)]
 )

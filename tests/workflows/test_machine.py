@@ -39,6 +39,7 @@ print(usual, min(faults() for _ in range(4)))
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @needs_glibc
 def test_memory_of_the_last_step_is_there_for_the_next_one():
@@ -63,6 +64,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @needs_glibc
 def test_what_was_freed_before_is_given_back():
@@ -115,6 +117,7 @@ def test_what_only_a_gpu_knows_is_left_out_where_a_checkpoint_is_used_without_on
     assert result.recorded_correct == result.evaluation.score.correct
 
 
+@pytest.mark.long
 def test_a_model_is_evaluated_in_the_precision_it_was_trained_in_unless_another_is_asked_for(tmp_path):
     report = train(load_config([*SMALL, "precision=bf16"]), RunFolder(tmp_path))
     (same,), (other,) = (evaluate([tmp_path], words) for words in ([], ["precision=float32"]))

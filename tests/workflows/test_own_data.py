@@ -27,6 +27,8 @@ from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 from tests.conftest import Cli
 
+pytestmark = pytest.mark.long  # most train a run
+
 FAST = ["hidden=4", "epochs=1", "threads=1"]
 NAMES = [f"waves{suffix}" for suffix in WRITERS]
 

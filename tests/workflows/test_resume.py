@@ -126,6 +126,7 @@ class Plain(GatedCell):
 '''
 
 
+@pytest.mark.long
 def test_own_cells_are_found_again_by_the_plugins_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     monkeypatch.syspath_prepend(tmp_path)
@@ -161,6 +162,7 @@ def saved_places(monkeypatch: pytest.MonkeyPatch, words: str, path: Path) -> lis
     return places
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("every", "places"),
     [
@@ -301,9 +303,8 @@ def test_every_cell_and_kind_of_data_gives_the_same_in_another_process(tmp_path,
     assert len(set(there.values())) == len(there) - 1  # one cell is that of all kinds of data
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(3, marks=pytest.mark.long), pytest.param(20, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 20])
 def test_kills_lose_nothing(kills):
     script = str(ROOT / "benchmarks" / "reliability" / "kill.py")
     command = [sys.executable, script, "lstm", "--kills", str(kills)]

@@ -227,6 +227,7 @@ def test_json_that_we_never_write_is_refused(cli, best, text):
     assert "is not a checkpoint of rnnclf" in refusal(cli, changed(best, lambda header, table: text))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_million_classes_are_refused_without_a_model_for_them(cli, best):
     def many(header, table):
@@ -301,6 +302,7 @@ def test_no_command_waits_for_what_is_named_like_a_file_of_a_run(cli, run, kind)
     assert re.search(r"\.lock: it is not a regular file|\.lock: No such device", cli("resume", run).stderr)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_log_that_is_a_pipe_is_refused_before_anything_opens_it(cli, two_jobs):
     (two_jobs / "1" / "results.json").unlink()
@@ -399,8 +401,8 @@ def watched(ground):
 @pytest.mark.parametrize(
     ("target", "count"),
     {
-        **{"checkpoint": 200, "status.json": 40, "results.json": 40, "epochs.csv": 40},
-        **{"multirun.yaml": 15, "overrides": 15, "data": 150},
+        **{"checkpoint": 60, "status.json": 20, "results.json": 20, "epochs.csv": 20},
+        **{"multirun.yaml": 15, "overrides": 15, "data": 60},
     }.items(),
 )
 def test_hostile_input_gives_an_answer_or_one_clear_error(target, count, watched):

@@ -209,6 +209,7 @@ def test_a_lost_folder_and_a_lost_status_are_told(cli, two_jobs):
     assert json.loads(cli("inspect", two_jobs, "--json").stdout)["states"] == {"missing": 1, "lost": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "of an older version"])
 def test_lost_jobs_are_done_again_under_their_numbers(cli, two_jobs, listed):
