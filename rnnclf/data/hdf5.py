@@ -70,9 +70,9 @@ def _known(folder: Path) -> Index | None:
 
 def _copied(path: Path, folder: Path, labelled: bool) -> None:
     try:
-        in_helper(f"{__name__}:copy", str(path), str(folder), labelled)
+        in_helper(f"{__name__}:copy", str(path), str(folder), labelled, reads=path)
     except ChildDied as error:
-        raise DataError(f"{path} is damaged, or reading it takes more memory than there is.") from error
+        raise DataError(f"{path} is damaged, or reading it takes too much memory or time.") from error
 
 
 def copy(path: str, folder: str, labelled: bool = True) -> None:

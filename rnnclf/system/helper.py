@@ -7,20 +7,26 @@ would start sooner, but threads of such libraries do not survive a fork.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from rnnclf import errors
 from rnnclf.system.fork import ChildDied, exit_reason
 from rnnclf.system.memory import memory_limit
+
+LEAST_SECONDS = 20.0  # of processor time to read a file, which includes importing what reads it
+SLOWEST = 1e5  # bytes of a file in a second, far less than any reader takes
 
 START = """
 import json, sys
@@ -36,17 +42,18 @@ class Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, function: str, *arguments: Any) -> Any:
+    def call(self, function: str, *arguments: Any, seconds: float | None = None) -> Any:
         """Calls "package.module:name" with plain data, and returns or raises what it does.
 
-        Raises ChildDied if that ends the process; the next call starts another one.
+        seconds: the processor time that it may take. Raises ChildDied if it takes longer, or ends the
+        process in another way; the next call starts another one.
         """
         process = self._process = self._process or _started()
         assert process.stdin is not None
         assert process.stdout is not None
         line = b""
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps([function, *arguments]).encode() + b"\n")
+            process.stdin.write(json.dumps([seconds, function, *arguments]).encode() + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         if not line.endswith(b"\n"):
@@ -113,14 +120,16 @@ def kept() -> Iterator[None]:
         _kept.helper = None
 
 
-def in_helper(function: str, *arguments: Any) -> Any:
+def in_helper(function: str, *arguments: Any, reads: Path | None = None) -> Any:
     """Calls "package.module:name" with plain data in another process, and returns or raises what it does.
 
-    Raises ChildDied if that ends the process.
+    reads: a file that it reads. Raises ChildDied if that ends the process, or takes far longer than the size
+    of the file explains: on some damaged files, libraries run in circles.
     """
+    seconds = None if reads is None else LEAST_SECONDS + os.path.getsize(reads) / SLOWEST
     with kept():
         assert _kept.helper is not None
-        return _kept.helper.call(function, *arguments)
+        return _kept.helper.call(function, *arguments, seconds=seconds)
 
 
 def serve() -> None:
@@ -130,7 +139,8 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin.buffer:
         limit_memory(memory_limit())  # the call before may have lowered it
-        function, *arguments = json.loads(line)
+        seconds, function, *arguments = json.loads(line)
+        limit_time(seconds)
         answers.write(f"{json.dumps(_answer(function, arguments))}\n")
         answers.flush()
 
@@ -147,6 +157,19 @@ def _answer(function: str, arguments: list[Any]) -> list[Any]:
         return ["died", "it takes more memory than there is"]
     except BaseException:
         return ["failed", traceback.format_exc()]
+
+
+def limit_time(seconds: float | None) -> None:
+    """Has the system end this process after so many seconds of processor time from now on. None: no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = hard if seconds is None else math.ceil(time.process_time() + seconds)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
 def limit_memory(size: int | None) -> None:

@@ -18,6 +18,7 @@ from rnnclf.data import hdf5
 from rnnclf.data.arrays import Arrays
 from rnnclf.data.recordings import Recordings
 from rnnclf.errors import ConfigError, DataError, RnnclfError
+from rnnclf.system import helper
 from tests.damage import DAMAGE, damaged
 from tests.data.arrays import NAMES, C, N, T, X, Y, read
 
@@ -61,7 +62,7 @@ def test_splits_may_be_groups(tmp_path, between):
 
 def test_packed_arrays_are_read_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "CHUNK", 100)
-    monkeypatch.setattr(hdf5, "in_helper", lambda _, *paths: hdf5.copy(*paths))
+    monkeypatch.setattr(hdf5, "in_helper", lambda _, *paths, reads: hdf5.copy(*paths))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=X, compression="gzip", shuffle=True, fletcher32=True)
         file.create_dataset("y", data=Y, compression="lzf")
@@ -140,6 +141,17 @@ def test_the_package_that_is_needed_is_named(tmp_path, monkeypatch):
         hdf5.copy(str(tmp_path / "a.h5"), str(tmp_path))
 
 
+@pytest.mark.long
+def test_a_file_on_which_the_library_runs_in_circles_is_refused(monkeypatch):
+    """Damage that the next test once made; nothing but the time tells it from a slow file."""
+    monkeypatch.setattr(helper, "LEAST_SECONDS", 3.0)
+    path = Path(__file__).parents[1] / "fixtures" / "endless.h5"
+    with pytest.raises(
+        DataError, match=r"endless\.h5 is damaged, or reading it takes too much memory or time\.$"
+    ):
+        read(path)
+
+
 with tempfile.TemporaryDirectory() as folder:
     CONTENT = h5(Path(folder, "a.h5"), x=X, y=NAMES.tolist()).read_bytes()
 
@@ -150,6 +162,7 @@ with tempfile.TemporaryDirectory() as folder:
 def test_damaged_hdf5_files_are_read_or_refused_in_words(kind, place, other):
     with tempfile.TemporaryDirectory() as base, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", base)
+        patch.setattr(helper, "LEAST_SECONDS", 3.0)  # the library runs in circles on some of them
         path = Path(base, "a.h5")
         path.write_bytes(damaged(CONTENT, kind, place, other))
         with contextlib.suppress(RnnclfError):

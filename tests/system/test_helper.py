@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rnnclf.errors import DataError
+from rnnclf.system import helper
 from rnnclf.system.fork import ChildDied
 from rnnclf.system.helper import in_helper, limit_memory
 
@@ -60,6 +61,21 @@ def test_what_takes_too_much_memory_is_told_and_the_limit_holds_for_one_call():
     with pytest.raises(ChildDied, match="it takes more memory than there is"):
         in_helper(f"{HERE}:takes_memory", 2**31)
     assert in_helper(f"{HERE}:takes_memory", 2**20) == 2**20
+
+
+def runs_in_circles() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.long
+def test_what_takes_longer_than_its_file_explains_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(helper, "LEAST_SECONDS", 1.0)
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"")
+    with pytest.raises(ChildDied, match="SIGXCPU"):
+        in_helper(f"{HERE}:runs_in_circles", reads=file)
+    assert in_helper(f"{HERE}:plain")[1:] == []
 
 
 @pytest.mark.long

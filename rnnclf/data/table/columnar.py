@@ -92,9 +92,9 @@ def tried(path: Path) -> ColumnarFile:
     Raises DataError.
     """
     try:
-        in_helper(f"{__name__}:read_through", str(path))
+        in_helper(f"{__name__}:read_through", str(path), reads=path)
     except ChildDied as error:
-        raise DataError(f"{path.name} is damaged, or reading it takes more memory than there is.") from error
+        raise DataError(f"{path.name} is damaged, or reading it takes too much memory or time.") from error
     return ColumnarFile(path)
 
 

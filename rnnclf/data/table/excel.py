@@ -48,10 +48,10 @@ def opened(path: Path, sheet: str | None, named: Sequence[str]) -> Iterator[Shee
     with tempfile.TemporaryDirectory(prefix="rnnclf-", ignore_cleanup_errors=True) as folder:
         text = Path(folder, "sheet.csv")
         try:
-            taken, *others = in_helper(f"{__name__}:write_as_text", str(path), sheet, str(text))
+            taken, *others = in_helper(f"{__name__}:write_as_text", str(path), sheet, str(text), reads=path)
         except ChildDied as error:
             raise DataError(
-                f"{path.name} is damaged, or reading it takes more memory than there is."
+                f"{path.name} is damaged, or reading it takes too much memory or time."
             ) from error
         found = Sheet(path, text, named)
         if others and sheet is None:
