@@ -33,7 +33,15 @@ def test_a_run_on_a_terminal_shows_a_table_a_bar_and_a_panel(cli, terminal, word
     assert any("seq/s" in line and "left" in line for line in lines)
     assert any(line.startswith("╭") for line in lines)
     (folder,) = Path("outputs").glob("*/*")
-    assert lines[-2:] == [f"evaluate it  rnnclf eval {folder}", ""]
+    assert lines[-5:] == [
+        f"run folder     {folder}",
+        f"evaluate it    rnnclf eval {folder}",
+        f"its mistakes   rnnclf eval {folder} --errors",
+        f"a page to show rnnclf report {folder}",
+        "",
+    ]
+    (course,) = [line for line in lines if "validation    " in line and "→" in line]
+    assert re.search(r"validation    (▁█|█▁|▅▅)   \d+\.\d\d % → \d+\.\d\d %", course)
 
 
 @pytest.mark.long
