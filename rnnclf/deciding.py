@@ -52,7 +52,7 @@ def compare(
     from rnnclf.workflows.compare import compare as workflow
     from rnnclf.workflows.compare import equal_of
 
-    _refuse_several(md, tex, csv, json)
+    _refuse_several(md=md, tex=tex, csv=csv, json=json)
     paths = runs_at(word for word in words if is_path(word))
     if not paths:
         raise RnnclfError("Give the folders of runs or sweeps to compare.")
@@ -92,7 +92,7 @@ def board(
     from rnnclf.console import board as console
     from rnnclf.workflows.board import leaderboard
 
-    _refuse_several(md, tex, csv, json)
+    _refuse_several(md=md, tex=tex, csv=csv, json=json)
     found = leaderboard(run_at(folder))
     if json:
         _print_json(found.to_dict())
@@ -116,7 +116,7 @@ def runs(
     from rnnclf.console.screen import print_json
     from rnnclf.workflows.listing import list_runs
 
-    _refuse_several(csv, json)
+    _refuse_several(csv=csv, json=json)
     folder = run_at(folder)
     found = list_runs(folder)
     if json:
@@ -127,9 +127,11 @@ def runs(
         console.show_runs(found, folder)
 
 
-def _refuse_several(*forms: bool) -> None:
-    if sum(forms) > 1:
-        raise ConfigError("Give one of --md, --tex, --csv and --json.")
+def _refuse_several(**forms: bool) -> None:
+    """Raises ConfigError if more than one form of output is asked for."""
+    if sum(forms.values()) > 1:
+        *others, last = [f"--{form}" for form in forms]
+        raise ConfigError(f"Give one of {', '.join(others)} and {last}.")
 
 
 def _print_json(value: dict[str, Any]) -> None:
