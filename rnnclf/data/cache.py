@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
-import tempfile
 import zlib
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from rnnclf.errors import DataError, OutputError
 from rnnclf.files import flush, write_atomically
+from rnnclf.system.user_cache import cache_root
 
 CHUNK = 2**24  # bytes
 
@@ -23,47 +22,6 @@ PARTS = 16  # of a large file that are looked at to tell its versions apart
 PART = 2**16  # bytes of each
 
 Identity: TypeAlias = tuple[str, int, int, int, str]
-
-
-def cache_root() -> Path:
-    """$XDG_CACHE_HOME/rnnclf, or ~/.cache/rnnclf.
-
-    In a container there may be no home folder, or one that cannot be written: then it is a private folder in
-    the system's temporary one. The result may not exist, and it may be impossible to create.
-    """
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "rnnclf"
-    try:
-        root = Path.home() / ".cache" / "rnnclf"
-    except RuntimeError:  # no HOME, and a user without a name
-        return _temporary_root()
-    return root if _can_exist(root) else _temporary_root()
-
-
-def _can_exist(folder: Path) -> bool:
-    """Whether the folder exists or can be made."""
-    for place in (folder, *folder.parents):
-        try:
-            place.stat()
-        except FileNotFoundError:
-            continue
-        except OSError:  # not ours to look into
-            return False
-        return place == folder or os.access(place, os.W_OK | os.X_OK)
-    return False
-
-
-def _temporary_root() -> Path:
-    nowhere = Path(os.devnull) / "rnnclf"
-    try:
-        folder = Path(tempfile.gettempdir()) / f"rnnclf-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except (OSError, AttributeError):  # nothing can be written; Windows has no getuid
-        return nowhere
-    # its name can be guessed, so another user may have made it
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-    return folder if ours else nowhere
 
 
 def folder_for(kind: str, *facts: Any) -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import xlsxwriter
 
-from rnnclf.data.cache import cache_root
 from rnnclf.data.recordings import Recordings
 from rnnclf.data.table import Table
+from rnnclf.system.user_cache import cache_root
 
 LONG = """id,time,ax,ay,label
 a,0,1.5,10,walk

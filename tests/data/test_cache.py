@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from rnnclf.data import cache
-from rnnclf.data.cache import cache_root, identity, seal, unsealed
+from rnnclf.data.cache import identity, seal, unsealed
 from rnnclf.data.conversion import unpack
 from rnnclf.data.recordings import silent
 from rnnclf.errors import DataError
+from rnnclf.system.user_cache import cache_root
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rnnclf.data.cache import cache_root
 from rnnclf.data.table import Table, store, text
 from rnnclf.errors import DataError, OutputError
+from rnnclf.system.user_cache import cache_root
 from tests.data.tables import LONG, WIDE, entries, parquet, read, rows_of, sequences_of
 
 

@@ -15,8 +15,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnclf.data.cache import CHUNK, cache_root
+from rnnclf.data.cache import CHUNK
 from rnnclf.errors import DataError
+from rnnclf.system.user_cache import cache_root
 
 TIMEOUT = 20  # seconds to wait for a server that sends nothing
 LARGEST = 2**30  # bytes a file may unpack to; the largest published one takes 0.55 of it (EMNIST byclass)
