@@ -14,7 +14,7 @@ from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
 from rnnclf.data.categories import CodedFeatures
-from rnnclf.engine.choose import ENGINES, choose
+from rnnclf.engine.choose import ENGINES, engine_for
 from rnnclf.engine.parts import WORTH, parts_of_batches
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.unrolling import unroll
@@ -283,7 +283,7 @@ class SequenceClassifier(nn.Module):
         modules = [module for module in self.modules() if isinstance(module, CellModule)]
         stack, bf16, zoned = self.stack, self.stack.precision == "bf16", self.stack.zoneout > 0
         engines = {
-            choose(module.cell, device, ragged=ragged, bf16=bf16, zoneout=zoned, asked=stack.engine)
+            engine_for(module, device, stack.engine, ragged=ragged, bf16=bf16, zoneout=zoned)
             for module in modules
         }
         by_parts = all(ENGINES[engine].by_parts for engine in engines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from rnnclf.registry import Registry
 
 if TYPE_CHECKING:
     from rnnclf.cells.base import Cell, GatedCell
+    from rnnclf.cells.module import CellModule
 
 Run = Callable[..., tuple[Any, Any]]
 """(module, x_TBI, state, plan) → (outputs, state), see `unroll`."""
@@ -23,6 +24,7 @@ class Engine:
 
     target: the function to call, as module:function below rnnclf.engine; imported on first use.
     method: the method that a gated cell must define for this engine. Other cells list their engines.
+    traces: whether it traces the step of a cell, and so may find that it cannot run it.
     needs: a package that has to be installed; extra: the extra of rnnclf that installs it.
     cpu_only: whether it runs on a CPU only.
     float32_only: whether it cannot compute its matrix products in a lower precision (bf16).
@@ -31,6 +33,7 @@ class Engine:
 
     target: str
     method: str = ""
+    traces: bool = False
     needs: str = ""
     extra: str = ""
     cpu_only: bool = False
@@ -60,6 +63,14 @@ ENGINES: Registry[Engine] = Registry(
             float32_only=True,
             by_parts=True,
         ),
+        "machine": Engine(
+            "machine.engine:machine",
+            traces=True,
+            needs="llvmlite",
+            cpu_only=True,
+            float32_only=True,
+            by_parts=True,
+        ),
         "fused": Engine("fused:fused", method="fused_steps", float32_only=True, by_parts=True),
         "native": Engine("native:native", method="native_layer"),
         "scan": Engine("scan:scan"),
@@ -75,6 +86,11 @@ MOST_CACHED_WEIGHTS = {"lstm": 2**20}
 MOST_CACHED_WEIGHTS_OTHERS = 3 * 2**19
 
 
+def engines_of_any() -> tuple[str, ...]:
+    """The engines that can run any cell on a CPU, or try to, fastest first."""
+    return tuple(name for name in ("machine", "loop") if ENGINES[name].installed)
+
+
 def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
     """The engines that can run a gated cell on a CPU, fastest first."""
     return _ordered(cell, [name for name, engine in _declared(cell) if engine.installed])
@@ -88,7 +104,9 @@ def missing_engine(cell: GatedCell) -> str:
 
 def _declared(cell: GatedCell) -> list[tuple[str, Engine]]:
     return [
-        (name, engine) for name, engine in ENGINES.items() if engine.method and cell.declares(engine.method)
+        (name, engine)
+        for name, engine in ENGINES.items()
+        if engine.traces or (engine.method and cell.declares(engine.method))
     ]
 
 
@@ -120,6 +138,7 @@ def choose(
     bf16: bool = False,
     zoneout: bool = False,
     asked: str = "auto",
+    without: Collection[str] = (),
 ) -> str:
     """The engine for a cell: the requested one or, with auto, the fastest.
 
@@ -131,7 +150,7 @@ def choose(
     docs/cells.md and docs/speed.md.
 
     every_step: whether the outputs of all steps are needed. ragged: whether sequences differ in length.
-    asked: the value of the option `engine`.
+    asked: the value of the option `engine`. without: engines that auto must not choose.
     """
     if zoneout:
         return "loop"
@@ -141,14 +160,37 @@ def choose(
         return "fft"
     if "native" in cell.engines and device != "cpu":
         return "native"
-    slow = {"native"} if ragged or bf16 else set()
+    slow = {*without, "native"} if ragged or bf16 else set(without)
     if bf16:
         slow |= {name for name, engine in ENGINES.items() if engine.float32_only}
     return next(name for name in engines_on(device, cell) if name not in slow)
 
 
+def engine_for(module: CellModule, device: str, asked: str = "auto", **situation: Any) -> str:
+    """The engine for a cell with its weights: what `choose` returns, but with auto no engine that turns out
+    to be unable to run the cell."""
+    name = choose(module.cell, device, asked=asked, **situation)
+    if asked == "auto" and obstacle(name, module):
+        return choose(module.cell, device, asked=asked, without=[name], **situation)
+    return name
+
+
+def engines_able(module: CellModule) -> tuple[str, ...]:
+    """The engines of a cell that can run it along time on a CPU."""
+    return tuple(name for name in module.cell.engines if not obstacle(name, module))
+
+
+def obstacle(engine: str, module: CellModule) -> str:
+    """Why one of a cell's engines turns out to be unable to run it, as part of a sentence; '' if it is able."""
+    if not ENGINES[engine].traces:
+        return ""
+    from rnnclf.engine.machine.code import obstacle
+
+    return obstacle(module)
+
+
 def why_not_faster(
-    cell: Cell,
+    module: CellModule,
     device: str,
     every_step: bool = True,
     ragged: bool = False,
@@ -156,7 +198,9 @@ def why_not_faster(
     zoneout: bool = False,
     asked: str = "auto",
 ) -> str:
-    """Why `choose`, with the same arguments, returns a slower engine than it could; '' if none is faster."""
+    """Why `engine_for`, with the same arguments, returns a slower engine than it could; '' if none is
+    faster."""
+    cell = module.cell
     fastest = choose(cell, device, every_step, ragged)
     if zoneout:
         return "zoneout runs in the loop only" if fastest != "loop" else ""
@@ -165,6 +209,8 @@ def why_not_faster(
         return f"engine={asked} was asked for, engine=auto takes {automatic}"
     if automatic != fastest:
         return f"engine={fastest} does not run with precision=bf16"
+    if found := obstacle(automatic, module):
+        return f"cell={cell.name} runs in the {engine_for(module, device)}: {found}"
     if device == "cpu" and not bf16 and (missing := cell.missing_engine):
         engine = ENGINES[missing]
         return f"engine={missing} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"

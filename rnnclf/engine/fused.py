@@ -27,7 +27,7 @@ from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
-from rnnclf.engine.parts import rows_of_parts, run_parts
+from rnnclf.engine.parts import Share, run_parts
 from rnnclf.engine.plan import Plan
 from rnnclf.errors import ConfigError
 
@@ -54,49 +54,19 @@ def _over_time(
     states = leaves(start)
     steps, batch, _ = x_TBI.shape
     work = 2 * batch * sum(getattr(p, name).numel() for name in SHARED)
-    share = _Share(plan.lengths_B, steps, batch, work, x_TBI.device)
-    if share.order_B is not None:
-        x_TBI, states = x_TBI[:, share.order_B], [part[share.order_B] for part in states]
+    share = Share(plan.lengths_B, steps, batch, work, x_TBI.device)
+    x_TBI, states = share.ordered(x_TBI, states)
     weights = [getattr(p, name) for name in (*SHARED, *kind.own_parameters)]
     run = _Run(cell, kind, share, plan.every_step, state is not None)
     output, *last = _Fused.apply(run, x_TBI, *weights, *states)
-    if share.order_B is not None:
-        restore_B = share.order_B.argsort()
-        output = output[:, restore_B] if plan.every_step else output[restore_B]
-        last = [part[restore_B] for part in last]
-    return output, type(start)(*last) if isinstance(start, tuple) else last[0]
-
-
-class _Share:
-    """How a batch is divided into parts, and how many sequences of each part run at each step.
-
-    order_B: the order in which the sequences are processed; None for their original order.
-    rows: the slice of each part in that order. running: for each part, the number of running sequences at
-    each step; None if all of them run until the end.
-    """
-
-    def __init__(
-        self, lengths_B: Tensor | None, steps: int, batch: int, work: int, device: torch.device
-    ) -> None:
-        self.rows = rows_of_parts(batch, work) if device.type == "cpu" else [slice(0, batch)]
-        number = len(self.rows)
-        self.order_B: Tensor | None = None
-        self.running: list[list[int] | None] = [None] * number
-        if lengths_B is None or bool((lengths_B >= steps).all()):
-            return
-        longest_first_B = lengths_B.argsort(descending=True, stable=True)
-        self.order_B = torch.cat(
-            [longest_first_B[part::number] for part in range(number)]
-        )  # equal work for all parts
-        t_T1 = torch.arange(steps, device=device).unsqueeze(-1)
-        self.running = [(lengths_B[self.order_B[rows]] > t_T1).sum(dim=1).tolist() for rows in self.rows]
+    return share.restored(output, last, start)
 
 
 class _Run:
     """One call of the engine: its arguments, and what the forward pass keeps for the backward pass."""
 
     def __init__(
-        self, cell: Cell, kind: type[OverTime], share: _Share, every_step: bool, started: bool
+        self, cell: Cell, kind: type[OverTime], share: Share, every_step: bool, started: bool
     ) -> None:
         self.cell, self.kind, self.share, self.every_step = cell, kind, share, every_step
         self.started = started

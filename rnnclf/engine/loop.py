@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine.plan import Plan
 
@@ -21,7 +23,13 @@ def loop(
     module: CellModule, x_TBI: Tensor, state: Any, plan: Plan, blend: Blend | None = None
 ) -> tuple[Tensor, Any]:
     """Runs a cell step by step. Returns what `unroll` does."""
-    cell, p = module.cell, module.prepared()
+    return step_by_step(module.cell, module.prepared(), x_TBI, state, plan, blend)
+
+
+def step_by_step(
+    cell: Cell, p: Parameters, x_TBI: Tensor, state: Any, plan: Plan, blend: Blend | None = None
+) -> tuple[Tensor, Any]:
+    """The same with prepared weights."""
     if state is None:
         state = cell.initial_state(x_TBI[0])
     outputs: list[Tensor] = []

@@ -1,4 +1,5 @@
 """Division of a batch among the cores of a CPU: each core computes all steps of its part.
+Shapes: T time, B batch, I inputs, H hidden.
 
 Cores then wait for each other twice per batch instead of twice per step.
 """
@@ -6,13 +7,16 @@ Cores then wait for each other twice per batch instead of twice per step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from rnnclf.cells.state import map_states
 
 LEAST = 16  # sequences per part; with fewer, the products of a step become inefficient
 WORTH = 500_000  # FLOPs per time step and part; with fewer, synchronisation costs more than it saves
@@ -53,6 +57,47 @@ def rows_of_parts(batch: int, work: int) -> list[slice]:
     sizes = [batch // number + (part < batch % number) for part in range(number)]
     ends = [sum(sizes[: part + 1]) for part in range(number)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+class Share:
+    """How a batch is divided into parts, and how many sequences of each part run at each step.
+
+    order_B: the order in which the sequences are processed; None for their original order.
+    rows: the slice of each part in that order. running: for each part, the number of running sequences at
+    each step; None if all of them run until the end.
+    """
+
+    def __init__(
+        self, lengths_B: Tensor | None, steps: int, batch: int, work: int, device: torch.device
+    ) -> None:
+        self.rows = rows_of_parts(batch, work) if device.type == "cpu" else [slice(0, batch)]
+        number = len(self.rows)
+        self.order_B: Tensor | None = None
+        self.running: list[list[int] | None] = [None] * number
+        if lengths_B is None or bool((lengths_B >= steps).all()):
+            return
+        longest_first_B = lengths_B.argsort(descending=True, stable=True)
+        self.order_B = torch.cat(
+            [longest_first_B[part::number] for part in range(number)]
+        )  # equal work for all parts
+        t_T1 = torch.arange(steps, device=device).unsqueeze(-1)
+        self.running = [(lengths_B[self.order_B[rows]] > t_T1).sum(dim=1).tolist() for rows in self.rows]
+
+    def ordered(self, x_TBI: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Inputs and initial states in the order in which the sequences are processed."""
+        if self.order_B is None:
+            return x_TBI, states
+        return x_TBI[:, self.order_B], [part[self.order_B] for part in states]
+
+    def restored(self, output: Tensor, last: Sequence[Tensor], like: Any) -> tuple[Tensor, Any]:
+        """Outputs (…, B, H) and the parts of the last state in the order of the batch, the state structured
+        like another one."""
+        if self.order_B is not None:
+            restore_B = self.order_B.argsort()
+            output = output[..., restore_B, :]
+            last = [part[restore_B] for part in last]
+        parts = iter(last)
+        return output, map_states(lambda _: next(parts), like)
 
 
 def run_parts(work: Callable[[int], Result], parts: int) -> list[Result]:

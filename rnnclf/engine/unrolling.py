@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rnnclf.cells.module import CellModule
-from rnnclf.engine.choose import ENGINES, Run, choose
+from rnnclf.engine.choose import ENGINES, Run, engine_for
 from rnnclf.engine.loop import Blend, loop
 from rnnclf.engine.plan import Plan
 from rnnclf.errors import ConfigError
@@ -49,7 +49,8 @@ def unroll(
     plan = Plan(lengths_B, every_step, final_state)
     ragged = lengths_B is not None
     device = x_TBI.device.type
-    name = choose(module.cell, device, every_step, ragged, bf16, blend is not None, engine)
+    situation = {"every_step": every_step, "ragged": ragged, "bf16": bf16, "zoneout": blend is not None}
+    name = engine_for(module, device, engine, **situation)
     if name not in module.cell.engines:
         raise ValueError(
             f"engine must be one of {', '.join(module.cell.engines)} for this cell, got '{name}'."

@@ -13,7 +13,7 @@ import torch
 from rnnclf.cells.base import Cell, GatedCell
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
-from rnnclf.engine.choose import choose, why_not_faster
+from rnnclf.engine.choose import choose, engine_for, why_not_faster
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.recipe import Recipe
@@ -44,16 +44,17 @@ class EngineUsed:
 
 def engine_used(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> EngineUsed:
     """The engine that trains this classifier on these data."""
-    stack, cell, device = model.stack, cell_modules(model)[0].cell, model.head.weight.device.type
-    limits: dict[str, Any] = {
+    stack, module, device = model.stack, cell_modules(model)[0], model.head.weight.device.type
+    situation: dict[str, Any] = {
+        "ragged": train.ragged,
         "bf16": stack.precision == "bf16",
         "zoneout": stack.zoneout > 0,
         "asked": stack.engine,
     }
     each_layer = {model.readout.every_step, stack.layers > 1}
-    names = {choose(cell, device, every_step, train.ragged, **limits) for every_step in each_layer}
+    names = {engine_for(module, device, every_step=every_step, **situation) for every_step in each_layer}
     obstacle = recipe_obstacle(recipe) or step_obstacle(model, train)
-    reason = why_not_faster(cell, device, model.readout.every_step, train.ragged, **limits)
+    reason = why_not_faster(module, device, every_step=model.readout.every_step, **situation)
     if not reason and names == {"compiled"}:
         reason = obstacle
     return EngineUsed(" and ".join(sorted(names)), not obstacle, reason)
