@@ -122,7 +122,7 @@ class Sequences:
         self.steps, self.batch, inputs = x_TBI.shape
         w = plan_.widths
         self.running_T = np.full(self.steps, self.batch) if running is None else np.array(running)
-        self.A = aligned_empty([self.steps + 1, self.batch, w["A"]], dtype)
+        self.A = aligned_empty([self.steps + 1, self.batch, w["operands"]], dtype)
         first = plan_.x_at
         torch.from_numpy(self.A)[:-1, :, first : first + inputs] = x_TBI
         self.A[:, :, first + inputs] = 1
@@ -131,20 +131,20 @@ class Sequences:
             for place, piece in zip(places, pieces, strict=True):
                 lo = piece.attr[1]
                 self.A[0, :, place.column : place.column + piece.width] = leaf[:, lo : lo + piece.width].numpy()
-        self.S = aligned_empty([self.steps if learns else 1, self.batch, w["S"]], dtype)
+        self.S = aligned_empty([self.steps if learns else 1, self.batch, w["saved"]], dtype)
         self.S_t = self.S.strides[0] if learns else 0
-        self.O = aligned_empty([self.steps, self.batch, w["O"]], dtype)
+        self.O = aligned_empty([self.steps, self.batch, w["outputs"]], dtype)
 
     def forward(self) -> None:
-        self.F = aligned_zeros([emit.BLOCK, self.code.plan.widths["F"]], self.code.dtype)
-        self._call(self.code.forward, FORWARD, {"F": self.F.ctypes.data})
+        self.F = aligned_zeros([emit.BLOCK, self.code.plan.widths["forward_scratch"]], self.code.dtype)
+        self._call(self.code.forward, FORWARD, {"forward_scratch": self.F.ctypes.data})
 
     def _call(self, function: Any, names: tuple[str, ...], more: dict[str, int]) -> None:
         known = {
-            "T": self.steps, "B": self.batch,
-            "A": self.A.ctypes.data, "A_t": self.A.strides[0], "S": self.S.ctypes.data, "S_t": self.S_t,
-            "O": self.O.ctypes.data, "O_t": self.O.strides[0], "running": self.running_T.ctypes.data,
-            "W": self.code.weights.ctypes.data, "V": self.code.constants.ctypes.data, **more,
+            "steps": self.steps, "batch": self.batch,
+            "operands": self.A.ctypes.data, "operands_step": self.A.strides[0], "saved": self.S.ctypes.data, "saved_step": self.S_t,
+            "outputs": self.O.ctypes.data, "outputs_step": self.O.strides[0], "running": self.running_T.ctypes.data,
+            "weights": self.code.weights.ctypes.data, "constants": self.code.constants.ctypes.data, **more,
         }  # fmt: skip
         arguments = np.array([int(known[name]) for name in names])
         function(arguments.ctypes.data)
@@ -170,12 +170,12 @@ class Sequences:
     def backward(self, dy: Tensor | None, every_step: bool, dlast: list[Tensor | None], inputs: bool, state: bool):
         plan_, graph, dtype = self.code.plan, self.code.graph, self.code.dtype
         w = plan_.widths
-        D, G = aligned_zeros([emit.BLOCK, w["D"]], dtype), aligned_zeros([self.batch, w["G"]], dtype)
-        X = aligned_zeros([self.steps if inputs else 1, self.batch, w["X"]], dtype)
-        Y = aligned_zeros([self.steps if graph.out_leaf is None else 0, self.batch, w["Y"]], dtype)
+        D, G = aligned_zeros([emit.BLOCK, w["backward_scratch"]], dtype), aligned_zeros([self.batch, w["state_gradients"]], dtype)
+        X = aligned_zeros([self.steps if inputs else 1, self.batch, w["input_gradients"]], dtype)
+        Y = aligned_zeros([self.steps if graph.out_leaf is None else 0, self.batch, w["output_gradients"]], dtype)
         sums = aligned_zeros([plan_.sums + plan_.lanes], dtype)
         gradients = list(dlast)
-        more = {"dy": 0, "dy_t": 0, "dy_row": 0}
+        more = {"dy": 0, "dy_step": 0, "dy_row": 0}
         if dy is not None and graph.out_leaf is None:
             at = lo = 0
             for piece in graph.out:
@@ -186,7 +186,7 @@ class Sequences:
                 Y[t - 1, self.running_T[t] :] += Y[t, self.running_T[t] :]
         elif dy is not None and every_step:
             dy = dy.contiguous()
-            more = {"dy": dy.data_ptr(), "dy_t": dy.stride(0) * self.code.size, "dy_row": dy.stride(1) * self.code.size}
+            more = {"dy": dy.data_ptr(), "dy_step": dy.stride(0) * self.code.size, "dy_row": dy.stride(1) * self.code.size}
         elif dy is not None:
             gradients[graph.out_leaf] = dy if gradients[graph.out_leaf] is None else gradients[graph.out_leaf] + dy
         for places, pieces, gradient in zip(plan_.carry_at, graph.old, gradients, strict=True):
@@ -195,8 +195,8 @@ class Sequences:
                     lo = piece.attr[1]
                     G[:, place.column : place.column + piece.width] = gradient[:, lo : lo + piece.width].numpy()
         self._call(self.code.backward, BACKWARD, {
-            "D": D.ctypes.data, "G": G.ctypes.data, "X": X.ctypes.data, "X_t": X.strides[0] if inputs else 0,
-            "Y": Y.ctypes.data, "Y_t": Y.strides[0], "sums": sums.ctypes.data, "state_wanted": state,
+            "backward_scratch": D.ctypes.data, "state_gradients": G.ctypes.data, "input_gradients": X.ctypes.data, "input_gradients_step": X.strides[0] if inputs else 0,
+            "output_gradients": Y.ctypes.data, "output_gradients_step": Y.strides[0], "sums": sums.ctypes.data, "state_wanted": state,
             "inputs_wanted": inputs, **more,
         })  # fmt: skip
         d_states = []
