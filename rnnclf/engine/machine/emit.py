@@ -31,9 +31,22 @@ VECTOR = vector_bytes()
 ROWS, PAIR = (12 if VECTOR == 64 else 6), 2  # a tile: rows, and vectors beside each other
 GROUP, BLOCK = 4 * ROWS, (72 if VECTOR == 64 else 78)  # rows of sums, and of a batch, at a time: whole tiles
 
-FORWARD = ("T", "B", "A", "A_t", "S", "S_t", "F", "O", "O_t", "running", "W", "V")
-BACKWARD = ("T", "B", "A", "A_t", "S", "S_t", "D", "G", "X", "X_t", "Y", "Y_t", "dy", "dy_t", "dy_row",
-            "running", "W", "V", "sums", "state_wanted", "inputs_wanted")  # fmt: skip
+FORWARD = (
+    "steps",
+    "batch",
+    "operands",
+    "operands_step",
+    "saved",
+    "saved_step",
+    "forward_scratch",
+    "outputs",
+    "outputs_step",
+    "running",
+    "weights",
+    "constants",
+)
+BACKWARD = ("steps", "batch", "operands", "operands_step", "saved", "saved_step", "backward_scratch", "state_gradients", "input_gradients", "input_gradients_step", "output_gradients", "output_gradients_step", "dy", "dy_step", "dy_row",
+            "running", "weights", "constants", "sums", "state_wanted", "inputs_wanted")  # fmt: skip
 PACK = ("src", "k_step", "n_step", "k_count", "n_count", "dst", "rows", "columns", "row", "column")
 
 
@@ -150,7 +163,9 @@ class Module:
         c.b.ret_void()
         self.product = c.function
         # sums (m, columns) += aᵀ b, of so many rows of both
-        c = FunctionBuilder(self, "outer", ("a", "a_row", "m", "b", "b_row", "columns", "rows", "c", "c_row"), False)
+        c = FunctionBuilder(
+            self, "outer", ("a", "a_row", "m", "b", "b_row", "columns", "rows", "c", "c_row"), False
+        )
         a = c.a
         with c.loop(0, a["m"], GROUP) as g, c.loop(0, a["columns"], pair) as column:
             m = c.least(c.b.sub(a["m"], g), GROUP)
@@ -278,29 +293,32 @@ class TimeLoop(FunctionBuilder):
 
     def write_forward(self) -> None:
         a, b = self.a, self.b
-        with self.loop(0, a["T"]) as t:
+        with self.loop(0, a["steps"]) as t:
             running = self.load(self.add(a["running"], self.mul(t, 8)), I64)
             with self.loop(0, running, BLOCK) as begin:
                 self.rows = self.least(b.sub(running, begin), BLOCK)
                 self.bases = {
-                    ("A", 0): self._at("A", t, begin),
-                    ("A", 1): self._at("A", self.add(t, 1), begin),
-                    ("S", 0): self._at("S", t, begin),
-                    ("F", 0): a["F"],
-                    ("O", 0): self._at("O", t, begin),
+                    ("operands", 0): self._at("operands", t, begin),
+                    ("operands", 1): self._at("operands", self.add(t, 1), begin),
+                    ("saved", 0): self._at("saved", t, begin),
+                    ("forward_scratch", 0): a["forward_scratch"],
+                    ("outputs", 0): self._at("outputs", t, begin),
                 }
                 self.write_stages(self.plan.forward)
             # sequences that have ended keep their state
-            width = self.plan.widths["A"] - self.plan.state_at[0][0].column
+            width = self.plan.widths["operands"] - self.plan.state_at[0][0].column
             first = min(p.column for leaf in self.plan.state_at for p in leaf)
-            width = self.plan.widths["A"] - first
-            with self.loop(running, a["B"]) as row:
-                now, then = (self.add(self._at("A", step, row), first * self.size) for step in (t, self.add(t, 1)))
+            width = self.plan.widths["operands"] - first
+            with self.loop(running, a["batch"]) as row:
+                now, then = (
+                    self.add(self._at("operands", step, row), first * self.size)
+                    for step in (t, self.add(t, 1))
+                )
                 self._copy(now, then, width)
-                if self.plan.widths["O"]:
+                if self.plan.widths["outputs"]:
                     with self.b.if_then(b.icmp_signed(">", t, I64(0))):
-                        now, then = self._at("O", self.add(t, -1), row), self._at("O", t, row)
-                        self._copy(now, then, self.plan.widths["O"])
+                        now, then = self._at("outputs", self.add(t, -1), row), self._at("outputs", t, row)
+                        self._copy(now, then, self.plan.widths["outputs"])
         b.ret_void()
 
     def _copy(self, source: Any, target: Any, width: int) -> None:
@@ -308,7 +326,9 @@ class TimeLoop(FunctionBuilder):
             self.store(self.load(self.b.add(source, k), self.number), self.b.add(target, k))
 
     def _at(self, buffer: str, t: Any, row: Any) -> Any:
-        return self.add(self.a[buffer], self.b.mul(t, self.a[f"{buffer}_t"]), self.mul(row, self.row_of(buffer)))
+        return self.add(
+            self.a[buffer], self.b.mul(t, self.a[f"{buffer}_step"]), self.mul(row, self.row_of(buffer))
+        )
 
     def row_of(self, buffer: str) -> int:
         return self.plan.widths[buffer] * self.size
@@ -320,20 +340,22 @@ class TimeLoop(FunctionBuilder):
         self.places = plan.places_back
         self.ready = {*plan.kept, *(n for n, p in self.places.items() if isinstance(n, Node) and p.time == 1)}
         given = set(self.ready)
-        with self.countdown(a["T"]) as t:
+        with self.countdown(a["steps"]) as t:
             running = self.load(self.add(a["running"], self.mul(t, 8)), I64)
             wanted = b.or_(b.icmp_signed(">", t, I64(0)), b.icmp_signed("!=", a["state_wanted"], I64(0)))
             self._add_outputs(t)
             with self.loop(0, running, BLOCK) as begin:
                 self.rows = self.least(b.sub(running, begin), BLOCK)
                 self.bases = {
-                    ("A", 0): self._at("A", t, begin),
-                    ("A", 1): self._at("A", self.add(t, 1), begin),
-                    ("S", 0): self._at("S", t, begin),
-                    ("D", 0): a["D"],
-                    ("G", 0): self.add(a["G"], self.mul(begin, self.row_of("G"))),
-                    ("X", 0): self._at("X", t, begin),
-                    ("Y", 0): self._at("Y", t, begin),
+                    ("operands", 0): self._at("operands", t, begin),
+                    ("operands", 1): self._at("operands", self.add(t, 1), begin),
+                    ("saved", 0): self._at("saved", t, begin),
+                    ("backward_scratch", 0): a["backward_scratch"],
+                    ("state_gradients", 0): self.add(
+                        a["state_gradients"], self.mul(begin, self.row_of("state_gradients"))
+                    ),
+                    ("input_gradients", 0): self._at("input_gradients", t, begin),
+                    ("output_gradients", 0): self._at("output_gradients", t, begin),
                 }
                 self.ready = set(given)
                 self.write_stages(plan.backward)
@@ -359,19 +381,25 @@ class TimeLoop(FunctionBuilder):
         a, b, graph = self.a, self.b, self.plan.graph
         if graph.out_leaf is None:
             return
-        with b.if_then(b.icmp_signed("!=", a["dy"], I64(0))), self.loop(0, a["B"]) as row:
-            source = self.add(a["dy"], b.mul(t, a["dy_t"]), b.mul(row, a["dy_row"]))
-            target = self.add(a["G"], self.mul(row, self.row_of("G")))
+        with b.if_then(b.icmp_signed("!=", a["dy"], I64(0))), self.loop(0, a["batch"]) as row:
+            source = self.add(a["dy"], b.mul(t, a["dy_step"]), b.mul(row, a["dy_row"]))
+            target = self.add(a["state_gradients"], self.mul(row, self.row_of("state_gradients")))
             lo = 0
-            for piece, place in zip(graph.old[graph.out_leaf], self.plan.carry_at[graph.out_leaf], strict=True):
+            for piece, place in zip(
+                graph.old[graph.out_leaf], self.plan.carry_at[graph.out_leaf], strict=True
+            ):
                 begin, end = self.add(source, lo * self.size), self.add(target, place.column * self.size)
                 full = piece.width // self.lanes * VECTOR
                 with self.loop(0, full, VECTOR) as k:
                     there = b.add(end, k)
-                    self.store(b.fadd(self.load(there, self.vector), self.load(b.add(begin, k), self.vector)), there)
+                    self.store(
+                        b.fadd(self.load(there, self.vector), self.load(b.add(begin, k), self.vector)), there
+                    )
                 with self.loop(full, piece.width * self.size, self.size) as k:
                     there = b.add(end, k)
-                    self.store(b.fadd(self.load(there, self.number), self.load(b.add(begin, k), self.number)), there)
+                    self.store(
+                        b.fadd(self.load(there, self.number), self.load(b.add(begin, k), self.number)), there
+                    )
                 lo += piece.width
 
     # stages
@@ -383,7 +411,7 @@ class TimeLoop(FunctionBuilder):
         matrix, b = product.matrix, self.b
         b.call(self.m.product, [
             I64(int(product.add)), self._place(product.a), I64(self.row_of(product.a.buffer)), self.rows,
-            self.add(self.a["W"], matrix.offset * self.size), I64(matrix.rows), I64(matrix.rows), self._place(product.c),
+            self.add(self.a["weights"], matrix.offset * self.size), I64(matrix.rows), I64(matrix.rows), self._place(product.c),
             I64(self.row_of(product.c.buffer)), I64(matrix.columns * self.size),
         ])  # fmt: skip
 
@@ -397,7 +425,8 @@ class TimeLoop(FunctionBuilder):
             if any(p.stores or p.rowsums or p.colsums for p in stage.passes):
                 with self.loop(0, self.rows) as row:
                     self.addresses = {
-                        key: self.add(base, self.mul(row, self.row_of(key[0]))) for key, base in self.bases.items()
+                        key: self.add(base, self.mul(row, self.row_of(key[0])))
+                        for key, base in self.bases.items()
                     }
                     self.of_row: dict[Node, Any] = {}
                     self.splats = {}
@@ -418,7 +447,9 @@ class TimeLoop(FunctionBuilder):
         for kind, node, where in wide.pop(1, []):
             value = self.of_one(node.args[0] if kind == "rowsum" else node)
             if kind == "store":
-                self.store(value, self.add(self.addresses[where.buffer, where.time], where.column * self.size))
+                self.store(
+                    value, self.add(self.addresses[where.buffer, where.time], where.column * self.size)
+                )
             elif kind == "rowsum":
                 self.of_row[node] = value
             else:
@@ -441,7 +472,9 @@ class TimeLoop(FunctionBuilder):
         for node, place in sums.items():
             kind, total = f"v{self.lanes}{'f64' if self.m.double else 'f32'}", self.b.load(place)
             if node.op == "rowsum":
-                reduce = self.m.declare(f"llvm.vector.reduce.fadd.{kind}", self.number, self.number, self.vector)
+                reduce = self.m.declare(
+                    f"llvm.vector.reduce.fadd.{kind}", self.number, self.number, self.vector
+                )
                 zero = ir.Constant(self.number, -0.0)
                 self.of_row[node] = self.b.call(reduce, [zero, total], fastmath=("reassoc",))
             else:
@@ -456,7 +489,9 @@ class TimeLoop(FunctionBuilder):
             value = self.of_many(node.args[0] if kind == "rowsum" else node)
             if lanes < self.lanes:
                 mask = ir.Constant(ir.VectorType(I1, self.lanes), [n < lanes for n in range(self.lanes)])
-                value = self.b.select(mask, value, ir.Constant(self.vector, [_begin(node, kind)] * self.lanes))
+                value = self.b.select(
+                    mask, value, ir.Constant(self.vector, [_begin(node, kind)] * self.lanes)
+                )
             if kind == "colsum":
                 place = self.add(self.a["sums"], self.k, where * self.size)
                 value = self.b.fadd(self.load(place, self.vector), value)
@@ -468,7 +503,9 @@ class TimeLoop(FunctionBuilder):
             elif kind == "rowsum":
                 so_far = self.b.load(sums[node])
                 total = (
-                    self.b.fadd(so_far, value) if node.op == "rowsum" else Numbers(self, True).op_maximum(so_far, value)
+                    self.b.fadd(so_far, value)
+                    if node.op == "rowsum"
+                    else Numbers(self, True).op_maximum(so_far, value)
                 )
                 self.b.store(total, sums[node])
             else:
@@ -502,10 +539,14 @@ class TimeLoop(FunctionBuilder):
         if node.op == "const":
             return ir.Constant(self.number, node.attr)
         if node.op == "vec":
-            value = self.load(self.add(self.a["V"], self.plan.vector_at[node] * self.size), self.number)
+            value = self.load(
+                self.add(self.a["constants"], self.plan.vector_at[node] * self.size), self.number
+            )
         elif self._in_memory(node):
             place = self.places[node]
-            value = self.load(self.add(self.addresses[place.buffer, place.time], place.column * self.size), self.number)
+            value = self.load(
+                self.add(self.addresses[place.buffer, place.time], place.column * self.size), self.number
+            )
         else:
             assert node.op not in OVER_ROWS, node
             value = Numbers(self, False).apply(node.op, [self.of_one(a) for a in node.args], node.attr)
@@ -520,7 +561,9 @@ class TimeLoop(FunctionBuilder):
         if node.width == 1:
             return self.splats[node]
         if node.op == "vec":
-            value = self.load(self.add(self.a["V"], self.k, self.plan.vector_at[node] * self.size), self.vector)
+            value = self.load(
+                self.add(self.a["constants"], self.k, self.plan.vector_at[node] * self.size), self.vector
+            )
         elif self._in_memory(node):
             place = self.places[node]
             address = self.add(self.addresses[place.buffer, place.time], self.k, place.column * self.size)

@@ -146,38 +146,40 @@ class _Part:
         plan, dtype, widths = self.code.plan, self.code.dtype, self.code.plan.widths
         self.steps, self.batch, inputs = x_TBI.shape
         self.running_T = np.full(self.steps, self.batch) if running is None else np.array(running)
-        self.A = aligned_empty([self.steps + 1, self.batch, widths["A"]], dtype)
+        self.operands = aligned_empty([self.steps + 1, self.batch, widths["operands"]], dtype)
         one = plan.x_at + inputs
-        self.a = torch.from_numpy(self.A)
-        self.a[:-1, :, plan.x_at : one] = x_TBI
-        self.A[:, :, one] = 1
-        self.A[0, :, one + 1 :] = 0
+        self.operands_t = torch.from_numpy(self.operands)
+        self.operands_t[:-1, :, plan.x_at : one] = x_TBI
+        self.operands[:, :, one] = 1
+        self.operands[0, :, one + 1 :] = 0
         for places, pieces, leaf in zip(plan.state_at, self.code.graph.old, start, strict=True):
             for place, piece in zip(places, pieces, strict=True):
                 first = piece.attr[1]
-                self.a[0, :, place.column : place.column + piece.width] = leaf[:, first : first + piece.width]
+                self.operands_t[0, :, place.column : place.column + piece.width] = leaf[
+                    :, first : first + piece.width
+                ]
         # without a backward pass, nothing is kept from step to step
-        self.S = aligned_empty([self.steps if needs_gradients else 1, self.batch, widths["S"]], dtype)
-        self.S_t = self.S.strides[0] if needs_gradients else 0
-        self.O = aligned_empty([self.steps, self.batch, widths["O"]], dtype)
+        self.saved = aligned_empty([self.steps if needs_gradients else 1, self.batch, widths["saved"]], dtype)
+        self.saved_step = self.saved.strides[0] if needs_gradients else 0
+        self.own_outputs = aligned_empty([self.steps, self.batch, widths["outputs"]], dtype)
 
     def forward(self) -> None:
-        F = aligned_zeros([emit.BLOCK, self.code.plan.widths["F"]], self.code.dtype)
-        self._call(self.code.forward, emit.FORWARD, {"F": F.ctypes.data})
+        scratch = aligned_zeros([emit.BLOCK, self.code.plan.widths["forward_scratch"]], self.code.dtype)
+        self._call(self.code.forward, emit.FORWARD, {"forward_scratch": scratch.ctypes.data})
 
     def _call(self, function: Any, names: Sequence[str], more: dict[str, int]) -> None:
         arguments = {
-            "T": self.steps,
-            "B": self.batch,
-            "A": self.A.ctypes.data,
-            "A_t": self.A.strides[0],
-            "S": self.S.ctypes.data,
-            "S_t": self.S_t,
-            "O": self.O.ctypes.data,
-            "O_t": self.O.strides[0],
+            "steps": self.steps,
+            "batch": self.batch,
+            "operands": self.operands.ctypes.data,
+            "operands_step": self.operands.strides[0],
+            "saved": self.saved.ctypes.data,
+            "saved_step": self.saved_step,
+            "outputs": self.own_outputs.ctypes.data,
+            "outputs_step": self.own_outputs.strides[0],
             "running": self.running_T.ctypes.data,
-            "W": self.packed.matrices.ctypes.data,
-            "V": self.packed.vectors.ctypes.data,
+            "weights": self.packed.matrices.ctypes.data,
+            "constants": self.packed.vectors.ctypes.data,
             **more,
         }
         table = np.array([int(arguments[name]) for name in names])
@@ -187,7 +189,7 @@ class _Part:
         """The leaves of the state before step t; after the last step for -1."""
         plan, graph = self.code.plan, self.code.graph
         return [
-            _columns(self.a[t], places, pieces)
+            _columns(self.operands_t[t], places, pieces)
             for places, pieces in zip(plan.state_at, graph.old, strict=True)
         ]
 
@@ -195,14 +197,14 @@ class _Part:
         plan, graph = self.code.plan, self.code.graph
         if graph.out_leaf is not None:
             k = graph.out_leaf
-            return _columns(self.a[1:][t], plan.state_at[k], graph.old[k])
-        return _columns(torch.from_numpy(self.O)[t], self._output_places(), graph.out)
+            return _columns(self.operands_t[1:][t], plan.state_at[k], graph.old[k])
+        return _columns(torch.from_numpy(self.own_outputs)[t], self._output_places(), graph.out)
 
     def _output_places(self) -> list[Place]:
         """Where the pieces of outputs that are no part of the state lie in their buffer."""
         places, column = [], 0
         for piece in self.code.graph.out or []:
-            places.append(Place("O", column))
+            places.append(Place("outputs", column))
             column += -(-piece.width // self.code.plan.lanes) * self.code.plan.lanes
         return places
 
@@ -220,37 +222,38 @@ class _Part:
         dy: the gradients of all outputs (T, B, H), or of the last ones (B, H). dlast: those of the last
         state."""
         code, plan, graph, dtype = self.code, self.code.plan, self.code.graph, self.code.dtype
-        D = aligned_zeros([emit.BLOCK, plan.widths["D"]], dtype)
-        G = aligned_zeros([self.batch, plan.widths["G"]], dtype)
-        X = aligned_zeros([self.steps if inputs else 1, self.batch, plan.widths["X"]], dtype)
+        scratch = aligned_zeros([emit.BLOCK, plan.widths["backward_scratch"]], dtype)
+        dstate = aligned_zeros([self.batch, plan.widths["state_gradients"]], dtype)
+        dx = aligned_zeros([self.steps if inputs else 1, self.batch, plan.widths["input_gradients"]], dtype)
         sums = aligned_zeros([plan.sums + plan.lanes], dtype)
-        gradients, own_dy = list(dlast), {"dy": 0, "dy_t": 0, "dy_row": 0}
-        Y = aligned_zeros([self.steps if graph.out_leaf is None else 0, self.batch, plan.widths["Y"]], dtype)
+        gradients, own_dy = list(dlast), {"dy": 0, "dy_step": 0, "dy_row": 0}
+        own_steps = self.steps if graph.out_leaf is None else 0
+        doutputs = aligned_zeros([own_steps, self.batch, plan.widths["output_gradients"]], dtype)
         if dy is None:
             pass
         elif graph.out_leaf is None:
-            self._write_output_gradients(Y, dy, every_step)
+            self._write_output_gradients(doutputs, dy, every_step)
         elif every_step:
             dy = dy.contiguous()
             t_step, row_step = (step * dtype.itemsize for step in dy.stride()[:2])
-            own_dy = {"dy": dy.data_ptr(), "dy_t": t_step, "dy_row": row_step}
+            own_dy = {"dy": dy.data_ptr(), "dy_step": t_step, "dy_row": row_step}
         else:
             also = gradients[graph.out_leaf]
             gradients[graph.out_leaf] = dy if also is None else dy + also
-        g = torch.from_numpy(G)
+        dstate_t = torch.from_numpy(dstate)
         for places, pieces, gradient in zip(plan.carry_at, graph.old, gradients, strict=True):
             if gradient is not None:
-                _write_columns(g, places, pieces, gradient)
+                _write_columns(dstate_t, places, pieces, gradient)
         self._call(
             code.backward,
             emit.BACKWARD,
             {
-                "D": D.ctypes.data,
-                "G": G.ctypes.data,
-                "X": X.ctypes.data,
-                "X_t": X.strides[0] if inputs else 0,
-                "Y": Y.ctypes.data,
-                "Y_t": Y.strides[0],
+                "backward_scratch": scratch.ctypes.data,
+                "state_gradients": dstate.ctypes.data,
+                "input_gradients": dx.ctypes.data,
+                "input_gradients_step": dx.strides[0] if inputs else 0,
+                "output_gradients": doutputs.ctypes.data,
+                "output_gradients_step": doutputs.strides[0],
                 "sums": sums.ctypes.data,
                 "state_wanted": states,
                 "inputs_wanted": inputs,
@@ -258,16 +261,17 @@ class _Part:
             },
         )
         dstart = [
-            _columns(g, places, pieces) for places, pieces in zip(plan.carry_at, graph.old, strict=True)
+            _columns(dstate_t, places, pieces)
+            for places, pieces in zip(plan.carry_at, graph.old, strict=True)
         ]
-        return sums, _columns(torch.from_numpy(X), plan.dx_at, graph.d_x) if inputs else None, dstart
+        return sums, _columns(torch.from_numpy(dx), plan.dx_at, graph.d_x) if inputs else None, dstart
 
-    def _write_output_gradients(self, Y: Any, dy: Tensor, every_step: bool) -> None:
+    def _write_output_gradients(self, doutputs: Any, dy: Tensor, every_step: bool) -> None:
         """Gradients of outputs that are no part of the state, in the buffer of their own."""
-        y = torch.from_numpy(Y)
+        y = torch.from_numpy(doutputs)
         _write_columns(y if every_step else y[-1], self._output_places(), self.code.graph.out, dy)
         for t in range(self.steps - 1, 0, -1):  # after its end, a sequence repeats its last output
-            Y[t - 1, self.running_T[t] :] += Y[t, self.running_T[t] :]
+            doutputs[t - 1, self.running_T[t] :] += doutputs[t, self.running_T[t] :]
 
 
 def _columns(buffer: Tensor, places: Sequence[Place], pieces: Sequence[Node] | None) -> Tensor:

@@ -5,11 +5,13 @@ passes over its columns, of which a later one may use the sums over the row (`ro
 needed in a later stage or by backward is stored; what is cheap is computed again instead.
 
 Buffers, each with rows for the sequences of a batch:
-  A  of each step the inputs, a one and the old state, side by side, so that products over them are one
-  S  of each step what backward needs
-  F  scratch of forward      D  scratch of backward
-  G  the gradients of the state, which are carried from step to step
-  O  outputs that are no part of the state      Y  their gradients      X  the gradients of the inputs
+  operands          of each step the inputs, a one and the old state, side by side, so that products over them are one
+  saved             of each step what backward needs
+  forward_scratch, backward_scratch
+  state_gradients   the gradients of the state, which are carried from step to step
+  outputs           those that are no part of the state
+  output_gradients  their gradients
+  input_gradients   the gradients of the inputs
 """
 
 from __future__ import annotations
@@ -127,6 +129,16 @@ class Plan:
     kept: list[Node]
 
 
+BUFFERS = (
+    "operands",
+    "backward_scratch",
+    "forward_scratch",
+    "state_gradients",
+    "outputs",
+    "saved",
+    "input_gradients",
+    "output_gradients",
+)
 ONE = "one"
 
 
@@ -138,7 +150,7 @@ class _Planner:
     def __init__(self, graph: Graph, lanes: int) -> None:
         self.graph, self.lanes, self.m = graph, lanes, graph.nodes
         self.places: dict[Any, Place] = {}
-        self.widths = dict.fromkeys("ASFDGOYX", 0)
+        self.widths = dict.fromkeys(BUFFERS, 0)
         self.matrices: list[Matrix] = []
 
     def whole(self, width: int) -> int:
@@ -152,7 +164,7 @@ class _Planner:
         self._analyse()  # backward says what forward has to keep
         forward = self._forward()
         places = self.places
-        self.places = {node: place for node, place in places.items() if place.buffer != "F"}
+        self.places = {node: place for node, place in places.items() if place.buffer != "forward_scratch"}
         back = self._backward()
         offset = 0
         for matrix in self.matrices:
@@ -237,7 +249,8 @@ class _Planner:
         self.d_old = [each(leaf) for leaf in g.d_old]
         self.sum_pieces = {place: (each(s.left), each(s.right)) for place, s in self.sums.items()}
         self.dnew = [
-            [self.m.make("dnew", attr=(k, p.attr[1]), width=p.width) for p in leaf] for k, leaf in enumerate(self.old)
+            [self.m.make("dnew", attr=(k, p.attr[1]), width=p.width) for p in leaf]
+            for k, leaf in enumerate(self.old)
         ]
 
     def _needed_sums(self, place: int) -> list[int]:
@@ -245,7 +258,9 @@ class _Planner:
         if place in g.sums:
             return [place]
         _, args, kwargs, _ = next(call for call in g.after if place in call[3])
-        return [s for kind, ref in references((args, kwargs)) if kind == "after" for s in self._needed_sums(ref)]
+        return [
+            s for kind, ref in references((args, kwargs)) if kind == "after" for s in self._needed_sums(ref)
+        ]
 
     def _first_state(self) -> Node | None:
         """The piece of the old state that most products use, to stand beside the inputs."""
@@ -258,33 +273,35 @@ class _Planner:
         begin = self.whole(inputs + 1)
         self.x_at, at = begin - 1 - inputs, begin - 1 - inputs
         for piece in self.x:
-            self.places[piece] = Place("A", at)
+            self.places[piece] = Place("operands", at)
             at += piece.width
-        self.places[ONE] = Place("A", begin - 1)
+        self.places[ONE] = Place("operands", begin - 1)
         at = begin
         pieces = [p for leaf in self.old for p in leaf]
         new = [p for leaf in self.new for p in leaf]
         self.new_at: list[tuple[Node, Place]] = []
         for piece in sorted(pieces, key=lambda p: p is not first):
-            self.places[piece] = Place("A", at)
-            self.new_at.append((new[pieces.index(piece)], Place("A", at, 1)))
+            self.places[piece] = Place("operands", at)
+            self.new_at.append((new[pieces.index(piece)], Place("operands", at, 1)))
             at += self.whole(piece.width)
         for node, place in self.new_at:
             if node.op not in ("x", "old", "const", "fill"):
                 self.places.setdefault(node, place)
-        self.widths["A"] = at
+        self.widths["operands"] = at
         at = 0
         for leaf in self.dnew:
             for piece in leaf:
-                self.places[piece] = Place("G", at)
+                self.places[piece] = Place("state_gradients", at)
                 at += self.whole(piece.width)
-        self.widths["G"] = at
+        self.widths["state_gradients"] = at
         for k, piece in enumerate(self.out or []):
-            self.places.setdefault(piece, Place("O", self.widths["O"]))
+            self.places.setdefault(piece, Place("outputs", self.widths["outputs"]))
             lo = sum(p.width for p in self.out[:k])
-            self.places[self.m.make("dout", attr=(lo,), width=piece.width)] = Place("Y", self.widths["O"])
-            self.widths["O"] += self.whole(piece.width)
-            self.widths["Y"] = self.widths["O"]
+            self.places[self.m.make("dout", attr=(lo,), width=piece.width)] = Place(
+                "output_gradients", self.widths["outputs"]
+            )
+            self.widths["outputs"] += self.whole(piece.width)
+            self.widths["output_gradients"] = self.widths["outputs"]
 
     # levels
 
@@ -384,10 +401,12 @@ class _Planner:
         for group in groups:
             in_s = any(n in self.kept for n in group)
             for n in group:
-                self.places[n] = self._new_place("S" if in_s else "F", n.width)
+                self.places[n] = self._new_place("saved" if in_s else "forward_scratch", n.width)
         for node in stored:
             if node not in self.places:
-                self.places[node] = self._new_place("S" if node in self.kept else "F", node.width)
+                self.places[node] = self._new_place(
+                    "saved" if node in self.kept else "forward_scratch", node.width
+                )
         for group in groups:
             _stage(stages, levels[group[0]][0]).products += self._products(group, self.places[group[0]])
         self._rowsums(stages, levels, given)
@@ -470,7 +489,7 @@ class _Planner:
                 if not given(node) and node.op != "gather":
                     stored.setdefault(node, None)
         for node in stored:
-            self.places[node] = self._new_place("D", node.width)
+            self.places[node] = self._new_place("backward_scratch", node.width)
         last = max([(0, 0), *(levels[n] for n in levels if not given(n))])
         extra = [(part, last) for part in self.parts if part.op != "gather"]
         in_loop = {node for node, _ in colsums if not self._beside_one(node, pairs)}
@@ -479,20 +498,20 @@ class _Planner:
         stages: list[Stage] = []
         for group in _groups(gathers, levels):
             for n in group:
-                self.places[n] = self._new_place("D", n.width)
+                self.places[n] = self._new_place("backward_scratch", n.width)
         for group in _groups(gathers, levels):
             products = self._products(group, self.places[group[0]], operand)
             _stage(stages, levels[group[0]][0]).products += products
         for node in stored:
             if node not in self.places:
-                self.places[node] = self._new_place("D", node.width)
+                self.places[node] = self._new_place("backward_scratch", node.width)
         self._rowsums(stages, levels, given)
         self._passes(stages, [(n, self.places[n]) for n in stored if n.op != "gather"], levels)
         final = _pass(stages, *last)
         # the gradients of the state and of the inputs
         final_products = []
         targets = [self.places[p] for leaf in self.dnew for p in leaf]
-        dx = [self._new_place("X", piece.width) for piece in self.d_x or []]
+        dx = [self._new_place("input_gradients", piece.width) for piece in self.d_x or []]
         for (part, gather), place in zip(self.finals, [*targets, *dx], strict=True):
             if gather is None or part is not None:
                 width = next(p.width for p in [part, *(q for leaf in self.dnew for q in leaf)]
@@ -500,7 +519,10 @@ class _Planner:
                 final.stores.append((part or self.m.make("fill", self.m.const(0), width=width), place))
             if gather is not None:
                 for product in self._products([gather], place, operand, part is not None):
-                    product.optional, product.carried = place.buffer == "X", place.buffer == "G"
+                    product.optional, product.carried = (
+                        place.buffer == "input_gradients",
+                        place.buffer == "state_gradients",
+                    )
                     final_products.append(product)
         outers, assembly, sums = self._outers(pairs, colsums, in_loop, operand, stages, levels)
         return {"stages": stages, "last": final_products, "outers": outers, "assembly": assembly, "sums": sums,
@@ -521,7 +543,7 @@ class _Planner:
         """Whether the sum over the rows of a node comes with its products with what stands beside the one."""
         beside = {self.places[ONE].column + 1, self.places[ONE].column - sum(p.width for p in self.x)}
         return any(
-            v is node and self.places.get(u, Place("", -1)) in {Place("A", c) for c in beside}
+            v is node and self.places.get(u, Place("", -1)) in {Place("operands", c) for c in beside}
             for some in pairs.values()
             for u, v in some
         )
@@ -558,8 +580,8 @@ class _Planner:
         # pieces of backward that lie beside each other and meet the same operands
         at = self.places
         runs: list[tuple[list[Node], list[Any]]] = []
-        for v in sorted(of_v, key=lambda n: (at[n].buffer, at[n].time, at[n].column)):
-            us = sorted(of_v[v], key=lambda u: (at[u].buffer, at[u].time, at[u].column))
+        for v in sorted(of_v, key=self._order):
+            us = sorted(of_v[v], key=self._order)
             if runs and runs[-1][1] == us and self._adjacent(runs[-1][0][-1], v):
                 runs[-1][0].append(v)
             else:
@@ -577,7 +599,9 @@ class _Planner:
                 outers.append(Outer(at[some[0]], rows, at[vs[0]], columns, offset))
                 for u in some:
                     for v in vs:
-                        begin = (at[u].column - at[some[0]].column) * columns + at[v].column - at[vs[0]].column
+                        begin = (
+                            (at[u].column - at[some[0]].column) * columns + at[v].column - at[vs[0]].column
+                        )
                         where[u, v] = (offset + begin, columns)
                 offset += rows * columns
                 row = end
@@ -617,12 +641,18 @@ class _Planner:
         one, other = self.places[a], self.places[b]
         gap = other.column - one.column - self._wide(a)
         same = (one.buffer, one.time) == (other.buffer, other.time)
-        clean = self._wide(a) > 1 and one.buffer in "ADS"  # what is one number wide has nothing known behind it
+        clean = self._wide(a) > 1 and one.buffer in (
+            "operands",
+            "backward_scratch",
+            "saved",
+        )  # what is one number wide has nothing known behind it
         return same and 0 <= gap < self.lanes and (gap == 0 or clean)
 
     # products
 
-    def _products(self, group: list[Node], c: Place, operand: Any = lambda n: n, add: bool = False) -> list[Product]:
+    def _products(
+        self, group: list[Node], c: Place, operand: Any = lambda n: n, add: bool = False
+    ) -> list[Product]:
         """Gathers of the same operands, whose results lie beside each other."""
         dots, vecs = group[0].attr
         terms: list[tuple[Any, int]] = [(operand(a), n) for n, a in enumerate(group[0].args)]
@@ -661,7 +691,7 @@ class _Planner:
 
     def _order(self, operand: Any) -> tuple:
         place = self.places[operand]
-        return place.buffer, place.time, place.column
+        return BUFFERS.index(place.buffer), place.time, place.column
 
     # what is the same at all steps
 

@@ -437,10 +437,10 @@ class Steps:
 
             run = Sequences(layer.code, x, leaves(start), None, learns)
             w = layer.code.plan.widths
-            run.F, run.D = aligned_zeros([emit.BLOCK, w["F"]], dtype), aligned_zeros([emit.BLOCK, w["D"]], dtype)
-            run.G = aligned_zeros([n, w["G"]], dtype)
-            run.X = aligned_zeros([steps if k > 0 else 1, n, w["X"]], dtype)
-            run.Y = aligned_zeros([steps if layer.code.graph.out_leaf is None else 0, n, w["Y"]], dtype)
+            run.F, run.D = aligned_zeros([emit.BLOCK, w["forward_scratch"]], dtype), aligned_zeros([emit.BLOCK, w["backward_scratch"]], dtype)
+            run.G = aligned_zeros([n, w["state_gradients"]], dtype)
+            run.X = aligned_zeros([steps if k > 0 else 1, n, w["input_gradients"]], dtype)
+            run.Y = aligned_zeros([steps if layer.code.graph.out_leaf is None else 0, n, w["output_gradients"]], dtype)
             runs.append((layer, run))
         for k, (layer, run) in enumerate(runs):
             code, plan, graph = layer.code, layer.code.plan, layer.code.graph
@@ -448,16 +448,16 @@ class Steps:
                 raise NotImplementedError(
                     "the prototype's step takes cells whose output is one whole part of the state"
                 )
-            known = {"T": steps, "B": n, "A": run.A.ctypes.data, "A_t": run.A.strides[0],
-                     "S": run.S.ctypes.data, "S_t": run.S_t, "O": run.O.ctypes.data, "O_t": run.O.strides[0],
-                     "running": run.running_T.ctypes.data, "W": code.weights.ctypes.data,
-                     "V": code.constants.ctypes.data, "F": run.F.ctypes.data, "D": run.D.ctypes.data,
-                     "G": run.G.ctypes.data, "X": run.X.ctypes.data, "X_t": run.X.strides[0] if k else 0,
-                     "Y": run.Y.ctypes.data, "Y_t": run.Y.strides[0], "sums": self.sums_QM[q, self.offsets[k] :].ctypes.data,
-                     "state_wanted": 0, "inputs_wanted": k > 0, "dy": 0, "dy_t": 0, "dy_row": 0}  # fmt: skip
+            known = {"steps": steps, "batch": n, "operands": run.A.ctypes.data, "operands_step": run.A.strides[0],
+                     "saved": run.S.ctypes.data, "saved_step": run.S_t, "outputs": run.O.ctypes.data, "outputs_step": run.O.strides[0],
+                     "running": run.running_T.ctypes.data, "weights": code.weights.ctypes.data,
+                     "constants": code.constants.ctypes.data, "forward_scratch": run.F.ctypes.data, "backward_scratch": run.D.ctypes.data,
+                     "state_gradients": run.G.ctypes.data, "input_gradients": run.X.ctypes.data, "input_gradients_step": run.X.strides[0] if k else 0,
+                     "output_gradients": run.Y.ctypes.data, "output_gradients_step": run.Y.strides[0], "sums": self.sums_QM[q, self.offsets[k] :].ctypes.data,
+                     "state_wanted": 0, "inputs_wanted": k > 0, "dy": 0, "dy_step": 0, "dy_row": 0}  # fmt: skip
             if k + 1 < len(runs):
                 above, at = runs[k + 1][1].X, runs[k + 1][0].code.plan.dx_at[0].column
-                known |= {"dy": above.ctypes.data + at * size, "dy_t": above.strides[0], "dy_row": above.strides[1]}
+                known |= {"dy": above.ctypes.data + at * size, "dy_step": above.strides[0], "dy_row": above.strides[1]}
             forward, backward = (np.array([int(known[name]) for name in names]) for names in (FORWARD, BACKWARD))
             row = dict.fromkeys(LAYER, 0)
             row |= {"forward": ctypes.cast(code.forward, ctypes.c_void_p).value, "forward_args": forward.ctypes.data,
