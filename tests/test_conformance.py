@@ -200,12 +200,22 @@ def test_a_right_cell_keeps_every_claim(kind, name):
     assert result.outcome == ("not tested" if "GPU" in result.reason else "kept"), result.reason
 
 
-@pytest.mark.parametrize("name", each(name for name in BY_NAME if name != "devices_agree"))
+@pytest.mark.parametrize("name", each(BROKEN))
 def test_a_wrong_cell_breaks_the_claim(name):
     result = verdict(BY_NAME[name], BROKEN[name])
     assert result.outcome == "broken"
     assert result.claim == words(BY_NAME[name])
     assert result.reason
+
+
+def test_a_cell_that_is_left_to_the_loop_is_told_why():
+    result = verdict(BY_NAME["faster_engine"], LooksAtAValue)
+    assert result.outcome == "not tested"
+    assert result.reason.startswith("it runs in the loop: it looks at single numbers")
+
+
+def test_every_claim_but_that_about_a_gpu_and_that_about_speed_can_be_broken():
+    assert set(BY_NAME) - set(BROKEN) == {"devices_agree", "faster_engine"}
 
 
 def test_an_error_in_the_cell_is_told_with_its_place():

@@ -36,7 +36,7 @@ from rnnclf.conformance.cells import (
 )
 from rnnclf.conformance.stepping import answers_on_the_way, start_is_fixed, step_is_traceable
 from rnnclf.conformance.verdict import BrokenError, CellType, Claim, UntestableError
-from rnnclf.engine.choose import engines_able, engines_on
+from rnnclf.engine.choose import engines_able, engines_on, obstacle
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
@@ -165,6 +165,14 @@ def engines_agree(kind: CellType) -> None:
                     where = f"with engine={engine}, {steps} steps, {dtype}{with_options(options)}"
                     for name, value in found.items():
                         expect_close(value, expected[name], f"{name} {where}", tolerance)
+
+
+def faster_engine(kind: CellType) -> None:
+    """An engine runs it faster than the loop does."""
+    module = made(kind).build(INPUT)
+    if engines_able(module) == ("loop",):
+        reasons = [obstacle(name, module) for name in module.cell.engines if name != "loop"]
+        raise UntestableError(": ".join(("it runs in the loop", *reasons)))
 
 
 def _outcome(module: CellModule, steps: int, dtype: torch.dtype, run: Any) -> dict[str, Tensor]:
@@ -382,6 +390,7 @@ CLAIMS: tuple[Claim, ...] = (
     seed_decides,
     meta_device,
     engines_agree,
+    faster_engine,
     last_output_alone,
     halves,
     rows_alone,
