@@ -25,7 +25,7 @@ from rnnclf.engine.machine.driver import Driver, driver
 from rnnclf.engine.machine.driver_tables import address_of, stored
 from rnnclf.engine.machine.driver_threads import ALL_ARRIVALS, ARRIVED, COUNTERS, LAST_JOB, POSTED
 from rnnclf.engine.machine.emit import vector_bytes
-from rnnclf.engine.machine.engine import NUMBERS, aligned_zeros
+from rnnclf.engine.machine.code import NUMBERS, aligned_zeros
 from rnnclf.engine.machine.layer import LayerWeights
 from rnnclf.engine.machine.part import RunMemory, Size, Wants, connected, readouts, reads_gradients_above
 from rnnclf.engine.parts import rows_of_parts
@@ -362,7 +362,7 @@ class _Part:
         spans += [tables.Span(address_of(some), some.nbytes) for some in (head_sums, bias_sums)]
         runs, self.zeros = stored(connected(self.runs, first_trained)), stored(spans)
         reads = stored(readouts(self.runs[-1], readout, self.features, self.d_features))
-        x = self.runs[0][0].inputs()[0]
+        x = self.runs[0][0].x_pieces()[0]
         self.keep = runs, reads, shared
         self.table = stored([
             tables.Part(

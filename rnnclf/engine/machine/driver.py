@@ -18,12 +18,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from rnnclf.engine.machine.cache import functions
+from rnnclf.engine.machine.cache import compiled
 from rnnclf.engine.machine.driver_data import write_copy, write_gather, write_move
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_loss import write_loss
@@ -32,7 +31,6 @@ from rnnclf.engine.machine.driver_reduction import write_clip, write_reduce
 from rnnclf.engine.machine.driver_tables import Part, Run, Shared, Span
 from rnnclf.engine.machine.driver_threads import ARRIVED, advance, write_lead, write_serve, write_wait
 from rnnclf.engine.machine.emit import I64, PACK, Module
-from rnnclf.engine.machine.engine import FOLDER
 
 
 class Driver(NamedTuple):
@@ -48,9 +46,9 @@ class Driver(NamedTuple):
 
 
 @cache
-def driver(double: bool, folder: Path | None = FOLDER) -> Driver:
+def driver(double: bool) -> Driver:
     """The driver for models in float64 or float32; compiled on first use."""
-    at = functions(str(DriverModule(double).ir), Driver._fields, folder)
+    at = compiled(str(DriverModule(double).ir), Driver._fields)
     arguments = {"lead": 2, "serve": 1, "clip": 4}
     return Driver(
         *(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.machine.driver_tables import Move
-from rnnclf.engine.machine.engine import CellCode, aligned_zeros, gradients, replay
+from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
 from rnnclf.engine.machine.graph import Ref, UncoveredError, references
 
 MOVES = frozenset(
@@ -43,21 +42,19 @@ class Block(NamedTuple):
 
 
 class LayerCode:
-    """The machine code of a layer in one direction, for weights of these shapes and this precision.
+    """The machine code of a layer in one direction, and what whole steps have to know besides.
 
+    start: the parts of the initial state, a row (width,) each.
     blocks: for each weight where its gradient lies among the sums, None if it has none. Or None: torch has to
         compute the gradients from the sums.
     Raises UncoveredError if the cell has no machine code, or starts from more than its batch size.
     """
 
-    def __init__(self, module: CellModule) -> None:
-        with torch.inference_mode(False), torch.enable_grad():
-            self.start = _initial_state(module)
-            p = vars(module.cell.prepare(module.weights()))
-            detached = {name: w.detach().requires_grad_(w.requires_grad) for name, w in p.items()}
-            self.code = CellCode(module.cell, detached, module.input_size)
-            with torch.no_grad():
-                self.blocks = self._blocks(list(detached.values()))
+    def __init__(self, module: CellModule, code: CellCode) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.start, self.code = _initial_state(module), code
+            p = module.cell.prepare(module.weights())
+            self.blocks = self._blocks([getattr(p, name).detach() for name in code.graph.names])
 
     @property
     def trains(self) -> bool:
@@ -69,10 +66,10 @@ class LayerCode:
         if any(call[0].overloadpacket.__name__ not in MOVES for call in self._calls_after()):
             return None
         plan, known = self.code.plan, dict(enumerate(weights))
-        replay(self.code.needs, known, "before")
+        replay(self.code.derivations, known, "before")
         positions = np.arange(plan.sums + plan.lanes, dtype=np.float64)
         found = []
-        for gradient in gradients(self.code, positions, known):
+        for gradient in self.code.gradients(positions, known):
             blocks = None if gradient is None else _blocks_of(gradient.numpy().astype(np.int64))
             if gradient is not None and blocks is None:
                 return None
@@ -124,31 +121,30 @@ def _blocks_of(positions: Any) -> list[Block] | None:
     return blocks
 
 
-_codes: WeakKeyDictionary[CellModule, dict[Any, LayerCode]] = WeakKeyDictionary()
+_layers: dict[CellCode, LayerCode] = {}
+"""As many as there is code, of which there is one for each kind of module."""
 
 
 def layer_code(module: CellModule) -> LayerCode:
-    """The code of a layer; made when a module is seen for the first time, or in another precision."""
-    of_module = _codes.setdefault(module, {})
-    dtype = next(iter(module.state_dict().values())).dtype
-    if dtype not in of_module:
-        of_module[dtype] = LayerCode(module)
-    return of_module[dtype]
+    """The code of a layer, made when its kind is seen for the first time. Raises UncoveredError, see `LayerCode`."""
+    code = code_of(module)
+    if code not in _layers:
+        _layers[code] = LayerCode(module, code)
+    return _layers[code]
 
 
 class LayerWeights:
     """The weights of a layer for the driver: where they are packed from and to, and what torch does before and after.
 
-    packed, constants: what the machine code reads.
+    packed: the weights as machine code reads them, which the driver fills in each step.
     """
 
     def __init__(self, module: CellModule) -> None:
         with torch.inference_mode(False), torch.no_grad():
             self.module, self.layer = module, layer_code(module)
-            code, plan = self.layer.code, self.layer.code.plan
-            self.size, self.names = code.size, code.graph.names
-            self.packed = aligned_zeros([plan.weights + plan.lanes], code.dtype)
-            self.constants = aligned_zeros([plan.constants + plan.lanes], code.dtype)
+            code = self.layer.code
+            self.size, self.names = code.dtype.itemsize, code.graph.names
+            self.packed = PackedWeights(code)
             self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
             p = vars(module.cell.prepare(module.weights()))
             self.prepared = [p[name].detach().clone() if self.prepares else p[name].detach() for name in self.names]
@@ -171,7 +167,7 @@ class LayerWeights:
     def _replay_before(self) -> None:
         """Finds what the code reads: views of the weights, and what has to be computed from them in each step."""
         self.known: dict[int, Any] = dict(enumerate(self.prepared))
-        replay(self.layer.code.needs, self.known, "before")
+        replay(self.layer.code.derivations, self.known, "before")
         own = {w.untyped_storage().data_ptr() for w in self.prepared}
         vectors = {place for place, *_ in self.layer.code.plan.vectors}
         self.computed = {
@@ -193,7 +189,7 @@ class LayerWeights:
         if self.computed:
             with torch.no_grad():
                 known: dict[int, Any] = dict(enumerate(self.prepared))
-                replay(self.layer.code.needs, known, "before")
+                replay(self.layer.code.derivations, known, "before")
                 for place, mine in self.computed.items():
                     mine.copy_(known[place])
         return prepared
@@ -202,7 +198,7 @@ class LayerWeights:
         """The arguments of `pack` for all blocks of all matrices and vectors."""
         plan, size = self.layer.code.plan, self.size
         for matrix in plan.matrices:
-            target = self.packed.ctypes.data + matrix.offset * size
+            target = self.packed.matrices.ctypes.data + matrix.offset * size
             for block in matrix.blocks:
                 weight = self.known[block.par]
                 last = weight.stride(-1) * size if weight.ndim else size
@@ -211,7 +207,7 @@ class LayerWeights:
                 yield [source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
                        block.row, block.column]  # fmt: skip
         for place, first, width, offset in plan.vectors:
-            weight, target = self.known[place], self.constants.ctypes.data + offset * size
+            weight, target = self.known[place], self.packed.vectors.ctypes.data + offset * size
             step = (weight.stride(-1) if weight.ndim else 1) * size
             yield [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
 
@@ -234,7 +230,7 @@ class LayerWeights:
 
     def differentiate(self, sums: Any, prepared: Parameters | None, targets: list[Tensor]) -> list[bool]:
         """Has torch compute the gradients of `trained` from the sums. Returns which of them there are."""
-        found = gradients(self.layer.code, sums, self.known)
+        found = self.layer.code.gradients(sums, self.known)
         if prepared is None:
             results = [g for name, g in zip(self.names, found, strict=True) if name in self.layer.code.graph.gradients]
         else:

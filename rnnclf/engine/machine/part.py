@@ -18,7 +18,7 @@ import numpy as np
 from rnnclf.engine.machine.driver_readouts import KINDS
 from rnnclf.engine.machine.driver_tables import Copy, Readout, Run, Span, address_of, stored
 from rnnclf.engine.machine.emit import BACKWARD, BLOCK, FORWARD
-from rnnclf.engine.machine.engine import aligned_empty, aligned_zeros
+from rnnclf.engine.machine.code import aligned_empty, aligned_zeros
 from rnnclf.engine.machine.layer import LayerWeights
 
 
@@ -77,7 +77,7 @@ class RunMemory:
     def __init__(self, weights: LayerWeights, size: Size, running: Any, sums: Any, wants: Wants) -> None:
         self.weights, self.size, self.wants = weights, size, wants
         self.code, self.plan = weights.layer.code, weights.layer.code.plan
-        self.graph, self.itemsize = self.code.graph, self.code.size
+        self.graph, self.itemsize = self.code.graph, self.code.dtype.itemsize
         self.hidden = weights.module.cell.hidden_size
         self.running, self.sums = running, sums
         self._allocate(wants)
@@ -89,56 +89,58 @@ class RunMemory:
         def zeros(buffer: str, times: int) -> Any:
             return aligned_zeros([times, rows, widths[buffer]], dtype)
 
-        self.A = zeros("A", steps + 1)
-        self.A[:, :, self.plan.x_at + self.weights.module.input_size] = 1  # the operand of the bias
+        self.operands = zeros("operands", steps + 1)
+        self.operands[:, :, self.plan.x_at + self.weights.module.input_size] = 1  # the operand of the bias
         for places, leaf, pieces in zip(self.plan.state_at, self.weights.layer.start, self.graph.old, strict=True):
             for place, piece in zip(places, pieces, strict=True):
-                begin = piece.attr[1]
-                self.A[0, :, place.column : place.column + piece.width] = leaf[begin : begin + piece.width].numpy()
-        self.S = aligned_empty([steps if learns else 1, rows, widths["S"]], dtype)
-        self.O = zeros("O", steps if own_output else 0)
-        # cells may write to X whether or not it is wanted: then all steps share one row
-        self.X = zeros("X", steps if wants.inputs else 1)
-        self.Y = zeros("Y", steps if own_output and learns else 0)
-        self.G = zeros("G", 1 if learns else 0)
-        self.F, self.D = (aligned_zeros([BLOCK, widths[name]], dtype) for name in "FD")
+                begin, columns = piece.attr[1], slice(place.column, place.column + piece.width)
+                self.operands[0, :, columns] = leaf[begin : begin + piece.width].numpy()
+        self.saved = aligned_empty([steps if learns else 1, rows, widths["saved"]], dtype)
+        self.outputs = zeros("outputs", steps if own_output else 0)
+        # a cell may write to it even if it is not wanted: then all steps share one row
+        self.input_gradients = zeros("input_gradients", steps if wants.inputs else 1)
+        self.output_gradients = zeros("output_gradients", steps if own_output and learns else 0)
+        self.state_gradients = zeros("state_gradients", 1 if learns else 0)
+        self.forward_scratch, self.backward_scratch = (
+            aligned_zeros([BLOCK, widths[name]], dtype) for name in ("forward_scratch", "backward_scratch")
+        )
         separate = wants.outputs and learns and not own_output
         self.dy = aligned_zeros([steps if separate else 0, rows, self.hidden], dtype)
 
-    def inputs(self) -> list[Piece]:
+    def x_pieces(self) -> list[Piece]:
         """The inputs among the operands."""
         column, width = self.plan.x_at, self.weights.module.input_size
-        return [self._piece(0, width, self.A, column)]
+        return [self._piece(0, width, self.operands, column)]
 
-    def outputs(self) -> list[Piece]:
+    def y_pieces(self) -> list[Piece]:
         if self.graph.out_leaf is None:
-            return list(self._pieces_of_outputs(self.O))
+            return list(self._pieces_of_outputs(self.outputs))
         places, pieces = self.plan.state_at[self.graph.out_leaf], self.graph.old[self.graph.out_leaf]
         return [
-            self._piece(piece.attr[1], piece.width, self.A[1:], place.column)
+            self._piece(piece.attr[1], piece.width, self.operands[1:], place.column)
             for place, piece in zip(places, pieces, strict=True)
         ]
 
-    def d_inputs(self) -> list[Piece]:
+    def dx_pieces(self) -> list[Piece]:
         found, begin = [], 0
         for place, piece in zip(self.plan.dx_at, self.graph.d_x or [], strict=True):
-            found.append(self._piece(begin, piece.width, self.X, place.column))
+            found.append(self._piece(begin, piece.width, self.input_gradients, place.column))
             begin += piece.width
         return found
 
-    def d_outputs(self) -> list[Piece]:
+    def dy_pieces(self) -> list[Piece]:
         """Where the gradients of the outputs of all steps are expected."""
         if self.graph.out_leaf is None:
-            return list(self._pieces_of_outputs(self.Y))
+            return list(self._pieces_of_outputs(self.output_gradients))
         return [self._piece(0, self.dy.shape[-1], self.dy, 0)]
 
-    def d_last_outputs(self) -> list[Piece]:
+    def dy_last_pieces(self) -> list[Piece]:
         """Where the gradients of the last outputs are expected, if there are no others."""
         if self.graph.out_leaf is None:
-            return list(self._pieces_of_outputs(self.Y))
+            return list(self._pieces_of_outputs(self.output_gradients))
         places, pieces = self.plan.carry_at[self.graph.out_leaf], self.graph.old[self.graph.out_leaf]
         return [
-            self._piece(piece.attr[1], piece.width, self.G, place.column)._replace(t=0)
+            self._piece(piece.attr[1], piece.width, self.state_gradients, place.column)._replace(t=0)
             for place, piece in zip(places, pieces, strict=True)
         ]
 
@@ -154,16 +156,16 @@ class RunMemory:
 
     def spans(self, ragged: bool) -> list[Span]:
         """The memory that has to be zero before each backward pass."""
-        arrays = [self.G, self.sums]
+        arrays = [self.state_gradients, self.sums]
         if ragged:  # else what is not written in a batch has not been written before
-            arrays += [self.X, self.Y, self.dy]
+            arrays += [self.input_gradients, self.output_gradients, self.dy]
         return [Span(array.ctypes.data, array.nbytes) for array in arrays if array.size]
 
     def run(self, inputs: list[Copy], d_outputs: list[Copy], dy: Piece | None, backward: bool) -> Run:
         """The table for the driver. dy: where the gradients of the outputs of all steps are, if they are not where
         the machine code expects them anyway."""
         if dy is None and self.dy.size:
-            (dy,) = self.d_outputs()
+            (dy,) = self.dy_pieces()
         forward_arguments, backward_arguments = self._arguments(dy)
         tables = stored(inputs), stored(d_outputs)
         self.keep = (forward_arguments, backward_arguments, *tables)
@@ -180,27 +182,30 @@ class RunMemory:
 
     def _arguments(self, dy: Piece | None) -> tuple[Any, Any]:
         known: dict[str, int] = {
-            "T": self.size.steps,
-            "B": self.size.rows,
-            "S_t": self.S.strides[0] if self.size.learns else 0,
+            "steps": self.size.steps,
+            "batch": self.size.rows,
+            "operands_step": self.operands.strides[0],
+            "saved_step": self.saved.strides[0] if self.size.learns else 0,
+            "outputs_step": self.outputs.strides[0],
             "running": address_of(self.running),
-            "W": address_of(self.weights.packed),
-            "V": address_of(self.weights.constants),
+            "weights": address_of(self.weights.packed.matrices),
+            "constants": address_of(self.weights.packed.vectors),
             "sums": address_of(self.sums),
             "state_wanted": False,
             "inputs_wanted": self.wants.inputs,
-            "X_t": self.X.strides[0] if self.wants.inputs else 0,
+            "input_gradients_step": self.input_gradients.strides[0] if self.wants.inputs else 0,
+            "output_gradients_step": self.output_gradients.strides[0],
             "dy": dy.address if dy else 0,
-            "dy_t": dy.t if dy else 0,
+            "dy_step": dy.t if dy else 0,
             "dy_row": dy.row if dy else 0,
         }
-        known |= {name: address_of(getattr(self, name)) for name in "ASFDGOXY"}
-        known |= {f"{name}_t": getattr(self, name).strides[0] for name in "AOY"}
+        buffers = (name for name in (*FORWARD, *BACKWARD) if name not in known)
+        known |= {name: address_of(getattr(self, name)) for name in buffers}
         return tuple(np.array([known[name] for name in names], np.int64) for names in (FORWARD, BACKWARD))  # type: ignore[return-value]
 
     def set_steps(self, steps: int) -> None:
         """Has the code run through fewer steps than there is memory for."""
-        self.keep[0][FORWARD.index("T")] = self.keep[1][BACKWARD.index("T")] = steps
+        self.keep[0][FORWARD.index("steps")] = self.keep[1][BACKWARD.index("steps")] = steps
 
 
 def _address(function: Any) -> int:
@@ -221,7 +226,7 @@ def connected(runs: Sequence[Sequence[RunMemory]], first_trained: int) -> list[R
                 run.run(
                     inputs=_inputs(runs, level, direction),
                     d_outputs=[] if shared else _d_outputs(layer, direction, above),
-                    dy=above[0].d_inputs()[0] if shared else None,
+                    dy=above[0].dx_pieces()[0] if shared else None,
                     backward=level >= first_trained and run.size.learns,
                 )
             )
@@ -233,12 +238,12 @@ def _inputs(runs: Sequence[Sequence[RunMemory]], level: int, direction: int) -> 
     direction copies the inputs of the first one, which the driver gathers."""
     run = runs[level][direction]
     if level == 0:
-        first = runs[0][0].inputs() if direction else []
-        return list(copies(first, run.inputs(), run.itemsize, reverse=True, add=False))
+        first = runs[0][0].x_pieces() if direction else []
+        return list(copies(first, run.x_pieces(), run.itemsize, reverse=True, add=False))
     found, begin = [], 0
     for other, below in enumerate(runs[level - 1]):
-        sources = shifted(below.outputs(), begin)
-        found += copies(sources, run.inputs(), run.itemsize, reverse=other != direction, add=False)
+        sources = shifted(below.y_pieces(), begin)
+        found += copies(sources, run.x_pieces(), run.itemsize, reverse=other != direction, add=False)
         begin += below.hidden
     return found
 
@@ -248,8 +253,8 @@ def _d_outputs(layer: Sequence[RunMemory], direction: int, above: Sequence[RunMe
     run, found = layer[direction], []
     begin = sum(other.hidden for other in layer[:direction])
     for other, reader in enumerate(above):
-        targets = shifted(run.d_outputs(), begin)
-        found += copies(reader.d_inputs(), targets, run.itemsize, reverse=other != direction, add=other > 0)
+        targets = shifted(run.dy_pieces(), begin)
+        found += copies(reader.dx_pieces(), targets, run.itemsize, reverse=other != direction, add=other > 0)
     return found
 
 
@@ -263,8 +268,8 @@ def readouts(top: Sequence[RunMemory], kind: str, features: Any, d_features: Any
     """The tables of the readout of the top layer's directions, side by side in the features."""
     found, begin = [], 0
     for run in top:
-        targets = run.d_last_outputs() if kind == "last" else run.d_outputs()
-        for y in run.outputs():
+        targets = run.dy_last_pieces() if kind == "last" else run.dy_pieces()
+        for y in run.y_pieces():
             for dy in targets:
                 low, high = max(y.begin, dy.begin), min(y.end, dy.end)
                 if low < high:
