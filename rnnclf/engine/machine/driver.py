@@ -1,10 +1,10 @@
 """A whole training step in machine code, for layers of any cell.
 
-The code of a cell (emit.py) takes one layer through all time steps, forward or backward. The driver does everything
-around it, so that a training step is one call: it gathers the raw sequences of a batch, hands outputs from layer to
-layer, computes the readout, the linear head, the loss and their gradients, and hands gradients down again. It knows
-no cell: layers are called by address, and everything else is in tables (driver_tables.py). So it is compiled once
-for all cells, sizes and numbers of layers.
+The code of a cell (emit.py) takes one layer through all time steps, forward or backward. The driver does
+everything around it, so that a training step is one call: it gathers the raw sequences of a batch, hands
+outputs from layer to layer, computes the readout, the linear head, the loss and their gradients, and hands
+gradients down again. It knows no cell: layers are called by address, and everything else is in tables
+(driver_tables.py). So it is compiled once for all cells, sizes and numbers of layers.
 
 Each thread computes a part of the batch from the sequences to the gradients of the weights:
 
@@ -51,10 +51,7 @@ def driver(double: bool) -> Driver:
     at = compiled(str(DriverModule(double).ir), Driver._fields)
     arguments = {"lead": 2, "serve": 1, "clip": 4}
     return Driver(
-        *(
-            ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments[name])(at[name])
-            for name in Driver._fields
-        )
+        *(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments[name])(at[name]) for name in Driver._fields)
     )
 
 
@@ -73,7 +70,8 @@ class DriverModule(Module):
         write_lead(self, compute, self.wait, reduce)
 
     def _write_compute(self, forward: Any, backward: Any) -> Any:
-        """compute(part): one part of a batch, from its sequences to the loss and, if wanted, the gradients."""
+        """compute(part): one part of a batch, from its sequences to the loss and, if wanted, the
+        gradients."""
         c = DriverFunction(self, "compute", "part")
         b, address = c.b, c.a["part"]
         part = c.record(Part, address)
@@ -123,8 +121,8 @@ class DriverModule(Module):
         part = c.record(Part, address)
         shared = c.record(Shared, part.shared)
         b.call(self.outer, [
-            part.features, shared.features_row, shared.features, part.z, shared.z_row, shared.z_row, part.rows,
-            part.head_sums, shared.z_row,
+            part.features, shared.features_row, shared.features, part.z, shared.z_row, shared.z_row,
+            part.rows, part.head_sums, shared.z_row,
         ])  # fmt: skip
         b.call(self.product, [
             I64(0), part.z, shared.z_row, part.rows,

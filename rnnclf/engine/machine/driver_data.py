@@ -1,5 +1,5 @@
-"""Moving data in the driver: raw sequences into the operands of the lowest layer, outputs and gradients from layer
-to layer, gradients to where the optimizer finds them."""
+"""Moving data in the driver: raw sequences into the operands of the lowest layer, outputs and gradients from
+layer to layer, gradients to where the optimizer finds them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BYTE = ir.IntType(8)
 
 
 def write_gather(module: Module) -> Any:
-    """gather(part): copies the raw values, bytes or float32, of the part's sequences into the operands of the lowest
-    layer as (value - shift) / scale, in the precision of the model."""
+    """gather(part): copies the raw values, bytes or float32, of the part's sequences into the operands of the
+    lowest layer as (value - shift) / scale, in the precision of the model."""
     c = DriverFunction(module, "gather", "part")
     part = c.record(Part, c.a["part"])
     shared = c.record(Shared, part.shared)
@@ -82,5 +82,3 @@ def write_move(module: Module) -> Any:
             value = c.load(c.at(source, (column, move.source_column)), c.number)
             c.store(value, c.at(target, (column, move.target_column)))
     return c.end()
-
-

@@ -69,8 +69,8 @@ class DriverFunction(FunctionBuilder):
     # columns
 
     def each_column(self, width: Any, body: Callable[[Any, Any], None]) -> None:
-        """Calls body(offset in bytes, type) for all columns of a row: for whole vectors first, then for what is
-        left, number by number."""
+        """Calls body(offset in bytes, type) for all columns of a row: for whole vectors first, then for what
+        is left, number by number."""
         whole = self.b.and_(width, I64(-VECTOR))
         with self.loop(0, whole, VECTOR) as offset:
             body(offset, self.vector)

@@ -16,8 +16,9 @@ from rnnclf.engine.machine.emit import I64, Module
 
 
 def write_loss(module: Module) -> Any:
-    """judge(part): writes the part's share of the batch's loss and its number of correct predictions to `totals`,
-    in float64; where gradients are wanted, replaces the logits by theirs and adds those up for the bias.
+    """judge(part): writes the part's share of the batch's loss and its number of correct predictions to
+    `totals`, in float64; where gradients are wanted, replaces the logits by theirs and adds those up for the
+    bias.
 
     A loss that is too large for the model's precision becomes infinite, as in torch.
     """

@@ -1,4 +1,5 @@
-"""Readouts in the driver: the outputs of all steps to one row of features for each sequence, and their gradients."""
+"""Readouts in the driver: the outputs of all steps to one row of features for each sequence, and their
+gradients."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ def write_read(module: Module) -> Any:
 
 
 def write_read_backward(module: Module) -> Any:
-    """read_backward(part): from the gradients of the features to those of the outputs. Where a step gets none,
-    nothing is written: there must be zeros."""
+    """read_backward(part): from the gradients of the features to those of the outputs. Where a step gets
+    none, nothing is written: there must be zeros."""
     return _write(module, "read_backward", (_last_backward, _mean_backward, _max_backward))
 
 
@@ -120,8 +121,8 @@ def _read_max(c: DriverFunction, row: _Row) -> None:
 
 
 def _max_backward(c: DriverFunction, row: _Row) -> None:
-    """Steps that share the maximum share its gradient, as in torch: to its `amax`, a sequence that ends before the
-    longest one repeats its last output."""
+    """Steps that share the maximum share its gradient, as in torch: to its `amax`, a sequence that ends
+    before the longest one repeats its last output."""
 
     def one(offset: Any, kind: Any) -> None:
         b, zero, one_ = c.b, ir.Constant(kind, None), row.number(I64(1), kind)

@@ -13,11 +13,11 @@ from rnnclf.engine.machine.emit import I64, Module
 
 
 def write_reduce(module: Module, move: Any, clip: Any) -> Any:
-    """reduce(reduction): adds up losses, correct predictions and gradients in the place of the first part, moves the
-    gradients to their weights and clips them.
+    """reduce(reduction): adds up losses, correct predictions and gradients in the place of the first part,
+    moves the gradients to their weights and clips them.
 
-    Where there are no gradients or the loss is not finite, the norm is NaN and the gradients of the weights stay
-    as they were.
+    Where there are no gradients or the loss is not finite, the norm is NaN and the gradients of the weights
+    stay as they were.
     """
     c = DriverFunction(module, "reduce", "reduction")
     b, it = c.b, c.record(Reduction, c.a["reduction"])
@@ -45,16 +45,14 @@ def _add(c: DriverFunction, kind: Any, source: Any, target: Any) -> None:
 
 
 def write_clip(module: Module) -> Any:
-    """clip(gradients, length, max_norm, norm): writes the norm of the gradients and, if it is larger than `max_norm`
-    and finite, scales them to that norm as torch does."""
+    """clip(gradients, length, max_norm, norm): writes the norm of the gradients and, if it is larger than
+    `max_norm` and finite, scales them to that norm as torch does."""
     c = DriverFunction(module, "clip", "gradients", "length", "max_norm", "norm")
     b, a = c.b, c.a
     norm = b.call(module.declare("llvm.sqrt.f64", F64, F64), [_sum_of_squares(c)])
     c.store(norm, a["norm"])
     most = c.load(a["max_norm"], F64)
-    with b.if_then(
-        b.and_(b.fcmp_ordered(">", norm, most), b.fcmp_ordered("<", norm, F64(math.inf)))
-    ):
+    with b.if_then(b.and_(b.fcmp_ordered(">", norm, most), b.fcmp_ordered("<", norm, F64(math.inf)))):
         factor = c.narrowed(b.fdiv(most, b.fadd(norm, F64(1e-6))))
 
         def scale(offset: Any, kind: Any) -> None:

@@ -1,15 +1,17 @@
 """The tables through which Python tells the driver where everything is.
 
 A table is a row of 64-bit integers in memory. Each kind is a named tuple: Python fills one with numbers and
-`stored` writes it to memory; in the driver, `DriverFunction.record` loads the row and gives back the same named
-tuple, with LLVM values in its fields. So a field cannot have one position for the writer and another for the reader:
+`stored` writes it to memory; in the driver, `DriverFunction.record` loads the row and gives back the same
+named tuple, with LLVM values in its fields. So a field cannot have one position for the writer and another
+for the reader:
 
     class Span(NamedTuple):          Python:  stored([Span(array.ctypes.data, array.nbytes)])
         begin: Any                   driver:  span = function.record(Span, address); span.begin
         length: Any
 
-Unless its comment says otherwise, a field is an address or a distance in bytes. A name that ends in `_t`, `_row` or
-`_column` is the distance from one time step, row or column to the next. Rows are sequences of a part of a batch.
+Unless its comment says otherwise, a field is an address or a distance in bytes. A name that ends in `_t`,
+`_row` or `_column` is the distance from one time step, row or column to the next. Rows are sequences of a
+part of a batch.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Copy(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A block of gradients, to be copied from where the cells sum them up to where the optimizer finds them."""
+    """A block of gradients, to be copied from where the cells sum them up to where the optimizer finds
+    them."""
 
     source: Any
     source_row: Any
@@ -59,8 +62,8 @@ class Move(NamedTuple):
 class Run(NamedTuple):
     """One direction of one layer: what to call, and what to copy first.
 
-    inputs: the outputs of the layer below to copy into the operands. d_outputs: the gradients to copy from the
-    layer above.
+    inputs: the outputs of the layer below to copy into the operands. d_outputs: the gradients to copy from
+    the layer above.
     """
 
     inputs: Any

@@ -1,8 +1,9 @@
 """How the threads that compute the parts of a batch wait for each other.
 
-Threads signal their progress through two counters that only increase: batches posted, and arrivals of threads at
-the two meeting points of a batch (all weights are packed; all gradients are there). A waiting thread first checks
-its counter busily, since most waits take microseconds, then sleeps for longer and longer to free its core.
+Threads signal their progress through two counters that only increase: batches posted, and arrivals of threads
+at the two meeting points of a batch (all weights are packed; all gradients are there). A waiting thread first
+checks its counter busily, since most waits take microseconds, then sleeps for longer and longer to free its
+core.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def write_wait(module: Module) -> Any:
     """wait(counter, least): returns when the counter at this address has reached at least this value."""
     c = DriverFunction(module, "wait", "counter", "least")
     b = c.b
-    check, again, sleep, done = (c.function.append_basic_block(name) for name in ("check", "again", "sleep", "done"))
+    check, again, sleep, done = (
+        c.function.append_basic_block(name) for name in ("check", "again", "sleep", "done")
+    )
     before = b.block
     b.branch(check)
     b.position_at_end(check)
@@ -62,7 +65,8 @@ def write_wait(module: Module) -> Any:
 
 
 def _pause(c: DriverFunction) -> None:
-    """Leaves the core to its other hardware thread for some 50 ns, on processors that have an instruction for it."""
+    """Leaves the core to its other hardware thread for some 50 ns, on processors that have an instruction for
+    it."""
     if c.module.ir.triple.startswith("x86_64"):
         c.b.call(c.module.declare("llvm.x86.sse2.pause", ir.VoidType()), [])
 
@@ -76,7 +80,8 @@ def _sleep(c: DriverFunction, naps: Any) -> None:
 
 
 def write_serve(module: Module, compute: Any, wait: Any) -> Any:
-    """serve(part): what a worker does. It computes its part of each batch that is posted, until it is stopped."""
+    """serve(part): what a worker does. It computes its part of each batch that is posted, until it is
+    stopped."""
     c = DriverFunction(module, "serve", "part")
     b, part = c.b, c.a["part"]
     counters = c.record(Shared, c.record(Part, part).shared).counters
@@ -96,8 +101,8 @@ def write_serve(module: Module, compute: Any, wait: Any) -> Any:
 
 
 def write_lead(module: Module, compute: Any, wait: Any, reduce: Any) -> Any:
-    """lead(part, reduction): what the calling thread does for one batch. It posts the batch, computes its own part,
-    waits for the others, and adds up the results."""
+    """lead(part, reduction): what the calling thread does for one batch. It posts the batch, computes its own
+    part, waits for the others, and adds up the results."""
     c = DriverFunction(module, "lead", "part", "reduction")
     b, part = c.b, c.a["part"]
     shared = c.record(Shared, c.record(Part, part).shared)

@@ -1,7 +1,7 @@
 """A layer in whole training steps: how its weights get into machine code, and its gradients out of it.
 
-Both ways are mostly copies of blocks, which the driver does from tables. Torch does what is more than copying: the
-weights that a cell's `prepare` computes, products of weights, and the gradients of both.
+Both ways are mostly copies of blocks, which the driver does from tables. Torch does what is more than
+copying: the weights that a cell's `prepare` computes, products of weights, and the gradients of both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,26 @@ from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
-from rnnclf.engine.machine.driver_tables import Move
 from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
+from rnnclf.engine.machine.driver_tables import Move
 from rnnclf.engine.machine.graph import Ref, UncoveredError, references
 
 MOVES = frozenset(
-    "t transpose permute view _unsafe_view cat split slice detach alias clone squeeze unsqueeze".split()
+    [
+        "t",
+        "transpose",
+        "permute",
+        "view",
+        "_unsafe_view",
+        "cat",
+        "split",
+        "slice",
+        "detach",
+        "alias",
+        "clone",
+        "squeeze",
+        "unsqueeze",
+    ]
 )
 """Operations of torch that only move numbers."""
 MOST_BLOCKS = 256
@@ -30,8 +44,8 @@ MOST_BLOCKS = 256
 
 
 class Block(NamedTuple):
-    """Part of a weight's gradient, rows `row` to `row + rows`, that lies evenly spaced among the sums: the element
-    (i, j) of the block at `first + i * row_step + j * column_step`."""
+    """Part of a weight's gradient, rows `row` to `row + rows`, that lies evenly spaced among the sums: the
+    element (i, j) of the block at `first + i * row_step + j * column_step`."""
 
     row: int
     rows: int
@@ -88,8 +102,8 @@ class LayerCode:
 
 
 def _initial_state(module: CellModule) -> list[Tensor]:
-    """The parts of a cell's initial state, a row (width,) each. Raises UncoveredError if it differs between the
-    sequences of a batch."""
+    """The parts of a cell's initial state, a row (width,) each. Raises UncoveredError if it differs between
+    the sequences of a batch."""
     size = module.input_size
     like = next(module.parameters(), torch.empty(0))
     zeros = leaves(module.cell.initial_state(torch.zeros(3, size, dtype=like.dtype)))
@@ -114,7 +128,11 @@ def _blocks_of(positions: Any) -> list[Block] | None:
             return None
         end = begin + 1
         row_step = first[end] - first[begin] if end < len(first) else 0
-        while end < len(first) and first[end] - first[end - 1] == row_step and column_step[end] == column_step[begin]:
+        while (
+            end < len(first)
+            and first[end] - first[end - 1] == row_step
+            and column_step[end] == column_step[begin]
+        ):
             end += 1
         blocks.append(Block(begin, end - begin, columns, first[begin], row_step, int(column_step[begin])))
         begin = end
@@ -126,7 +144,8 @@ _layers: dict[CellCode, LayerCode] = {}
 
 
 def layer_code(module: CellModule) -> LayerCode:
-    """The code of a layer, made when its kind is seen for the first time. Raises UncoveredError, see `LayerCode`."""
+    """The code of a layer, made when its kind is seen for the first time. Raises UncoveredError, see
+    `LayerCode`."""
     code = code_of(module)
     if code not in _layers:
         _layers[code] = LayerCode(module, code)
@@ -134,7 +153,8 @@ def layer_code(module: CellModule) -> LayerCode:
 
 
 class LayerWeights:
-    """The weights of a layer for the driver: where they are packed from and to, and what torch does before and after.
+    """The weights of a layer for the driver: where they are packed from and to, and what torch does before
+    and after.
 
     packed: the weights as machine code reads them, which the driver fills in each step.
     """
@@ -147,7 +167,9 @@ class LayerWeights:
             self.packed = PackedWeights(code)
             self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
             p = vars(module.cell.prepare(module.weights()))
-            self.prepared = [p[name].detach().clone() if self.prepares else p[name].detach() for name in self.names]
+            self.prepared = [
+                p[name].detach().clone() if self.prepares else p[name].detach() for name in self.names
+            ]
             self._replay_before()
 
     @property
@@ -157,15 +179,19 @@ class LayerWeights:
 
     @property
     def trained(self) -> list[tuple[Tensor, list[Block] | None]]:
-        """The weights that have gradients, with the blocks that these are made of, if torch does not make them."""
+        """The weights that have gradients, with the blocks that these are made of, if torch does not make
+        them."""
         if self.prepares:
             return [(w, None) for w in self.module.parameters() if w.requires_grad]
         graph, p = self.layer.code.graph, vars(self.module.weights())
         blocks = self.layer.blocks or [None] * len(self.names)
-        return [(p[name], some) for name, some in zip(self.names, blocks, strict=True) if name in graph.gradients]
+        return [
+            (p[name], some) for name, some in zip(self.names, blocks, strict=True) if name in graph.gradients
+        ]
 
     def _replay_before(self) -> None:
-        """Finds what the code reads: views of the weights, and what has to be computed from them in each step."""
+        """Finds what the code reads: views of the weights, and what has to be computed from them in each
+        step."""
         self.known: dict[int, Any] = dict(enumerate(self.prepared))
         replay(self.layer.code.derivations, self.known, "before")
         own = {w.untyped_storage().data_ptr() for w in self.prepared}
@@ -179,8 +205,8 @@ class LayerWeights:
         self.known |= self.computed
 
     def refresh(self) -> Parameters | None:
-        """Before a step: has torch compute what depends on the weights. Returns the prepared weights, with their
-        autograd graph, where a cell prepares any."""
+        """Before a step: has torch compute what depends on the weights. Returns the prepared weights, with
+        their autograd graph, where a cell prepares any."""
         prepared = self.module.prepared() if self.prepares else None
         if prepared is not None:
             with torch.no_grad():
@@ -232,7 +258,11 @@ class LayerWeights:
         """Has torch compute the gradients of `trained` from the sums. Returns which of them there are."""
         found = self.layer.code.gradients(sums, self.known)
         if prepared is None:
-            results = [g for name, g in zip(self.names, found, strict=True) if name in self.layer.code.graph.gradients]
+            results = [
+                g
+                for name, g in zip(self.names, found, strict=True)
+                if name in self.layer.code.graph.gradients
+            ]
         else:
             pairs = [
                 (getattr(prepared, name), gradient)

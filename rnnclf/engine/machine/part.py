@@ -1,8 +1,8 @@
 """The memory of a part of a batch in whole training steps, and the tables that describe it to the driver.
 
-A `RunMemory` is one direction of one layer. Its outputs and their gradients are in pieces, as the cell's plan has
-cut them: the output of an lstm is one piece, half of its state, in the operands of the next step; that of a cell with
-four heads may be four pieces.
+A `RunMemory` is one direction of one layer. Its outputs and their gradients are in pieces, as the cell's plan
+has cut them: the output of an lstm is one piece, half of its state, in the operands of the next step; that of
+a cell with four heads may be four pieces.
 
 Shapes: T time steps of the longest sequence, N sequences of the part.
 """
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnclf.engine.machine.code import aligned_empty, aligned_zeros
 from rnnclf.engine.machine.driver_readouts import KINDS
 from rnnclf.engine.machine.driver_tables import Copy, Readout, Run, Span, address_of, stored
 from rnnclf.engine.machine.emit import BACKWARD, BLOCK, FORWARD
-from rnnclf.engine.machine.code import aligned_empty, aligned_zeros
 from rnnclf.engine.machine.layer import LayerWeights
 
 
 class Piece(NamedTuple):
-    """Some columns of an array (T, N, width) in memory: numbers `begin` to `end` of a vector of inputs or outputs."""
+    """Some columns of an array (T, N, width) in memory: numbers `begin` to `end` of a vector of inputs or
+    outputs."""
 
     begin: int
     end: int
@@ -36,7 +37,9 @@ class Piece(NamedTuple):
         return self._replace(begin=begin, end=end, address=self.address + (begin - self.begin) * size)
 
 
-def copies(sources: Sequence[Piece], targets: Sequence[Piece], size: int, reverse: bool, add: bool) -> Iterator[Copy]:
+def copies(
+    sources: Sequence[Piece], targets: Sequence[Piece], size: int, reverse: bool, add: bool
+) -> Iterator[Copy]:
     """Copies all columns that sources and targets have in common."""
     for source in sources:
         for target in targets:
@@ -60,7 +63,8 @@ class Size(NamedTuple):
 
 
 class Wants(NamedTuple):
-    """inputs: the gradients of the inputs. outputs: those of the outputs of all steps, in memory of their own."""
+    """inputs: the gradients of the inputs. outputs: those of the outputs of all steps, in memory of their
+    own."""
 
     inputs: bool
     outputs: bool
@@ -91,7 +95,9 @@ class RunMemory:
 
         self.operands = zeros("operands", steps + 1)
         self.operands[:, :, self.plan.x_at + self.weights.module.input_size] = 1  # the operand of the bias
-        for places, leaf, pieces in zip(self.plan.state_at, self.weights.layer.start, self.graph.old, strict=True):
+        for places, leaf, pieces in zip(
+            self.plan.state_at, self.weights.layer.start, self.graph.old, strict=True
+        ):
             for place, piece in zip(places, pieces, strict=True):
                 begin, columns = piece.attr[1], slice(place.column, place.column + piece.width)
                 self.operands[0, :, columns] = leaf[begin : begin + piece.width].numpy()
@@ -162,8 +168,8 @@ class RunMemory:
         return [Span(array.ctypes.data, array.nbytes) for array in arrays if array.size]
 
     def run(self, inputs: list[Copy], d_outputs: list[Copy], dy: Piece | None, backward: bool) -> Run:
-        """The table for the driver. dy: where the gradients of the outputs of all steps are, if they are not where
-        the machine code expects them anyway."""
+        """The table for the driver. dy: where the gradients of the outputs of all steps are, if they are not
+        where the machine code expects them anyway."""
         if dy is None and self.dy.size:
             (dy,) = self.dy_pieces()
         forward_arguments, backward_arguments = self._arguments(dy)
@@ -234,8 +240,8 @@ def connected(runs: Sequence[Sequence[RunMemory]], first_trained: int) -> list[R
 
 
 def _inputs(runs: Sequence[Sequence[RunMemory]], level: int, direction: int) -> list[Copy]:
-    """What a run copies before it starts: outputs of the layer below, side by side; in the lowest layer, the second
-    direction copies the inputs of the first one, which the driver gathers."""
+    """What a run copies before it starts: outputs of the layer below, side by side; in the lowest layer, the
+    second direction copies the inputs of the first one, which the driver gathers."""
     run = runs[level][direction]
     if level == 0:
         first = runs[0][0].x_pieces() if direction else []
@@ -277,9 +283,9 @@ def readouts(top: Sequence[RunMemory], kind: str, features: Any, d_features: Any
                     column = (begin + low) * size
                     found.append(
                         Readout(
-                            kind=KINDS.index(kind), y=a.address, y_t=a.t, y_row=a.row, width=(high - low) * size,
-                            features=address_of(features) + column, d_features=address_of(d_features) + column,
-                            dy=b.address, dy_t=b.t, dy_row=b.row,
+                            kind=KINDS.index(kind), y=a.address, y_t=a.t, y_row=a.row, width=(high - low) *
+                            size, features=address_of(features) + column, d_features=address_of(d_features) +
+                            column, dy=b.address, dy_t=b.t, dy_row=b.row,
                         )
                     )  # fmt: skip
         begin += run.hidden
