@@ -12,7 +12,7 @@ from rnnclf.data import padded_dataset
 from rnnclf.engine.unrolling import unroll
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
-from rnnclf.training.compiled_step import CompiledSteps
+from rnnclf.training.whole_step import WholeSteps
 from rnnclf.training.recipe import CrossEntropy
 
 
@@ -25,7 +25,7 @@ def make(dtype: torch.dtype, layers: tuple[int, ...]) -> None:
         unroll(cell.build(2).to(dtype), x_TBI, engine="compiled")[0].sum().backward()
         for number in layers:
             model = SequenceClassifier(cell, 2, 3, Stack(layers=number)).to(dtype)
-            steps = CompiledSteps(model, CrossEntropy.plain(3), data)
+            steps = WholeSteps(model, CrossEntropy.plain(3), data)
             steps(torch.arange(4))
             steps.close()
 

@@ -1,7 +1,4 @@
-"""Eligibility of a classifier and its data for compiled training steps, and the engine that trains it.
-
-Does not import Numba.
-"""
+"""Eligibility of a classifier and its data for compiled training steps, and the engine that trains it."""
 
 from __future__ import annotations
 
@@ -10,16 +7,23 @@ from typing import Any
 
 import torch
 
-from rnnclf.cells.base import Cell, GatedCell
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
-from rnnclf.engine.choose import choose, engine_for, why_not_faster
+from rnnclf.engine.choose import engine_for, why_not_faster
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.recipe import Recipe
 
-MOST_LAYERS = 4
-"""The code is compiled for each number of layers, and each layer adds to the compilation time."""
+INCLUDED = (
+    "engine",
+    "layers",
+    "bidirectional",
+    "readout",
+    "recurrent_dropout",
+    "variational",
+)
+"""The options of a stack that the compiled step has, whatever their value."""
+READOUTS_INCLUDED = ("last", "mean", "max")
 RAW_TYPES = (torch.uint8, torch.float32)
 """Types of raw sequences that the compiled code reads."""
 
@@ -55,7 +59,7 @@ def engine_used(model: SequenceClassifier, recipe: Recipe, train: SequenceDatase
     names = {engine_for(module, device, every_step=every_step, **situation) for every_step in each_layer}
     obstacle = recipe_obstacle(recipe) or step_obstacle(model, train)
     reason = why_not_faster(module, device, every_step=model.readout.every_step, **situation)
-    if not reason and names == {"compiled"}:
+    if not reason and runs_in_machine_code(names):
         reason = obstacle
     return EngineUsed(" and ".join(sorted(names)), not obstacle, reason)
 
@@ -63,9 +67,8 @@ def engine_used(model: SequenceClassifier, recipe: Recipe, train: SequenceDatase
 def is_eligible(model: SequenceClassifier, data: SequenceDataset) -> bool:
     """Whether training steps and scores of this classifier on these data can run as compiled code.
 
-    The model must have a few layers of a cell that the compiled engine supports, in one direction, with a
-    head on the last output of the top layer, and without dropout and normalisation. The sequences must be of
-    equal length, without gaps to fill.
+    The model must have layers of a cell that runs in machine code, read by their last output, their mean or
+    their maximum, without dropout between layers and normalisation. The sequences must have no gaps to fill.
     """
     return not step_obstacle(model, data)
 
@@ -83,47 +86,67 @@ def recipe_obstacle(recipe: Recipe) -> str:
 
 
 def _obstacle_in_model(model: SequenceClassifier) -> str:
-    stack, cell = model.stack, cell_modules(model)[0].cell
+    stack = model.stack
     if model.names is not None:
         return "channels of names are not part of the compiled step"
     residual = stack.residual and stack.layers == 1  # where it has no effect
-    bare = Stack(engine=stack.engine, layers=stack.layers, residual=residual, variational=stack.variational)
+    bare = Stack(residual=residual, **{name: getattr(stack, name) for name in INCLUDED})
     for option in fields(Stack):
         if getattr(stack, option.name) != getattr(bare, option.name):
             return f"{option.name} is not part of the compiled step"
-    if stack.layers > MOST_LAYERS:
-        return f"the compiled step has at most {MOST_LAYERS} layers"
+    if stack.readout not in READOUTS_INCLUDED:
+        return f"readout={stack.readout} is not part of the compiled step"
     if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
         return "the compiled step trains all weights, in float32"
-    device = model.head.weight.device.type
-    engines = {
-        choose(cell, device, every_step, asked=stack.engine) for every_step in {False, stack.layers > 1}
-    }
-    if device != "cpu" or engines != {"compiled"} or type(cell).prepare is not Cell.prepare:
-        return f"cell={cell.name} has no compiled step here"
-    assert isinstance(cell, GatedCell)
-    from rnnclf.engine.compiled.layout import Compiled
+    return _obstacle_in_cell(model)
 
-    kind = cell.compiled_steps()
-    own = issubclass(kind, Compiled) and kind.buffers.__func__ is not Compiled.buffers.__func__  # type: ignore[attr-defined]
-    return "" if own else f"cell={cell.name} has no compiled step"
+
+def _obstacle_in_cell(model: SequenceClassifier) -> str:
+    module, device = cell_modules(model)[0], model.head.weight.device.type
+    asked = model.stack.engine
+    engines = {engine_for(module, device, asked, every_step=every_step) for every_step in (False, True)}
+    if device != "cpu" or not runs_in_machine_code(engines):
+        return f"cell={module.cell.name} has no compiled step here"
+    from rnnclf.engine.machine.graph import UncoveredError
+    from rnnclf.engine.machine.layer import layer_code
+
+    try:
+        layer_code(module)
+    except UncoveredError as error:
+        return f"cell={module.cell.name} has no compiled step: {error}"
+    return ""
+
+
+def runs_in_machine_code(engines: set[str]) -> bool:
+    """Whether all of these engines run a cell in machine code."""
+    return engines <= {"compiled", "machine"}
 
 
 def _obstacle_in_data(data: SequenceDataset) -> str:
-    x_NTI, preparation = data.whole_NTI, data.preparation
-    if x_NTI is None:
-        return "the compiled step needs sequences of equal length"
-    if x_NTI.dtype not in RAW_TYPES or not x_NTI.is_contiguous() or x_NTI.device.type != "cpu":
+    x_SI, preparation = data.x_SI, data.preparation
+    if x_SI.dtype not in RAW_TYPES or not x_SI.is_contiguous() or x_SI.device.type != "cpu":
         return "the compiled step reads float32 and uint8 values in memory"
-    return "the compiled step fills no gaps" if preparation is not None and preparation.fills_gaps else ""
+    if preparation is None:
+        return ""
+    if preparation.fills_gaps:
+        return "the compiled step fills no gaps"
+    if preparation.patch > 1:
+        return "the compiled step makes no patches"
+    if not preparation.fits_float32:
+        return "the compiled step prepares values in float32, which is not exact enough for these"
+    return ""
 
 
 def cell_modules(model: SequenceClassifier) -> list[CellModule]:
     """The forward cell of each layer, lowest first."""
-    modules = []
+    return [layer[0] for layer in modules_of_layers(model)]
+
+
+def modules_of_layers(model: SequenceClassifier) -> list[list[CellModule]]:
+    """The cells of each layer, lowest first: forward and, if there are two directions, backward in time."""
+    layers = []
     for layer in model.layers:
         assert isinstance(layer, RecurrentLayer)
-        module = layer.directions["forward_cell"]
-        assert isinstance(module, CellModule)
-        modules.append(module)
-    return modules
+        modules = [module for module in layer.directions.values() if isinstance(module, CellModule)]
+        layers.append(modules)
+    return layers

@@ -22,7 +22,7 @@ from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import Snapshot, Training
 
 if TYPE_CHECKING:
-    from rnnclf.training.compiled_step import CompiledSteps
+    from rnnclf.training.whole_step import WholeSteps
 
 READ_EVERY = 50  # batches, on a device that computes asynchronously
 
@@ -189,14 +189,14 @@ class Epoch:
         self._take_snapshot()
 
 
-def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> CompiledSteps | None:
+def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> WholeSteps | None:
     """The compiled training steps of a classifier, or None if it is not eligible for them."""
     if recipe_obstacle(recipe) or step_obstacle(model, train):
         return None
-    from rnnclf.training.compiled_step import CompiledSteps
+    from rnnclf.training.whole_step import WholeSteps
 
     loss = recipe.cross_entropy(len(train.classes))
-    return CompiledSteps(model, loss, train, recipe.clip)
+    return WholeSteps(model, loss, train, recipe.clip)
 
 
 Results = tuple[Tensor, Tensor, Tensor]

@@ -54,10 +54,10 @@ def _score(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]
 
 def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> list[list[float]]:
     """The same with one call of machine code for each batch."""
-    from rnnclf.training.compiled_step import compiled_scoring, scoring_batches
+    from rnnclf.training.whole_step import scoring_batches, scoring_steps
 
     rows = []
-    with closing(compiled_scoring(model, data)) as step:
+    with closing(scoring_steps(model, data)) as step:
         for indices_B in scoring_batches(data):
             loss, _, right = step(indices_B)
             rows.append([right, loss * len(indices_B)])
@@ -99,9 +99,9 @@ def _logits(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[
 
 
 def _logits_compiled(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    from rnnclf.training.compiled_step import compiled_scoring, scoring_batches
+    from rnnclf.training.whole_step import scoring_batches, scoring_steps
 
-    with closing(compiled_scoring(model, data)) as step:
+    with closing(scoring_steps(model, data)) as step:
         for indices_B in scoring_batches(data):
             step(indices_B)
             yield indices_B, step.logits_BK

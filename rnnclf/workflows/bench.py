@@ -200,9 +200,9 @@ class Candidate:
         if not isinstance(model, SequenceClassifier) or not is_eligible(model, data):
             yield partial(self.train, x_BTI, y_B)
             return
-        from rnnclf.training.compiled_step import CompiledSteps
+        from rnnclf.training.whole_step import WholeSteps
 
-        compiled, all_B = CompiledSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(y_B))
+        compiled, all_B = WholeSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(y_B))
 
         def step() -> None:
             with self._cores(len(y_B)):

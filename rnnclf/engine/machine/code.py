@@ -106,7 +106,7 @@ class CellCode:
             known[place] = whole
         for function, args, kwargs, places in graph.after:
             if all(ref in known or ref[1] in known for ref in references((args, kwargs))):
-                _replay([(function, args, kwargs, places)], known, "after")
+                replay([(function, args, kwargs, places)], known, "after")
         return [known[graph.gradients[name]] if name in graph.gradients else None for name in graph.names]
 
 
@@ -125,7 +125,7 @@ class PackedWeights:
     @torch.no_grad()
     def fill(self, weights: Sequence[Tensor]) -> None:
         code, self.derived = self.code, dict(enumerate(weights))
-        _replay(code.derivations, self.derived, "before")
+        replay(code.derivations, self.derived, "before")
         base, size = self.matrices.ctypes.data, code.dtype.itemsize
         for matrix in code.plan.matrices:
             for block in matrix.blocks:
@@ -144,7 +144,7 @@ class PackedWeights:
             self.vectors[offset : offset + width] = numbers.numpy()
 
 
-def _replay(calls: Sequence[Any], known: dict[Any, Any], kind: str) -> None:
+def replay(calls: Sequence[Any], known: dict[Any, Any], kind: str) -> None:
     """Runs traced calls with torch, and adds their results to what is known."""
 
     def actual(argument: Any) -> Any:

@@ -1,0 +1,278 @@
+"""A layer in whole training steps: how its weights get into machine code, and its gradients out of it.
+
+Both ways are mostly copies of blocks, which the driver does from tables. Torch does what is more than
+copying: the weights that a cell's `prepare` computes, products of weights, and the gradients of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnclf.cells.base import Cell
+from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
+from rnnclf.cells.state import leaves
+from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
+from rnnclf.engine.machine.driver_tables import Move
+from rnnclf.engine.machine.graph import Ref, UncoveredError, references
+
+MOVES = frozenset(
+    [
+        "t",
+        "transpose",
+        "permute",
+        "view",
+        "_unsafe_view",
+        "cat",
+        "split",
+        "slice",
+        "detach",
+        "alias",
+        "clone",
+        "squeeze",
+        "unsqueeze",
+    ]
+)
+"""Operations of torch that only move numbers."""
+MOST_BLOCKS = 256
+"""Of more blocks than this, torch makes the gradient of a weight."""
+
+
+class Block(NamedTuple):
+    """Part of a weight's gradient, rows `row` to `row + rows`, that lies evenly spaced among the sums: the
+    element (i, j) of the block at `first + i * row_step + j * column_step`."""
+
+    row: int
+    rows: int
+    columns: int
+    first: int
+    row_step: int
+    column_step: int
+
+
+class LayerCode:
+    """The machine code of a layer in one direction, and what whole steps have to know besides.
+
+    start: the parts of the initial state, a row (width,) each.
+    blocks: for each weight where its gradient lies among the sums, None if it has none. Or None: torch has to
+        compute the gradients from the sums.
+    Raises UncoveredError if the cell has no machine code, or starts from more than its batch size.
+    """
+
+    def __init__(self, module: CellModule, code: CellCode) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.start, self.code = _initial_state(module), code
+            p = module.cell.prepare(module.weights())
+            self.blocks = self._blocks([getattr(p, name).detach() for name in code.graph.names])
+
+    @property
+    def trains(self) -> bool:
+        """Whether any weight has a gradient."""
+        return bool(self.code.graph.gradients)
+
+    def _blocks(self, weights: list[Tensor]) -> list[list[Block] | None] | None:
+        """Found by making the gradients of numbers that say where they lie."""
+        if any(call[0].overloadpacket.__name__ not in MOVES for call in self._calls_after()):
+            return None
+        plan, known = self.code.plan, dict(enumerate(weights))
+        replay(self.code.derivations, known, "before")
+        positions = np.arange(plan.sums + plan.lanes, dtype=np.float64)
+        found = []
+        for gradient in self.code.gradients(positions, known):
+            blocks = None if gradient is None else _blocks_of(gradient.numpy().astype(np.int64))
+            if gradient is not None and blocks is None:
+                return None
+            found.append(blocks)
+        return found
+
+    def _calls_after(self) -> list[Any]:
+        """The calls of torch from the sums to the gradients."""
+        graph = self.code.graph
+        needed, calls = {Ref(("after", place)) for place in graph.gradients.values()}, []
+        for call in reversed(graph.after):
+            if needed & {Ref(("after", place)) for place in call[3]}:
+                needed |= set(references(call[1:3]))
+                calls.append(call)
+        return calls
+
+
+def _initial_state(module: CellModule) -> list[Tensor]:
+    """The parts of a cell's initial state, a row (width,) each. Raises UncoveredError if it differs between
+    the sequences of a batch."""
+    size = module.input_size
+    like = next(module.parameters(), torch.empty(0))
+    zeros = leaves(module.cell.initial_state(torch.zeros(3, size, dtype=like.dtype)))
+    ones = leaves(module.cell.initial_state(torch.ones(3, size, dtype=like.dtype)))
+    for one, other in zip(zeros, ones, strict=True):
+        if one.requires_grad or one.shape != other.shape or not (one[:1] == other).all():
+            raise UncoveredError("its initial state depends on the inputs")
+    return [leaf[0].detach() for leaf in zeros]
+
+
+def _blocks_of(positions: Any) -> list[Block] | None:
+    """An array of positions (N, M) as blocks; None if they are not evenly spaced or too many."""
+    index = positions if positions.ndim == 2 else positions.reshape(-1, 1)
+    columns = index.shape[1]
+    column_step = index[:, 1] - index[:, 0] if columns > 1 else np.ones(len(index), np.int64)
+    if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all():
+        return None
+    # a block ends where the distance to the next row, or between columns, changes
+    blocks, begin, first = [], 0, index[:, 0].tolist()
+    while begin < len(first):
+        if len(blocks) == MOST_BLOCKS:
+            return None
+        end = begin + 1
+        row_step = first[end] - first[begin] if end < len(first) else 0
+        while (
+            end < len(first)
+            and first[end] - first[end - 1] == row_step
+            and column_step[end] == column_step[begin]
+        ):
+            end += 1
+        blocks.append(Block(begin, end - begin, columns, first[begin], row_step, int(column_step[begin])))
+        begin = end
+    return blocks
+
+
+_layers: dict[CellCode, LayerCode] = {}
+"""As many as there is code, of which there is one for each kind of module."""
+
+
+def layer_code(module: CellModule) -> LayerCode:
+    """The code of a layer, made when its kind is seen for the first time. Raises UncoveredError, see
+    `LayerCode`."""
+    code = code_of(module)
+    if code not in _layers:
+        _layers[code] = LayerCode(module, code)
+    return _layers[code]
+
+
+class LayerWeights:
+    """The weights of a layer for the driver: where they are packed from and to, and what torch does before
+    and after.
+
+    packed: the weights as machine code reads them, which the driver fills in each step.
+    """
+
+    def __init__(self, module: CellModule) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.module, self.layer = module, layer_code(module)
+            code = self.layer.code
+            self.size, self.names = code.dtype.itemsize, code.graph.names
+            self.packed = PackedWeights(code)
+            self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
+            p = vars(module.cell.prepare(module.weights()))
+            self.prepared = [
+                p[name].detach().clone() if self.prepares else p[name].detach() for name in self.names
+            ]
+            self._replay_before()
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch has a part in the gradients."""
+        return self.layer.trains and (self.prepares or self.layer.blocks is None)
+
+    @property
+    def trained(self) -> list[tuple[Tensor, list[Block] | None]]:
+        """The weights that have gradients, with the blocks that these are made of, if torch does not make
+        them."""
+        if self.prepares:
+            return [(w, None) for w in self.module.parameters() if w.requires_grad]
+        graph, p = self.layer.code.graph, vars(self.module.weights())
+        blocks = self.layer.blocks or [None] * len(self.names)
+        return [
+            (p[name], some) for name, some in zip(self.names, blocks, strict=True) if name in graph.gradients
+        ]
+
+    def _replay_before(self) -> None:
+        """Finds what the code reads: views of the weights, and what has to be computed from them in each
+        step."""
+        self.known: dict[int, Any] = dict(enumerate(self.prepared))
+        replay(self.layer.code.derivations, self.known, "before")
+        own = {w.untyped_storage().data_ptr() for w in self.prepared}
+        vectors = {place for place, *_ in self.layer.code.plan.vectors}
+        self.computed = {
+            place: tensor.contiguous().clone()
+            for place, tensor in self.known.items()
+            if tensor.untyped_storage().data_ptr() not in own
+            or (place in vectors and not tensor.is_contiguous())
+        }
+        self.known |= self.computed
+
+    def refresh(self) -> Parameters | None:
+        """Before a step: has torch compute what depends on the weights. Returns the prepared weights, with
+        their autograd graph, where a cell prepares any."""
+        prepared = self.module.prepared() if self.prepares else None
+        if prepared is not None:
+            with torch.no_grad():
+                for name, mine in zip(self.names, self.prepared, strict=True):
+                    mine.copy_(getattr(prepared, name))
+        if self.computed:
+            with torch.no_grad():
+                known: dict[int, Any] = dict(enumerate(self.prepared))
+                replay(self.layer.code.derivations, known, "before")
+                for place, mine in self.computed.items():
+                    mine.copy_(known[place])
+        return prepared
+
+    def packs(self) -> Iterator[list[int]]:
+        """The arguments of `pack` for all blocks of all matrices and vectors."""
+        plan, size = self.layer.code.plan, self.size
+        for matrix in plan.matrices:
+            target = self.packed.matrices.ctypes.data + matrix.offset * size
+            for block in matrix.blocks:
+                weight = self.known[block.par]
+                last = weight.stride(-1) * size if weight.ndim else size
+                row, column = (weight.stride(0) * size, last) if weight.ndim == 2 else (0, last)
+                source = weight.data_ptr() + block.k * row + block.n * column
+                yield [source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
+                       block.row, block.column]  # fmt: skip
+        for place, first, width, offset in plan.vectors:
+            weight, target = self.known[place], self.packed.vectors.ctypes.data + offset * size
+            step = (weight.stride(-1) if weight.ndim else 1) * size
+            yield [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
+
+    def moves(self, sums: Any, gradients: list[Tensor]) -> Iterator[Move]:
+        """From the sums to the gradients of `trained`, as far as torch has no part in it."""
+        size = self.size
+        for (weight, blocks), gradient in zip(self.trained, gradients, strict=True):
+            width = weight.shape[-1] if weight.ndim == 2 else 1
+            for block in blocks or []:
+                yield Move(
+                    source=sums.ctypes.data + block.first * size,
+                    source_row=block.row_step * size,
+                    source_column=block.column_step * size,
+                    rows=block.rows,
+                    columns=block.columns,
+                    target=gradient.data_ptr() + block.row * width * size,
+                    target_row=width * size,
+                    target_column=size,
+                )
+
+    def differentiate(self, sums: Any, prepared: Parameters | None, targets: list[Tensor]) -> list[bool]:
+        """Has torch compute the gradients of `trained` from the sums. Returns which of them there are."""
+        found = self.layer.code.gradients(sums, self.known)
+        if prepared is None:
+            results = [
+                g
+                for name, g in zip(self.names, found, strict=True)
+                if name in self.layer.code.graph.gradients
+            ]
+        else:
+            pairs = [
+                (getattr(prepared, name), gradient)
+                for name, gradient in zip(self.names, found, strict=True)
+                if gradient is not None and getattr(prepared, name).requires_grad
+            ]
+            outputs, d_outputs = zip(*pairs, strict=True)
+            weights = [weight for weight, _ in self.trained]
+            results = list(torch.autograd.grad(outputs, weights, d_outputs, allow_unused=True))
+        for target, result in zip(targets, results, strict=True):
+            if result is not None:
+                target.copy_(result)
+        return [result is not None for result in results]

@@ -1,0 +1,167 @@
+"""The memory and the tables of whole training steps: what all parts of a batch share, and what each has of
+its own.
+
+Shapes: N sequences of the data set or of a part, S steps of the data set, I inputs, T time, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnnclf.data import SequenceDataset
+from rnnclf.engine.machine import driver_tables as tables
+from rnnclf.engine.machine.code import aligned_zeros
+from rnnclf.engine.machine.driver_tables import address_of, stored
+from rnnclf.engine.machine.layer import LayerWeights
+from rnnclf.engine.machine.part import RunMemory, Size, Wants, connected, readouts, reads_gradients_above
+from rnnclf.training.recipe import CrossEntropy
+from rnnclf.training.step_gradients import Gradients, Head, Numbers
+
+
+class Shared:
+    """What all parts share, and the table that describes it."""
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[LayerWeights]],
+        head: Head,
+        loss: CrossEntropy,
+        data: SequenceDataset,
+        numbers: Numbers,
+        parts: int,
+        learns: bool,
+    ) -> None:
+        self.head, self.learns = head, learns
+        size, preparation, inputs = head.dtype.itemsize, data.preparation, data.input_size
+        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N, data.starts_N
+        self.lengths_N = data.lengths_N.numpy()
+        self.shift_I = np.array(preparation.shift_C if preparation else [0.0] * inputs, head.dtype)
+        self.scale_I = np.array(preparation.scale_C if preparation else [1.0] * inputs, head.dtype)
+        self.weight_K, self.smoothing = np.array(loss.weight_K, np.float64), np.array([float(loss.smoothing)])
+        packs = [pack for layer in layers for run in layer for pack in run.packs()] + head.packs()
+        self.packs = np.array(packs, np.int64)
+        self.table = stored([
+            tables.Shared(
+                counters=address_of(numbers.counters),
+                parts=parts,
+                learns=learns,
+                x=self.x_SI.data_ptr(),
+                x_is_bytes=self.x_SI.dtype == torch.uint8,
+                x_t=self.x_SI.stride(0) * self.x_SI.itemsize,
+                starts=self.starts_N.data_ptr(),
+                labels=self.y_N.data_ptr(),
+                chosen=address_of(numbers.chosen_B),
+                batch=len(numbers.chosen_B),
+                inputs=inputs,
+                shift=address_of(self.shift_I),
+                scale=address_of(self.scale_I),
+                packs=address_of(self.packs),
+                pack_count=len(packs),
+                classes=head.classes,
+                features=head.features,
+                features_row=head.wide * size,
+                head=address_of(head.forward),
+                head_backward=address_of(head.backward),
+                bias=head.head.bias.data_ptr(),
+                z_row=head.columns * size,
+                class_weights=address_of(self.weight_K),
+                smoothing=address_of(self.smoothing),
+            )
+        ])  # fmt: skip
+
+
+class Part:
+    """One part of a batch: its memory, and the tables that describe it."""
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[LayerWeights]],
+        readout: str,
+        shared: Shared,
+        gradients: Gradients,
+        numbers: Numbers,
+        data: SequenceDataset,
+        number: int,
+        share: slice,
+    ) -> None:
+        head, rows, steps = shared.head, share.stop - share.start, data.steps
+        size = Size(steps, rows, shared.learns)
+        self.lengths_N, self.running_T = np.full(rows, steps), np.full(steps, rows)
+        *sums, head_sums, bias_sums = gradients.of_part(number)
+        first_trained = next((n for n, layer in enumerate(layers) if layer[0].layer.trains), len(layers))
+        self.runs = _runs(layers, readout, size, self.running_T, sums, first_trained)
+        self.features, self.d_features = (aligned_zeros([rows, head.wide], head.dtype) for _ in range(2))
+        self.z_NK = aligned_zeros([rows, head.columns], head.dtype)
+        spans = [span for layer in self.runs for run in layer for span in run.spans(data.ragged)]
+        spans += [tables.Span(address_of(some), some.nbytes) for some in (head_sums, bias_sums)]
+        runs, self.zeros = stored(connected(self.runs, first_trained)), stored(spans)
+        reads = stored(readouts(self.runs[-1], readout, self.features, self.d_features))
+        x = self.runs[0][0].x_pieces()[0]
+        self.keep = runs, reads, shared
+        self.table = stored([
+            tables.Part(
+                shared=address_of(shared.table),
+                number=number,
+                first=share.start,
+                rows=rows,
+                steps=steps,
+                lengths=address_of(self.lengths_N),
+                running=address_of(self.running_T),
+                x=x.address,
+                x_t=x.t,
+                x_row=x.row,
+                runs=address_of(runs),
+                run_count=len(runs),
+                readouts=address_of(reads),
+                readout_count=len(reads),
+                features=address_of(self.features),
+                d_features=address_of(self.d_features),
+                z=address_of(self.z_NK),
+                zeros=address_of(self.zeros),
+                zero_count=len(spans),
+                head_sums=address_of(head_sums),
+                bias_sums=address_of(bias_sums),
+                totals=address_of(numbers.totals_Q2[number]),
+                job=0,
+            )
+        ])  # fmt: skip
+        self.address = address_of(self.table)
+
+    def set_lengths(self, lengths_N: Any, steps: int) -> None:
+        """lengths_N: the number of steps of each sequence of the part, the longest first. steps: that of the
+        longest one of the batch."""
+        self.lengths_N[:] = lengths_N
+        self.running_T[:steps] = len(lengths_N) - np.searchsorted(
+            lengths_N[::-1], np.arange(steps), side="right"
+        )
+        self.table[0, tables.Part._fields.index("steps")] = steps
+        for layer in self.runs:
+            for run in layer:
+                run.set_steps(steps)
+
+
+def _runs(
+    layers: Sequence[Sequence[LayerWeights]],
+    readout: str,
+    size: Size,
+    running_T: Any,
+    sums: Sequence[Any],
+    first_trained: int,
+) -> list[list[RunMemory]]:
+    """The memory of all layers, lowest first. It is made from the top: a layer may read gradients from
+    above."""
+    found: list[list[RunMemory]] = []
+    of_run = iter(reversed(sums))
+    for level in reversed(range(len(layers))):
+        above = found[0] if found else []
+        runs = []
+        for weights in reversed(layers[level]):
+            outputs = readout != "last" if not above else not reads_gradients_above(weights, above)
+            wants = Wants(inputs=level > first_trained, outputs=outputs)
+            runs.insert(0, RunMemory(weights, size, running_T, next(of_run), wants))
+        found.insert(0, runs)
+    return found
