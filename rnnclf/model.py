@@ -271,7 +271,7 @@ class SequenceClassifier(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def cores(self, batch: int, ragged: bool = False) -> AbstractContextManager[None]:
-        """Context in which the cores of a CPU are used as suits the engine. With the fused and the compiled
+        """Context in which the cores of a CPU are used as suits the engine. With the fused and the machine
         engine, each core computes all steps of a part of the batch. With the others, the cores share each
         operation; a single core does all work if operations are too small to be shared.
 

@@ -53,13 +53,17 @@ class Stack(Options):
         choices=("float32", "tf32", "bf16"),
     )
 
+    def __post_init__(self) -> None:
+        if self.engine == "compiled":  # the name of machine code in runs of earlier versions
+            self.engine = "machine"
+        super().__post_init__()
+
     def check_cell(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell does not support."""
         chosen = f"cell={cell.name}"
         if self.engine != "auto" and not (engine := ENGINES[self.engine]).installed:
             raise ConfigError(
-                f"engine={self.engine} needs {engine.needs.capitalize()}:"
-                f" pip install 'rnnclf[{engine.extra}]', or use engine=auto."
+                f"engine={self.engine} needs {engine.needs}: pip install {engine.needs}, or use engine=auto."
             )
         if self.engine not in ("auto", *cell.engines):
             able = " or ".join(cell.engines)

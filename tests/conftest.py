@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +28,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Any]
-
-
-def pytest_xdist_setupnodes(config: pytest.Config) -> None:
-    """Fills Numba's cache once, before every worker compiles everything at the same time."""
-    words = [sys.executable, "-m", "tests.compile_all"]
-    extent = [] if "not long" in config.option.markexpr else ["long"]
-    for process in [subprocess.Popen([*words, dtype, *extent], cwd=ROOT) for dtype in ("float32", "float64")]:
-        process.wait()
 
 
 REAL = Path(os.environ.get("RNNCLF_DATA", ROOT.parent / "shared" / "data"))

@@ -78,8 +78,8 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
             marks=pytest.mark.long,
         ),
         pytest.param(
-            ["engine=compiled", "precision=bf16"],
-            "engine=compiled computes in float32 only: with",
+            ["engine=machine", "precision=bf16"],
+            "engine=machine computes in float32 only: with",
             marks=pytest.mark.long,
         ),
         (["readout=lats"], "readout must be last, mean, max or attention, got 'lats'. Did you mean 'last'?"),

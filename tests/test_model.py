@@ -302,7 +302,7 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
         (
             "lstm",
             {"engine": "scan"},
-            "engine=scan cannot run cell=lstm, only compiled or native or fused or loop can",
+            "engine=scan cannot run cell=lstm, only machine or native or fused or loop can",
         ),
         ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single recurrent weights"),
@@ -313,7 +313,7 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
             {"engine": "fused", "precision": "bf16"},
             "engine=fused computes in float32 only: with precision=bf16 use engine=native or loop or",
         ),
-        ("basic", {"engine": "compiled", "precision": "bf16"}, "engine=compiled computes in float32 only"),
+        ("basic", {"engine": "machine", "precision": "bf16"}, "engine=machine computes in float32 only"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_words(name, options, message):
@@ -397,4 +397,4 @@ def test_zoneout_goes_with_bf16(name, training):
 def test_auto_takes_an_engine_that_knows_bf16():
     for name, device, ragged in product(CELLS.names(), ("cpu", "cuda"), (False, True)):
         engine = choose(CELLS[name](), device, ragged=ragged, bf16=True)
-        assert engine not in ("fused", "compiled"), (name, device, ragged)
+        assert engine not in ("fused", "machine"), (name, device, ragged)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
 from rnnclf.cells.parameters import Parameters, ParameterSpec, State
-from rnnclf.engine.choose import engines_of_any, engines_of_gated, missing_engine
+from rnnclf.engine.choose import engines_of_any, engines_of_gated, missing_of_any, missing_of_gated
 from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rnnclf.cells.module import CellModule
-    from rnnclf.engine.fused_steps import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps
 
 FAMILIES = ("simple", "gated", "dynamical systems", "structured", "linear gates", "state space", "own")
 """The headings of `rnnclf list cells`, in order."""
@@ -95,7 +95,7 @@ class Cell(Component):
     @property
     def missing_engine(self) -> str:
         """The engine that would be the fastest on a CPU if its package were installed, or ''."""
-        return ""
+        return missing_of_any()
 
     @property
     def multiple(self) -> int:
@@ -198,7 +198,7 @@ class GatedCell(AffineCell):
 
     @property
     def missing_engine(self) -> str:
-        return missing_engine(self)
+        return missing_of_gated(self)
 
     def declares(self, method: str) -> bool:
         """Whether the cell defines this method for its current step: a subclass that redefines the step but
@@ -209,10 +209,6 @@ class GatedCell(AffineCell):
     def fused_steps(self) -> type[FusedSteps]:
         """The elementwise part of a step, forward and backward, for the fused engine."""
         raise NotImplementedError(f"{type(self).__name__} declares no fused_steps().")
-
-    def compiled_steps(self) -> type[OverTime]:
-        """All steps as compiled loops, for the compiled engine."""
-        raise NotImplementedError(f"{type(self).__name__} declares no compiled_steps().")
 
     def native_layer(self) -> str:
         """The name of torch's function for a layer of this cell, for the native engine."""

@@ -12,7 +12,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.engine.fused_steps import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps
 
 
 @dataclass
@@ -38,11 +38,6 @@ class Basic(GatedCell):
         from rnnclf.engine.fused_steps import FusedBasic
 
         return FusedBasic
-
-    def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.engine.compiled.layout import CompiledBasic
-
-        return CompiledBasic
 
     def native_layer(self) -> str:
         return f"rnn_{self.nonlinearity}"

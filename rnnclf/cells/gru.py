@@ -13,7 +13,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.engine.fused_steps import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps
 
 
 @dataclass
@@ -67,11 +67,6 @@ class GRU(GatedCell):
         from rnnclf.engine.fused_steps import FusedGRU
 
         return FusedGRU
-
-    def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.engine.compiled.layout import CompiledGRU
-
-        return CompiledGRU
 
     def native_layer(self) -> str:
         return "gru"

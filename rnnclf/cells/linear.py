@@ -47,6 +47,10 @@ class LinearCell(Cell):
         return ("scan", "loop")
 
     @property
+    def missing_engine(self) -> str:
+        return ""
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
         """The shape of h for one sequence."""
         return (self.hidden_size,)

@@ -12,7 +12,7 @@ from rnnclf.options import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rnnclf.engine.fused_steps import FusedSteps, OverTime
+    from rnnclf.engine.fused_steps import FusedSteps
 
 
 class LSTMState(NamedTuple):
@@ -85,11 +85,6 @@ class LSTM(GatedCell):
         from rnnclf.engine.fused_steps import FusedLSTM
 
         return FusedLSTM
-
-    def compiled_steps(self) -> type[OverTime]:
-        from rnnclf.engine.compiled.layout import CompiledLSTM
-
-        return CompiledLSTM
 
     def native_layer(self) -> str:
         return "lstm"

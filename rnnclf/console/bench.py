@@ -106,7 +106,7 @@ def _captions(result: Benchmark) -> list[str]:
     missing = [(name, engine) for name, engine in ENGINES.items() if not engine.installed]
     return [
         *(
-            f"engine={name} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"
+            f"engine={name} needs {engine.needs}: pip install {engine.needs}"
             for name, engine in missing
         ),
         f"*: chosen by engine=auto{own}",

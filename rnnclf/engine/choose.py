@@ -25,7 +25,7 @@ class Engine:
     target: the function to call, as module:function below rnnclf.engine; imported on first use.
     method: the method that a gated cell must define for this engine. Other cells list their engines.
     traces: whether it traces the step of a cell, and so may find that it cannot run it.
-    needs: a package that has to be installed; extra: the extra of rnnclf that installs it.
+    needs: a package that has to be installed. rnnclf depends on it, but it has no wheels for some systems.
     cpu_only: whether it runs on a CPU only.
     float32_only: whether it cannot compute its matrix products in a lower precision (bf16).
     by_parts: whether each core computes all steps of a part of the batch, instead of sharing each operation.
@@ -35,7 +35,6 @@ class Engine:
     method: str = ""
     traces: bool = False
     needs: str = ""
-    extra: str = ""
     cpu_only: bool = False
     float32_only: bool = False
     by_parts: bool = False
@@ -54,15 +53,6 @@ class Engine:
 ENGINES: Registry[Engine] = Registry(
     "engine",
     {
-        "compiled": Engine(
-            "fused:compiled",
-            method="compiled_steps",
-            needs="numba",
-            extra="fast",
-            cpu_only=True,
-            float32_only=True,
-            by_parts=True,
-        ),
         "machine": Engine(
             "machine.engine:machine",
             traces=True,
@@ -96,8 +86,13 @@ def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
     return _ordered(cell, [name for name, engine in _declared(cell) if engine.installed])
 
 
-def missing_engine(cell: GatedCell) -> str:
-    """The engine that would be the fastest for a gated cell on a CPU if its package were installed, or ''."""
+def missing_of_any() -> str:
+    """The engine that would be the fastest for any cell on a CPU if its package were installed, or ''."""
+    return "" if ENGINES["machine"].installed else "machine"
+
+
+def missing_of_gated(cell: GatedCell) -> str:
+    """The same for a gated cell."""
     fastest = _ordered(cell, [name for name, _ in _declared(cell)])[0]
     return "" if ENGINES[fastest].installed else fastest
 
@@ -181,7 +176,7 @@ def engines_able(module: CellModule) -> tuple[str, ...]:
 
 
 def obstacle(engine: str, module: CellModule) -> str:
-    """Why one of a cell's engines turns out to be unable to run it, as part of a sentence; '' if it is able."""
+    """Why one of a cell's engines turns out to be unable to run it, in words; '' if it is able."""
     if not ENGINES[engine].traces:
         return ""
     from rnnclf.engine.machine.code import obstacle
@@ -213,7 +208,7 @@ def why_not_faster(
         return f"cell={cell.name} runs in the {engine_for(module, device)}: {found}"
     if device == "cpu" and not bf16 and (missing := cell.missing_engine):
         engine = ENGINES[missing]
-        return f"engine={missing} needs {engine.needs.capitalize()}: pip install 'rnnclf[{engine.extra}]'"
+        return f"engine={missing} needs {engine.needs}: pip install {engine.needs}"
     return ""
 
 

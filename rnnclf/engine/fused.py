@@ -29,27 +29,12 @@ from rnnclf.cells.state import leaves
 from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
 from rnnclf.engine.parts import Share, run_parts
 from rnnclf.engine.plan import Plan
-from rnnclf.errors import ConfigError
 
 
 def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
     """Runs a cell with torch's operations. Returns what `unroll` does."""
     assert isinstance(module.cell, GatedCell)
-    return _over_time(module.cell.fused_steps(), module, x_TBI, state, plan)
-
-
-def compiled(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """Runs a cell in machine code. Returns what `unroll` does. Raises ConfigError unless on a CPU."""
-    if x_TBI.device.type != "cpu":
-        raise ConfigError("engine=compiled runs on a CPU only: use engine=auto.")
-    assert isinstance(module.cell, GatedCell)
-    return _over_time(module.cell.compiled_steps(), module, x_TBI, state, plan)
-
-
-def _over_time(
-    kind: type[OverTime], module: CellModule, x_TBI: Tensor, state: Any, plan: Plan
-) -> tuple[Tensor, Any]:
-    cell, p = module.cell, module.prepared()
+    cell, p, kind = module.cell, module.prepared(), module.cell.fused_steps()
     start = cell.initial_state(x_TBI[0]) if state is None else state
     states = leaves(start)
     steps, batch, _ = x_TBI.shape

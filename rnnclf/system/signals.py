@@ -88,7 +88,7 @@ def ask_to_end() -> None:
 def asked_to_end(error: BaseException | None) -> KeyboardInterrupt | SystemExit | None:
     """The signal behind an error, None if there is none.
 
-    If a signal arrives during machine code, such as Numba's, it becomes the cause of a SystemError.
+    If a signal arrives during machine code, it may become the cause of a SystemError.
     """
     while isinstance(error, SystemError):
         error = error.__cause__ or error.__context__

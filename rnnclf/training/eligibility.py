@@ -119,7 +119,7 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
 
 def runs_in_machine_code(engines: set[str]) -> bool:
     """Whether all of these engines run a cell in machine code."""
-    return engines <= {"compiled", "machine"}
+    return engines == {"machine"}
 
 
 def _obstacle_in_data(data: SequenceDataset) -> str:

@@ -62,8 +62,8 @@ def test_the_table_shows_each_rate_beside_torchs():
     assert "6 steps of 2 features; 1 layer of 4 units" in text
 
 
-def test_without_numba_the_table_says_how_to_install_it(monkeypatch):
-    line = "engine=compiled needs Numba: pip install 'rnnclf[fast]'"
+def test_without_llvmlite_the_table_says_how_to_install_it(monkeypatch):
+    line = "engine=machine needs llvmlite: pip install llvmlite"
     assert line not in rendered(ROWS, 80)
     monkeypatch.setattr("rnnclf.engine.choose.find_spec", lambda name: None)
     assert line in rendered(ROWS, 80)

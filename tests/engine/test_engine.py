@@ -166,8 +166,8 @@ def test_scan_takes_time_in_proportion_to_the_length():
 @pytest.mark.parametrize(
     ("name", "device", "every_step", "engine"),
     [
-        ("lstm", "cpu", True, "compiled"),
-        ("gru", "cpu", True, "compiled"),
+        ("lstm", "cpu", True, "machine"),
+        ("gru", "cpu", True, "machine"),
         ("lstm", "cuda", False, "native"),
         ("mingru", "cpu", True, "scan"),
         ("mingru", "cuda", False, "scan"),
@@ -189,4 +189,4 @@ def test_an_engine_that_cannot_run_the_cell_is_refused():
 
 def test_what_needs_a_cpu_is_not_among_the_engines_of_a_gpu():
     assert engines_on("cpu", CELLS["gru"]()) == CELLS["gru"]().engines
-    assert set(CELLS["gru"]().engines) - set(engines_on("cuda", CELLS["gru"]())) == {"compiled"}
+    assert set(CELLS["gru"]().engines) - set(engines_on("cuda", CELLS["gru"]())) == {"machine"}

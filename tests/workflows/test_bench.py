@@ -95,7 +95,7 @@ def test_whoever_watches_is_told_what_is_measured():
     told: list[str] = []
     bench(["cfc"], SMALL, told.append)
     assert told[0] == "the machine's product rate"
-    assert any(line.startswith("cfc: training with loop") for line in told)
+    assert any(line.startswith("cfc: training with machine, loop") for line in told)
 
 
 def counted(name: str, settings: Bench) -> int:
@@ -249,8 +249,8 @@ def test_a_step_trains_and_leaves_no_gradient(name):
 
 @pytest.mark.parametrize("name", ["basic", "lstm", "gru"])
 def test_a_step_of_machine_code_is_the_one_that_training_makes(name):
-    pytest.importorskip("numba")
-    one = next(c for c in candidates(CELLS[name](hidden_size=4), SMALL, CPU) if c.name == "compiled")
+    pytest.importorskip("llvmlite")
+    one = next(c for c in candidates(CELLS[name](hidden_size=4), SMALL, CPU) if c.name == "machine")
     x_BTI, y_B = torch.randn(8, 6, 2), torch.arange(8)
     one.model.register_forward_hook(lambda *_: pytest.fail("by way of autograd"))
     with one.step_on(x_BTI, y_B) as step:

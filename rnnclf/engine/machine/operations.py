@@ -31,19 +31,17 @@ from rnnclf.engine.machine.graph import (
 if TYPE_CHECKING:
     from rnnclf.engine.machine.trace import Sorter
 
-UNARY = "tanh sigmoid exp log log1p expm1 sqrt rsqrt reciprocal neg abs relu sign sin cos atan erf floor".split()
-BINARY = "add sub mul div maximum minimum gt lt ge le eq ne".split()
+UNARY = ["tanh", "sigmoid", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "neg", "abs", "relu", "sign", "sin", "cos", "atan", "erf", "floor"]
+BINARY = ["add", "sub", "mul", "div", "maximum", "minimum", "gt", "lt", "ge", "le", "eq", "ne"]
 
 FACTORIES = set(
-    "empty empty_like zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full new_empty"
-    " scalar_tensor new_empty_strided empty_strided empty_permuted".split()
+    ["empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "new_zeros", "new_ones", "new_full", "new_empty", "scalar_tensor", "new_empty_strided", "empty_strided", "empty_permuted"]
 )
 MOVES = set(
-    "t transpose permute view _unsafe_view reshape unsqueeze squeeze expand slice select split split_with_sizes"
-    " unbind detach alias clone _to_copy repeat flip roll".split()
+    ["t", "transpose", "permute", "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "slice", "select", "split", "split_with_sizes", "unbind", "detach", "alias", "clone", "_to_copy", "repeat", "flip", "roll"]
 )
 """What only moves numbers."""
-LINEAR = MOVES | set("add sub neg cat stack slice_backward select_backward sum mul div".split())
+LINEAR = MOVES | set(["add", "sub", "neg", "cat", "stack", "slice_backward", "select_backward", "sum", "mul", "div"])
 
 
 def move(s: Sorter, call: Call, m: Nodes | None) -> None:

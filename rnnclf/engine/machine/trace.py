@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rnnclf.cells.base import Parameters
-from rnnclf.cells.state import leaves, map_states
 from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rnnclf.cells.base import Parameters
+from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine.machine.graph import (
     MOST,
     BatchValue,
