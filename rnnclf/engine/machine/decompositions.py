@@ -64,7 +64,7 @@ def _clamp(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     """Both limits are numbers or tensors."""
     for limit, within in ((low, torch.maximum), (high, torch.minimum)):
         if limit is not None:
-            x = within(x, limit if isinstance(limit, Tensor) else x.new_full((), limit))
+            x = within(x, limit if isinstance(limit, Tensor) else torch.full_like(x, limit))
     return x
 
 
@@ -85,6 +85,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "rsub": lambda a, b, alpha=1: _scaled(a, alpha).neg() + b,
     "square": lambda x: x.pow(2),
     "ceil": lambda x: x.neg().floor().neg(),
+    "trunc": lambda x: x.sign() * x.abs().floor(),
     "clamp": _clamp,
     "clamp_min": lambda x, low: _clamp(x, low),
     "clamp_max": lambda x, high: _clamp(x, None, high),

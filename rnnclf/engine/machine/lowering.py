@@ -108,7 +108,7 @@ class Lowering:
         if not isinstance(operand, Tensor):
             return Uniform(float(operand))
         if id(operand) not in self._values:
-            raise UncoveredError("its step uses a tensor that is not among its parameters")
+            raise UncoveredError("its step uses a tensor that is not one of its parameters")
         return self._values[id(operand)]
 
     def batched(self, operand: Any) -> Batched:
@@ -220,8 +220,7 @@ class Lowering:
         if isinstance(arguments, Tensor):
             value = self.value(arguments)
             if isinstance(value, Uniform):
-                full = torch.full(arguments.shape, value.value, dtype=arguments.dtype)
-                return value.value if arguments.ndim == 0 else full
+                return torch.full(arguments.shape, value.value, dtype=arguments.dtype)
             assert isinstance(value, Weight | Total)
             return Ref(("after" if isinstance(value, Total) else "before", value.slot))
         if isinstance(arguments, list | tuple):

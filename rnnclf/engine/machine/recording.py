@@ -72,7 +72,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
         _refuse(function, name)
-        if name.removesuffix("_") not in self.known:
+        if name.removesuffix("_") not in self.known and tensors_in((args, kwargs)):
             with self:
                 out = _decomposed(function, name, args, kwargs)
             if out is not NotImplemented:
@@ -87,6 +87,8 @@ class Recorder(TorchDispatchMode):
             call.args = (args[0].clone(),)
         elif name in FACTORIES:
             call.fill = 0.0 if "empty" in name or not out.numel() else float(out.flatten()[0])
+        if name == "detach" and self._is_new(args[0]):
+            self._sharing.pop(_storage(out), None)
         self._note_storage(out)
         self.calls.append(call)
         return out
@@ -101,6 +103,13 @@ class Recorder(TorchDispatchMode):
         if isinstance(arguments, dict):
             return {name: self.latest(part) for name, part in arguments.items()}
         return arguments
+
+    def _is_new(self, tensor: Tensor) -> bool:
+        """Whether the last call created this tensor, which torch then detaches: nobody has the original."""
+        last = self.calls[-1] if self.calls else None
+        return (
+            last is not None and last.out is tensor and (last.fill is not None or not tensors_in(last.args))
+        )
 
     def _changed_in_place(self, name: str, target: Tensor, out: Tensor) -> Tensor:
         """From here on, `target` stands for another tensor: the one that is returned."""
@@ -121,9 +130,7 @@ def _refuse(function: Any, name: str) -> None:
     if torch.Tag.nondeterministic_seeded in function.tags:
         raise UncoveredError(f"its step draws random numbers ({name})")
     if torch.Tag.data_dependent_output in function.tags:
-        raise UncoveredError(
-            f"its step depends on the numbers in a tensor: it reads them or branches on them ({name})"
-        )
+        raise UncoveredError("its step reads numbers out of a tensor, or branches on them")
 
 
 def _decomposed(function: Any, name: str, args: Any, kwargs: Any) -> Any:

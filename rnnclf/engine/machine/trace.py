@@ -129,11 +129,11 @@ def _check_results(out: Any, new: list[Any], old: list[Tensor]) -> None:
     if not all(isinstance(tensor, Tensor) for tensor in (out, *new)):
         raise UncoveredError("its step returns something that is not a tensor")
     if [leaf.shape for leaf in new] != [leaf.shape for leaf in old]:
-        raise UncoveredError("its step returns a state of another shape than it gets")
+        raise UncoveredError("its step returns a state of another shape than it was given")
     if out.ndim != 2 or len(out) != len(old[0]):
         raise UncoveredError("its step returns an output whose shape is not (batch, width)")
     if any(tensor.dtype != old[0].dtype for tensor in (out, *new)):
-        raise UncoveredError("its step returns numbers of another type than it gets")
+        raise UncoveredError("its step returns numbers of another type than it was given")
 
 
 def _gradients(
@@ -200,7 +200,10 @@ def _sort(lowering: Lowering, call: Call) -> None:
     if batched:
         if call.name not in RULES:
             raise UncoveredError(f"its step uses an operation that machine code does not have ({call.name})")
-        lowering.later(RULES[call.name](lowering, call))
+        try:
+            lowering.later(RULES[call.name](lowering, call))
+        except UncoveredError as error:
+            raise UncoveredError(f"{error} ({call.name})") from None
     elif totals:
         if not is_linear(lowering, call):
             raise UncoveredError(

@@ -16,12 +16,12 @@ Build = Callable[..., Node]
 
 
 def _rule(build: Build, keyword: str = "") -> Callable[[Lowering, Call], MakeNodes]:
-    """The rule of an operation. keyword: the keyword argument that `build` takes into account."""
+    """The rule of an operation. keyword: an argument that `build` takes into account."""
 
     def rule(lowering: Lowering, call: Call) -> MakeNodes:
         for name, value in call.kwargs.items():
             if name != keyword and value is not None:
-                raise UncoveredError(f"its step calls {call.name} with {name}={value}")
+                raise UncoveredError(f"its step uses {name}={value}, which machine code does not have")
         values = [lowering.value(a) for a in call.args if isinstance(a, torch.Tensor | int | float)]
         first = next(value for value in values if isinstance(value, Batched))
         result = lowering.new_columns(call.out, first.broadcast_to(tuple(call.out.shape)).batch_dim)
@@ -59,11 +59,14 @@ def _scaled(op: str) -> Build:
 
 
 def _div(nodes: Nodes, call: Call, a: Node, b: Node) -> Node:
-    rounding = call.kwargs.get("rounding_mode")
+    quotient, rounding = nodes.make("div", a, b), call.kwargs.get("rounding_mode")
+    if rounding == "floor":
+        return nodes.make("floor", quotient)
     if rounding == "trunc":
-        raise UncoveredError("its step calls div with rounding_mode=trunc")
-    quotient = nodes.make("div", a, b)
-    return quotient if rounding is None else nodes.make("floor", quotient)
+        return nodes.make(
+            "mul", nodes.make("sign", quotient), nodes.make("floor", nodes.make("abs", quotient))
+        )
+    return quotient
 
 
 def _pow(nodes: Nodes, call: Call, base: Node, exponent: Node) -> Node:

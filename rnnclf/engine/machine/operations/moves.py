@@ -16,6 +16,7 @@ MOVES = COPIES | names(
     "t transpose permute view _unsafe_view reshape unsqueeze squeeze expand slice select split split_with_sizes"
     " unbind repeat flip roll"
 )
+RESHAPES = names("view _unsafe_view reshape")
 
 
 def move(lowering: Lowering, call: Call) -> None:
@@ -25,6 +26,8 @@ def move(lowering: Lowering, call: Call) -> None:
         _check_conversion(call)
         lowering.assign(call.out, value)
         return
+    if call.name in RESHAPES and lowering.rows not in call.out.shape:
+        raise UncoveredError("its step merges the sequences of a batch with another dimension")
     code = call.function(value.encoded().contiguous(), *call.args[1:], **call.kwargs)
     for out, moved in zip(tensors_in(call.out), tensors_in(code), strict=True):
         lowering.assign(out, value.decoded(moved))
