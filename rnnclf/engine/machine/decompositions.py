@@ -90,6 +90,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "clamp_min": lambda x, low: _clamp(x, low),
     "clamp_max": lambda x, high: _clamp(x, None, high),
     "masked_fill": lambda a, chosen, value: torch.where(chosen, value, a),
+    "stack": lambda tensors, dim=0: torch.cat([t.unsqueeze(dim) for t in tensors], dim),
     # activations
     "tanh_backward": lambda g, y: g - g * y * y,
     "sigmoid_backward": lambda g, y: g * (y - y * y),

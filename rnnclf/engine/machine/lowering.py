@@ -1,8 +1,8 @@
 """The state of a lowering: from recorded calls of torch to the nodes of a graph.
 
-Columns are cut where any use of them begins or ends: after `i, f = a.chunk(2, 1)`, `a` has two pieces, and so
-have all values that `a` is computed from element by element. As a cut that a later call needs affects the nodes
-of earlier ones, there are two phases:
+Columns are cut where any use of them begins or ends: after `i, f = a.chunk(2, 1)`, `a` has two pieces, and
+so have all values that `a` is computed from element by element. As a cut that a later call needs affects
+the nodes of earlier ones, there are two phases:
 
  1. For each call, in order, its rule (operations/) states what the result means, which cuts it needs, and how
     its nodes are to be made. Then cuts spread from results to operands and back.

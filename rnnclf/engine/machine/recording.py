@@ -170,8 +170,8 @@ def _storage(tensor: Tensor) -> int:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Torch as in a fresh process, whatever the caller has switched on: with gradients, without inference mode,
-    autocast and other dispatch modes."""
+    """Torch as in a fresh process, whatever the caller has switched on: with gradients, without inference
+    mode, autocast and other dispatch modes."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -2,8 +2,8 @@
 
     graph = record(cell, vars(module.prepared()), inputs=28)
 
-The step runs once on a small batch of random numbers, forward and then backward by autograd. The calls of torch
-are recorded and sorted by what they depend on:
+The step runs once on a small batch of random numbers, forward and then backward by autograd. The calls of
+torch are recorded and sorted by what they depend on:
 
     weights alone                        `before`: torch runs them once per batch
     a row for each sequence              become nodes, to be run by machine code at each time step
@@ -41,8 +41,8 @@ def record(cell: Any, p: dict[str, Tensor], inputs: int) -> Graph:
     p: the prepared weights by name. Gradients are made for those that require one.
     inputs: features of a sequence.
 
-    The caller's tensors, random state and settings of torch (grad mode, autocast, …) neither matter nor change.
-    Raises UncoveredError if the step cannot become machine code.
+    The caller's tensors, random state and settings of torch (grad mode, autocast, …) neither matter nor
+    change. Raises UncoveredError if the step cannot become machine code.
     """
     with plain_torch():
         return _lowered(_run(cell, p, inputs))

@@ -6,9 +6,10 @@ The tensors of a recorded step fall into four kinds:
   Batched   has a row for each sequence                     computed by machine code at each time step
   Total     is a sum over sequences, or made of such sums   known after the last time step
 
-A Batched tensor is a view of `Columns`, the result of one operation: it has the number of a column for each of
-its elements behind the batch dimension. An operation that only moves elements (`view`, `chunk`, `permute`, …) is
-applied to these numbers during tracing, so that it costs nothing at run time. If `a` has columns 0 … 5:
+A Batched tensor is a view of `Columns`, the result of one operation: it has the number of a column for each
+of its elements behind the batch dimension. An operation that only moves elements (`view`, `chunk`,
+`permute`, …) is applied to these numbers during tracing, so that it costs nothing at run time. If `a` has
+columns 0 … 5:
 
     a.chunk(2, 1)[1]     column_of = [3, 4, 5]
     a.view(-1, 2, 3)     column_of = [[0, 1, 2], [3, 4, 5]]
@@ -114,8 +115,8 @@ class Batched:
         return self.column_of.unsqueeze(self.batch_dim) * self.rows + self._sequences(self.batch_dim)
 
     def decoded(self, code: Tensor) -> Batched:
-        """The meaning of a tensor that was made from `encoded` by moving elements. Raises UncoveredError if none
-        of its dimensions is that of the sequences."""
+        """The meaning of a tensor that was made from `encoded` by moving elements. Raises UncoveredError if
+        none of its dimensions is that of the sequences."""
         for dim, size in enumerate(code.shape):
             if size == self.rows and bool((code % self.rows == self._sequences(dim, code.ndim)).all()):
                 return Batched(self.columns, dim, code.select(dim, 0) // self.rows, self.rows)
@@ -185,7 +186,7 @@ def operand_runs(value: Value, like: Batched) -> list[Run]:
 
 
 def piece_of(nodes: Nodes, runs: list[Run], lo: int, hi: int) -> Node:
-    """Elements lo … hi - 1 of an operand, all within one run: a node of this width, or one column to broadcast."""
+    """Elements lo … hi - 1 of an operand, all within one run: of this width, or one column to broadcast."""
     run = next(run for run in runs if run.start <= lo < run.start + run.length)
     if isinstance(run.source, Uniform):
         return nodes.const(run.source.value)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from rnnclf.cells import CELLS, GatedCell
@@ -84,9 +85,7 @@ def check(cell: Any) -> Graph:
     found = _by_graph(graph, p, x, state)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        np.testing.assert_allclose(found[name], value, rtol=1e-10, atol=1e-10, err_msg=name)
     return graph
 
 
@@ -106,7 +105,9 @@ def _by_torch(cell: Any, p: dict[str, Any], x: Any, state: Any) -> dict[str, tor
     wanted = {"d_x": x, **{f"d_start{k}": leaf for k, leaf in enumerate(start)}}
     wanted |= {f"d_{name}": w for name, w in p.items() if w.requires_grad}
     gradients = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-    found = {n: torch.zeros_like(wanted[n]) if g is None else g for n, g in zip(wanted, gradients, strict=True)}
+    found = {
+        n: torch.zeros_like(wanted[n]) if g is None else g for n, g in zip(wanted, gradients, strict=True)
+    }
     found["out"] = results[0]
     return {n: t.detach() for n, t in (found | {f"last{k}": r for k, r in enumerate(results[1:])}).items()}
 

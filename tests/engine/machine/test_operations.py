@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as f
 
 from tests.engine.machine.steps import cell_of, check
 
@@ -41,19 +41,19 @@ OF_ONE: dict[str, Function] = {
     "a power of a number": lambda a: 2 ** a.tanh(),
     "clamp": lambda a: a.clamp(-0.3, 0.4),
     "clamp_min": lambda a: torch.clamp_min(a, 0.1),
-    "silu": F.silu,
-    "logsigmoid": F.logsigmoid,
+    "silu": f.silu,
+    "logsigmoid": f.logsigmoid,
     "one minus": lambda a: 1 - a,
     "a number over": lambda a: 1 / (2 + a.tanh()),
     "reversed subtraction": lambda a: torch.rsub(a, 2, alpha=3),
 }
 FROM_THE_TABLE: dict[str, Function] = {
-    "softplus": F.softplus,
-    "gelu": F.gelu,
-    "elu": F.elu,
-    "leaky_relu": F.leaky_relu,
-    "hardtanh": F.hardtanh,
-    "mish": F.mish,
+    "softplus": f.softplus,
+    "gelu": f.gelu,
+    "elu": f.elu,
+    "leaky_relu": f.leaky_relu,
+    "hardtanh": f.hardtanh,
+    "mish": f.mish,
     "softmax": lambda a: a.softmax(-1),
     "log of a sum of exponentials": lambda a: a - a.logsumexp(1, keepdim=True),
 }
@@ -119,11 +119,11 @@ REDUCED: dict[str, Function] = {
     "largest across groups": lambda a: a.view(-1, 3, 2).amax(2).repeat(1, 2),
     "smallest": lambda a: a - a.amin(1, keepdim=True),
     "norm": lambda a: a / (0.1 + a.norm(dim=1, keepdim=True)),
-    "layer norm without weights": lambda a: F.layer_norm(a, (6,)),
-    "layer norm of groups": lambda a: F.layer_norm(a.view(-1, 2, 3), (3,)).flatten(1),
+    "layer norm without weights": lambda a: f.layer_norm(a, (6,)),
+    "layer norm of groups": lambda a: f.layer_norm(a.view(-1, 2, 3), (3,)).flatten(1),
 }  # fmt: skip
 OF_WEIGHTS: dict[str, Function] = {
-    "linear": lambda z, h, u: F.linear(h, u),
+    "linear": lambda z, h, u: f.linear(h, u),
     "product": lambda z, h, u: h @ u,
     "addmm": lambda z, h, u: torch.addmm(z, h, u, beta=0.5, alpha=2),
     "weight on the left": lambda z, h, u: (u @ h.t()).t(),
@@ -152,8 +152,8 @@ OF_WEIGHTS: dict[str, Function] = {
     "normalised weight": lambda z, h, u: h @ (u - u.mean(0, keepdim=True)),
     "repeated for each sequence": lambda z, h, u: h * u[0].expand(len(h), -1) + u[:1].expand_as(h),
     "repeated, beside a row": lambda z, h, u: torch.cat((h[:, :3], u[0, :3].expand(len(h), 3)), 1),
-    "layer norm": lambda z, h, u: F.layer_norm(h, (6,), u[0], u[1]),
-    "layer norm without bias": lambda z, h, u: F.layer_norm(h, (6,), u[0]),
+    "layer norm": lambda z, h, u: f.layer_norm(h, (6,), u[0], u[1]),
+    "layer norm without bias": lambda z, h, u: f.layer_norm(h, (6,), u[0]),
     "not learned": lambda z, h, u: h @ u.detach(),
 }
 OF_CONSTANTS: dict[str, Function] = {
@@ -164,7 +164,9 @@ OF_CONSTANTS: dict[str, Function] = {
     "list": lambda a: a * torch.tensor([1.0, 2, 3, 4, 5, 6], dtype=a.dtype),
     "number as a tensor": lambda a: a * torch.tensor(0.3, dtype=a.dtype),
     "identity": lambda a: a @ (torch.eye(6, dtype=a.dtype) * 0.5),
-    "ones beside zeros": lambda a: a * torch.cat((torch.ones(4, dtype=a.dtype), torch.zeros(2, dtype=a.dtype))),
+    "ones beside zeros": lambda a: (
+        a * torch.cat((torch.ones(4, dtype=a.dtype), torch.zeros(2, dtype=a.dtype)))
+    ),
     "one buffer, filled twice": lambda a: _filled_twice(a),
     "changed in place": lambda a: (a * 2).mul_(0.5).addcmul_(a, a, value=0.1).tanh_(),
     "constant changed in place": lambda a: a * torch.arange(6.0, dtype=a.dtype).mul_(0.1).add_(1),
@@ -196,14 +198,20 @@ def _step(function: Function) -> Function:
     return step
 
 
-@_labelled(OF_ONE)
-def test_functions_of_one_number_equal_torch(function):
-    check(cell_of(_step(function)))
+@pytest.mark.parametrize("functions", [OF_ONE, OF_TWO], ids=["one", "two"])
+def test_functions_of_numbers_equal_torch(functions):
+    """Function k makes columns 2 k and 2 k + 1 of the output, from gates of its own."""
+    operands = 1 if functions is OF_ONE else 2
 
+    def step(p, z, h):
+        gates = (z + h @ p.recurrent_weight.t()).chunk(len(functions), 1)
+        out = [
+            function(*gate.chunk(operands, 1))
+            for function, gate in zip(functions.values(), gates, strict=True)
+        ]
+        return torch.cat(out, 1), h + 0.1 * sum(out).tanh()
 
-@_labelled(OF_TWO)
-def test_functions_of_two_numbers_equal_torch(function):
-    check(cell_of(_step(function), gates=2))
+    check(cell_of(step, gates=operands * len(functions), hidden=2))
 
 
 @pytest.mark.parametrize("name", ["sub", "div", "maximum", "gt", "not", "lerp", "masked_fill", "addcmul"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as f
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnclf.cells import CELLS, GatedCell
@@ -194,7 +194,7 @@ class Decayed(Normalised):
 FOREIGN = torch.ones(6, dtype=torch.double)
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "dropout": (lambda p, h: F.dropout(h), "its step draws random numbers (bernoulli_)"),
+    "dropout": (lambda p, h: f.dropout(h), "its step draws random numbers (bernoulli_)"),
     "noise": (lambda p, h: h + torch.randn_like(h), "its step draws random numbers (randn_like)"),
     "item": (lambda p, h: h * h.max().item(), "its step reads numbers out of a tensor, or branches on them"),
     "if": (
@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "largest of the batch": (lambda p, h: h - h.amax(0), "its step mixes sequences of a batch (amax)"),
     "heads in the batch": (
-        lambda p, h: (h.view(-1, 3) @ p.bias[:3].diag()).view(-1, 6),
+        lambda p, h: (h.view(-1, 3) @ p.recurrent_weight[:3, :3]).view(-1, 6),
         "its step merges the sequences of a batch with another dimension (view)",
     ),
     "attention": (
@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "gram matrix": (lambda p, h: h @ (h.t() @ h), "its step mixes sequences of a batch (mm)"),
     "convolution": (
-        lambda p, h: F.conv1d(h.unsqueeze(1), p.bias[:3].view(1, 1, 3), padding=1).squeeze(1),
+        lambda p, h: f.conv1d(h.unsqueeze(1), p.bias[:3].view(1, 1, 3), padding=1).squeeze(1),
         "its step uses an operation that machine code does not have (convolution)",
     ),
     "sort": (
@@ -367,7 +367,7 @@ def test_the_random_numbers_of_the_caller_stay_as_they_are():
             return torch.randn(len(x_BI), 6, dtype=x_BI.dtype)
 
         def step(self, p, z, state):
-            h = F.dropout(z + state)
+            h = f.dropout(z + state)
             return h, h
 
     module = Noisy(hidden_size=6).build(INPUTS)

@@ -1,8 +1,8 @@
 """The rules: how each operation of torch that has a row for each sequence is lowered.
 
-A rule is called with the lowering and a recorded call, at least one of whose operands is `Batched`. It states
-what the call's result means and which cuts are needed, and returns a function that makes the nodes once all cuts
-are known, or None if there are none to make.
+A rule is called with the lowering and a recorded call, at least one of whose operands is `Batched`. It
+states what the call's result means and which cuts are needed, and returns a function that makes the nodes
+once all cuts are known, or None if there are none to make.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from rnnclf.engine.machine.values import MIXED, Batched, Run, Uniform, Value, ru
 COPIES = names("detach alias clone _to_copy lift_fresh")
 """Operations whose result has the shape and the numbers of their operand."""
 MOVES = COPIES | names(
-    "t transpose permute view _unsafe_view reshape unsqueeze squeeze expand slice select split split_with_sizes"
-    " unbind repeat flip roll"
+    "t transpose permute view _unsafe_view reshape unsqueeze squeeze expand slice select split"
+    " split_with_sizes unbind repeat flip roll"
 )
 RESHAPES = names("view _unsafe_view reshape")
 

@@ -1,7 +1,7 @@
 """Which operations on sums over sequences torch may run once, after the last time step.
 
-The machine code adds up the sums of all steps. An operation on the result must give the same as if it had been
-applied to the sums of each step, and these then added up. So it must be linear: f(a + b) = f(a) + f(b).
+The machine code adds up the sums of all steps. An operation on the result must give the same as if it had
+been applied to the sums of each step before they were added up: it must be linear, f(a + b) = f(a) + f(b).
 """
 
 from __future__ import annotations
