@@ -24,7 +24,7 @@ from tests.engine.machine.comparing import (
     smallest_parts,
     weighed,
 )
-from tests.engine.machine.steps import COVERED, REFUSED, cell, random_cell
+from tests.engine.machine.users_cells import COVERED, REFUSED, cell, random_cell
 
 pytest.importorskip("llvmlite")
 

@@ -1,0 +1,112 @@
+"""Operations of torch, written in simpler ones.
+
+Torch has a table of decompositions too, and an operation that is not listed here is looked up there. But the
+table's first use imports sympy, which takes 0.4 s, so what the cells of this package use is listed here.
+Each function takes the arguments of the operation in `torch.ops.aten`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _scaled(a: Any, factor: float) -> Any:
+    return a if factor == 1 else a * factor
+
+
+def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    return x.sum(dim, keepdim=keepdim) * (1 / math.prod(x.shape[d] for d in dim or range(x.ndim)))
+
+
+def _var_mean(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    mean, numbers = x.mean(dim, keepdim=True), math.prod(x.shape[d] for d in dim or range(x.ndim))
+    squares = (x - mean).square().sum(dim, keepdim=keepdim)
+    return squares / (numbers - (1 if correction is None else correction)), x.mean(dim, keepdim=keepdim)
+
+
+def _layer_norm(x: Tensor, shape: Any, gain: Any, bias: Any, eps: float) -> Any:
+    dims = list(range(x.ndim - len(shape), x.ndim))
+    mean = x.mean(dims, keepdim=True)
+    rstd = ((x - mean).square().mean(dims, keepdim=True) + eps).rsqrt()
+    y = (x - mean) * rstd
+    y = y if gain is None else y * gain
+    return y if bias is None else y + bias, mean, rstd
+
+
+def _layer_norm_backward(
+    dy: Tensor, x: Tensor, shape: Any, mean: Tensor, rstd: Tensor, gain: Any, bias: Any, wanted: list[bool]
+) -> Any:
+    """The gradients of the three inputs, those that are wanted. With n = (x − mean) · rstd and g = dy · gain:
+
+    dx = rstd · (g − mean(g) − n · mean(g · n))
+    """
+    outer = list(range(x.ndim - len(shape)))
+    inner = list(range(x.ndim - len(shape), x.ndim))
+    normalised = (x - mean) * rstd
+    dx = d_gain = d_bias = None
+    if wanted[0]:
+        g = dy if gain is None else dy * gain
+        centred = g - g.mean(inner, keepdim=True)
+        dx = rstd * (centred - normalised * (g * normalised).mean(inner, keepdim=True))
+    if wanted[1] and gain is not None:
+        d_gain = (dy * normalised).sum(outer)
+    if wanted[2] and bias is not None:
+        d_bias = dy.sum(outer)
+    return dx, d_gain, d_bias
+
+
+def _clamp(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+    """Both limits are numbers or tensors."""
+    for limit, within in ((low, torch.maximum), (high, torch.minimum)):
+        if limit is not None:
+            x = within(x, limit if isinstance(limit, Tensor) else torch.full_like(x, limit))
+    return x
+
+
+def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
+    y = x.sigmoid()
+    return g * (y + x * (y - y * y))
+
+
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
+    # products
+    "addmm": lambda c, a, b, beta=1, alpha=1: _scaled(c, beta) + _scaled(a.mm(b), alpha),
+    "addmv": lambda c, a, b, beta=1, alpha=1: _scaled(c, beta) + _scaled((a * b).sum(1), alpha),
+    "baddbmm": lambda c, a, b, beta=1, alpha=1: _scaled(c, beta) + _scaled(a.bmm(b), alpha),
+    "mv": lambda a, b: (a * b).sum(1),
+    # arithmetic
+    "addcmul": lambda a, b, c, value=1: a + _scaled(b * c, value),
+    "addcdiv": lambda a, b, c, value=1: a + _scaled(b / c, value),
+    "rsub": lambda a, b, alpha=1: _scaled(a, alpha).neg() + b,
+    "square": lambda x: x.pow(2),
+    "ceil": lambda x: x.neg().floor().neg(),
+    "trunc": lambda x: x.sign() * x.abs().floor(),
+    "clamp": _clamp,
+    "clamp_min": lambda x, low: _clamp(x, low),
+    "clamp_max": lambda x, high: _clamp(x, None, high),
+    "masked_fill": lambda a, chosen, value: torch.where(chosen, value, a),
+    "stack": lambda tensors, dim=0: torch.cat([t.unsqueeze(dim) for t in tensors], dim),
+    # activations
+    "tanh_backward": lambda g, y: g - g * y * y,
+    "sigmoid_backward": lambda g, y: g * (y - y * y),
+    "threshold_backward": lambda g, x, threshold: torch.where(x <= threshold, 0.0, g),
+    "silu": lambda x: x * x.sigmoid(),
+    "silu_backward": _silu_backward,
+    "log_sigmoid_forward": lambda x: (
+        x.minimum(x.new_zeros(())) - x.abs().neg().exp().log1p(),
+        x.new_zeros(0),
+    ),
+    "log_sigmoid_backward": lambda g, x, _: g * x.neg().sigmoid(),
+    # reductions
+    "mean": _mean,
+    "var": lambda *args, **kwargs: _var_mean(*args, **kwargs)[0],
+    "var_mean": _var_mean,
+    "amin": lambda x, *args, **kwargs: x.neg().amax(*args, **kwargs).neg(),
+    "native_layer_norm": _layer_norm,
+    "native_layer_norm_backward": _layer_norm_backward,
+}
