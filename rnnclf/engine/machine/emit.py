@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.functions import CONTRACT, I1, I32, Numbers
 from rnnclf.engine.machine.graph import OVER_ROWS, Node
-from rnnclf.engine.machine.schedule import Pass, Plan, Product, Stage
+from rnnclf.engine.machine.plan import Pass, Plan, Product, Stage
 
 I64 = ir.IntType(64)
 
