@@ -12,7 +12,7 @@ from rnnclf.engine.machine.weight_gradients import WeightGradients
 
 
 class Operands:
-    """Decides what a product reads: a copy of what it may write to, and of what is the same for all sequences."""
+    """Decides what a product reads: a copy of what it may write to, or of what is the same for all rows."""
 
     def __init__(self, step: GatheredStep) -> None:
         self.nodes = step.nodes

@@ -1,7 +1,8 @@
 """From a plan to the text of LLVM functions: `str(Module(plan, double).ir)` is what cache.py compiles.
 
-    forward, backward  all time steps of a layer (time_loop.py), from passes (passes.py) and products (products.py)
-    pack               copies weights into the layout that products read
+forward, backward  all time steps of a layer (time_loop.py), made of products and passes (passes.py)
+product, outer     matrix products (products.py)
+pack               copies weights into the layout that products read
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from rnnclf.engine.machine.instructions import (
     CodeModule,
     FunctionBuilder,
     Target,
+    splat,
     vector_bytes,
 )
 from rnnclf.engine.machine.plan import Plan
@@ -20,8 +22,20 @@ from rnnclf.engine.machine.products import PACK, write_products
 from rnnclf.engine.machine.time_loop import BACKWARD, FORWARD, BackwardLoop, ForwardLoop
 
 __all__ = [
-    "BACKWARD", "BLOCK", "FORWARD", "GROUP", "I64", "PACK", "ROWS", "VECTOR", "FunctionBuilder", "Module", "vector_bytes",
-]  # fmt: skip
+    "BACKWARD",
+    "BLOCK",
+    "FORWARD",
+    "GROUP",
+    "I64",
+    "PACK",
+    "ROWS",
+    "VECTOR",
+    "FunctionBuilder",
+    "Module",
+    "Target",
+    "splat",
+    "vector_bytes",
+]
 
 VECTOR, ROWS, GROUP, BLOCK = HOST.vector, HOST.tile_rows, HOST.group, HOST.block
 

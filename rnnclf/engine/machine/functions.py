@@ -1,7 +1,7 @@
 """The operations of nodes as LLVM instructions, on single numbers or on vectors.
 
 In float64 the elementary functions are the C library's, called lane by lane. In float32 the common ones are
-polynomials that LLVM can keep in vectors. Their largest errors, measured against float64 over all ranges of float32
+polynomials, computed in vectors. Their largest errors over all of float32, as measured
 (tests/engine/machine/test_functions.py asserts them; 1 ulp is the distance to the next float32):
 
     tanh     5 ulp        rational function of degree 9/8 by least squares, ±1 beyond ±9
@@ -19,6 +19,8 @@ from typing import Any
 from llvmlite import ir
 
 from rnnclf.engine.machine.instructions import CONTRACT, I1, I32, FunctionBuilder
+
+__all__ = ["I32", "Elementwise", "Numbers"]
 
 COMPARISONS = {"gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!="}
 
@@ -45,8 +47,10 @@ SMALLEST_NORMAL = 1.17549435e-38
 
 
 class Elementwise:
-    """Writes operations on numbers, or on vectors, where a builder stands. Comparisons give truth values (i1), which
-    become 1 or 0 where a number is needed."""
+    """Writes operations on numbers, or on vectors, where a builder stands.
+
+    Comparisons give truth values (i1), which become 1 or 0 where a number is needed.
+    """
 
     def __init__(self, f: FunctionBuilder, vectors: bool) -> None:
         self.f, self.b, self.vectors = f, f.b, vectors
@@ -54,7 +58,10 @@ class Elementwise:
         self.double, self.lanes = f.module.double, f.lanes
 
     def apply(self, op: str, operands: list[Any]) -> Any:
-        """The result of a node's operation: one of `graph.UNARY`, `graph.BINARY`, where, and, or, not, copy, fill."""
+        """The result of a node's operation.
+
+        op: one of `graph.UNARY` and `graph.BINARY`, or where, and, or, not, copy, fill.
+        """
         if op == "where":
             chosen, a, b = operands
             return self.b.select(self.truth(chosen), self.number(a), self.number(b))
@@ -253,6 +260,9 @@ class Elementwise:
         u = self.b.fadd(one, x)
         y = self.b.fdiv(self.b.fmul(self.op_log(u), x), self.b.fsub(u, one))
         return self.b.select(self.b.fcmp_ordered("==", u, one), x, y)
+
+
+Numbers = Elementwise
 
 
 def _is_truth(a: Any) -> bool:

@@ -1,7 +1,7 @@
 """Joins the products of a sum into one node, so that one product with stacked weights computes all of it.
 
-`W x + b + U h` arrives as add(add(dot(x), vec(b)), dot(h)) and becomes one node `gather(x, h)` whose attribute
-names the blocks of the weights and the bias: inputs, a one and the state lie side by side in memory.
+`W x + b + U h` comes as add(add(dot(x), vec(b)), dot(h)) and becomes one node `gather(x, h)` whose attribute
+names the blocks of weights and the bias: inputs, a one and the state lie side by side in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writing LLVM functions: whole-number arithmetic, loops and memory, on top of llvmlite's builder.
 
-Addresses and byte counts are 64-bit whole numbers; a pointer exists only for the instruction that uses it. Python
-integers may stand for constants:
+Addresses and byte counts are 64-bit whole numbers; a pointer exists only for the instruction that uses it.
+Python integers may stand for constants:
 
     f = FunctionBuilder(module, "double", ("numbers", "count"), False)
     with f.loop(0, f.a["count"]) as n:
@@ -186,10 +186,15 @@ class FunctionBuilder:
 
     def splat(self, value: Any) -> Any:
         """A vector that holds a number in every lane."""
-        none = ir.Constant(self.vector, ir.Undefined)
-        first = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.b.shuffle_vector(self.b.insert_element(none, value, I32(0)), none, first)
+        return splat(self.b, value, self.vector)
 
     def vector_of(self, value: float) -> Any:
         """A constant vector that holds a number in every lane."""
         return ir.Constant(self.vector, [value] * self.lanes)
+
+
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    """A vector of this type that holds a number in every lane."""
+    none = ir.Constant(vector, ir.Undefined)
+    first = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(builder.insert_element(none, value, I32(0)), none, first)

@@ -1,8 +1,8 @@
 """In which stage and pass each node can be computed, and what must be stored so that it can.
 
 A product needs its operands in memory, so a `gather` node begins a stage. A sum over the row must be complete
-before its result can be used, so a `rowsum` or `rowmax` begins a pass. Everything else is computed as early as its
-operands allow. A later pass loads what is costly and computes again what is cheap.
+before its result can be used, so a `rowsum` or `rowmax` begins a pass. Everything else is computed as early
+as its operands allow. A later pass loads what is costly and computes again what is cheap.
 """
 
 from __future__ import annotations

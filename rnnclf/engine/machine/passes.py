@@ -5,9 +5,9 @@ For each width, a pass is one loop that takes a vector of every value at a time:
     for k in range(0, width, lanes):
         load the operands of all results, compute them, then store them
 
-No loop is left to LLVM's vectoriser: it would have to prove, or check at run time, that a dozen arrays do not overlap.
-Here all loads at k come before the stores at k, and no result depends on another column: that would be a sum over the
-row, which the pass before has finished. Values that are one number wide are computed before the loop.
+No loop is left to LLVM's vectoriser, which would have to prove, or check at run time, that a dozen arrays do
+not overlap. Here all loads at k come before the stores at k, and no result depends on other columns: a sum over
+the row is finished by an earlier pass. Values that are one number wide are computed before the loop.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class RowLoop:
     def __init__(self, f: TimeLoop, row: Any) -> None:
         self.f, self.b = f, f.b
         self.addresses = {
-            (buffer, time): f.add(base, f.mul(row, f.stride(buffer))) for (buffer, time), base in f.bases.items()
+            (buffer, time): f.add(base, f.mul(row, f.stride(buffer)))
+            for (buffer, time), base in f.bases.items()
         }
         self.of_row: dict[Node, Any] = {}
         self.splats: dict[Node, Any] = {}

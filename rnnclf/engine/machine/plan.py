@@ -1,9 +1,9 @@
 """A plan says what the machine code of a cell does at each time step, and where every value lies.
 
-Forward and backward are lists of stages. A stage is some matrix products, then one loop over the rows (a row is
-a sequence of the batch). Within a row, one or more passes run over its columns; a later pass can use the sums
-over the row that an earlier one took. `print(plan)` lists all of it; for h' = tanh(W x + b + U h) with 5 inputs and
-22 units:
+Forward and backward are lists of stages. A stage is some matrix products, then one loop over the rows (a row
+is a sequence of the batch). Within a row, one or more passes run over its columns; a later pass can use the
+sums over the row that an earlier one took. `print(plan)` lists all of it; for h' = tanh(W x + b + U h) with 5
+inputs and 22 units:
 
     forward
       stage 0
@@ -13,7 +13,7 @@ over the row that an earlier one took. `print(plan)` lists all of it; for h' = t
 
 Values lie in buffers with a row for each sequence:
 
-    operands          of each step: the inputs, a one and the old state, side by side so that one product covers all
+    operands          of each step: the inputs, a one and the old state, which one product can cover
     saved             of each step: what backward reads besides the operands
     forward_scratch   forward: values that are gone after the step
     backward_scratch  the same for backward
@@ -182,7 +182,7 @@ class Plan:
         lanes: numbers in a vector register; buffers and matrices are padded to multiples of it.
         widths: the row stride of each buffer, in numbers.
         forward, backward: the stages of a time step.
-        last: products that are added to the gradients of the state and of the inputs after the stages of backward.
+        last: products that complete the gradients of the state and of the inputs after the stages of backward.
         outers: outer products that add to the sums, after those.
         matrices: of all products; `weights` is the size of all of them, packed.
         vectors: what is read number by number from weights; `constants` is the size of all of it.

@@ -1,21 +1,19 @@
 """Matrix products, written so that a tile of the result stays in registers.
 
-A tile is some rows, two vectors wide. For each column k of A, the tile adds the k-th row of B, scaled by a number
+A tile is some rows, two vectors wide. For each column k of A, it adds the k-th row of B, scaled by a number
 for each row of A:
 
     for k in range(K):
         for row in range(6):
             tile[row, 0:16] += A[row, k] * B[k, 0:16]
 
-That is twelve multiply-adds for two loads of B and six broadcasts of A. B is packed beforehand so that the rows of
-one tile's width follow each other in memory: all rows of the first 16 columns, then of the next 16, and so on.
+That is twelve multiply-adds for two loads of B and six broadcasts of A. B is packed beforehand so that the
+rows of one tile's width follow each other in memory: all rows of the first 16 columns, then of the next 16.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-
-from llvmlite import ir
 
 from rnnclf.engine.machine.instructions import CONTRACT, I64, CodeModule, FunctionBuilder
 
@@ -63,7 +61,7 @@ def _product(module: CodeModule, strips: dict[int, Any]) -> Any:
 
 
 def _outer(module: CodeModule, strips: dict[int, Any]) -> Any:
-    """The same strips with A read down its columns. Groups of rows of C keep the columns of A in the cache."""
+    """Strips with A read down its columns, some rows of C at a time, so that those of A stay in the cache."""
     f = FunctionBuilder(module, "outer", OUTER, False)
     a, size, pair, group = f.a, f.size, PAIR * f.vector_size, module.target.group
     with f.loop(0, a["m"], group) as g, f.loop(0, a["columns"], pair) as column:
@@ -120,8 +118,10 @@ class Tile(NamedTuple):
 
 
 def _write_tile(f: FunctionBuilder, rows: int, vectors: int, t: Tile) -> None:
-    """The tile of the module's docstring. Rows beyond `m` compute the last one again, so that none of them needs a
-    branch."""
+    """The tile of the module's docstring.
+
+    Rows beyond `m` compute the last one again, so that none of them needs a branch.
+    """
     b = f.b
     last = b.sub(t.m, I64(1))
     numbers = [b.select(b.icmp_signed("<", I64(i), t.m), I64(i), last) for i in range(rows)]
@@ -160,7 +160,7 @@ def _vectors_at(f: FunctionBuilder, address: Any, count: int) -> list[Any]:
 
 
 def _pack(module: CodeModule) -> Any:
-    """Copies a block of a weight into the packed layout of a matrix (rows, columns), from (row, column) on."""
+    """Copies a block of a weight to (row, column) of a packed matrix of shape (rows, columns)."""
     f = FunctionBuilder(module, "pack", PACK, False)
     a, b, pair = f.a, f.b, PAIR * f.lanes
     end = b.add(a["column"], a["n_count"])

@@ -18,7 +18,7 @@ from rnnclf.engine.machine.levels import reached
 class Result(NamedTuple):
     """The gradient of a piece of the old state, or of the inputs.
 
-    It is what the last pass stores, plus a `gather` node whose product is added in place; without either, zero.
+    What the last pass stores, plus a `gather` node whose product is added in place; without either, zero.
     """
 
     stored: Node | None

@@ -19,7 +19,7 @@ from rnnclf.engine.machine.plan import Constant, Place, Plan, Stage
 from rnnclf.engine.machine.saving import backward_needs
 from rnnclf.engine.machine.trace import Graph
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Place", "Plan", "plan"]
 
 
 def plan(graph: Graph, lanes: int) -> Plan:

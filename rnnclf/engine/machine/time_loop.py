@@ -18,7 +18,7 @@ from rnnclf.engine.machine.passes import RowLoop
 from rnnclf.engine.machine.plan import Operand, Outer, Place, Plan, Product, Stage
 from rnnclf.engine.machine.products import Products
 
-# The arguments of both functions: addresses, counts, and strides in bytes (…_step from a time step to the next).
+# The arguments of both functions: addresses, counts, and strides in bytes (…_step: between time steps).
 FORWARD = (
     "steps",
     "batch",
@@ -104,7 +104,8 @@ class TimeLoop(FunctionBuilder):
         c, c_row = self.address(product.c), I64(self.stride(product.c.buffer))
         k, columns = I64(matrix.rows), I64(matrix.columns * self.size)
         self.b.call(
-            self.products.product, [I64(int(product.add)), a, a_row, self.rows, packed, k, k, c, c_row, columns]
+            self.products.product,
+            [I64(int(product.add)), a, a_row, self.rows, packed, k, k, c, c_row, columns],
         )
 
     def write_stages(self, stages: list[Stage]) -> None:

@@ -1,8 +1,8 @@
 """Gradients of weights: sums over all sequences and time steps, of outer products and of single values.
 
-The gradient of U in `U h` is the sum of hᵀ dz. Operands that are neighbours in memory share one outer product:
-inputs, one and state with the gradients of all gates often need a single one. The gradient of a bias is the sum of
-dz alone: it is the row of the one in that outer product, or the pass that computes dz adds it up.
+The gradient of U in `U h` is the sum of hᵀ dz. Operands that are neighbours in memory share an outer product,
+so inputs, one and state with the gradients of all gates often need only one. The gradient of a bias is the
+sum of dz alone: it is the row of the one in that outer product, or the pass that computes dz adds it up.
 """
 
 from __future__ import annotations
