@@ -23,6 +23,7 @@ from rnnclf.cells.state import leaves
 from rnnclf.data.preparation import Preparation
 from rnnclf.engine.loop import Blend, blended
 from rnnclf.engine.native import recurrent_bias
+from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from rnnclf.export.prepared_step import PreparedStep, needs_float64
 from rnnclf.model import RecurrentLayer, SequenceClassifier, zoneout
@@ -31,6 +32,9 @@ from rnnclf.stack import Stack
 Memory: TypeAlias = "dict[str, list[Tensor]]"
 """The parts of a state by whose they are; the names of what belongs to layers and readouts have two words."""
 
+
+LEAST_BY_ENGINE = 16
+"""Steps of one sequence from which on an engine is faster than single steps. Measured."""
 
 Advance: TypeAlias = "Callable[..., tuple[Tensor, list[Tensor]]]"
 """(state before a step, what else it depends on) → output (B, …), state after it."""
@@ -179,6 +183,14 @@ def _in_turn(advance: Advance, state: list[Tensor], *given: Tensor) -> tuple[Ten
     return torch.cat(outputs), state
 
 
+def _by_engine(
+    module: CellModule, engine: str, like: Any, blend: Blend | None, state: list[Tensor], x_TI: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Several steps of one sequence: the outputs (T, H) and the state after the last one."""
+    y_T1H, after = unroll(module, x_TI.unsqueeze(1), as_state(like, state), engine=engine, blend=blend)
+    return y_T1H.squeeze(1), as_real(after)
+
+
 class ClassifierStep(nn.Module):
     """x (B, C) as read, time since the step before (B), state (B, S) → logits (B, K), state after the step.
 
@@ -227,14 +239,18 @@ class ClassifierStep(nn.Module):
             (f"layer {index}", norm, inputs.forward, partial(_of_cell, step.forward))
             for index, (norm, inputs, step) in enumerate(zip(norms, self.inputs, self.steps, strict=True))
         ]
+        self.stretches: list[Advance] = []
         self.start: Tensor
         self.register_buffer("start", _packed(start))
 
-    def use_native_cells(self) -> None:
-        """Makes a step of basic, lstm and gru faster, after which it cannot be exported any more."""
+    def use_engines(self) -> None:
+        """Makes steps faster, after which they cannot be exported any more: a step of basic, lstm and gru by
+        an operation of torch, many steps of any cell by its engine."""
         blend = blend_of(self.model.stack)
         cells = [module for module in self.model.modules() if isinstance(module, CellModule)]
-        for index, cell in enumerate(cells):
+        for index, (cell, step) in enumerate(zip(cells, self.steps, strict=True)):
+            assert isinstance(step, CellStep)
+            self.stretches.append(partial(_by_engine, cell, self.stack.engine, step.like, blend))
             if NativeStep.can(cell, blend):
                 own, norm, *_ = self.layers[index]
                 self.layers[index] = (own, norm, _unchanged, partial(_of_cell, NativeStep(cell).forward))
@@ -347,8 +363,12 @@ class ClassifierStep(nn.Module):
         stack = self.stack
         x = x if self.vectors is None else self.vectors(x)
         outputs: list[Tensor] = []
-        for own, norm, inputs, step in self.layers:
-            y, after[own] = over(step, before[own], inputs(x if norm is None else norm(x)))
+        for index, (own, norm, inputs, step) in enumerate(self.layers):
+            normed = x if norm is None else norm(x)
+            if self.stretches and over is _in_turn and len(x) >= LEAST_BY_ENGINE:
+                y, after[own] = self.stretches[index](before[own], normed)
+            else:
+                y, after[own] = over(step, before[own], inputs(normed))
             x = y + x if stack.residual and outputs else y
             outputs.append(x)
         features = []

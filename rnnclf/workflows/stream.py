@@ -148,7 +148,7 @@ class Stream:
         machine.prepare(loaded.config)
         self._wanted = wanted_of(loaded)
         self._step = ClassifierStep(loaded.model.eval(), self._preparation)
-        self._step.use_native_cells()
+        self._step.use_engines()
         self._start, self._temperature = self._step.beginning(), loaded.checkpoint.temperature
         self._drops = self._preparation.missing == "drop"
         self._open: OrderedDict[str | int, _Sequence] = OrderedDict()

@@ -96,3 +96,20 @@ def test_what_cannot_answer_step_by_step_is_refused_with_a_way_out(stack, missin
     prepared = preparation(missing)
     with pytest.raises(ConfigError, match=words):
         ClassifierStep(classifier("gru", prepared.input_size, **stack), prepared)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "lem", "lru"])
+@pytest.mark.parametrize("stack", [{"readout": "mean"}, {"layers": 2, "zoneout": 0.2}])
+def test_many_steps_at_once_by_an_engine_give_what_single_steps_give(cell, stack):
+    if cell == "lru" and "zoneout" in stack:
+        pytest.skip("lru has no zoneout")
+    model = classifier(cell, 2, **stack)
+    step, by_engine, x_TC = ClassifierStep(model), ClassifierStep(model), torch.randn(45, 2)
+    by_engine.use_engines()
+    with torch.inference_mode():
+        memories, logits = [one.beginning() for one in (step, by_engine)], []
+        for one, memory in zip((step, by_engine), memories, strict=True):
+            first, memory = one.advance_all(x_TC[:25], torch.ones(25), memory)
+            rest, memory = one.advance_all(x_TC[25:], torch.ones(20), memory)
+            logits.append(torch.cat((first, rest)))
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-5, atol=2e-5)
