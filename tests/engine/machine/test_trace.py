@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rnnclf.cells import CELLS, GatedCell
 from rnnclf.engine.machine.graph import Graph, UncoveredError, references
 from rnnclf.engine.machine.trace import record
-from tests.engine.machine.steps import INPUTS, cell_of, check, graph_of, recurrent_cells
+from tests.engine.machine.tracing import INPUTS, cell_of, check, graph_of, recurrent_cells
 from tests.imports import modules_after
 
 NOT_COVERED: dict[str, str] = {}
@@ -196,12 +196,12 @@ FOREIGN = torch.ones(6, dtype=torch.double)
 REFUSED: dict[str, tuple[Any, str]] = {
     "dropout": (lambda p, h: f.dropout(h), "its step draws random numbers (bernoulli_)"),
     "noise": (lambda p, h: h + torch.randn_like(h), "its step draws random numbers (randn_like)"),
-    "item": (lambda p, h: h * h.max().item(), "its step reads numbers out of a tensor, or branches on them"),
+    "item": (lambda p, h: h * h.max().item(), "its step reads single numbers of a tensor, or branches on them"),
     "if": (
         lambda p, h: h if h.sum() > 0 else -h,
-        "its step reads numbers out of a tensor, or branches on them",
+        "its step reads single numbers of a tensor, or branches on them",
     ),
-    "equal": (lambda p, h: h if torch.equal(h, h) else -h, "its step reads numbers out of a tensor"),
+    "equal": (lambda p, h: h if torch.equal(h, h) else -h, "its step reads single numbers of a tensor"),
     "batch norm": (lambda p, h: h - h.mean(0), "its step mixes sequences of a batch (sub)"),
     "sum of all": (lambda p, h: h * h.sum(), "its step mixes sequences of a batch (mul)"),
     "sequences shifted": (lambda p, h: h + h.roll(1, 0), "its step mixes sequences of a batch (roll)"),
@@ -402,7 +402,7 @@ def test_another_thread_records_the_same_graph():
 def test_recording_the_cells_of_the_package_imports_no_sympy():
     """It would take longer than all the rest: 0.4 s."""
     code = (
-        "from tests.engine.machine.steps import graph_of, recurrent_cells\n"
+        "from tests.engine.machine.tracing import graph_of, recurrent_cells\n"
         "for cell in recurrent_cells(6).values(): graph_of(cell)"
     )
     modules = modules_after(code)
