@@ -173,10 +173,12 @@ class Lowering:
         if make is not None:
             self._makers.append(make)
 
-    def leaf(self, tensor: Tensor, op: str, *attr: int) -> None:
-        """Makes the pieces of a tensor that the step starts with."""
+    def leaf(self, tensor: Tensor, op: str, *attr: int, first: int = 0) -> None:
+        """Makes the pieces of a tensor that the step starts with. first: the number of its first column."""
         columns = self.batched(tensor).columns
-        columns.pieces = [self.nodes.make(op, attr=(*attr, lo), width=hi - lo) for lo, hi in columns.spans]
+        columns.pieces = [
+            self.nodes.make(op, attr=(*attr, first + lo), width=hi - lo) for lo, hi in columns.spans
+        ]
 
     def make_nodes(self) -> None:
         for make in self._makers:

@@ -94,8 +94,8 @@ class Recorder(TorchDispatchMode):
         return out
 
     def latest(self, arguments: Any) -> Any:
-        """The same arguments; a tensor that was changed in place is replaced by the one that has its number
-        of today."""
+        """The same arguments; a tensor that was changed in place is replaced by the one that stands for
+        its present numbers."""
         if isinstance(arguments, Tensor):
             return self._changed.get(id(arguments), arguments)
         if isinstance(arguments, list | tuple):
@@ -130,7 +130,7 @@ def _refuse(function: Any, name: str) -> None:
     if torch.Tag.nondeterministic_seeded in function.tags:
         raise UncoveredError(f"its step draws random numbers ({name})")
     if torch.Tag.data_dependent_output in function.tags:
-        raise UncoveredError("its step reads numbers out of a tensor, or branches on them")
+        raise UncoveredError("its step reads single numbers of a tensor, or branches on them")
 
 
 def _decomposed(function: Any, name: str, args: Any, kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ torch are recorded and sorted by what they depend on:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
+from rnnclf.engine.loop import blended
 from rnnclf.engine.machine.graph import Graph, UncoveredError
 from rnnclf.engine.machine.lowering import Lowering
 from rnnclf.engine.machine.operations import RULES
@@ -35,17 +36,20 @@ from rnnclf.engine.machine.values import MIXED, Batched, Total, Uniform
 __all__ = ["Graph", "UncoveredError", "record"]
 
 
-def record(cell: Any, p: dict[str, Tensor], inputs: int) -> Graph:
+def record(cell: Any, p: dict[str, Tensor], inputs: int, zoneout: bool = False) -> Graph:
     """The graph of a cell's step.
 
     p: the prepared weights by name. Gradients are made for those that require one.
     inputs: features of a sequence.
+    zoneout: the new state is mask · old state + (1 − mask) · new state. `x` has further columns behind the
+        inputs, the masks of all tensors of the state: 1 where an element keeps its old value, 0 where not,
+        or, outside training, the zoneout rate. They have no gradient.
 
     The caller's tensors, random state and settings of torch (grad mode, autocast, …) neither matter nor
     change. Raises UncoveredError if the step cannot become machine code.
     """
     with plain_torch():
-        return _lowered(_run(cell, p, inputs))
+        return _lowered(_run(cell, p, inputs, zoneout))
 
 
 @dataclass
@@ -55,6 +59,8 @@ class _Recording:
     rows: int
     weights: dict[str, Tensor]
     x: Tensor
+    masks: list[Tensor]
+    """Of zoneout: one for each tensor of the state, or none."""
     old: list[Tensor]
     new: list[Tensor]
     out: Tensor
@@ -76,7 +82,7 @@ class _Recording:
 # recording
 
 
-def _run(cell: Any, p: dict[str, Tensor], inputs: int) -> _Recording:
+def _run(cell: Any, p: dict[str, Tensor], inputs: int, zoneout: bool) -> _Recording:
     dtype = next(iter(p.values())).dtype
     rows = _batch_size({inputs, *(side for w in p.values() for side in w.shape)})
     draws = torch.Generator().manual_seed(0)  # the global random numbers stay as they are
@@ -89,10 +95,13 @@ def _run(cell: Any, p: dict[str, Tensor], inputs: int) -> _Recording:
     x = random((rows, inputs)).requires_grad_()
     state = map_states(lambda leaf: random(leaf.shape).requires_grad_(), _initial_state(cell, x))
     old = leaves(state)
+    masks = [random(leaf.shape) for leaf in old] if zoneout else []
     recorder = Recorder(frozenset(RULES), [x, *old, *weights.values()])
     with recorder, _errors_of_the_cell():
         parameters = Parameters(**weights)
         out, new_state = cell.step(parameters, cell.inputs(parameters, x), state)
+        if zoneout:
+            out, new_state = blended(_zoneout(masks), state, out, new_state)
     new = leaves(new_state)
     _check_results(out, new, old)
     forward_calls = len(recorder.calls)
@@ -103,17 +112,38 @@ def _run(cell: Any, p: dict[str, Tensor], inputs: int) -> _Recording:
     with _errors_of_the_cell():
         given = _gradients(results, [x, *old, *(weights[name] for name in learned)], recorder)
     new, out, (d_x, *d_old_and_weights) = recorder.latest((new, out, given))
-    d_old, d_weights = d_old_and_weights[: len(old)], d_old_and_weights[len(old) :]
     return _Recording(
-        rows, weights, x, old, new, out, d_new, d_out,
-        d_x, d_old, dict(zip(learned, d_weights, strict=True)), recorder.calls, forward_calls,
-    )  # fmt: skip
+        rows=rows,
+        weights=weights,
+        x=x,
+        masks=masks,
+        old=old,
+        new=new,
+        out=out,
+        d_new=d_new,
+        d_out=d_out,
+        d_x=d_x,
+        d_old=d_old_and_weights[: len(old)],
+        d_weights=dict(zip(learned, d_old_and_weights[len(old) :], strict=True)),
+        calls=recorder.calls,
+        forward_calls=forward_calls,
+    )
+
+
+def _zoneout(masks: list[Tensor]) -> Callable[[Any, Any], Any]:
+    def blend(old_state: Any, new_state: Any) -> Any:
+        rest = iter(masks)
+        return map_states(
+            lambda old, new: old * (mask := next(rest)) + new * (1 - mask), old_state, new_state
+        )
+
+    return blend
 
 
 def _batch_size(sizes: set[int]) -> int:
     """A number of sequences that no other dimension has: a prime that divides none of the sizes."""
     candidates = (n for n in range(61, 10**6, 2) if all(n % d for d in range(3, math.isqrt(n) + 1, 2)))
-    return next(n for n in candidates if all(size % n for size in sizes))
+    return next(n for n in candidates if all(size % n for size in sizes if size))
 
 
 def _initial_state(cell: Any, x: Tensor) -> Any:
@@ -157,8 +187,10 @@ def _errors_of_the_cell() -> Iterator[None]:
     except UncoveredError:
         raise
     except Exception as error:
-        message = str(error).strip().partition("\n")[0]
-        raise UncoveredError(f"its step fails on a trial batch: {type(error).__name__}: {message}") from error
+        message = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UncoveredError(
+            f"its step raises {type(error).__name__} on a trial batch ({message})"
+        ) from error
 
 
 def _position(tensor: Tensor, tensors: list[Tensor]) -> int | None:
@@ -172,7 +204,7 @@ def _lowered(recording: _Recording) -> Graph:
     r, lowering = recording, Lowering(recording.rows)
     for weight in r.weights.values():
         lowering.new_weight(weight)
-    for tensor in (r.x, *r.old, *r.d_new, *([] if r.d_out is None else [r.d_out])):
+    for tensor in (r.x, *r.masks, *r.old, *r.d_new, *([] if r.d_out is None else [r.d_out])):
         lowering.new_columns(tensor)
     for call in r.calls:
         _sort(lowering, call)
@@ -228,7 +260,10 @@ def _results(r: _Recording) -> list[tuple[Tensor, Tensor]]:
 
 
 def _make_leaves(lowering: Lowering, r: _Recording) -> None:
-    lowering.leaf(r.x, "x")
+    column = 0
+    for tensor in (r.x, *r.masks):
+        lowering.leaf(tensor, "x", first=column)
+        column += tensor.shape[1]
     for k, leaf in enumerate(r.old):
         lowering.leaf(leaf, "old", k)
     for k, leaf in enumerate(r.d_new):
@@ -246,7 +281,7 @@ def _graph(lowering: Lowering, r: _Recording) -> Graph:
         before=lowering.outside.calls["before"],
         after=lowering.outside.calls["after"],
         sums=lowering.outside.sums,
-        x=lowering.batched(r.x).columns.pieces,
+        x=[piece for tensor in (r.x, *r.masks) for piece in lowering.batched(tensor).columns.pieces],
         old=[lowering.batched(leaf).columns.pieces for leaf in r.old],
         new=[lowering.pieces(leaf, like) for leaf, like in zip(r.new, r.old, strict=True)],
         out=None if r.d_out is None else lowering.pieces(r.out, r.d_out),

@@ -112,7 +112,7 @@ def test_a_step_that_fails_is_refused_without_a_traceback():
         raise LookupError("no such thing")
 
     module = cell(broken, 1)(hidden_size=4).build(2)
-    assert obstacle("machine", module) == "its step fails on a trial batch: LookupError: no such thing"
+    assert obstacle("machine", module) == "its step raises LookupError on a trial batch (no such thing)"
     with pytest.raises(LookupError):  # from the loop, where the user can see it
         unroll(module, torch.randn(3, 2, 2))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as f
 
-from tests.engine.machine.steps import cell_of, check
+from tests.engine.machine.tracing import cell_of, check
 
 Function = Callable[..., Any]
 

@@ -7,15 +7,19 @@ import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as f
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnclf.cells import CELLS, GatedCell
+from rnnclf.cells.parameters import Parameters
+from rnnclf.cells.state import leaves
 from rnnclf.engine.machine.graph import Graph, UncoveredError, references
 from rnnclf.engine.machine.trace import record
-from tests.engine.machine.steps import INPUTS, cell_of, check, graph_of, recurrent_cells
+from tests.engine.machine.interpreter import Interpreter
+from tests.engine.machine.tracing import INPUTS, cell_of, check, graph_of, recurrent_cells
 from tests.imports import modules_after
 
 NOT_COVERED: dict[str, str] = {}
@@ -164,6 +168,39 @@ def test_widths_that_may_be_taken_for_the_batch_are_not(hidden):
     check(cell_of(step, hidden=hidden))
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm", "cornn"])
+def test_masks_of_zoneout_are_columns_behind_the_inputs(name):
+    torch.manual_seed(0)
+    cell = CELLS[name](hidden_size=6)
+    p = vars(cell.build(INPUTS).double().prepared())
+    graph = record(cell, p, INPUTS, zoneout=True)
+    x = torch.randn(4, INPUTS, dtype=torch.double)
+    old = [torch.randn(4, 6, dtype=torch.double, requires_grad=True) for _ in graph.old]
+    masks = [(torch.rand_like(leaf) < 0.3).double() for leaf in old]
+    start = type(cell.initial_state(x))(*old) if len(old) > 1 else old[0]
+    new = leaves(cell.step(Parameters(**p), cell.inputs(Parameters(**p), x), start)[1])
+    mixed = [torch.where(m > 0, a, b) for m, a, b in zip(masks, old, new, strict=True)]
+    draws = [torch.randn_like(leaf) for leaf in mixed]
+    loss = torch.stack([(leaf * d).sum() for leaf, d in zip(mixed, draws, strict=True)]).sum()
+    expected = torch.autograd.grad(loss, old)
+
+    def arrays(tensors):
+        return [tensor.detach().numpy() for tensor in tensors]
+
+    run = Interpreter(graph, p)
+    columns = torch.cat((x, *masks), 1).numpy()
+    _, found = run.forward(columns, arrays(old))
+    d_x, d_old, _ = run.backward(columns, arrays(old), torch.zeros(4, 6).numpy(), arrays(draws))
+    assert d_x.shape == (4, INPUTS)
+    for value, other in zip([*found, *d_old], arrays([*mixed, *expected]), strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_weight_without_elements_is_no_obstacle():
+    p = vars(CELLS["exprnn"](hidden_size=1).build(INPUTS).prepared()) | {"nothing": torch.zeros(0)}
+    assert record(CELLS["exprnn"](hidden_size=1), p, INPUTS).names[-1] == "nothing"
+
+
 # refusals
 
 
@@ -196,12 +233,15 @@ FOREIGN = torch.ones(6, dtype=torch.double)
 REFUSED: dict[str, tuple[Any, str]] = {
     "dropout": (lambda p, h: f.dropout(h), "its step draws random numbers (bernoulli_)"),
     "noise": (lambda p, h: h + torch.randn_like(h), "its step draws random numbers (randn_like)"),
-    "item": (lambda p, h: h * h.max().item(), "its step reads numbers out of a tensor, or branches on them"),
+    "item": (
+        lambda p, h: h * h.max().item(),
+        "its step reads single numbers of a tensor, or branches on them",
+    ),
     "if": (
         lambda p, h: h if h.sum() > 0 else -h,
-        "its step reads numbers out of a tensor, or branches on them",
+        "its step reads single numbers of a tensor, or branches on them",
     ),
-    "equal": (lambda p, h: h if torch.equal(h, h) else -h, "its step reads numbers out of a tensor"),
+    "equal": (lambda p, h: h if torch.equal(h, h) else -h, "its step reads single numbers of a tensor"),
     "batch norm": (lambda p, h: h - h.mean(0), "its step mixes sequences of a batch (sub)"),
     "sum of all": (lambda p, h: h * h.sum(), "its step mixes sequences of a batch (mul)"),
     "sequences shifted": (lambda p, h: h + h.roll(1, 0), "its step mixes sequences of a batch (roll)"),
@@ -256,8 +296,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda p, h: Decayed.apply(h, p.recurrent_weight),
         "the gradient of a weight is not linear in sums over sequences (add)",
     ),
-    "error": (lambda p, h: h @ p.bias[:2], "its step fails on a trial batch: RuntimeError: "),
-    "missing weight": (lambda p, h: h * p.gain, "its step fails on a trial batch: AttributeError: "),
+    "error": (lambda p, h: h @ p.bias[:2], "its step raises RuntimeError on a trial batch ("),
+    "missing weight": (lambda p, h: h * p.gain, "its step raises AttributeError on a trial batch ("),
     "other shape": (lambda p, h: h[:, :3], "its step returns a state of another shape than it was given"),
     "other type": (lambda p, h: h.float(), "its step returns numbers of another type than it was given"),
     "no tensor": (lambda p, h: None, "its step returns something that is not a tensor"),
@@ -402,7 +442,7 @@ def test_another_thread_records_the_same_graph():
 def test_recording_the_cells_of_the_package_imports_no_sympy():
     """It would take longer than all the rest: 0.4 s."""
     code = (
-        "from tests.engine.machine.steps import graph_of, recurrent_cells\n"
+        "from tests.engine.machine.tracing import graph_of, recurrent_cells\n"
         "for cell in recurrent_cells(6).values(): graph_of(cell)"
     )
     modules = modules_after(code)

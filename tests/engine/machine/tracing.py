@@ -19,6 +19,7 @@ from tests.engine.machine.interpreter import Interpreter
 
 STEPS, BATCH, INPUTS = 2, 4, 3
 
+
 def recurrent_cells(hidden: int) -> dict[str, Any]:
     """All registered cells, with variants, whose step is not linear in the state."""
     return {name: named(name, hidden) for name in (*SEQUENTIAL, *VARIANTS)}
