@@ -256,10 +256,11 @@ class Elementwise:
         """log(u) · x / (u - 1), where u is the rounded 1 + x (Kahan)."""
         if self.double:
             return self.library("log1p", x)
-        one = self.constant(1.0)
-        u = self.b.fadd(one, x)
-        y = self.b.fdiv(self.b.fmul(self.op_log(u), x), self.b.fsub(u, one))
-        return self.b.select(self.b.fcmp_ordered("==", u, one), x, y)
+        b, one = self.b, self.constant(1.0)
+        u = b.fadd(one, x)
+        correction = b.fdiv(x, b.fsub(u, one))
+        correction = b.select(b.fcmp_ordered("==", u, x), one, correction)  # large, or infinite
+        return b.select(b.fcmp_ordered("==", u, one), x, b.fmul(self.op_log(u), correction))
 
 
 Numbers = Elementwise
