@@ -62,7 +62,8 @@ class Memory:
             covered |= set(range(block.row, block.row + block.k_count))
         for row in set(range(product.matrix.rows)) - covered:
             between = (product.a.buffer, product.a.time, product.a.column + row)
-            assert self.columns.get(between) == ZERO, f"{between} is multiplied by zero, but need not be finite"
+            finite = self.columns.get(between) in (ZERO, ONE)
+            assert finite, f"{between} is multiplied by zero, but need not be finite"
         column = product.c.column
         for node in product.results:
             self.write(node, Place(product.c.buffer, column, product.c.time), node.width)
@@ -77,7 +78,9 @@ class Memory:
             for one in stage.passes:
                 self.one_pass(one, places, in_memory, known)
 
-    def one_pass(self, one: Pass, places: dict[Operand, Place], in_memory: set[Node], known: set[Node]) -> None:
+    def one_pass(
+        self, one: Pass, places: dict[Operand, Place], in_memory: set[Node], known: set[Node]
+    ) -> None:
         seen: set[Node] = set()
 
         def use(node: Node) -> None:
@@ -92,7 +95,11 @@ class Memory:
                 for operand in node.args:
                     use(operand)
 
-        for node in [*(n for n, _ in one.stores), *(n.args[0] for n in one.rowsums), *(n for n, _ in one.colsums)]:
+        for node in [
+            *(n for n, _ in one.stores),
+            *(n.args[0] for n in one.rowsums),
+            *(n for n, _ in one.colsums),
+        ]:
             use(node)
         for node, place in one.stores:
             self.write(node, place, node.width, padded=node.width > 1)
