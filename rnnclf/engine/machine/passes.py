@@ -6,8 +6,8 @@ For each width, a pass is one loop that takes a vector of every value at a time:
         load the operands of all results, compute them, then store them
 
 No loop is left to LLVM's vectoriser, which would have to prove, or check at run time, that a dozen arrays do
-not overlap. Here all loads at k come before the stores at k, and no result depends on other columns: a sum over
-the row is finished by an earlier pass. Values that are one number wide are computed before the loop.
+not overlap. Here all loads at k come before the stores at k, and no result depends on other columns: a sum
+over the row is finished by an earlier pass. Values that are one number wide are computed before the loop.
 """
 
 from __future__ import annotations

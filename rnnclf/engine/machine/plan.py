@@ -182,7 +182,7 @@ class Plan:
         lanes: numbers in a vector register; buffers and matrices are padded to multiples of it.
         widths: the row stride of each buffer, in numbers.
         forward, backward: the stages of a time step.
-        last: products that complete the gradients of the state and of the inputs after the stages of backward.
+        last: products that complete the gradients of state and inputs after the stages of backward.
         outers: outer products that add to the sums, after those.
         matrices: of all products; `weights` is the size of all of them, packed.
         vectors: what is read number by number from weights; `constants` is the size of all of it.
