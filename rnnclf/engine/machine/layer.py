@@ -21,23 +21,8 @@ from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
 from rnnclf.engine.machine.driver_tables import Move
 from rnnclf.engine.machine.graph import Ref, UncoveredError, references
 
-MOVES = frozenset(
-    [
-        "t",
-        "transpose",
-        "permute",
-        "view",
-        "_unsafe_view",
-        "cat",
-        "split",
-        "slice",
-        "detach",
-        "alias",
-        "clone",
-        "squeeze",
-        "unsqueeze",
-    ]
-)
+MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
+MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
 """Operations of torch that only move numbers."""
 MOST_BLOCKS = 256
 """Of more blocks than this, torch makes the gradient of a weight."""
