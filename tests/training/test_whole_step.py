@@ -25,7 +25,7 @@ from tests.training.whole_steps import (
 )
 
 PLAIN = CrossEntropy.plain(CLASSES)
-QUICK = ("basic", "lstm", "fastgrnn", "exprnn", "output_beside_the_state")
+QUICK = ("basic", "lstm", "fastgrnn", "output_beside_the_state")
 """The cells that the default run of the tests tries."""
 FLOATS = [torch.float32, pytest.param(torch.float64, marks=pytest.mark.long)]
 
@@ -56,12 +56,18 @@ def test_every_size_is_right(case, hidden, inputs):
     assert_as_by_autograd(model, PLAIN, data, torch.arange(5), EXACT[torch.float32])
 
 
-@pytest.mark.parametrize("layers", [2, 5])
-@pytest.mark.parametrize("case", quick(["basic", "gru", "lem", "exprnn", "output_beside_the_state"]))
+@pytest.mark.parametrize(
+    ("case", "layers"),
+    [
+        ("basic", 5),
+        ("output_beside_the_state", 2),
+        *(pytest.param(case, 3, marks=pytest.mark.long) for case in ("gru", "lem", "exprnn")),
+    ],
+)
 def test_layers_hand_states_up_and_gradients_down(case, layers, cores):
     cores(2)
-    model = classifier(case, inputs=10, layers=layers)
-    assert_as_by_autograd(model, PLAIN, ready(inputs=10), torch.arange(3, 20), 4e-5)
+    model = classifier(case, layers=layers)
+    assert_as_by_autograd(model, PLAIN, ready(), torch.arange(3, 20), 4e-5)
 
 
 @pytest.mark.parametrize(
@@ -71,16 +77,16 @@ def test_layers_hand_states_up_and_gradients_down(case, layers, cores):
         if case in QUICK
         else pytest.param(case, readout, *rest, marks=pytest.mark.long)
         for case, readout, *rest in pairwise(
-            ("basic", "output_beside_the_state", "lstm", "lnlstm"), ("last", "mean", "max"), (1, 2), (1, 2),
+            ("basic", "output_beside_the_state", "lnlstm"), ("last", "mean", "max"), (1, 2), (1, 2),
             (False, True), (1, 2)
         )
     ],
 )  # fmt: skip
 def test_every_architecture_is_right(case, readout, directions, layers, ragged, parts, cores):
     cores(parts)
-    model = classifier(case, inputs=10, readout=readout, bidirectional=directions == 2, layers=layers)
-    data = ready(inputs=10, ragged=ragged)
-    assert_as_by_autograd(model.double(), PLAIN, data, torch.arange(5, 30), EXACT[torch.float64])
+    model = classifier(case, readout=readout, bidirectional=directions == 2, layers=layers)
+    data = ready(ragged=ragged)
+    assert_as_by_autograd(model, PLAIN, data, torch.arange(5, 30), EXACT[torch.float32])
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -104,8 +110,8 @@ def test_nothing_behind_the_end_of_a_sequence_is_read():
 @pytest.mark.parametrize("readout", ["last", "mean", "max"])
 def test_batches_of_ragged_sequences_leave_nothing_behind_for_later_ones(readout):
     model, data = (
-        classifier(readout=readout, layers=2, inputs=10, bidirectional=True),
-        ready(inputs=10, ragged=True),
+        classifier(readout=readout, layers=2, bidirectional=True),
+        ready(ragged=True),
     )
     short_first = data.lengths_N.argsort()
     fresh = WholeSteps(model, PLAIN, data)
@@ -116,7 +122,7 @@ def test_batches_of_ragged_sequences_leave_nothing_behind_for_later_ones(readout
     assert used(short_first[10:20]) == expected
 
 
-@pytest.mark.parametrize(("case", "steps", "classes"), [("basic", 1, 2), ("lstm", 60, 17), ("lem", 2, 40)])
+@pytest.mark.parametrize(("case", "steps", "classes"), [("basic", 1, 2), ("lstm", 60, 17), ("basic", 2, 40)])
 def test_every_length_and_number_of_classes_is_right(case, steps, classes):
     model, data = classifier(case, classes=classes), ready(steps=steps, classes=classes)
     assert_as_by_autograd(model, CrossEntropy.plain(classes), data, torch.arange(12), 1e-4)
@@ -190,6 +196,7 @@ def test_a_step_reads_the_weights_as_they_are_by_then(case):
 def test_recurrent_weights_are_dropped_as_in_the_general_way():
     model, data = classifier("lstm", recurrent_dropout=0.5).double(), ready()
     steps = WholeSteps(model, PLAIN, data)
+    steps(torch.arange(20))
     torch.manual_seed(5)
     loss, _, _ = steps(torch.arange(20))
     found = {name: weight.grad.clone() for name, weight in model.named_parameters()}

@@ -29,8 +29,8 @@ CASES = {
 """The cells that are tested most. With them nearly everything is done by machine code."""
 
 OTHERS = ("lem", "slstm", "lnlstm", "cornn", "fastgrnn", "exprnn", "lmu", "esn", "output_beside_the_state")
-"""Cells with something of their own: several parts of the state, sums over a row, gradients that torch makes from
-sums (fastgrnn), prepared weights (exprnn, lmu), no trained weights (esn), a user's own step."""
+"""Cells with something of their own: several parts of the state, sums over a row, gradients that torch makes
+from sums (fastgrnn), prepared weights (exprnn, lmu), no trained weights (esn), a user's own step."""
 
 CLASSES = 3
 EXACT = {torch.float32: 2e-5, torch.float64: 1e-12}
