@@ -17,7 +17,7 @@ from rnnclf.engine.machine.code import NUMBERS, aligned_zeros
 from rnnclf.engine.machine.driver import Driver
 from rnnclf.engine.machine.driver_tables import address_of, stored
 from rnnclf.engine.machine.driver_threads import COUNTERS
-from rnnclf.engine.machine.emit import vector_bytes
+from rnnclf.engine.machine.emit import VECTOR
 from rnnclf.engine.machine.layer import LayerWeights
 
 
@@ -37,7 +37,7 @@ class Head:
     def __init__(self, head: nn.Linear) -> None:
         self.head, self.dtype = head, NUMBERS[head.weight.dtype]
         self.classes, self.features = head.weight.shape
-        lanes = vector_bytes() // self.dtype.itemsize
+        lanes = VECTOR // self.dtype.itemsize
         self.columns, self.wide = (-(-n // lanes) * lanes for n in (self.classes, self.features))
         self.forward = aligned_zeros([self.features * self.columns], self.dtype)
         self.backward = aligned_zeros([self.classes * self.wide], self.dtype)
@@ -69,7 +69,7 @@ class Gradients:
         ends = np.cumsum([*lengths, head.features * head.columns, head.columns]).tolist()
         self.slices = [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
         self.sums_QM = aligned_zeros([parts, ends[-1]], head.dtype)
-        self.weights = [[weight for weight, _ in run.trained] for run in self.runs]
+        self.weights = [run.trained for run in self.runs]
         self.weights.append([head.head.weight, head.head.bias])
         flat = [weight for some in self.weights for weight in some]
         self.gradients_W = torch.zeros(sum(weight.numel() for weight in flat), dtype=flat[0].dtype)
@@ -86,8 +86,7 @@ class Gradients:
         """The table that says what becomes of the results of all parts."""
         sums, moves = self.of_part(0), []
         for run, own, gradients in zip(self.runs, sums, self.gradients, strict=False):
-            if run.layer.trains and not run.needs_torch:
-                moves += run.moves(own, gradients)
+            moves += run.moves(own, gradients)
         moves += self._moves_of_head(*sums[-2:])
         self.moves = stored(moves)
         return stored([

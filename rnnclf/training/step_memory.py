@@ -98,6 +98,7 @@ class Part:
         self.z_NK = aligned_zeros([rows, head.columns], head.dtype)
         spans = [span for layer in self.runs for run in layer for span in run.spans(data.ragged)]
         spans += [tables.Span(address_of(some), some.nbytes) for some in (head_sums, bias_sums)]
+        spans = spans if shared.learns else []
         runs, self.zeros = stored(connected(self.runs, first_trained)), stored(spans)
         reads = stored(readouts(self.runs[-1], readout, self.features, self.d_features))
         x = self.runs[0][0].x_pieces()[0]

@@ -82,6 +82,8 @@ class DriverModule(Module):
         advance(c, shared.counters, ARRIVED)
         b.call(self.wait, [arrived, b.mul(c.add(c.mul(part.job, 2), -1), shared.parts)])
         b.call(forward, [address])
+        with c.each_record(Span, part.zeros, part.zero_count) as span:
+            c.fill_zeros(span.begin, span.length)
         b.call(self.judge, [address])
         with b.if_then(c.is_set(shared.learns)):
             b.call(backward, [address])
@@ -108,10 +110,6 @@ class DriverModule(Module):
             I64(1), part.features, shared.features_row, part.rows,
             shared.head, shared.features, shared.features, part.z, shared.z_row, shared.z_row,
         ])  # fmt: skip
-        # bias_sums is added to by the loss
-        with b.if_then(c.is_set(shared.learns)):
-            with c.each_record(Span, part.zeros, part.zero_count) as span:
-                c.fill_zeros(span.begin, span.length)
         return c.end()
 
     def _write_backward(self) -> Any:

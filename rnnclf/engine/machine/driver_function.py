@@ -20,6 +20,9 @@ class DriverFunction(FunctionBuilder):
 
     def __init__(self, module: Module, name: str, *arguments: str) -> None:
         super().__init__(module, name, arguments, False)
+        # each function runs once a batch: inlining and unrolling would double the time to compile for nothing
+        self.function.attributes.add("noinline")
+        self.function.attributes.add("optsize")
         self.number, self.vector = module.number, module.vector
         self.double = module.double
 

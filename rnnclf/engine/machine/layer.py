@@ -6,7 +6,7 @@ copying: the weights that a cell's `prepare` computes, products of weights, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,26 +18,11 @@ from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
-from rnnclf.engine.machine.driver_tables import Move
+from rnnclf.engine.machine.driver_tables import Move, address_of
 from rnnclf.engine.machine.graph import Ref, UncoveredError, references
 
-MOVES = frozenset(
-    [
-        "t",
-        "transpose",
-        "permute",
-        "view",
-        "_unsafe_view",
-        "cat",
-        "split",
-        "slice",
-        "detach",
-        "alias",
-        "clone",
-        "squeeze",
-        "unsqueeze",
-    ]
-)
+MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
+MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
 """Operations of torch that only move numbers."""
 MOST_BLOCKS = 256
 """Of more blocks than this, torch makes the gradient of a weight."""
@@ -156,75 +141,72 @@ class LayerWeights:
     """The weights of a layer for the driver: where they are packed from and to, and what torch does before
     and after.
 
-    packed: the weights as machine code reads them, which the driver fills in each step.
+    packed: the weights as machine code reads them, which the driver fills in each step. prepares: whether
+    torch computes prepared weights in each step. prepared: the weights as the cell's step gets them, each a
+    view of a parameter or, if it is in `copied`, a copy of what torch has computed. trained: the parameters
+    that can have gradients.
     """
 
     def __init__(self, module: CellModule) -> None:
+        self.module, self.layer = module, layer_code(module)
+        code = self.layer.code
+        self.size, self.names = code.dtype.itemsize, code.graph.names
+        self.packed = PackedWeights(code)
+        self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
         with torch.inference_mode(False), torch.no_grad():
-            self.module, self.layer = module, layer_code(module)
-            code = self.layer.code
-            self.size, self.names = code.dtype.itemsize, code.graph.names
-            self.packed = PackedWeights(code)
-            self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
-            p = vars(module.cell.prepare(module.weights()))
-            self.prepared = [
-                p[name].detach().clone() if self.prepares else p[name].detach() for name in self.names
-            ]
-            self._replay_before()
+            weights = module.weights()
+            p = vars(module.cell.prepare(weights))
+            dropped = module.cell.recurrent_weights if module.recurrent_dropout > 0 else ()
+            raw = {_storage(weight) for weight in vars(weights).values()}
+            self.copied = [n for n in self.names if n in dropped or _storage(p[n]) not in raw]
+            self.prepared = [p[n].detach().clone() if n in self.copied else p[n].detach() for n in self.names]
+            self.known, self.computed = self._derived()
+            self.d_prepared = [torch.zeros_like(weight) for weight in self.prepared if self.prepares]
+        if self.prepares:
+            self.trained = [weight for weight in module.parameters() if weight.requires_grad]
+        else:
+            self.trained = [p[name] for name in self.names if name in code.graph.gradients]
 
     @property
     def needs_torch(self) -> bool:
         """Whether torch has a part in the gradients."""
         return self.layer.trains and (self.prepares or self.layer.blocks is None)
 
-    @property
-    def trained(self) -> list[tuple[Tensor, list[Block] | None]]:
-        """The weights that have gradients, with the blocks that these are made of, if torch does not make
-        them."""
-        if self.prepares:
-            return [(w, None) for w in self.module.parameters() if w.requires_grad]
-        graph, p = self.layer.code.graph, vars(self.module.weights())
-        blocks = self.layer.blocks or [None] * len(self.names)
-        return [
-            (p[name], some) for name, some in zip(self.names, blocks, strict=True) if name in graph.gradients
-        ]
-
-    def _replay_before(self) -> None:
-        """Finds what the code reads: views of the weights, and what has to be computed from them in each
-        step."""
-        self.known: dict[int, Any] = dict(enumerate(self.prepared))
-        replay(self.layer.code.derivations, self.known, "before")
-        own = {w.untyped_storage().data_ptr() for w in self.prepared}
+    def _derived(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """By their places: all that the code may read, and what of it has to be computed anew in each step,
+        since it is no view of a weight."""
+        known: dict[int, Any] = dict(enumerate(self.prepared))
+        replay(self.layer.code.derivations, known, "before")
+        own = {_storage(weight) for weight in self.prepared}
         vectors = {place for place, *_ in self.layer.code.plan.vectors}
-        self.computed = {
+        computed = {
             place: tensor.contiguous().clone()
-            for place, tensor in self.known.items()
-            if tensor.untyped_storage().data_ptr() not in own
-            or (place in vectors and not tensor.is_contiguous())
+            for place, tensor in known.items()
+            if _storage(tensor) not in own or (place in vectors and not tensor.is_contiguous())
         }
-        self.known |= self.computed
+        return known | computed, computed
 
     def refresh(self) -> Parameters | None:
         """Before a step: has torch compute what depends on the weights. Returns the prepared weights, with
         their autograd graph, where a cell prepares any."""
         prepared = self.module.prepared() if self.prepares else None
-        if prepared is not None:
+        if self.copied or self.computed:
             with torch.no_grad():
                 for name, mine in zip(self.names, self.prepared, strict=True):
-                    mine.copy_(getattr(prepared, name))
-        if self.computed:
-            with torch.no_grad():
-                known: dict[int, Any] = dict(enumerate(self.prepared))
-                replay(self.layer.code.derivations, known, "before")
-                for place, mine in self.computed.items():
-                    mine.copy_(known[place])
+                    if name in self.copied:
+                        mine.copy_(getattr(prepared, name))
+                if self.computed:
+                    known: dict[int, Any] = dict(enumerate(self.prepared))
+                    replay(self.layer.code.derivations, known, "before")
+                    for place, mine in self.computed.items():
+                        mine.copy_(known[place])
         return prepared
 
     def packs(self) -> Iterator[list[int]]:
         """The arguments of `pack` for all blocks of all matrices and vectors."""
         plan, size = self.layer.code.plan, self.size
         for matrix in plan.matrices:
-            target = self.packed.matrices.ctypes.data + matrix.offset * size
+            target = address_of(self.packed.matrices) + matrix.offset * size
             for block in matrix.blocks:
                 weight = self.known[block.par]
                 last = weight.stride(-1) * size if weight.ndim else size
@@ -233,46 +215,52 @@ class LayerWeights:
                 yield [source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
                        block.row, block.column]  # fmt: skip
         for place, first, width, offset in plan.vectors:
-            weight, target = self.known[place], self.packed.vectors.ctypes.data + offset * size
+            weight, target = self.known[place], address_of(self.packed.vectors) + offset * size
             step = (weight.stride(-1) if weight.ndim else 1) * size
             yield [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
 
-    def moves(self, sums: Any, gradients: list[Tensor]) -> Iterator[Move]:
-        """From the sums to the gradients of `trained`, as far as torch has no part in it."""
-        size = self.size
-        for (weight, blocks), gradient in zip(self.trained, gradients, strict=True):
-            width = weight.shape[-1] if weight.ndim == 2 else 1
-            for block in blocks or []:
+    def moves(self, sums: Any, gradients: Sequence[Tensor]) -> Iterator[Move]:
+        """From the sums to the gradients of `trained` or, if torch has to go on from there, to those of the
+        prepared weights."""
+        blocks = self.layer.blocks or []
+        if self.prepares:
+            targets = list(zip(self.d_prepared, blocks, strict=False))
+        else:
+            trained = [some for name, some in zip(self.names, blocks, strict=False) if some is not None]
+            targets = list(zip(gradients, trained, strict=False))
+        for gradient, some in targets:
+            width = gradient.shape[-1] if gradient.ndim == 2 else 1
+            for block in some or []:
                 yield Move(
-                    source=sums.ctypes.data + block.first * size,
-                    source_row=block.row_step * size,
-                    source_column=block.column_step * size,
+                    source=address_of(sums) + block.first * self.size,
+                    source_row=block.row_step * self.size,
+                    source_column=block.column_step * self.size,
                     rows=block.rows,
                     columns=block.columns,
-                    target=gradient.data_ptr() + block.row * width * size,
-                    target_row=width * size,
-                    target_column=size,
+                    target=gradient.data_ptr() + block.row * width * self.size,
+                    target_row=width * self.size,
+                    target_column=self.size,
                 )
 
     def differentiate(self, sums: Any, prepared: Parameters | None, targets: list[Tensor]) -> list[bool]:
-        """Has torch compute the gradients of `trained` from the sums. Returns which of them there are."""
-        found = self.layer.code.gradients(sums, self.known)
+        """Has torch compute the gradients of `trained`, from those of the prepared weights if there are
+        blocks of them, else from the sums. Returns which of them there are."""
+        has_gradient = [name in self.layer.code.graph.gradients for name in self.names]
+        known = self.layer.blocks is not None
+        d_prepared = self.d_prepared if known else self.layer.code.gradients(sums, self.known)
+        of_weights = zip(self.names, d_prepared, has_gradient, strict=True)
+        found = [(name, gradient) for name, gradient, is_there in of_weights if is_there]
         if prepared is None:
-            results = [
-                g
-                for name, g in zip(self.names, found, strict=True)
-                if name in self.layer.code.graph.gradients
-            ]
+            results = [gradient for _, gradient in found]
         else:
-            pairs = [
-                (getattr(prepared, name), gradient)
-                for name, gradient in zip(self.names, found, strict=True)
-                if gradient is not None and getattr(prepared, name).requires_grad
-            ]
-            outputs, d_outputs = zip(*pairs, strict=True)
-            weights = [weight for weight, _ in self.trained]
-            results = list(torch.autograd.grad(outputs, weights, d_outputs, allow_unused=True))
+            pairs = [(getattr(prepared, name), gradient) for name, gradient in found]
+            outputs, d_outputs = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+            results = list(torch.autograd.grad(outputs, self.trained, d_outputs, allow_unused=True))
         for target, result in zip(targets, results, strict=True):
             if result is not None:
                 target.copy_(result)
         return [result is not None for result in results]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -151,7 +151,7 @@ class RunMemory:
         ]
 
     def _piece(self, begin: int, width: int, array: Any, column: int) -> Piece:
-        address = array.ctypes.data + column * self.itemsize
+        address = address_of(array) + column * self.itemsize
         return Piece(begin, begin + width, address, array.strides[0], array.strides[1])
 
     def _pieces_of_outputs(self, array: Any) -> Iterator[Piece]:
@@ -165,7 +165,7 @@ class RunMemory:
         arrays = [self.state_gradients, self.sums]
         if ragged:  # else what is not written in a batch has not been written before
             arrays += [self.input_gradients, self.output_gradients, self.dy]
-        return [Span(array.ctypes.data, array.nbytes) for array in arrays if array.size]
+        return [Span(address_of(array), array.nbytes) for array in arrays if array.size]
 
     def run(self, inputs: list[Copy], d_outputs: list[Copy], dy: Piece | None, backward: bool) -> Run:
         """The table for the driver. dy: where the gradients of the outputs of all steps are, if they are not

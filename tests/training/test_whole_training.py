@@ -23,8 +23,9 @@ from rnnclf.training.state import Training
 
 pytest.importorskip("numba")
 
-from rnnclf.engine.compiled import whole_step
 from rnnclf.training.compiled_step import SCORED_AT_ONCE, THREAD, CompiledSteps
+
+from rnnclf.engine.compiled import whole_step
 from rnnclf.training.eligibility import MOST_LAYERS, is_eligible
 from rnnclf.training.recipe import CrossEntropy
 from tests.pairwise import pairwise
