@@ -58,14 +58,14 @@ def test_the_recorded_engine_is_the_one_that_trains(name, ran):
     ],
 )
 def test_the_reason_for_a_slower_engine_is_recorded(stack, name, reason):
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     stack = dict(stack)
     found = used(classifier(stack.pop("cell", "basic"), **stack))
     assert (found.name, found.whole_steps, found.reason) == (name, False, reason)
 
 
 def test_the_fastest_engine_needs_no_reason():
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     found = used(classifier())
     assert (found.name, found.whole_steps, found.reason, found.words) == (
         "compiled",
@@ -76,7 +76,7 @@ def test_the_fastest_engine_needs_no_reason():
 
 
 def test_recipe_and_data_are_reasons_too():
-    pytest.importorskip("numba")
+    pytest.importorskip("llvmlite")
     assert used(classifier(), recipe(focal=2.0)).reason == "focal is not part of the compiled step"
     assert used(classifier(), recipe(augment=SeriesAugment())).reason.startswith("augment is")
     assert used(classifier(), ragged=True).reason == "the compiled step needs sequences of equal length"

@@ -14,7 +14,7 @@ from rnnclf.data.preparation import Preparation
 from rnnclf.engine.parts import parts_of_batches
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
-from tests.engine.machine.steps import COVERED
+from tests.engine.machine.users_cells import COVERED
 
 pytest.importorskip("llvmlite")
 

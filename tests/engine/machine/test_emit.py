@@ -20,7 +20,7 @@ from rnnclf.engine.machine.schedule import plan
 from rnnclf.engine.machine.trace import record
 from tests.engine.machine.buffers import Buffers, run
 from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, drawn, named
-from tests.engine.machine.steps import COVERED
+from tests.engine.machine.users_cells import COVERED
 
 DTYPES = [np.float32, np.float64]
 SIZES = [(1, 1, 1), (5, 3, 2), (6, 8, 9), (7, 17, 16), (13, 30, 33), (25, 2, 40)]

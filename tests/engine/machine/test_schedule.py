@@ -7,7 +7,7 @@ import torch
 
 from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, difference
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
-from tests.engine.machine.steps import COVERED, cell, random_cell
+from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
 FEW = ("basic", "lstm", "lnlstm", "cfc-deep")
 CELLS = [
