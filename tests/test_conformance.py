@@ -211,7 +211,7 @@ def test_a_wrong_cell_breaks_the_claim(name):
 def test_a_cell_that_is_left_to_the_loop_is_told_why():
     result = verdict(BY_NAME["faster_engine"], LooksAtAValue)
     assert result.outcome == "not tested"
-    assert result.reason.startswith("it runs in the loop: its step reads numbers")
+    assert result.reason.startswith("it runs in the loop: its step reads single numbers")
 
 
 def test_every_claim_but_that_about_a_gpu_and_that_about_speed_can_be_broken():

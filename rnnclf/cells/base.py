@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS, Fan, zeros
 from rnnclf.cells.parameters import Parameters, ParameterSpec, State
-from rnnclf.engine.choose import engines_of_any, engines_of_gated, missing_of_any, missing_of_gated
+from rnnclf.engine.choose import engines_of_gated, machine_code_and, missing_of_any, missing_of_gated
 from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 
@@ -90,7 +90,7 @@ class Cell(Component):
     @property
     def engines(self) -> tuple[str, ...]:
         """The engines that can run this cell along time, or try to: machine code is made from most steps."""
-        return engines_of_any()
+        return machine_code_and("loop")
 
     @property
     def missing_engine(self) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from rnnclf.cells.base import Cell
 from rnnclf.cells.parameters import Parameters
+from rnnclf.engine.choose import machine_code_and
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +45,17 @@ class LinearCell(Cell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("scan", "loop")
+        return machine_code_and("scan", "loop") if self._is_flat else ("scan", "loop")
 
     @property
     def missing_engine(self) -> str:
-        return ""
+        return super().missing_engine if self._is_flat else ""
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether the state is real numbers (B, N), which machine code can keep."""
+        several = self.complex_state or self.pairs or self.past[0] > 0 or len(self.state_shape) > 1
+        return not several
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -113,6 +120,10 @@ class TimeInvariantCell(LinearCell):
     @property
     def engines(self) -> tuple[str, ...]:
         return ("fft", "scan", "loop")
+
+    @property
+    def missing_engine(self) -> str:
+        return ""
 
     def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
         """a raised to each of the exponents (T,): (T, *state_shape)."""

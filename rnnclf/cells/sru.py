@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rnnclf.cells.base import Paper
 from rnnclf.cells.linear import LinearCell
 from rnnclf.cells.parameters import Parameters, ParameterSpec
+from rnnclf.engine.choose import machine_code_and
 from rnnclf.options import option
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SRU(LinearCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("loop",) if self.peephole else super().engines
+        return machine_code_and("loop") if self.peephole else super().engines
 
     @property
     def _alpha(self) -> float:

@@ -24,7 +24,8 @@ class Engine:
 
     target: the function to call, as module:function below rnnclf.engine; imported on first use.
     method: the method that a gated cell must define for this engine. Other cells list their engines.
-    traces: whether it traces the step of a cell, and so may find that it cannot run it.
+    obstacle: the function that says why it cannot run a cell with its weights, or ''; named like `target`. ''
+        if the engine is able to run all cells that list it.
     needs: a package that has to be installed. rnnclf depends on it, but it has no wheels for some systems.
     cpu_only: whether it runs on a CPU only.
     float32_only: whether it cannot compute its matrix products in a lower precision (bf16).
@@ -33,7 +34,7 @@ class Engine:
 
     target: str
     method: str = ""
-    traces: bool = False
+    obstacle: str = ""
     needs: str = ""
     cpu_only: bool = False
     float32_only: bool = False
@@ -41,8 +42,7 @@ class Engine:
 
     @property
     def run(self) -> Run:
-        module, _, function = self.target.partition(":")
-        run: Run = getattr(import_module(f"rnnclf.engine.{module}"), function)
+        run: Run = _function(self.target)
         return run
 
     @property
@@ -50,12 +50,17 @@ class Engine:
         return not self.needs or find_spec(self.needs) is not None
 
 
+def _function(target: str) -> Any:
+    module, _, function = target.partition(":")
+    return getattr(import_module(f"rnnclf.engine.{module}"), function)
+
+
 ENGINES: Registry[Engine] = Registry(
     "engine",
     {
         "machine": Engine(
             "machine.engine:machine",
-            traces=True,
+            obstacle="machine.code:obstacle",
             needs="llvmlite",
             cpu_only=True,
             float32_only=True,
@@ -76,9 +81,9 @@ MOST_CACHED_WEIGHTS = {"lstm": 2**20}
 MOST_CACHED_WEIGHTS_OTHERS = 3 * 2**19
 
 
-def engines_of_any() -> tuple[str, ...]:
-    """The engines that can run any cell on a CPU, or try to, fastest first."""
-    return tuple(name for name in ("machine", "loop") if ENGINES[name].installed)
+def machine_code_and(*others: str) -> tuple[str, ...]:
+    """Machine code, where it can be made, before other engines."""
+    return ("machine", *others) if ENGINES["machine"].installed else others
 
 
 def engines_of_gated(cell: GatedCell) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ def _declared(cell: GatedCell) -> list[tuple[str, Engine]]:
     return [
         (name, engine)
         for name, engine in ENGINES.items()
-        if engine.traces or (engine.method and cell.declares(engine.method))
+        if engine.obstacle or (engine.method and cell.declares(engine.method))
     ]
 
 
@@ -177,11 +182,8 @@ def engines_able(module: CellModule) -> tuple[str, ...]:
 
 def obstacle(engine: str, module: CellModule) -> str:
     """Why one of a cell's engines turns out to be unable to run it, in words; '' if it is able."""
-    if not ENGINES[engine].traces:
-        return ""
-    from rnnclf.engine.machine.code import obstacle
-
-    return obstacle(module)
+    found: str = _function(target)(module) if (target := ENGINES[engine].obstacle) else ""
+    return found
 
 
 def why_not_faster(

@@ -169,7 +169,7 @@ def test_scan_takes_time_in_proportion_to_the_length():
         ("lstm", "cpu", True, "machine"),
         ("gru", "cpu", True, "machine"),
         ("lstm", "cuda", False, "native"),
-        ("mingru", "cpu", True, "scan"),
+        ("mingru", "cpu", True, "machine"),
         ("mingru", "cuda", False, "scan"),
         ("lru", "cpu", True, "scan"),
         ("lru", "cpu", False, "fft"),
@@ -183,7 +183,7 @@ def test_auto_is_the_engine_that_was_measured_to_be_the_fastest(name, device, ev
 
 def test_an_engine_that_cannot_run_the_cell_is_refused():
     module = CELLS["sru"](hidden_size=2, peephole=True).build(1)
-    with pytest.raises(ValueError, match="engine must be one of loop for this cell, got 'scan'"):
+    with pytest.raises(ValueError, match="engine must be one of machine, loop for this cell, got 'scan'"):
         unroll(module, torch.zeros(3, 1, 1), engine="scan")
 
 

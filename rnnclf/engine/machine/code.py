@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from threading import Lock
 from typing import Any
 
@@ -190,7 +189,7 @@ def code_of(module: CellModule) -> CellCode:
 def _kind_of(module: CellModule) -> Any:
     """What machine code depends on."""
     cell = module.cell
-    options = tuple(repr(getattr(cell, option.name)) for option in fields(cell))
+    options = tuple(sorted((name, repr(value)) for name, value in vars(cell).items()))
     weights = tuple(
         (name, tuple(weight.shape), weight.dtype, weight.requires_grad)
         for name, weight in (*module.named_parameters(), *module.named_buffers())

@@ -9,14 +9,13 @@ import torch
 
 from rnnclf.cells import CELLS
 from rnnclf.cells.base import Cell
-from rnnclf.cells.linear import LinearCell
 from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine import parts
 from rnnclf.engine.parts import parts_of_batches
 from rnnclf.engine.unrolling import unroll
 
-SEQUENTIAL = [name for name, kind in CELLS.items() if not issubclass(kind, LinearCell)]
-"""The cells that are not linear in their state, which have engines of their own."""
+NAMES = [name for name, kind in CELLS.items() if "machine" in kind().engines]
+"""The cells that run in machine code."""
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "basic-relu": ("basic", {"nonlinearity": "relu"}),

@@ -19,7 +19,7 @@ from rnnclf.engine.machine.products import OUTER, PACK, PRODUCT
 from rnnclf.engine.machine.schedule import plan
 from rnnclf.engine.machine.trace import record
 from tests.engine.machine.buffers import Buffers, run
-from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, drawn, named
+from tests.engine.machine.comparing import NAMES, VARIANTS, drawn, named
 from tests.engine.machine.users_cells import COVERED
 
 DTYPES = [np.float32, np.float64]
@@ -116,7 +116,7 @@ def check_buffers(cell: Any, dtype: torch.dtype) -> None:
         assert not value.isnan().any(), name
 
 
-@pytest.mark.parametrize("name", marked([*SEQUENTIAL, *VARIANTS], {"basic", "lem"}, {"lnlstm", "slstm"}))
+@pytest.mark.parametrize("name", marked([*NAMES, *VARIANTS], {"basic", "lem"}, {"lnlstm", "slstm"}))
 def test_machine_code_stays_within_its_buffers_and_reads_nothing_that_it_has_not_written(name):
     check_buffers(named(name, 6), torch.float32)
 

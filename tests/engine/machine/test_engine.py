@@ -16,7 +16,7 @@ from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from tests.engine.machine.comparing import (
     LIMIT,
-    SEQUENTIAL,
+    NAMES,
     VARIANTS,
     difference,
     drawn,
@@ -44,8 +44,8 @@ def expect_close(cell, dtype, **way):
     assert found < limit, where
 
 
-@pytest.mark.parametrize("name", SEQUENTIAL)
-def test_every_sequential_cell_is_covered(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_that_lists_machine_code_is_covered(name):
     module = named(name, 3).build(2)
     assert obstacle("machine", module) == ""
     assert why_not_faster(module, "cpu") == ""
@@ -55,7 +55,7 @@ def test_every_sequential_cell_is_covered(name):
     ("name", "way"),
     [
         pytest.param(name, way, marks=() if name in QUICK else pytest.mark.long)
-        for name in (*SEQUENTIAL, *VARIANTS)
+        for name in (*NAMES, *VARIANTS)
         for way in WAYS
     ],
 )
@@ -69,7 +69,7 @@ def test_it_equals_autograd_through_the_loop(name, way):
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", LIMIT)
 @pytest.mark.parametrize("hidden", [1, 22, 33])
-@pytest.mark.parametrize("name", [*SEQUENTIAL, *VARIANTS])
+@pytest.mark.parametrize("name", [*NAMES, *VARIANTS])
 def test_it_equals_the_loop_at_odd_sizes(name, hidden, dtype):
     if name == "slstm-two-heads" and hidden % 2:
         pytest.skip("two heads need an even number of units")
@@ -221,7 +221,7 @@ def test_inputs_of_another_type_are_refused():
 @pytest.mark.long
 @settings(max_examples=10, deadline=None)
 @given(
-    name=st.sampled_from(SEQUENTIAL), hidden=st.sampled_from([1, 2, 3, 7, 8, 9, 16, 17, 33]),
+    name=st.sampled_from(NAMES), hidden=st.sampled_from([1, 2, 3, 7, 8, 9, 16, 17, 33]),
     steps=st.sampled_from([1, 2, 5]), batch=st.sampled_from([1, 2, 40, 90, 160]), inputs=st.sampled_from([1,
     2, 7, 8]), ragged=st.booleans(), started=st.booleans(), every_step=st.booleans(),
     wants_inputs=st.booleans(), threads=st.integers(1, 2),

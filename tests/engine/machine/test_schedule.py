@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, difference
+from tests.engine.machine.comparing import NAMES, VARIANTS, difference
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
 FEW = ("basic", "lstm", "lnlstm", "cfc-deep")
-CELLS = [
-    pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*SEQUENTIAL, *VARIANTS)
-]
+CELLS = [pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)]
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -14,7 +14,7 @@ from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine.machine.graph import Graph
 from rnnclf.engine.machine.trace import record
-from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, named
+from tests.engine.machine.comparing import NAMES, VARIANTS, named
 from tests.engine.machine.interpreter import Interpreter
 
 STEPS, BATCH, INPUTS = 2, 4, 3
@@ -22,7 +22,7 @@ STEPS, BATCH, INPUTS = 2, 4, 3
 
 def recurrent_cells(hidden: int) -> dict[str, Any]:
     """All registered cells, with variants, whose step is not linear in the state."""
-    return {name: named(name, hidden) for name in (*SEQUENTIAL, *VARIANTS)}
+    return {name: named(name, hidden) for name in (*NAMES, *VARIANTS)}
 
 
 @dataclass

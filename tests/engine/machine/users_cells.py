@@ -192,7 +192,7 @@ def convolution(cell, p, z, h):
     return h, h
 
 
-@refused("reads numbers")
+@refused("reads single numbers")
 def branch_on_a_number(cell, p, z, h):
     a = z + h @ p.recurrent_weight.t()
     h = a.tanh() if a.abs().max().item() < 10 else a.clamp(-1, 1)
