@@ -271,6 +271,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "whole numbers": (lambda p, h: h * (3 * h).long(), "its step converts float64 to int64"),
     "half precision": (lambda p, h: h.half().double(), "its step converts float64 to float16"),
+    "more digits": (
+        lambda p, h: h.float().square().double(),
+        "its step converts float64 to float32 (_to_copy)",
+    ),
     "foreign tensor": (lambda p, h: h * FOREIGN, "its step uses a tensor that is not one of its parameters"),
     "foreign number": (
         lambda p, h: h * FOREIGN[0],
