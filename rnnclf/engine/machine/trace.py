@@ -24,7 +24,6 @@ from torch import Tensor
 
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
-from rnnclf.engine.loop import blended
 from rnnclf.engine.machine.graph import Graph, UncoveredError
 from rnnclf.engine.machine.lowering import Lowering
 from rnnclf.engine.machine.operations import RULES
@@ -130,16 +129,12 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor]]:
     """The step: its output and the tensors of the new state."""
     out, new_state = cell.step(p, cell.inputs(p, x), state)
-    if masks:
-
-        def blend(old_state: Any, new_state: Any) -> Any:
-            parts = zip(masks, leaves(old_state), leaves(new_state), strict=True)
-            mixed = iter([mask * old + (1 - mask) * new for mask, old, new in parts])
-            return map_states(lambda _: next(mixed), new_state)
-
-        out, new_state = blended(blend, state, out, new_state)
     new = leaves(new_state)
     _check_results(out, new, leaves(state))
+    if masks:
+        mixed = [m * old + (1 - m) * leaf for m, old, leaf in zip(masks, leaves(state), new, strict=True)]
+        position = _position(out, new)
+        out, new = out if position is None else mixed[position], mixed
     return out, new
 
 
