@@ -199,6 +199,18 @@ def test_a_weight_without_elements_is_no_obstacle():
     assert record(CELLS["exprnn"](hidden_size=1), p, INPUTS).names[-1] == "nothing"
 
 
+def test_a_constant_that_is_changed_in_place_is_the_same_in_each_batch():
+    def step(p, z, h):
+        h = (z + h).tanh() * torch.tensor([1.0, 2, 3, 4, 5, 6], dtype=h.dtype).mul_(0.1)
+        return h, h
+
+    graph = graph_of(cell_of(step))
+    p = {name: torch.zeros(6, 6) for name in graph.names}
+    first, second = (list(Interpreter(graph, p).weights.values())[-1] for _ in range(2))
+    assert first.tolist() == second.tolist()
+    assert second[-1] == pytest.approx(0.6)
+
+
 # torch around it
 
 
