@@ -14,7 +14,7 @@ torch are recorded and sorted by what they depend on:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,6 @@ from torch import Tensor
 
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
-from rnnclf.engine.loop import blended
 from rnnclf.engine.machine.graph import Graph, UncoveredError
 from rnnclf.engine.machine.lowering import Lowering
 from rnnclf.engine.machine.operations import RULES
@@ -85,7 +84,7 @@ class _Recording:
 def _run(cell: Any, p: dict[str, Tensor], inputs: int, zoneout: bool) -> _Recording:
     dtype = next(iter(p.values())).dtype
     rows = _batch_size({inputs, *(side for w in p.values() for side in w.shape)})
-    draws = torch.Generator().manual_seed(0)  # the global random numbers stay as they are
+    draws = torch.Generator().manual_seed(0)  # torch's global random state is the caller's
 
     def random(shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=draws, dtype=dtype, device="cpu")
@@ -98,12 +97,7 @@ def _run(cell: Any, p: dict[str, Tensor], inputs: int, zoneout: bool) -> _Record
     masks = [random(leaf.shape) for leaf in old] if zoneout else []
     recorder = Recorder(frozenset(RULES), [x, *old, *weights.values()])
     with recorder, _errors_of_the_cell():
-        parameters = Parameters(**weights)
-        out, new_state = cell.step(parameters, cell.inputs(parameters, x), state)
-        if zoneout:
-            out, new_state = blended(_zoneout(masks), state, out, new_state)
-    new = leaves(new_state)
-    _check_results(out, new, old)
+        out, new = _forward(cell, Parameters(**weights), x, state, masks)
     forward_calls = len(recorder.calls)
     d_new = [random(leaf.shape) for leaf in new]
     d_out = random(out.shape) if _position(out, new) is None else None
@@ -130,14 +124,18 @@ def _run(cell: Any, p: dict[str, Tensor], inputs: int, zoneout: bool) -> _Record
     )
 
 
-def _zoneout(masks: list[Tensor]) -> Callable[[Any, Any], Any]:
-    def blend(old_state: Any, new_state: Any) -> Any:
-        rest = iter(masks)
-        return map_states(
-            lambda old, new: old * (mask := next(rest)) + new * (1 - mask), old_state, new_state
-        )
-
-    return blend
+def _forward(
+    cell: Any, p: Parameters, x: Tensor, state: Any, masks: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """The step: its output and the tensors of the new state."""
+    out, new_state = cell.step(p, cell.inputs(p, x), state)
+    new = leaves(new_state)
+    _check_results(out, new, leaves(state))
+    if masks:
+        mixed = [m * old + (1 - m) * leaf for m, old, leaf in zip(masks, leaves(state), new, strict=True)]
+        position = _position(out, new)
+        out, new = out if position is None else mixed[position], mixed
+    return out, new
 
 
 def _batch_size(sizes: set[int]) -> int:

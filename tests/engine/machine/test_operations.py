@@ -55,6 +55,7 @@ FROM_THE_TABLE: dict[str, Function] = {
     "hardtanh": f.hardtanh,
     "mish": f.mish,
     "softmax": lambda a: a.softmax(-1),
+    "norm": lambda a: a / (0.1 + a.norm(dim=1, keepdim=True)),
     "log of a sum of exponentials": lambda a: a - a.logsumexp(1, keepdim=True),
 }
 """Decomposed by torch, which imports sympy for it."""
@@ -118,7 +119,6 @@ REDUCED: dict[str, Function] = {
     "largest of groups": lambda a: a.view(-1, 2, 3).amax(2).repeat(1, 3),
     "largest across groups": lambda a: a.view(-1, 3, 2).amax(2).repeat(1, 2),
     "smallest": lambda a: a - a.amin(1, keepdim=True),
-    "norm": lambda a: a / (0.1 + a.norm(dim=1, keepdim=True)),
     "layer norm without weights": lambda a: f.layer_norm(a, (6,)),
     "layer norm of groups": lambda a: f.layer_norm(a.view(-1, 2, 3), (3,)).flatten(1),
 }  # fmt: skip
