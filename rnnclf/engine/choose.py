@@ -59,8 +59,8 @@ ENGINES: Registry[Engine] = Registry(
     "engine",
     {
         "machine": Engine(
-            "machine.engine:machine",
-            obstacle="machine.code:obstacle",
+            "machine.entry:machine",
+            obstacle="machine.entry:obstacle",
             needs="llvmlite",
             cpu_only=True,
             float32_only=True,

@@ -80,7 +80,7 @@ def test_sru_with_peepholes_must_walk_through_time():
     assert SRU(peephole=True).engines == ("machine", "loop")
     assert SRU().engines == ("machine", "scan", "loop")
     SequenceClassifier(SRU(), INPUT, 2, Stack(engine="scan"))
-    with pytest.raises(ConfigError, match="engine=scan cannot run cell=sru, only loop can"):
+    with pytest.raises(ConfigError, match="engine=scan cannot run cell=sru, only machine or loop can"):
         SequenceClassifier(SRU(peephole=True), INPUT, 2, Stack(engine="scan"))
 
 

@@ -1,8 +1,5 @@
-"""The machine code of a cell, made once for all its modules of one size.  Shapes: T time, B batch, I inputs.
-
-A step of the cell is traced, scheduled over time, written as LLVM and compiled. Before first use, the
-result is compared with the loop on a small batch: whatever in a step depends on more than its arguments (a
-Python variable, the batch size) would otherwise go wrong unnoticed."""
+"""The machine code of a cell: its step traced, scheduled over time, written as LLVM and compiled; and the
+memory for weights that it reads."""
 
 from __future__ import annotations
 
@@ -15,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnclf.cells.module import CellModule
 from rnnclf.engine.machine import emit
 from rnnclf.engine.machine.cache import compiled
-from rnnclf.engine.machine.graph import Ref, UncoveredError, references
+from rnnclf.engine.machine.graph import Ref, references
 from rnnclf.engine.machine.schedule import Plan, plan
 from rnnclf.engine.machine.trace import record
 
@@ -158,54 +154,3 @@ def replay(calls: Sequence[Any], known: dict[Any, Any], kind: str) -> None:
         results = result if isinstance(result, tuple | list) else [result]
         for place, tensor in zip(places, results, strict=True):
             known[place] = tensor
-
-
-_codes: dict[Any, CellCode | str] = {}
-"""The code for a kind of module, or why there is none."""
-_codes_lock = Lock()
-
-
-def obstacle(module: CellModule) -> str:
-    """Why the cell cannot run in machine code, as part of a sentence; '' if it can. Compiles the code."""
-    try:
-        code_of(module)
-    except UncoveredError as error:
-        return str(error)
-    return ""
-
-
-def code_of(module: CellModule) -> CellCode:
-    """The machine code for a module, made at the first call. Raises UncoveredError if there can be none."""
-    key = _kind_of(module)
-    with _codes_lock:
-        if key not in _codes:
-            _codes[key] = _made(module)
-        code = _codes[key]
-    if isinstance(code, str):
-        raise UncoveredError(code)
-    return code
-
-
-def _kind_of(module: CellModule) -> Any:
-    """What machine code depends on."""
-    cell = module.cell
-    options = tuple(sorted((name, repr(value)) for name, value in vars(cell).items()))
-    weights = tuple(
-        (name, tuple(weight.shape), weight.dtype, weight.requires_grad)
-        for name, weight in (*module.named_parameters(), *module.named_buffers())
-    )
-    return type(cell), options, module.input_size, weights
-
-
-def _made(module: CellModule) -> CellCode | str:
-    from rnnclf.engine.machine.guard import mismatch
-
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            p = module.cell.prepare(module.weights())
-            code = CellCode(module.cell, vars(p), module.input_size)
-            return mismatch(module, code) or code
-    except UncoveredError as error:
-        return str(error)
-    except Exception as error:  # a step may do anything
-        return f"its step cannot be traced ({type(error).__name__})"

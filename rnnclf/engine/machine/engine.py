@@ -16,36 +16,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rnnclf.cells.base import Cell
-from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.machine import emit
-from rnnclf.engine.machine.code import CellCode, PackedWeights, aligned_empty, aligned_zeros, code_of
-from rnnclf.engine.machine.graph import Node, UncoveredError
+from rnnclf.engine.machine.code import CellCode, PackedWeights, aligned_empty, aligned_zeros
+from rnnclf.engine.machine.graph import Node
 from rnnclf.engine.machine.schedule import Place
 from rnnclf.engine.parts import Share, run_parts
 from rnnclf.engine.plan import Plan
-from rnnclf.errors import ConfigError
-
-
-def machine(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """Runs a cell in machine code. Returns what `unroll` does. Raises ConfigError where it cannot."""
-    if x_TBI.device.type != "cpu":
-        raise ConfigError("engine=machine runs on a CPU only: use engine=auto.")
-    try:
-        code = code_of(module)
-    except UncoveredError as error:
-        name = module.cell.name
-        raise ConfigError(
-            f"engine=machine does not go with cell={name}: {error}. Use engine=loop."
-        ) from error
-    return over_time(code, module.cell, module.prepared(), x_TBI, state, plan)
 
 
 def over_time(
     code: CellCode, cell: Cell, p: Parameters, x_TBI: Tensor, state: Any, plan: Plan
 ) -> tuple[Tensor, Any]:
-    """The same with its code and prepared weights. Raises ValueError if inputs and weights differ in type."""
+    """Runs a cell with its code and prepared weights. Returns what `unroll` does.
+
+    Raises ValueError if inputs and weights differ in type.
+    """
     weights = [getattr(p, name) for name in code.graph.names]
     if x_TBI.dtype != weights[0].dtype:
         raise ValueError(f"x must be {weights[0].dtype}, as the weights are, got {x_TBI.dtype}.")

@@ -17,8 +17,9 @@ from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
-from rnnclf.engine.machine.code import CellCode, PackedWeights, code_of, replay
+from rnnclf.engine.machine.code import CellCode, PackedWeights, replay
 from rnnclf.engine.machine.driver_tables import Move, address_of
+from rnnclf.engine.machine.entry import code_of
 from rnnclf.engine.machine.graph import Ref, UncoveredError, references
 
 MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
