@@ -149,6 +149,7 @@ def test_single_numbers_are_as_exact_as_vectors(op):
     assert error.max() <= ULPS[op]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", ["tanh", "exp", "log", "log1p", "expm1", "sin", "cos", "atan"])
 def test_a_function_of_float64_is_the_c_librarys(op):
     x = hostile()[~np.isnan(hostile())][::97].astype(np.float64)
@@ -160,7 +161,7 @@ def test_a_function_of_float64_is_the_c_librarys(op):
 
 
 @pytest.mark.parametrize("vectors", [True, False])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 def test_operations_that_do_not_round_are_torchs(dtype, vectors):
     """NaN and the sign of zero too, but for the sign of a zero that a maximum or minimum chooses among."""
     a = torch.from_numpy(hostile()).to(torch.float32 if dtype == np.float32 else torch.float64).numpy().copy()

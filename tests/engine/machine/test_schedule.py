@@ -14,7 +14,7 @@ from tests.engine.machine.comparing import SEQUENTIAL, VARIANTS, difference
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
-FEW = ("basic", "lstm", "lnlstm", "cfc-deep")
+FEW = ("basic", "lstm")
 CELLS = [
     pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*SEQUENTIAL, *VARIANTS)
 ]
@@ -33,7 +33,7 @@ def test_sums_fill_every_gradient_once(name):
 @pytest.mark.long
 @pytest.mark.parametrize("hidden", [1, 16])
 def test_no_value_is_stored_over_another_at_other_sizes(hidden):
-    for name in ("lstm", "slstm", "lmu"):
+    for name in ("lstm", "slstm"):
         found = named_plan(name, hidden)
         carry_out(found)
         assert not gaps(found)
@@ -121,7 +121,7 @@ def two_hundred_additions(cell, p, z, h):
     "step",
     [
         output_twice,
-        bias_three_times,
+        pytest.param(bias_three_times, marks=pytest.mark.long),
         pytest.param(output_equal_to_a_linear_state, marks=pytest.mark.long),
         pytest.param(products_of_one_operand, marks=pytest.mark.long),
         pytest.param(two_hundred_additions, marks=pytest.mark.slow),
