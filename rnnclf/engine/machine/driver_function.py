@@ -18,6 +18,8 @@ Record = TypeVar("Record", bound=NamedTuple)
 class DriverFunction(FunctionBuilder):
     """A function of the driver. Its arguments are 64-bit integers, mostly addresses of tables."""
 
+    module: Module
+
     def __init__(self, module: Module, name: str, *arguments: str) -> None:
         super().__init__(module, name, arguments, False)
         # each function runs once a batch: inlining and unrolling would double the time to compile for nothing

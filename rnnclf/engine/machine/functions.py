@@ -20,7 +20,7 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.instructions import CONTRACT, I1, I32, FunctionBuilder
 
-__all__ = ["I32", "Elementwise", "Numbers"]
+__all__ = ["I32", "Elementwise"]
 
 COMPARISONS = {"gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "!="}
 
@@ -261,9 +261,6 @@ class Elementwise:
         correction = b.fdiv(x, b.fsub(u, one))
         correction = b.select(b.fcmp_ordered("==", u, x), one, correction)  # large, or infinite
         return b.select(b.fcmp_ordered("==", u, one), x, b.fmul(self.op_log(u), correction))
-
-
-Numbers = Elementwise
 
 
 def _is_truth(a: Any) -> bool:

@@ -71,7 +71,7 @@ class Block:
     """A block of a weight, and its position in a matrix.
 
     Attributes:
-        par: the weight, by its place among the weights and what is computed from them.
+        par: the slot of the weight, or of what is computed from weights.
         k, k_count: the rows of the weight: the first, and how many.
         n, n_count: the columns of the weight.
         row, column: where the block begins in the matrix.

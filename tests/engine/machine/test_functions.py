@@ -149,6 +149,7 @@ def test_single_numbers_are_as_exact_as_vectors(op):
     assert error.max() <= ULPS[op]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", ["tanh", "exp", "log", "log1p", "expm1", "sin", "cos", "atan"])
 def test_a_function_of_float64_is_the_c_librarys(op):
     x = hostile()[~np.isnan(hostile())][::97].astype(np.float64)
@@ -160,19 +161,17 @@ def test_a_function_of_float64_is_the_c_librarys(op):
 
 
 @pytest.mark.parametrize("vectors", [True, False])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.long)])
 def test_operations_that_do_not_round_are_torchs(dtype, vectors):
-    """NaN and the sign of zero too, but for the sign of a zero that a maximum or minimum chooses among."""
+    """At the same places NaN, too."""
     a = torch.from_numpy(hostile()).to(torch.float32 if dtype == np.float32 else torch.float64).numpy().copy()
     a = np.concatenate([a[::4], a[-64:]])[-(len(a) // 64 * 16) :].copy()
     b = np.roll(a, 17)
     b[::5] = a[::5]  # some equal
     x, y = torch.from_numpy(a), torch.from_numpy(b)
     for op in ("relu", "sign", "neg", "abs", "floor"):
-        found = torch.from_numpy(computed(op, a, vectors=vectors))
-        torch.testing.assert_close(found, getattr(torch, op)(x), rtol=0, atol=0, equal_nan=True)
+        expected = getattr(torch, op)(x).numpy()
+        assert np.array_equal(computed(op, a, vectors=vectors), expected, equal_nan=True), op
     for op in ("maximum", "minimum", "lt", "ne"):
-        found = torch.from_numpy(computed(op, a, b, vectors=vectors))
-        torch.testing.assert_close(
-            found, getattr(torch, op)(x, y).to(x.dtype), rtol=0, atol=0, equal_nan=True
-        )
+        expected = getattr(torch, op)(x, y).to(x.dtype).numpy()
+        assert np.array_equal(computed(op, a, b, vectors=vectors), expected, equal_nan=True), op

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import pytest
 import torch
 
+from rnnclf.engine.machine.graph import UncoveredError
+from rnnclf.engine.machine.schedule import plan
 from tests.engine.machine.comparing import NAMES, VARIANTS, difference
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
-FEW = ("basic", "lstm", "lnlstm", "cfc-deep")
-CELLS = [pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)]
+FEW = ("basic", "lstm")
+CELLS = [
+    pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)
+]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -26,28 +33,28 @@ def test_sums_fill_every_gradient_once(name):
 @pytest.mark.long
 @pytest.mark.parametrize("hidden", [1, 16])
 def test_no_value_is_stored_over_another_at_other_sizes(hidden):
-    for name in ("lstm", "slstm", "lmu"):
-        plan = named_plan(name, hidden)
-        carry_out(plan)
-        assert not gaps(plan)
+    for name in ("lstm", "slstm"):
+        found = named_plan(name, hidden)
+        carry_out(found)
+        assert not gaps(found)
 
 
 @pytest.mark.parametrize(
-    "name", [*list(COVERED)[::4], *(pytest.param(name, marks=pytest.mark.slow) for name in COVERED)]
+    "name", [*list(COVERED)[1:8:5], *(pytest.param(name, marks=pytest.mark.slow) for name in COVERED)]
 )
 def test_no_value_of_a_users_step_is_stored_over_another(name):
-    plan = plan_of(COVERED[name](hidden_size=6))
-    carry_out(plan)
-    assert not gaps(plan)
+    found = plan_of(COVERED[name](hidden_size=6))
+    carry_out(found)
+    assert not gaps(found)
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 60))]
+    "seed", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 60))]
 )
 def test_no_value_of_a_random_step_is_stored_over_another(seed):
-    plan = plan_of(random_cell(seed)(hidden_size=(3, 8, 10)[seed % 3]))
-    carry_out(plan)
-    assert not gaps(plan)
+    found = plan_of(random_cell(seed)(hidden_size=(3, 8, 10)[seed % 3]))
+    carry_out(found)
+    assert not gaps(found)
 
 
 BASIC = """\
@@ -114,9 +121,9 @@ def two_hundred_additions(cell, p, z, h):
     "step",
     [
         output_twice,
-        output_equal_to_a_linear_state,
-        bias_three_times,
-        products_of_one_operand,
+        pytest.param(bias_three_times, marks=pytest.mark.long),
+        pytest.param(output_equal_to_a_linear_state, marks=pytest.mark.long),
+        pytest.param(products_of_one_operand, marks=pytest.mark.long),
         pytest.param(two_hundred_additions, marks=pytest.mark.slow),
     ],
 )
@@ -125,3 +132,14 @@ def test_a_step_with_values_in_several_places_equals_the_loop(step):
     carry_out(plan_of(own))
     worst, where = difference(own, torch.float64, steps=3, batch=4, ragged=True)
     assert worst < 1e-12, where
+
+
+def test_a_step_that_is_too_long_for_pythons_stack_is_refused_in_words():
+    graph = plan_of(cell(two_hundred_additions, 1)(hidden_size=5)).graph
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 80)
+    try:
+        with pytest.raises(UncoveredError, match="its step is a chain of too many operations"):
+            plan(graph, 8)
+    finally:
+        sys.setrecursionlimit(limit)
