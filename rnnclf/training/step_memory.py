@@ -159,7 +159,7 @@ def _runs(
     of_run = iter(reversed(sums))
     for level in reversed(range(len(layers))):
         above = found[0] if found else []
-        runs = []
+        runs: list[RunMemory] = []
         for weights in reversed(layers[level]):
             outputs = readout != "last" if not above else not reads_gradients_above(weights, above)
             wants = Wants(inputs=level > first_trained, outputs=outputs)

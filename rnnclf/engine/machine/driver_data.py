@@ -9,12 +9,12 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_tables import Copy, Move, Part, Shared
-from rnnclf.engine.machine.emit import I64, Module
+from rnnclf.engine.machine.instructions import I64, CodeModule
 
 BYTE = ir.IntType(8)
 
 
-def write_gather(module: Module) -> Any:
+def write_gather(module: CodeModule) -> Any:
     """gather(part): copies the raw values, bytes or float32, of the part's sequences into the operands of the
     lowest layer as (value - shift) / scale, in the precision of the model."""
     c = DriverFunction(module, "gather", "part")
@@ -33,7 +33,7 @@ def write_gather(module: Module) -> Any:
 
 def _prepare_row(c: DriverFunction, shared: Shared, raw: Any, source: Any, target: Any) -> None:
     """One step of a sequence."""
-    raw_size, lanes = 1 if raw is BYTE else 4, c.vector.count
+    raw_size, lanes = 1 if raw is BYTE else 4, c.lanes
     whole = c.b.and_(shared.inputs, I64(-lanes))
     for begin, end, count in ((0, whole, lanes), (whole, shared.inputs, 1)):
         with c.loop(begin, end, count) as i:
@@ -48,7 +48,7 @@ def _prepare_row(c: DriverFunction, shared: Shared, raw: Any, source: Any, targe
             c.store(c.b.fdiv(c.b.fsub(value, shift), scale), c.add(target, offset))
 
 
-def write_copy(module: Module) -> Any:
+def write_copy(module: CodeModule) -> Any:
     """copy(copies, count, part): copies columns between the memory of two layers, see `Copy`."""
     c = DriverFunction(module, "copy", "copies", "count", "part")
     b, part = c.b, c.record(Part, c.a["part"])
@@ -72,7 +72,7 @@ def write_copy(module: Module) -> Any:
     return c.end()
 
 
-def write_move(module: Module) -> Any:
+def write_move(module: CodeModule) -> Any:
     """move(moves, count): copies blocks of gradients, see `Move`."""
     c = DriverFunction(module, "move", "moves", "count")
     with c.each_record(Move, c.a["moves"], c.a["count"]) as move, c.loop(0, move.rows) as row:

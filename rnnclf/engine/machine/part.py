@@ -18,8 +18,9 @@ import numpy as np
 from rnnclf.engine.machine.code import aligned_empty, aligned_zeros
 from rnnclf.engine.machine.driver_readouts import KINDS
 from rnnclf.engine.machine.driver_tables import Copy, Readout, Run, Span, address_of, stored
-from rnnclf.engine.machine.emit import BACKWARD, BLOCK, FORWARD
+from rnnclf.engine.machine.instructions import HOST
 from rnnclf.engine.machine.layer import LayerWeights
+from rnnclf.engine.machine.time_loop import BACKWARD, FORWARD
 
 
 class Piece(NamedTuple):
@@ -108,7 +109,8 @@ class RunMemory:
         self.output_gradients = zeros("output_gradients", steps if own_output and learns else 0)
         self.state_gradients = zeros("state_gradients", 1 if learns else 0)
         self.forward_scratch, self.backward_scratch = (
-            aligned_zeros([BLOCK, widths[name]], dtype) for name in ("forward_scratch", "backward_scratch")
+            aligned_zeros([HOST.block, widths[name]], dtype)
+            for name in ("forward_scratch", "backward_scratch")
         )
         separate = wants.outputs and learns and not own_output
         self.dy = aligned_zeros([steps if separate else 0, rows, self.hidden], dtype)
@@ -246,7 +248,8 @@ def _inputs(runs: Sequence[Sequence[RunMemory]], level: int, direction: int) -> 
     if level == 0:
         first = runs[0][0].x_pieces() if direction else []
         return list(copies(first, run.x_pieces(), run.itemsize, reverse=True, add=False))
-    found, begin = [], 0
+    found: list[Copy] = []
+    begin = 0
     for other, below in enumerate(runs[level - 1]):
         sources = shifted(below.y_pieces(), begin)
         found += copies(sources, run.x_pieces(), run.itemsize, reverse=other != direction, add=False)
@@ -256,7 +259,8 @@ def _inputs(runs: Sequence[Sequence[RunMemory]], level: int, direction: int) -> 
 
 def _d_outputs(layer: Sequence[RunMemory], direction: int, above: Sequence[RunMemory]) -> list[Copy]:
     """The gradients of the outputs of a run: the sum over the directions of the layer above."""
-    run, found = layer[direction], []
+    run = layer[direction]
+    found: list[Copy] = []
     begin = sum(other.hidden for other in layer[:direction])
     for other, reader in enumerate(above):
         targets = shifted(run.dy_pieces(), begin)
