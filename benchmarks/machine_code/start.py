@@ -5,7 +5,7 @@
 Each figure comes from a process of its own, which has imported torch. cold_s and warm_s: CPU seconds from
 the import of the engine to the gradients of the first batch (150 units, 150 sequences, 28 steps of 28
 features), with an empty cache folder and with a full one; loop_s: the same with the loop. cold_MiB,
-loop_MiB: by how much the most memory of the process grew meanwhile. Medians of the rounds."""
+loop_MiB: by how much the most memory of the process grew meanwhile. Medians of the rounds. """
 
 from __future__ import annotations
 

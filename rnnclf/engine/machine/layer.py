@@ -163,6 +163,7 @@ class LayerWeights:
             self.prepared = [p[n].detach().clone() if n in self.copied else p[n].detach() for n in self.names]
             self.known, self.computed = self._derived()
             self.d_prepared = [torch.zeros_like(weight) for weight in self.prepared if self.prepares]
+        self.trained: list[Tensor]
         if self.prepares:
             self.trained = [weight for weight in module.parameters() if weight.requires_grad]
         else:
