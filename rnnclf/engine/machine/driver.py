@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from rnnclf.engine.machine.cache import compiled
-from rnnclf.engine.machine.driver_data import write_copy, write_gather, write_move
+from rnnclf.engine.machine.driver_data import write_copy, write_gather, write_move, write_multiply
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_loss import write_loss
 from rnnclf.engine.machine.driver_readouts import write_read, write_read_backward
@@ -65,7 +65,7 @@ class DriverModule(CodeModule):
         self.wait = write_wait(self)
         self.gather, self.copy = write_gather(self), write_copy(self)
         self.read, self.read_backward = write_read(self), write_read_backward(self)
-        self.judge = write_loss(self)
+        self.multiply, self.judge = write_multiply(self), write_loss(self)
         compute = self._write_compute(self._write_forward(), self._write_backward())
         reduce = write_reduce(self, write_move(self), write_clip(self))
         write_serve(self, compute, self.wait)
@@ -102,6 +102,7 @@ class DriverModule(CodeModule):
             b.call(self.copy, [run.inputs, run.input_count, address])
             _call(c, run.forward, run.forward_arguments)
         b.call(self.read, [address])
+        b.call(self.multiply, [part.features, address])
         with c.loop(0, part.rows) as row:
             z = c.at(part.z, (row, shared.z_row))
             c.each_column(
@@ -129,6 +130,7 @@ class DriverModule(CodeModule):
             shared.head_backward, shared.classes, shared.classes, part.d_features, shared.features_row,
             shared.features_row,
         ])  # fmt: skip
+        b.call(self.multiply, [part.d_features, address])
         b.call(self.read_backward, [address])
         with c.countdown(part.run_count) as n:
             run = c.record(Run, c.at(part.runs, (n, 8 * len(Run._fields))))

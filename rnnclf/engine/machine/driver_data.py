@@ -58,17 +58,46 @@ def write_copy(module: CodeModule) -> Any:
         c.loop(0, c.load_integer(part.running, t)) as row,
     ):
         mirrored = b.sub(c.add(c.load_integer(part.lengths, row), -1), t)
-        target_t = b.select(c.is_set(copy.reverse), mirrored, t)
+        target_t, factors_t = (
+            b.select(c.is_set(flag), mirrored, t) for flag in (copy.reverse, copy.factors_reverse)
+        )
         source = c.at(copy.source, (t, copy.source_t), (row, copy.source_row))
         target = c.at(copy.target, (target_t, copy.target_t), (row, copy.target_row))
-        adds = c.is_set(copy.add)
+        factors = c.at(copy.factors, (factors_t, copy.factors_t), (row, copy.factors_row))
+        _copy_row(c, copy, source, target, factors)
+    return c.end()
 
-        def one(offset: Any, kind: Any, source: Any = source, target: Any = target, adds: Any = adds) -> None:
-            place = c.add(target, offset)
-            already = b.select(adds, c.load(place, kind), ir.Constant(kind, None))
-            c.store(b.fadd(c.load(c.add(source, offset), kind), already), place)
 
-        c.each_column(copy.width, one)
+def _copy_row(c: DriverFunction, copy: Copy, source: Any, target: Any, factors: Any) -> None:
+    """One step of a sequence. What is not wanted is loaded from anywhere, then replaced by 1 or 0."""
+    b, adds, multiplies = c.b, c.is_set(copy.add), c.is_set(copy.factors)
+    readable = b.select(multiplies, factors, source)
+
+    def one(offset: Any, kind: Any) -> None:
+        place = c.add(target, offset)
+        factor = b.select(multiplies, c.load(c.add(readable, offset), kind), c.spread(c.number(1.0), kind))
+        already = b.select(adds, c.load(place, kind), ir.Constant(kind, None))
+        value = b.fmul(c.load(c.add(source, offset), kind), factor)
+        c.store(b.fadd(value, already), place)
+
+    c.each_column(copy.width, one)
+
+
+def write_multiply(module: CodeModule) -> Any:
+    """multiply(values, part): multiplies features, or their gradients, by the factors of dropout, if there
+    are any."""
+    c = DriverFunction(module, "multiply", "values", "part")
+    part = c.record(Part, c.a["part"])
+    shared = c.record(Shared, part.shared)
+    with c.b.if_then(c.is_set(part.factors)), c.loop(0, part.rows) as row:
+        values = c.at(c.a["values"], (row, shared.features_row))
+        factors = c.at(part.factors, (row, part.factors_row))
+
+        def one(offset: Any, kind: Any) -> None:
+            place = c.add(values, offset)
+            c.store(c.b.fmul(c.load(place, kind), c.load(c.add(factors, offset), kind)), place)
+
+        c.each_column(c.mul(shared.features, c.size), one)
     return c.end()
 
 

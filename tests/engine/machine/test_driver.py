@@ -49,7 +49,7 @@ def test_copies_are_of_valid_steps_only(call, width, reverse, add):
     target_TND = np.full((5, 3, 16), 7, np.float32)
     copies = stored([
         Copy(address_of(source_TND), *source_TND.strides[:2], address_of(target_TND[:, :, 2:]),
-             *target_TND.strides[:2], 4 * width, reverse, add)
+             *target_TND.strides[:2], 4 * width, reverse, add, 0, 0, 0, 0)
     ])  # fmt: skip
     call("copy", address_of(copies), 1, address_of(table))
     expected = np.full((5, 3, 16), 7, np.float32)
