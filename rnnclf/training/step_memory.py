@@ -46,7 +46,7 @@ class Shared:
     ) -> None:
         self.head, self.learns = head, learns
         size, preparation, inputs = head.dtype.itemsize, data.preparation, data.input_size
-        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N, data.starts_N
+        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N.contiguous(), data.starts_N.contiguous()
         self.lengths_N = data.lengths_N.numpy()
         self.shift_I = np.array(preparation.shift_C if preparation else [0.0] * inputs, head.dtype)
         self.scale_I = np.array(preparation.scale_C if preparation else [1.0] * inputs, head.dtype)

@@ -89,4 +89,4 @@ def test_without_llvmlite_the_reason_says_what_to_install(monkeypatch):
     monkeypatch.setattr(choose, "find_spec", lambda package: None)
     assert used(classifier()).reason == "engine=machine needs llvmlite: pip install llvmlite"
     assert used(classifier()).name == "fused"
-    assert used(classifier("lem")).reason == ""
+    assert used(classifier("lem")).name == "loop"
