@@ -34,9 +34,9 @@ from rnnclf.cells.linear import LinearCell
 from rnnclf.data import padded_dataset
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
-from rnnclf.training.compiled_step import CompiledSteps
 from rnnclf.training.eligibility import is_eligible
 from rnnclf.training.recipe import CrossEntropy
+from rnnclf.training.whole_step import WholeSteps
 from rnnclf.workflows.machine import keep_freed_memory
 
 CLASSES = 10
@@ -94,7 +94,7 @@ class Case:
         data = padded_dataset(self.x_BTI, self.y_B, tuple(map(str, range(CLASSES))), self.lengths_B)
         if not is_eligible(model, data):
             return None
-        steps, every_B = CompiledSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(self.y_B))
+        steps, every_B = WholeSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(self.y_B))
         return lambda: steps(every_B)
 
     def torch_layer(self) -> Step | None:

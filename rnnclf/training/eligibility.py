@@ -19,6 +19,7 @@ INCLUDED = (
     "layers",
     "bidirectional",
     "readout",
+    "dropout",
     "recurrent_dropout",
     "variational",
 )

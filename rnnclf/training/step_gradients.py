@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rnnclf.engine.machine import driver_tables as tables
 from rnnclf.engine.machine.code import NUMBERS, aligned_zeros
 from rnnclf.engine.machine.driver import Driver
 from rnnclf.engine.machine.driver_tables import address_of, stored
 from rnnclf.engine.machine.driver_threads import COUNTERS
-from rnnclf.engine.machine.emit import VECTOR
+from rnnclf.engine.machine.instructions import HOST
 from rnnclf.engine.machine.layer import LayerWeights
 
 
@@ -37,7 +37,7 @@ class Head:
     def __init__(self, head: nn.Linear) -> None:
         self.head, self.dtype = head, NUMBERS[head.weight.dtype]
         self.classes, self.features = head.weight.shape
-        lanes = VECTOR // self.dtype.itemsize
+        lanes = HOST.vector // self.dtype.itemsize
         self.columns, self.wide = (-(-n // lanes) * lanes for n in (self.classes, self.features))
         self.forward = aligned_zeros([self.features * self.columns], self.dtype)
         self.backward = aligned_zeros([self.classes * self.wide], self.dtype)
@@ -69,7 +69,7 @@ class Gradients:
         ends = np.cumsum([*lengths, head.features * head.columns, head.columns]).tolist()
         self.slices = [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
         self.sums_QM = aligned_zeros([parts, ends[-1]], head.dtype)
-        self.weights = [run.trained for run in self.runs]
+        self.weights: list[list[Tensor]] = [run.trained for run in self.runs]
         self.weights.append([head.head.weight, head.head.bias])
         flat = [weight for some in self.weights for weight in some]
         self.gradients_W = torch.zeros(sum(weight.numel() for weight in flat), dtype=flat[0].dtype)
@@ -84,7 +84,8 @@ class Gradients:
 
     def reduction(self, numbers: Numbers, learns: bool) -> Any:
         """The table that says what becomes of the results of all parts."""
-        sums, moves = self.of_part(0), []
+        sums = self.of_part(0)
+        moves: list[tables.Move] = []
         for run, own, gradients in zip(self.runs, sums, self.gradients, strict=False):
             moves += run.moves(own, gradients)
         moves += self._moves_of_head(*sums[-2:])

@@ -7,7 +7,7 @@ Shapes: N sequences of the data set or of a part, S steps of the data set, I inp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,17 @@ from rnnclf.engine.machine import driver_tables as tables
 from rnnclf.engine.machine.code import aligned_zeros
 from rnnclf.engine.machine.driver_tables import address_of, stored
 from rnnclf.engine.machine.layer import LayerWeights
-from rnnclf.engine.machine.part import RunMemory, Size, Wants, connected, readouts, reads_gradients_above
+from rnnclf.engine.machine.part import (
+    Piece,
+    RunMemory,
+    Size,
+    Wants,
+    connected,
+    readouts,
+    reads_gradients_above,
+)
 from rnnclf.training.recipe import CrossEntropy
+from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, Numbers
 
 
@@ -37,7 +46,7 @@ class Shared:
     ) -> None:
         self.head, self.learns = head, learns
         size, preparation, inputs = head.dtype.itemsize, data.preparation, data.input_size
-        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N, data.starts_N
+        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N.contiguous(), data.starts_N.contiguous()
         self.lengths_N = data.lengths_N.numpy()
         self.shift_I = np.array(preparation.shift_C if preparation else [0.0] * inputs, head.dtype)
         self.scale_I = np.array(preparation.scale_C if preparation else [1.0] * inputs, head.dtype)
@@ -74,33 +83,38 @@ class Shared:
         ])  # fmt: skip
 
 
-class Part:
-    """One part of a batch: its memory, and the tables that describe it."""
+class Setting(NamedTuple):
+    """What the parts of a batch are made from."""
 
-    def __init__(
-        self,
-        layers: Sequence[Sequence[LayerWeights]],
-        readout: str,
-        shared: Shared,
-        gradients: Gradients,
-        numbers: Numbers,
-        data: SequenceDataset,
-        number: int,
-        share: slice,
-    ) -> None:
-        head, rows, steps = shared.head, share.stop - share.start, data.steps
-        size = Size(steps, rows, shared.learns)
+    layers: Sequence[Sequence[LayerWeights]]
+    readout: str
+    data: SequenceDataset
+    shared: Shared
+    gradients: Gradients
+    numbers: Numbers
+    dropout: Dropout
+
+
+class Part:
+    """One part of a batch, the sequences at `share`: its memory, and the tables that describe it."""
+
+    def __init__(self, setting: Setting, number: int, share: slice) -> None:
+        shared, data, head = setting.shared, setting.data, setting.shared.head
+        rows, steps, numbers = share.stop - share.start, data.steps, setting.numbers
         self.lengths_N, self.running_T = np.full(rows, steps), np.full(steps, rows)
-        *sums, head_sums, bias_sums = gradients.of_part(number)
-        first_trained = next((n for n, layer in enumerate(layers) if layer[0].layer.trains), len(layers))
-        self.runs = _runs(layers, readout, size, self.running_T, sums, first_trained)
+        factors, of_features = setting.dropout.pieces(share.start), setting.dropout.of_features
+        *sums, head_sums, bias_sums = setting.gradients.of_part(number)
+        trains = (n for n, layer in enumerate(setting.layers) if layer[0].layer.trains)
+        first_trained = next(trains, len(setting.layers))
+        size = Size(steps, rows, shared.learns)
+        self.runs = _runs(setting, size, self.running_T, sums, first_trained, factors)
         self.features, self.d_features = (aligned_zeros([rows, head.wide], head.dtype) for _ in range(2))
         self.z_NK = aligned_zeros([rows, head.columns], head.dtype)
         spans = [span for layer in self.runs for run in layer for span in run.spans(data.ragged)]
         spans += [tables.Span(address_of(some), some.nbytes) for some in (head_sums, bias_sums)]
         spans = spans if shared.learns else []
-        runs, self.zeros = stored(connected(self.runs, first_trained)), stored(spans)
-        reads = stored(readouts(self.runs[-1], readout, self.features, self.d_features))
+        runs, self.zeros = stored(connected(self.runs, first_trained, factors)), stored(spans)
+        reads = stored(readouts(self.runs[-1], setting.readout, self.features, self.d_features))
         x = self.runs[0][0].x_pieces()[0]
         self.keep = runs, reads, shared
         self.table = stored([
@@ -121,6 +135,8 @@ class Part:
                 readout_count=len(reads),
                 features=address_of(self.features),
                 d_features=address_of(self.d_features),
+                factors=0 if of_features is None else of_features[share.start :].data_ptr(),
+                factors_row=0 if of_features is None else of_features.stride(0) * of_features.itemsize,
                 z=address_of(self.z_NK),
                 zeros=address_of(self.zeros),
                 zero_count=len(spans),
@@ -146,23 +162,26 @@ class Part:
 
 
 def _runs(
-    layers: Sequence[Sequence[LayerWeights]],
-    readout: str,
+    setting: Setting,
     size: Size,
     running_T: Any,
     sums: Sequence[Any],
     first_trained: int,
+    factors: Sequence[Piece | None],
 ) -> list[list[RunMemory]]:
     """The memory of all layers, lowest first. It is made from the top: a layer may read gradients from
     above."""
     found: list[list[RunMemory]] = []
     of_run = iter(reversed(sums))
-    for level in reversed(range(len(layers))):
-        above = found[0] if found else []
-        runs = []
-        for weights in reversed(layers[level]):
-            outputs = readout != "last" if not above else not reads_gradients_above(weights, above)
-            wants = Wants(inputs=level > first_trained, outputs=outputs)
+    for level in reversed(range(len(setting.layers))):
+        above, factors_above = (found[0], factors[level + 1]) if found else ([], None)
+        runs: list[RunMemory] = []
+        for weights in reversed(setting.layers[level]):
+            shared = reads_gradients_above(weights, above, factors_above)
+            wants = Wants(
+                inputs=size.learns and level > first_trained,
+                outputs=not shared if above else setting.readout != "last",
+            )
             runs.insert(0, RunMemory(weights, size, running_T, next(of_run), wants))
         found.insert(0, runs)
     return found

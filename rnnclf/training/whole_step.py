@@ -27,8 +27,9 @@ from rnnclf.engine.parts import rows_of_parts
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers
 from rnnclf.training.recipe import CrossEntropy
+from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, Numbers
-from rnnclf.training.step_memory import Part, Shared
+from rnnclf.training.step_memory import Part, Setting, Shared
 
 THREAD = "rnnclf-step"
 """The name of the worker threads."""
@@ -121,10 +122,17 @@ class _Step:
         self.gradients = Gradients(self.layers, head, len(rows))
         self.numbers = Numbers(batch, len(rows))
         shared = Shared(self.layers, head, loss, data, self.numbers, len(rows), needs_gradients)
-        self.parts = [
-            Part(self.layers, model.stack.readout, shared, self.gradients, self.numbers, data, number, share)
-            for number, share in enumerate(rows)
-        ]
+        self.dropout = Dropout(model, batch, data.steps)
+        setting = Setting(
+            layers=self.layers,
+            readout=model.stack.readout,
+            data=data,
+            shared=shared,
+            gradients=self.gradients,
+            numbers=self.numbers,
+            dropout=self.dropout,
+        )
+        self.parts = [Part(setting, number, share) for number, share in enumerate(rows)]
         self.lengths_N = data.lengths_N.numpy() if data.ragged else None
         self.order_B: Any = None
         self.reduction = self.gradients.reduction(self.numbers, needs_gradients)
@@ -148,9 +156,13 @@ class _Step:
 
     def __call__(self, indices_B: Tensor, max_norm: float) -> tuple[float, float, int]:
         numbers = self.numbers
-        self._choose(indices_B.numpy())
+        steps = self._choose(indices_B.numpy())
         numbers.max_norm[0] = max_norm
-        prepared = [[run.refresh() for run in layer] for layer in self.layers]
+        prepared = []
+        for layer, factors in zip(self.layers, self.dropout.of_layers, strict=True):
+            self.dropout.draw(factors, steps)  # random numbers are drawn in the order of the general way
+            prepared.append([run.refresh() for run in layer])
+        self.dropout.draw(self.dropout.of_features)
         self.driver.lead(self.parts[0].address, address_of(self.reduction))
         if self.failure is not None:
             raise self.failure
@@ -159,12 +171,13 @@ class _Step:
             self.gradients.finish(prepared, self.driver, numbers)
         return loss, float(numbers.norm[0]), int(correct)
 
-    def _choose(self, indices_B: Any) -> None:
-        """Tells the driver which sequences are in the batch. If lengths differ, each part gets a share of the
+    def _choose(self, indices_B: Any) -> int | None:
+        """Tells the driver which sequences are in the batch, and returns the number of steps of the longest
+        one, None for that of all. If lengths differ, each part gets a share of the
         long ones, and has its longest first: at each step, those that still run are then the first ones."""
         if self.lengths_N is None:
             self.numbers.chosen_B[:] = indices_B
-            return
+            return None
         lengths_B = self.lengths_N[indices_B]
         longest_first_B = np.argsort(-lengths_B, kind="stable")
         parts = [longest_first_B[part :: len(self.parts)] for part in range(len(self.parts))]
@@ -173,6 +186,7 @@ class _Step:
         steps = int(lengths_B[longest_first_B[0]])
         for part, own in zip(self.parts, parts, strict=True):
             part.set_lengths(lengths_B[own], steps)
+        return steps
 
     def logits(self) -> Tensor:
         """A copy of the logits of all parts, (B, K), in the order of the indices."""

@@ -92,7 +92,7 @@ def by_autograd(model, loss, data, indices_B):
         replace(model.stack, engine="loop"),
     )
     copy.load_state_dict(model.state_dict())
-    copy.double()
+    copy.double().train(model.training)
     x_BTI, y_B, lengths_B = data.batch(indices_B)
     logits_BK = copy(x_BTI.double(), lengths_B)
     weight_C = torch.tensor(loss.weight_K, dtype=torch.float64)

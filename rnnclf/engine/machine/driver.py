@@ -23,14 +23,15 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from rnnclf.engine.machine.cache import compiled
-from rnnclf.engine.machine.driver_data import write_copy, write_gather, write_move
+from rnnclf.engine.machine.driver_data import write_copy, write_gather, write_move, write_multiply
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_loss import write_loss
 from rnnclf.engine.machine.driver_readouts import write_read, write_read_backward
 from rnnclf.engine.machine.driver_reduction import write_clip, write_reduce
 from rnnclf.engine.machine.driver_tables import Part, Run, Shared, Span
 from rnnclf.engine.machine.driver_threads import ARRIVED, advance, write_lead, write_serve, write_wait
-from rnnclf.engine.machine.emit import I64, PACK, Module
+from rnnclf.engine.machine.instructions import I64, CodeModule, Target
+from rnnclf.engine.machine.products import PACK, write_products
 
 
 class Driver(NamedTuple):
@@ -55,15 +56,16 @@ def driver(double: bool) -> Driver:
     )
 
 
-class DriverModule(Module):
+class DriverModule(CodeModule):
     """The LLVM text of the driver."""
 
-    def __init__(self, double: bool) -> None:
-        super().__init__(None, double)
+    def __init__(self, double: bool, target: Target | None = None) -> None:
+        super().__init__(double, target)
+        self.products = write_products(self)
         self.wait = write_wait(self)
         self.gather, self.copy = write_gather(self), write_copy(self)
         self.read, self.read_backward = write_read(self), write_read_backward(self)
-        self.judge = write_loss(self)
+        self.multiply, self.judge = write_multiply(self), write_loss(self)
         compute = self._write_compute(self._write_forward(), self._write_backward())
         reduce = write_reduce(self, write_move(self), write_clip(self))
         write_serve(self, compute, self.wait)
@@ -76,7 +78,7 @@ class DriverModule(Module):
         b, address = c.b, c.a["part"]
         part = c.record(Part, address)
         shared = c.record(Shared, part.shared)
-        _pack_share(c, part, shared)
+        _pack_share(c, self.products.pack, part, shared)
         b.call(self.gather, [address])
         arrived = c.add(shared.counters, ARRIVED)
         advance(c, shared.counters, ARRIVED)
@@ -100,13 +102,14 @@ class DriverModule(Module):
             b.call(self.copy, [run.inputs, run.input_count, address])
             _call(c, run.forward, run.forward_arguments)
         b.call(self.read, [address])
+        b.call(self.multiply, [part.features, address])
         with c.loop(0, part.rows) as row:
             z = c.at(part.z, (row, shared.z_row))
             c.each_column(
                 c.mul(shared.classes, c.size),
                 lambda offset, kind: c.store(c.load(c.add(shared.bias, offset), kind), c.add(z, offset)),
             )
-        b.call(self.product, [
+        b.call(self.products.product, [
             I64(1), part.features, shared.features_row, part.rows,
             shared.head, shared.features, shared.features, part.z, shared.z_row, shared.z_row,
         ])  # fmt: skip
@@ -118,15 +121,16 @@ class DriverModule(Module):
         b, address = c.b, c.a["part"]
         part = c.record(Part, address)
         shared = c.record(Shared, part.shared)
-        b.call(self.outer, [
+        b.call(self.products.outer, [
             part.features, shared.features_row, shared.features, part.z, shared.z_row, shared.z_row,
             part.rows, part.head_sums, shared.z_row,
         ])  # fmt: skip
-        b.call(self.product, [
+        b.call(self.products.product, [
             I64(0), part.z, shared.z_row, part.rows,
             shared.head_backward, shared.classes, shared.classes, part.d_features, shared.features_row,
             shared.features_row,
         ])  # fmt: skip
+        b.call(self.multiply, [part.d_features, address])
         b.call(self.read_backward, [address])
         with c.countdown(part.run_count) as n:
             run = c.record(Run, c.at(part.runs, (n, 8 * len(Run._fields))))
@@ -136,13 +140,13 @@ class DriverModule(Module):
         return c.end()
 
 
-def _pack_share(c: DriverFunction, part: Part, shared: Shared) -> None:
+def _pack_share(c: DriverFunction, pack: Any, part: Part, shared: Shared) -> None:
     """Packs every n-th block of the weights, n being the number of parts, for the products of all parts."""
     with c.loop(0, shared.pack_count) as n:
         mine = c.b.icmp_signed("==", c.b.srem(n, shared.parts), part.number)
         with c.b.if_then(mine):
             block = c.at(shared.packs, (n, 8 * len(PACK)))
-            c.b.call(c.module.packer, [c.load(c.add(block, 8 * k), I64) for k in range(len(PACK))])
+            c.b.call(pack, [c.load(c.add(block, 8 * k), I64) for k in range(len(PACK))])
 
 
 def _call(c: DriverFunction, function: Any, arguments: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llvmlite import ir
 
-from rnnclf.engine.machine.emit import I64, VECTOR, FunctionBuilder, Module, splat
+from rnnclf.engine.machine.instructions import I64, CodeModule, FunctionBuilder, splat
 
 F64 = ir.DoubleType()
 
@@ -18,14 +18,11 @@ Record = TypeVar("Record", bound=NamedTuple)
 class DriverFunction(FunctionBuilder):
     """A function of the driver. Its arguments are 64-bit integers, mostly addresses of tables."""
 
-    module: Module
-
-    def __init__(self, module: Module, name: str, *arguments: str) -> None:
+    def __init__(self, module: CodeModule, name: str, *arguments: str) -> None:
         super().__init__(module, name, arguments, False)
         # each function runs once a batch: inlining and unrolling would double the time to compile for nothing
         self.function.attributes.add("noinline")
         self.function.attributes.add("optsize")
-        self.number, self.vector = module.number, module.vector
         self.double = module.double
 
     # tables
@@ -44,11 +41,6 @@ class DriverFunction(FunctionBuilder):
     def field(self, kind: type[Any], name: str, address: Any) -> Any:
         """The address of a field of the table at an address."""
         return self.add(address, 8 * kind._fields.index(name))
-
-    # conditions
-
-    def is_set(self, flag: Any) -> Any:
-        return self.b.icmp_signed("!=", flag, I64(0))
 
     # memory
 
@@ -76,8 +68,8 @@ class DriverFunction(FunctionBuilder):
     def each_column(self, width: Any, body: Callable[[Any, Any], None]) -> None:
         """Calls body(offset in bytes, type) for all columns of a row: for whole vectors first, then for what
         is left, number by number."""
-        whole = self.b.and_(width, I64(-VECTOR))
-        with self.loop(0, whole, VECTOR) as offset:
+        whole = self.b.and_(width, I64(-self.vector_size))
+        with self.loop(0, whole, self.vector_size) as offset:
             body(offset, self.vector)
         with self.loop(whole, width, self.size) as offset:
             body(offset, self.number)

@@ -12,10 +12,10 @@ from typing import Any
 
 from rnnclf.engine.machine.driver_function import F64, DriverFunction
 from rnnclf.engine.machine.driver_tables import Part, Shared
-from rnnclf.engine.machine.emit import I64, Module
+from rnnclf.engine.machine.instructions import I64, CodeModule
 
 
-def write_loss(module: Module) -> Any:
+def write_loss(module: CodeModule) -> Any:
     """judge(part): writes the part's share of the batch's loss and its number of correct predictions to
     `totals`, in float64; where gradients are wanted, replaces the logits by theirs and adds those up for the
     bias.
@@ -26,7 +26,7 @@ def write_loss(module: Module) -> Any:
 
 
 class _Loss(DriverFunction):
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: CodeModule) -> None:
         super().__init__(module, "judge", "part")
         self.part = self.record(Part, self.a["part"])
         self.shared = self.record(Shared, self.part.shared)

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_tables import Part, Readout, Shared
-from rnnclf.engine.machine.emit import I64, Module
+from rnnclf.engine.machine.instructions import I64, CodeModule
 
 KINDS = ("last", "mean", "max")
 """Names as in the option `readout`; `Readout.kind` is the position in this list."""
@@ -38,18 +38,18 @@ class _Row:
         return self.c.spread(self.c.b.sitofp(integer, self.c.number), kind)
 
 
-def write_read(module: Module) -> Any:
+def write_read(module: CodeModule) -> Any:
     """read(part): the features of each sequence."""
     return _write(module, "read", (_read_last, _read_mean, _read_max))
 
 
-def write_read_backward(module: Module) -> Any:
+def write_read_backward(module: CodeModule) -> Any:
     """read_backward(part): from the gradients of the features to those of the outputs. Where a step gets
     none, nothing is written: there must be zeros."""
     return _write(module, "read_backward", (_last_backward, _mean_backward, _max_backward))
 
 
-def _write(module: Module, name: str, bodies: tuple[Callable[[DriverFunction, _Row], None], ...]) -> Any:
+def _write(module: CodeModule, name: str, bodies: tuple[Callable[[DriverFunction, _Row], None], ...]) -> Any:
     c = DriverFunction(module, name, "part")
     part = c.record(Part, c.a["part"])
     features_row = c.record(Shared, part.shared).features_row

@@ -9,10 +9,10 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.driver_function import F64, DriverFunction
 from rnnclf.engine.machine.driver_tables import Reduction
-from rnnclf.engine.machine.emit import I64, Module
+from rnnclf.engine.machine.instructions import I64, CodeModule
 
 
-def write_reduce(module: Module, move: Any, clip: Any) -> Any:
+def write_reduce(module: CodeModule, move: Any, clip: Any) -> Any:
     """reduce(reduction): adds up losses, correct predictions and gradients in the place of the first part,
     moves the gradients to their weights and clips them.
 
@@ -44,7 +44,7 @@ def _add(c: DriverFunction, kind: Any, source: Any, target: Any) -> None:
     c.store(c.b.fadd(c.load(target, kind), c.load(source, kind)), target)
 
 
-def write_clip(module: Module) -> Any:
+def write_clip(module: CodeModule) -> Any:
     """clip(gradients, length, max_norm, norm): writes the norm of the gradients and, if it is larger than
     `max_norm` and finite, scales them to that norm as torch does."""
     c = DriverFunction(module, "clip", "gradients", "length", "max_norm", "norm")
@@ -65,7 +65,7 @@ def write_clip(module: Module) -> Any:
 
 def _sum_of_squares(c: DriverFunction) -> Any:
     """Of all gradients, in float64; each lane of a vector has a sum of its own."""
-    b, wide = c.b, ir.VectorType(F64, c.vector.count)
+    b, wide = c.b, ir.VectorType(F64, c.lanes)
     (lanes,), (rest,) = c.variables(wide, ir.Constant(wide, None)), c.variables(F64, F64(0.0))
 
     def one(offset: Any, kind: Any) -> None:
@@ -76,6 +76,6 @@ def _sum_of_squares(c: DriverFunction) -> Any:
 
     c.each_column(c.a["length"], one)
     total, sums = b.load(rest), b.load(lanes)
-    for lane in range(c.vector.count):
+    for lane in range(c.lanes):
         total = b.fadd(total, b.extract_element(sums, I64(lane)))
     return total

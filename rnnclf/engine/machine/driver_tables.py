@@ -43,6 +43,10 @@ class Copy(NamedTuple):
     width: Any
     reverse: Any  # 1: step t is copied to step length - 1 - t
     add: Any  # 1: adds to what is there
+    factors: Any  # what to multiply by; 0: nothing
+    factors_t: Any
+    factors_row: Any
+    factors_reverse: Any  # 1: step t is multiplied by the factors of step length - 1 - t
 
 
 class Move(NamedTuple):
@@ -139,6 +143,8 @@ class Part(NamedTuple):
     readout_count: Any
     features: Any
     d_features: Any
+    factors: Any  # what to multiply the features by; 0: nothing
+    factors_row: Any
     z: Any
     zeros: Any
     zero_count: Any

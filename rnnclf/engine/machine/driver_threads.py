@@ -14,8 +14,7 @@ from llvmlite import ir
 
 from rnnclf.engine.machine.driver_function import DriverFunction
 from rnnclf.engine.machine.driver_tables import Part, Shared
-from rnnclf.engine.machine.emit import I64, Module
-from rnnclf.engine.machine.functions import I32
+from rnnclf.engine.machine.instructions import I32, I64, CodeModule
 
 POSTED, ARRIVED = 0, 128
 """Positions of the two counters in bytes, in different cache lines."""
@@ -37,7 +36,7 @@ def advance(c: DriverFunction, counters: Any, position: int) -> None:
     c.b.atomic_rmw("add", c.pointer(c.add(counters, position), I64), I64(1), "acq_rel")
 
 
-def write_wait(module: Module) -> Any:
+def write_wait(module: CodeModule) -> Any:
     """wait(counter, least): returns when the counter at this address has reached at least this value."""
     c = DriverFunction(module, "wait", "counter", "least")
     b = c.b
@@ -79,7 +78,7 @@ def _sleep(c: DriverFunction, naps: Any) -> None:
     c.b.call(sleep, [c.b.trunc(naps, I32)])
 
 
-def write_serve(module: Module, compute: Any, wait: Any) -> Any:
+def write_serve(module: CodeModule, compute: Any, wait: Any) -> Any:
     """serve(part): what a worker does. It computes its part of each batch that is posted, until it is
     stopped."""
     c = DriverFunction(module, "serve", "part")
@@ -100,7 +99,7 @@ def write_serve(module: Module, compute: Any, wait: Any) -> Any:
     return c.end()
 
 
-def write_lead(module: Module, compute: Any, wait: Any, reduce: Any) -> Any:
+def write_lead(module: CodeModule, compute: Any, wait: Any, reduce: Any) -> Any:
     """lead(part, reduction): what the calling thread does for one batch. It posts the batch, computes its own
     part, waits for the others, and adds up the results."""
     c = DriverFunction(module, "lead", "part", "reduction")

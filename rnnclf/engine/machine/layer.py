@@ -63,7 +63,7 @@ class LayerCode:
 
     def _blocks(self, weights: list[Tensor]) -> list[list[Block] | None] | None:
         """Found by making the gradients of numbers that say where they lie."""
-        if any(call[0].overloadpacket.__name__ not in MOVES for call in self._calls_after()):
+        if any(call.function.overloadpacket.__name__ not in MOVES for call in self._calls_after()):
             return None
         plan, known = self.code.plan, dict(enumerate(weights))
         replay(self.code.derivations, known, "before")
@@ -81,8 +81,8 @@ class LayerCode:
         graph = self.code.graph
         needed, calls = {Ref(("after", place)) for place in graph.gradients.values()}, []
         for call in reversed(graph.after):
-            if needed & {Ref(("after", place)) for place in call[3]}:
-                needed |= set(references(call[1:3]))
+            if needed & {Ref(("after", place)) for place in call.slots}:
+                needed |= set(references((call.args, call.kwargs)))
                 calls.append(call)
         return calls
 
@@ -108,7 +108,8 @@ def _blocks_of(positions: Any) -> list[Block] | None:
     if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all():
         return None
     # a block ends where the distance to the next row, or between columns, changes
-    blocks, begin, first = [], 0, index[:, 0].tolist()
+    blocks: list[Block] = []
+    begin, first = 0, index[:, 0].tolist()
     while begin < len(first):
         if len(blocks) == MOST_BLOCKS:
             return None
@@ -163,6 +164,7 @@ class LayerWeights:
             self.prepared = [p[n].detach().clone() if n in self.copied else p[n].detach() for n in self.names]
             self.known, self.computed = self._derived()
             self.d_prepared = [torch.zeros_like(weight) for weight in self.prepared if self.prepares]
+        self.trained: list[Tensor]
         if self.prepares:
             self.trained = [weight for weight in module.parameters() if weight.requires_grad]
         else:

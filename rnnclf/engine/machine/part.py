@@ -18,8 +18,9 @@ import numpy as np
 from rnnclf.engine.machine.code import aligned_empty, aligned_zeros
 from rnnclf.engine.machine.driver_readouts import KINDS
 from rnnclf.engine.machine.driver_tables import Copy, Readout, Run, Span, address_of, stored
-from rnnclf.engine.machine.emit import BACKWARD, BLOCK, FORWARD
+from rnnclf.engine.machine.instructions import HOST
 from rnnclf.engine.machine.layer import LayerWeights
+from rnnclf.engine.machine.time_loop import BACKWARD, FORWARD
 
 
 class Piece(NamedTuple):
@@ -37,16 +38,29 @@ class Piece(NamedTuple):
         return self._replace(begin=begin, end=end, address=self.address + (begin - self.begin) * size)
 
 
-def copies(
-    sources: Sequence[Piece], targets: Sequence[Piece], size: int, reverse: bool, add: bool
-) -> Iterator[Copy]:
+class Way(NamedTuple):
+    """How to copy.
+
+    reverse: from the order of one direction to that of the other. add: to what is there. factors: what to
+    multiply by, in forward order. from_backward: whether the source is in backward order.
+    """
+
+    reverse: bool = False
+    add: bool = False
+    factors: Piece | None = None
+    from_backward: bool = False
+
+
+def copies(sources: Sequence[Piece], targets: Sequence[Piece], size: int, way: Way) -> Iterator[Copy]:
     """Copies all columns that sources and targets have in common."""
     for source in sources:
         for target in targets:
             begin, end = max(source.begin, target.begin), min(source.end, target.end)
             if begin < end:
                 a, b = source.cut(begin, end, size), target.cut(begin, end, size)
-                yield Copy(a.address, a.t, a.row, b.address, b.t, b.row, (end - begin) * size, reverse, add)
+                by = way.factors.cut(begin, end, size) if way.factors else Piece(0, 0, 0, 0, 0)
+                yield Copy(a.address, a.t, a.row, b.address, b.t, b.row, (end - begin) * size, way.reverse,
+                           way.add, by.address, by.t, by.row, way.from_backward)  # fmt: skip
 
 
 def shifted(pieces: Sequence[Piece], by: int) -> list[Piece]:
@@ -108,7 +122,8 @@ class RunMemory:
         self.output_gradients = zeros("output_gradients", steps if own_output and learns else 0)
         self.state_gradients = zeros("state_gradients", 1 if learns else 0)
         self.forward_scratch, self.backward_scratch = (
-            aligned_zeros([BLOCK, widths[name]], dtype) for name in ("forward_scratch", "backward_scratch")
+            aligned_zeros([HOST.block, widths[name]], dtype)
+            for name in ("forward_scratch", "backward_scratch")
         )
         separate = wants.outputs and learns and not own_output
         self.dy = aligned_zeros([steps if separate else 0, rows, self.hidden], dtype)
@@ -218,20 +233,24 @@ def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def connected(runs: Sequence[Sequence[RunMemory]], first_trained: int) -> list[Run]:
+def connected(
+    runs: Sequence[Sequence[RunMemory]], first_trained: int, factors: Sequence[Piece | None]
+) -> list[Run]:
     """The tables of all layers, lowest first, each with its directions.
 
-    first_trained: the lowest layer with trained weights; below it there is no backward pass.
+    first_trained: the lowest layer with trained weights; below it there is no backward pass. factors: of each
+    layer, what its inputs are multiplied by.
     """
     tables = []
     for level, layer in enumerate(runs):
         above = runs[level + 1] if level + 1 < len(runs) else []
+        factors_above = factors[level + 1] if above else None
         for direction, run in enumerate(layer):
-            shared = reads_gradients_above(run.weights, above)
+            shared = reads_gradients_above(run.weights, above, factors_above)
             tables.append(
                 run.run(
-                    inputs=_inputs(runs, level, direction),
-                    d_outputs=[] if shared else _d_outputs(layer, direction, above),
+                    inputs=_inputs(runs, level, direction, factors[level]),
+                    d_outputs=[] if shared else _d_outputs(layer, direction, above, factors_above),
                     dy=above[0].dx_pieces()[0] if shared else None,
                     backward=level >= first_trained and run.size.learns,
                 )
@@ -239,35 +258,41 @@ def connected(runs: Sequence[Sequence[RunMemory]], first_trained: int) -> list[R
     return tables
 
 
-def _inputs(runs: Sequence[Sequence[RunMemory]], level: int, direction: int) -> list[Copy]:
+def _inputs(
+    runs: Sequence[Sequence[RunMemory]], level: int, direction: int, factors: Piece | None
+) -> list[Copy]:
     """What a run copies before it starts: outputs of the layer below, side by side; in the lowest layer, the
     second direction copies the inputs of the first one, which the driver gathers."""
     run = runs[level][direction]
     if level == 0:
         first = runs[0][0].x_pieces() if direction else []
-        return list(copies(first, run.x_pieces(), run.itemsize, reverse=True, add=False))
-    found, begin = [], 0
+        return list(copies(first, run.x_pieces(), run.itemsize, Way(reverse=True)))
+    found: list[Copy] = []
+    begin = 0
     for other, below in enumerate(runs[level - 1]):
-        sources = shifted(below.y_pieces(), begin)
-        found += copies(sources, run.x_pieces(), run.itemsize, reverse=other != direction, add=False)
+        way = Way(reverse=other != direction, factors=factors, from_backward=other == 1)
+        found += copies(shifted(below.y_pieces(), begin), run.x_pieces(), run.itemsize, way)
         begin += below.hidden
     return found
 
 
-def _d_outputs(layer: Sequence[RunMemory], direction: int, above: Sequence[RunMemory]) -> list[Copy]:
+def _d_outputs(
+    layer: Sequence[RunMemory], direction: int, above: Sequence[RunMemory], factors: Piece | None
+) -> list[Copy]:
     """The gradients of the outputs of a run: the sum over the directions of the layer above."""
-    run, found = layer[direction], []
+    run = layer[direction]
+    found: list[Copy] = []
     begin = sum(other.hidden for other in layer[:direction])
     for other, reader in enumerate(above):
-        targets = shifted(run.dy_pieces(), begin)
-        found += copies(reader.dx_pieces(), targets, run.itemsize, reverse=other != direction, add=other > 0)
+        way = Way(reverse=other != direction, add=other > 0, factors=factors, from_backward=other == 1)
+        found += copies(reader.dx_pieces(), shifted(run.dy_pieces(), begin), run.itemsize, way)
     return found
 
 
-def reads_gradients_above(weights: LayerWeights, above: Sequence[RunMemory]) -> bool:
+def reads_gradients_above(weights: LayerWeights, above: Sequence[RunMemory], factors: Piece | None) -> bool:
     """Whether a run reads the gradients of its outputs where the layer above writes those of its inputs."""
     is_state = weights.layer.code.graph.out_leaf is not None
-    return is_state and len(above) == 1 and len(above[0].plan.dx_at) == 1
+    return is_state and len(above) == 1 and len(above[0].plan.dx_at) == 1 and factors is None
 
 
 def readouts(top: Sequence[RunMemory], kind: str, features: Any, d_features: Any) -> list[Readout]:
