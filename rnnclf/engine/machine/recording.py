@@ -48,7 +48,7 @@ class Call:
     """The number that a factory puts into all elements."""
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, notes the calls of torch.
 
     known: names of the operations to note as they are. inputs: tensors of the recorded code that must not be
@@ -56,7 +56,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, known: frozenset[str], inputs: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = known | FACTORIES
         self.calls: list[Call] = []
         self._changed: dict[int, Tensor] = {}
