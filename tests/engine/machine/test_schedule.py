@@ -16,9 +16,7 @@ from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
 FEW = ("basic", "lstm")
-CELLS = [
-    pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)
-]
+CELLS = [pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)]
 
 
 @pytest.mark.parametrize("name", CELLS)
