@@ -64,14 +64,27 @@ class Layout:
         return BUFFERS.index(place.buffer), place.time, place.column
 
     def are_neighbours(self, a: Operand, b: Operand) -> bool:
-        """Whether b follows a with nothing but zeros between."""
+        """Whether b follows a with nothing but zeros, or the one, between.
+
+        What lies there is multiplied by weights of zero, and zero times NaN is NaN.
+        """
         first, second = self.places[a], self.places[b]
         if (first.buffer, first.time) != (second.buffer, second.time):
             return False
-        gap = second.column - first.column - width_of(a)
+        begin, end = first.column + width_of(a), second.column
+        if begin == end:
+            return True
         # behind a single number there is no padding: it is stored alone
-        zeros = width_of(a) > 1 and first.buffer in ("operands", "backward_scratch", "saved")
-        return gap == 0 or (0 < gap < self.lanes and zeros)
+        is_padded = width_of(a) > 1 and first.buffer in ("operands", "backward_scratch", "saved")
+        return is_padded and 0 < end - begin < self.lanes and not self._is_used(first, begin, end)
+
+    def _is_used(self, like: Place, begin: int, end: int) -> bool:
+        """Whether a value other than the one begins between these columns of a buffer."""
+        return any(
+            begin <= place.column < end
+            for operand, place in self.places.items()
+            if (place.buffer, place.time) == (like.buffer, like.time) and operand != ONE
+        )
 
     def runs(self, items: Iterable[T], operand: Callable[[T], Operand]) -> list[list[T]]:
         """Items in the order of their operands' places, those of neighbours together."""

@@ -10,14 +10,13 @@ import torch
 
 from rnnclf.engine.machine.graph import UncoveredError
 from rnnclf.engine.machine.schedule import plan
-from tests.engine.machine.comparing import NAMES, VARIANTS, difference
+from rnnclf.engine.machine.trace import record
+from tests.engine.machine.comparing import NAMES, VARIANTS, difference, named
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell
 
 FEW = ("basic", "lstm")
-CELLS = [
-    pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)
-]
+CELLS = [pytest.param(name, marks=[] if name in FEW else [pytest.mark.long]) for name in (*NAMES, *VARIANTS)]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -53,6 +52,15 @@ def test_no_value_of_a_users_step_is_stored_over_another(name):
 )
 def test_no_value_of_a_random_step_is_stored_over_another(seed):
     found = plan_of(random_cell(seed)(hidden_size=(3, 8, 10)[seed % 3]))
+    carry_out(found)
+    assert not gaps(found)
+
+
+@pytest.mark.parametrize("name", ["basic", "cfc-deep"])
+def test_no_product_covers_what_lies_between_its_operands(name):
+    """Masks of zoneout lie between inputs and state."""
+    module = named(name, 6).build(3).double()
+    found = plan(record(module.cell, vars(module.prepared()), 3, zoneout=True), 8)
     carry_out(found)
     assert not gaps(found)
 
