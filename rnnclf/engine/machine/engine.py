@@ -151,7 +151,7 @@ class _Part:
         self.own_outputs = aligned_empty([self.steps, self.batch, widths["outputs"]], dtype)
 
     def forward(self) -> None:
-        scratch = aligned_zeros([emit.BLOCK, self.code.plan.widths["forward_scratch"]], self.code.dtype)
+        scratch = aligned_empty([emit.BLOCK, self.code.plan.widths["forward_scratch"]], self.code.dtype)
         self._call(self.code.forward, emit.FORWARD, {"forward_scratch": scratch.ctypes.data})
 
     def _call(self, function: Any, names: Sequence[str], more: dict[str, int]) -> None:
@@ -209,7 +209,7 @@ class _Part:
         dy: the gradients of all outputs (T, B, H), or of the last ones (B, H). dlast: those of the last
         state."""
         code, plan, graph, dtype = self.code, self.code.plan, self.code.graph, self.code.dtype
-        scratch = aligned_zeros([emit.BLOCK, plan.widths["backward_scratch"]], dtype)
+        scratch = aligned_empty([emit.BLOCK, plan.widths["backward_scratch"]], dtype)
         dstate = aligned_zeros([self.batch, plan.widths["state_gradients"]], dtype)
         dx = aligned_zeros([self.steps if inputs else 1, self.batch, plan.widths["input_gradients"]], dtype)
         sums = aligned_zeros([plan.sums + plan.lanes], dtype)

@@ -200,6 +200,10 @@ class Elementwise:
         return self.clamped(self.b.fdiv(numerator, self.polynomial(square, TANH_Q)), -1.0, 1.0)
 
     def op_sigmoid(self, x: Any) -> Any:
+        """float64 keeps all digits of numbers close to 0, which float32 need not: 1.5e-7 is its rounding at 1."""
+        if self.double:
+            one = self.constant(1.0)
+            return self.b.fdiv(one, self.b.fadd(one, self.op_exp(self.b.fneg(x))))
         half = self.constant(0.5)
         return self.add(self.mul(half, self.op_tanh(self.mul(half, x))), half)
 
