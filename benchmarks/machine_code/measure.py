@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rnnclf.cells import CELLS
-from rnnclf.cells.linear import LinearCell
 from rnnclf.data import padded_dataset
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
@@ -256,9 +255,9 @@ def main() -> None:
     keep_freed_memory()  # as in training
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    sequential = [name for name, kind in CELLS.items() if not issubclass(kind, LinearCell)]
+    covered = [name for name, kind in CELLS.items() if "machine" in kind().engines]
     for setting in asked.settings.split(","):
-        for name in asked.cells.split(",") if asked.cells else sequential:
+        for name in asked.cells.split(",") if asked.cells else covered:
             case = Case(name, SETTINGS[setting])
             found = measured(case.candidates(asked.others.split(",")), asked.seconds)
             ms = "  ".join(f"{who} {t:.2f} ms ×{found['ratio'][who]:.2f}" for who, t in found["ms"].items())
