@@ -4,6 +4,7 @@ memory for weights that it reads."""
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
@@ -27,7 +28,7 @@ _Pack = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(emit.PACK))
 
 def aligned_empty(shape: Sequence[int], dtype: Any) -> Any:
     """An uninitialised array that begins at a cache line."""
-    length = int(np.prod(shape)) * dtype.itemsize
+    length = math.prod(shape) * dtype.itemsize
     memory = np.empty(length + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + length].view(dtype).reshape(shape)
