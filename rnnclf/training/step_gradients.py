@@ -21,7 +21,7 @@ from rnnclf.engine.machine.instructions import HOST
 from rnnclf.engine.machine.layer import LayerWeights
 
 
-class Numbers:
+class SharedArrays:
     """Small arrays that Python and the driver share."""
 
     def __init__(self, batch: int, parts: int) -> None:
@@ -82,7 +82,7 @@ class Gradients:
         """The sums of a part: of each run, of the head's weight, of its bias."""
         return [self.sums_QM[part, some] for some in self.slices]
 
-    def reduction(self, numbers: Numbers, learns: bool) -> Any:
+    def reduction(self, arrays: SharedArrays, learns: bool) -> Any:
         """The table that says what becomes of the results of all parts."""
         sums = self.of_part(0)
         moves: list[tables.Move] = []
@@ -92,7 +92,7 @@ class Gradients:
         self.moves = stored(moves)
         return stored([
             tables.Reduction(
-                totals=address_of(numbers.totals_Q2),
+                totals=address_of(arrays.totals_Q2),
                 parts=len(self.sums_QM),
                 learns=learns,
                 sums=address_of(self.sums_QM),
@@ -102,8 +102,8 @@ class Gradients:
                 gradients=self.gradients_W.data_ptr(),
                 gradients_length=self.gradients_W.nbytes,
                 is_complete=self.is_complete,
-                max_norm=address_of(numbers.max_norm),
-                norm=address_of(numbers.norm),
+                max_norm=address_of(arrays.max_norm),
+                norm=address_of(arrays.norm),
             )
         ])  # fmt: skip
 
@@ -116,7 +116,7 @@ class Gradients:
             tables.Move(address_of(bias_sums), 0, size, 1, head.classes, bias.data_ptr(), 0, size),
         ]  # fmt: skip
 
-    def finish(self, prepared: Sequence[Sequence[Any]], compiled: Driver, numbers: Numbers) -> None:
+    def finish(self, prepared: Sequence[Sequence[Any]], compiled: Driver, arrays: SharedArrays) -> None:
         """After a batch: has torch compute its share of the gradients, and stores all in `grad` of the
         weights."""
         there = [[True] * len(some) for some in self.weights]
@@ -126,8 +126,8 @@ class Gradients:
                 if run.needs_torch:
                     there[n] = run.differentiate(self.of_part(0)[n], own, self.gradients[n])
             compiled.clip(
-                self.gradients_W.data_ptr(), self.gradients_W.nbytes, address_of(numbers.max_norm),
-                address_of(numbers.norm),
+                self.gradients_W.data_ptr(), self.gradients_W.nbytes, address_of(arrays.max_norm),
+                address_of(arrays.norm),
             )  # fmt: skip
         if not self.is_set:
             for some, gradients, known in zip(self.weights, self.gradients, there, strict=True):

@@ -21,14 +21,14 @@ from rnnclf.engine.machine.part import (
     Piece,
     RunMemory,
     Size,
-    Wants,
+    WantedGradients,
     connected,
     readouts,
     reads_gradients_above,
 )
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
-from rnnclf.training.step_gradients import Gradients, Head, Numbers
+from rnnclf.training.step_gradients import Gradients, Head, SharedArrays
 
 
 class Shared:
@@ -40,7 +40,7 @@ class Shared:
         head: Head,
         loss: CrossEntropy,
         data: SequenceDataset,
-        numbers: Numbers,
+        arrays: SharedArrays,
         parts: int,
         learns: bool,
     ) -> None:
@@ -55,7 +55,7 @@ class Shared:
         self.packs = np.array(packs, np.int64)
         self.table = stored([
             tables.Shared(
-                counters=address_of(numbers.counters),
+                counters=address_of(arrays.counters),
                 parts=parts,
                 learns=learns,
                 x=self.x_SI.data_ptr(),
@@ -63,8 +63,8 @@ class Shared:
                 x_t=self.x_SI.stride(0) * self.x_SI.itemsize,
                 starts=self.starts_N.data_ptr(),
                 labels=self.y_N.data_ptr(),
-                chosen=address_of(numbers.chosen_B),
-                batch=len(numbers.chosen_B),
+                chosen=address_of(arrays.chosen_B),
+                batch=len(arrays.chosen_B),
                 inputs=inputs,
                 shift=address_of(self.shift_I),
                 scale=address_of(self.scale_I),
@@ -91,7 +91,7 @@ class Setting(NamedTuple):
     data: SequenceDataset
     shared: Shared
     gradients: Gradients
-    numbers: Numbers
+    arrays: SharedArrays
     dropout: Dropout
 
 
@@ -100,7 +100,7 @@ class Part:
 
     def __init__(self, setting: Setting, number: int, share: slice) -> None:
         shared, data, head = setting.shared, setting.data, setting.shared.head
-        rows, steps, numbers = share.stop - share.start, data.steps, setting.numbers
+        rows, steps, arrays = share.stop - share.start, data.steps, setting.arrays
         self.lengths_N, self.running_T = np.full(rows, steps), np.full(steps, rows)
         factors, of_features = setting.dropout.pieces(share.start), setting.dropout.of_features
         *sums, head_sums, bias_sums = setting.gradients.of_part(number)
@@ -142,7 +142,7 @@ class Part:
                 zero_count=len(spans),
                 head_sums=address_of(head_sums),
                 bias_sums=address_of(bias_sums),
-                totals=address_of(numbers.totals_Q2[number]),
+                totals=address_of(arrays.totals_Q2[number]),
                 job=0,
             )
         ])  # fmt: skip
@@ -178,7 +178,7 @@ def _runs(
         runs: list[RunMemory] = []
         for weights in reversed(setting.layers[level]):
             shared = reads_gradients_above(weights, above, factors_above)
-            wants = Wants(
+            wants = WantedGradients(
                 inputs=size.learns and level > first_trained,
                 outputs=not shared if above else setting.readout != "last",
             )

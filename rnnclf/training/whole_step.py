@@ -28,7 +28,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
-from rnnclf.training.step_gradients import Gradients, Head, Numbers
+from rnnclf.training.step_gradients import Gradients, Head, SharedArrays
 from rnnclf.training.step_memory import Part, Setting, Shared
 
 THREAD = "rnnclf-step"
@@ -120,8 +120,8 @@ class _Step:
         work = 2 * batch * sum(w.numel() for layer in self.layers for run in layer for w in run.prepared)
         rows = rows_of_parts(batch, work)
         self.gradients = Gradients(self.layers, head, len(rows))
-        self.numbers = Numbers(batch, len(rows))
-        shared = Shared(self.layers, head, loss, data, self.numbers, len(rows), needs_gradients)
+        self.arrays = SharedArrays(batch, len(rows))
+        shared = Shared(self.layers, head, loss, data, self.arrays, len(rows), needs_gradients)
         self.dropout = Dropout(model, batch, data.steps)
         setting = Setting(
             layers=self.layers,
@@ -129,13 +129,13 @@ class _Step:
             data=data,
             shared=shared,
             gradients=self.gradients,
-            numbers=self.numbers,
+            arrays=self.arrays,
             dropout=self.dropout,
         )
         self.parts = [Part(setting, number, share) for number, share in enumerate(rows)]
         self.lengths_N = data.lengths_N.numpy() if data.ragged else None
         self.order_B: Any = None
-        self.reduction = self.gradients.reduction(self.numbers, needs_gradients)
+        self.reduction = self.gradients.reduction(self.arrays, needs_gradients)
         self.keep = shared, head
         self.driver: Driver = driver(head.dtype.itemsize == 8)
         self.failure: BaseException | None = None
@@ -155,9 +155,9 @@ class _Step:
             self._stop()
 
     def __call__(self, indices_B: Tensor, max_norm: float) -> tuple[float, float, int]:
-        numbers = self.numbers
+        arrays = self.arrays
         steps = self._choose(indices_B.numpy())
-        numbers.max_norm[0] = max_norm
+        arrays.max_norm[0] = max_norm
         prepared = []
         for layer, factors in zip(self.layers, self.dropout.of_layers, strict=True):
             self.dropout.draw(factors, steps)  # random numbers are drawn in the order of the general way
@@ -166,23 +166,23 @@ class _Step:
         self.driver.lead(self.parts[0].address, address_of(self.reduction))
         if self.failure is not None:
             raise self.failure
-        loss, correct = numbers.totals_Q2[0].tolist()
+        loss, correct = arrays.totals_Q2[0].tolist()
         if self.needs_gradients and math.isfinite(loss):  # otherwise the previous gradients stay
-            self.gradients.finish(prepared, self.driver, numbers)
-        return loss, float(numbers.norm[0]), int(correct)
+            self.gradients.finish(prepared, self.driver, arrays)
+        return loss, float(arrays.norm[0]), int(correct)
 
     def _choose(self, indices_B: Any) -> int | None:
         """Tells the driver which sequences are in the batch, and returns the number of steps of the longest
         one, None for that of all. If lengths differ, each part gets a share of the
         long ones, and has its longest first: at each step, those that still run are then the first ones."""
         if self.lengths_N is None:
-            self.numbers.chosen_B[:] = indices_B
+            self.arrays.chosen_B[:] = indices_B
             return None
         lengths_B = self.lengths_N[indices_B]
         longest_first_B = np.argsort(-lengths_B, kind="stable")
         parts = [longest_first_B[part :: len(self.parts)] for part in range(len(self.parts))]
         self.order_B = np.concatenate(parts)
-        self.numbers.chosen_B[:] = indices_B[self.order_B]
+        self.arrays.chosen_B[:] = indices_B[self.order_B]
         steps = int(lengths_B[longest_first_B[0]])
         for part, own in zip(self.parts, parts, strict=True):
             part.set_lengths(lengths_B[own], steps)
@@ -195,8 +195,8 @@ class _Step:
 
     def _stop(self) -> None:
         """Stops the workers, and releases any thread that waits for another."""
-        self.numbers.counters[ARRIVED // 8] += ALL_ARRIVALS
-        self.numbers.counters[POSTED // 8] += LAST_JOB
+        self.arrays.counters[ARRIVED // 8] += ALL_ARRIVALS
+        self.arrays.counters[POSTED // 8] += LAST_JOB
 
     def close(self) -> None:
         self._stop()

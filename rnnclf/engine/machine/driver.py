@@ -65,7 +65,7 @@ class DriverModule(CodeModule):
         self.wait = write_wait(self)
         self.gather, self.copy = write_gather(self), write_copy(self)
         self.read, self.read_backward = write_read(self), write_read_backward(self)
-        self.multiply, self.judge = write_multiply(self), write_loss(self)
+        self.multiply, self.loss = write_multiply(self), write_loss(self)
         compute = self._write_compute(self._write_forward(), self._write_backward())
         reduce = write_reduce(self, write_move(self), write_clip(self))
         write_serve(self, compute, self.wait)
@@ -86,7 +86,7 @@ class DriverModule(CodeModule):
         b.call(forward, [address])
         with c.each_record(Span, part.zeros, part.zero_count) as span:
             c.fill_zeros(span.begin, span.length)
-        b.call(self.judge, [address])
+        b.call(self.loss, [address])
         with b.if_then(c.is_set(shared.learns)):
             b.call(backward, [address])
         advance(c, shared.counters, ARRIVED)

@@ -16,7 +16,7 @@ from rnnclf.engine.machine.instructions import I64, CodeModule
 
 
 def write_loss(module: CodeModule) -> Any:
-    """judge(part): writes the part's share of the batch's loss and its number of correct predictions to
+    """loss(part): writes the part's share of the batch's loss and its number of correct predictions to
     `totals`, in float64; where gradients are wanted, replaces the logits by theirs and adds those up for the
     bias.
 
@@ -27,7 +27,7 @@ def write_loss(module: CodeModule) -> Any:
 
 class _Loss(DriverFunction):
     def __init__(self, module: CodeModule) -> None:
-        super().__init__(module, "judge", "part")
+        super().__init__(module, "loss", "part")
         self.part = self.record(Part, self.a["part"])
         self.shared = self.record(Shared, self.part.shared)
         self.exp, self.log = module.declare("exp", F64, F64), module.declare("log", F64, F64)

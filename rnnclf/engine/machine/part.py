@@ -38,7 +38,7 @@ class Piece(NamedTuple):
         return self._replace(begin=begin, end=end, address=self.address + (begin - self.begin) * size)
 
 
-class Way(NamedTuple):
+class CopyOptions(NamedTuple):
     """How to copy.
 
     reverse: from the order of one direction to that of the other. add: to what is there. factors: what to
@@ -51,16 +51,37 @@ class Way(NamedTuple):
     from_backward: bool = False
 
 
-def copies(sources: Sequence[Piece], targets: Sequence[Piece], size: int, way: Way) -> Iterator[Copy]:
-    """Copies all columns that sources and targets have in common."""
+def overlaps(sources: Sequence[Piece], targets: Sequence[Piece], size: int) -> Iterator[tuple[Piece, Piece]]:
+    """All columns that pieces of two arrays have in common, as a piece of each."""
     for source in sources:
         for target in targets:
             begin, end = max(source.begin, target.begin), min(source.end, target.end)
             if begin < end:
-                a, b = source.cut(begin, end, size), target.cut(begin, end, size)
-                by = way.factors.cut(begin, end, size) if way.factors else Piece(0, 0, 0, 0, 0)
-                yield Copy(a.address, a.t, a.row, b.address, b.t, b.row, (end - begin) * size, way.reverse,
-                           way.add, by.address, by.t, by.row, way.from_backward)  # fmt: skip
+                yield source.cut(begin, end, size), target.cut(begin, end, size)
+
+
+def copies(
+    sources: Sequence[Piece], targets: Sequence[Piece], size: int, options: CopyOptions
+) -> Iterator[Copy]:
+    """Copies all columns that sources and targets have in common. size: of a number, in bytes."""
+    nothing = Piece(0, 0, 0, 0, 0)
+    for a, b in overlaps(sources, targets, size):
+        by = options.factors.cut(a.begin, a.end, size) if options.factors else nothing
+        yield Copy(
+            source=a.address,
+            source_t=a.t,
+            source_row=a.row,
+            target=b.address,
+            target_t=b.t,
+            target_row=b.row,
+            width=(a.end - a.begin) * size,
+            reverse=options.reverse,
+            add=options.add,
+            factors=by.address,
+            factors_t=by.t,
+            factors_row=by.row,
+            factors_reverse=options.from_backward,
+        )
 
 
 def shifted(pieces: Sequence[Piece], by: int) -> list[Piece]:
@@ -76,7 +97,7 @@ class Size(NamedTuple):
     learns: bool
 
 
-class Wants(NamedTuple):
+class WantedGradients(NamedTuple):
     """inputs: the gradients of the inputs. outputs: those of the outputs of all steps, in memory of their
     own."""
 
@@ -92,7 +113,9 @@ class RunMemory:
     wants: which gradients there is to be memory for.
     """
 
-    def __init__(self, weights: LayerWeights, size: Size, running: Any, sums: Any, wants: Wants) -> None:
+    def __init__(
+        self, weights: LayerWeights, size: Size, running: Any, sums: Any, wants: WantedGradients
+    ) -> None:
         self.weights, self.size, self.wants = weights, size, wants
         self.code, self.plan = weights.layer.code, weights.layer.code.plan
         self.graph, self.itemsize = self.code.graph, self.code.dtype.itemsize
@@ -100,7 +123,7 @@ class RunMemory:
         self.running, self.sums = running, sums
         self._allocate(wants)
 
-    def _allocate(self, wants: Wants) -> None:
+    def _allocate(self, wants: WantedGradients) -> None:
         widths, dtype, (steps, rows, learns) = self.plan.widths, self.code.dtype, self.size
         own_output = self.graph.out_leaf is None
 
@@ -266,12 +289,12 @@ def _inputs(
     run = runs[level][direction]
     if level == 0:
         first = runs[0][0].x_pieces() if direction else []
-        return list(copies(first, run.x_pieces(), run.itemsize, Way(reverse=True)))
+        return list(copies(first, run.x_pieces(), run.itemsize, CopyOptions(reverse=True)))
     found: list[Copy] = []
     begin = 0
     for other, below in enumerate(runs[level - 1]):
-        way = Way(reverse=other != direction, factors=factors, from_backward=other == 1)
-        found += copies(shifted(below.y_pieces(), begin), run.x_pieces(), run.itemsize, way)
+        options = CopyOptions(reverse=other != direction, factors=factors, from_backward=other == 1)
+        found += copies(shifted(below.y_pieces(), begin), run.x_pieces(), run.itemsize, options)
         begin += below.hidden
     return found
 
@@ -284,8 +307,10 @@ def _d_outputs(
     found: list[Copy] = []
     begin = sum(other.hidden for other in layer[:direction])
     for other, reader in enumerate(above):
-        way = Way(reverse=other != direction, add=other > 0, factors=factors, from_backward=other == 1)
-        found += copies(reader.dx_pieces(), shifted(run.dy_pieces(), begin), run.itemsize, way)
+        options = CopyOptions(
+            reverse=other != direction, add=other > 0, factors=factors, from_backward=other == 1
+        )
+        found += copies(reader.dx_pieces(), shifted(run.dy_pieces(), begin), run.itemsize, options)
     return found
 
 
@@ -299,19 +324,22 @@ def readouts(top: Sequence[RunMemory], kind: str, features: Any, d_features: Any
     """The tables of the readout of the top layer's directions, side by side in the features."""
     found, begin = [], 0
     for run in top:
-        targets = run.dy_last_pieces() if kind == "last" else run.dy_pieces()
-        for y in run.y_pieces():
-            for dy in targets:
-                low, high = max(y.begin, dy.begin), min(y.end, dy.end)
-                if low < high:
-                    a, b, size = y.cut(low, high, run.itemsize), dy.cut(low, high, run.itemsize), run.itemsize
-                    column = (begin + low) * size
-                    found.append(
-                        Readout(
-                            kind=KINDS.index(kind), y=a.address, y_t=a.t, y_row=a.row, width=(high - low) *
-                            size, features=address_of(features) + column, d_features=address_of(d_features) +
-                            column, dy=b.address, dy_t=b.t, dy_row=b.row,
-                        )
-                    )  # fmt: skip
+        targets, size = run.dy_last_pieces() if kind == "last" else run.dy_pieces(), run.itemsize
+        for y, dy in overlaps(run.y_pieces(), targets, size):
+            column = (begin + y.begin) * size
+            found.append(
+                Readout(
+                    kind=KINDS.index(kind),
+                    y=y.address,
+                    y_t=y.t,
+                    y_row=y.row,
+                    width=(y.end - y.begin) * size,
+                    features=address_of(features) + column,
+                    d_features=address_of(d_features) + column,
+                    dy=dy.address,
+                    dy_t=dy.t,
+                    dy_row=dy.row,
+                )
+            )
         begin += run.hidden
     return found

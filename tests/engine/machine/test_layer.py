@@ -16,7 +16,7 @@ pytest.importorskip("llvmlite")
 from rnnclf.engine.machine.driver_tables import Move
 from rnnclf.engine.machine.graph import UncoveredError
 from rnnclf.engine.machine.layer import LayerWeights, _blocks_of, layer_code
-from rnnclf.engine.machine.part import Piece, Way, copies
+from rnnclf.engine.machine.part import CopyOptions, Piece, copies
 
 
 def filled(blocks, numbers, shape):
@@ -93,10 +93,10 @@ def test_a_start_that_depends_on_the_inputs_is_refused():
 def test_copies_are_of_what_two_cuts_have_in_common():
     whole = [Piece(0, 10, 1000, 100, 50)]
     cut = [Piece(0, 4, 2000, 200, 60), Piece(4, 10, 3000, 300, 70)]
-    first, second = copies(whole, cut, 4, Way())
+    first, second = copies(whole, cut, 4, CopyOptions())
     assert (first.source, first.target, first.width) == (1000, 2000, 16)
     assert (second.source, second.target, second.width) == (1016, 3000, 24)
-    assert [c.source for c in copies(cut, whole, 4, Way())] == [2000, 3000]
+    assert [c.source for c in copies(cut, whole, 4, CopyOptions())] == [2000, 3000]
 
 
 def test_moves_reach_every_number_of_every_gradient():
