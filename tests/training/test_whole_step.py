@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+pytest.importorskip("llvmlite")
+
 from rnnclf.cells import CELLS
+from rnnclf.engine.machine import code, part
 from rnnclf.engine.parts import parts_of_batches, rows_of_parts
 from rnnclf.model import SequenceClassifier
+from rnnclf.training import step_gradients as sums
+from rnnclf.training import step_memory as memory
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.whole_step import WholeSteps
+from tests.engine.machine.buffers import Buffers
 from tests.pairwise import pairwise
 from tests.training.whole_steps import (
     CASES,
@@ -231,6 +240,33 @@ def test_nothing_is_dropped_outside_training():
     scoring = WholeSteps(model, PLAIN, data, needs_gradients=False)
     loss, _, _ = scoring(torch.arange(20))
     assert loss == pytest.approx(by_autograd(model, PLAIN, data, torch.arange(20))[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("case", quick(["basic", "lmu", "lnlstm", "output_beside_the_state", "esn"]))
+@pytest.mark.parametrize(
+    "stack",
+    [{}, {"readout": "max"}, {"layers": 2, "bidirectional": True, "readout": "mean", "dropout": 0.3}],
+)
+@pytest.mark.parametrize("needs_gradients", [True, False])
+def test_nothing_is_written_outside_of_its_memory(case, stack, needs_gradients, cores, monkeypatch):
+    buffers = Buffers(np.float32)
+
+    def guarded(fill):
+        return lambda shape, dtype: buffers.new(str(len(buffers.memory)), shape, fill)
+
+    monkeypatch.setattr(part, "aligned_empty", guarded(np.nan))
+    for module in (part, code, memory, sums):
+        monkeypatch.setattr(module, "aligned_zeros", guarded(0.0))
+    cores(2)
+    model, data = classifier(case, hidden=9, **stack), ready(ragged=True)
+    with parts_of_batches():
+        steps = WholeSteps(model, PLAIN, data, needs_gradients=needs_gradients)
+        loss, norm, _ = steps(torch.arange(19))
+        steps.close()
+    assert math.isfinite(loss)
+    assert math.isfinite(norm) == needs_gradients
+    assert len(buffers.memory) > 20
+    assert not buffers.damaged()
 
 
 def test_weights_without_gradients_have_none_afterwards():
