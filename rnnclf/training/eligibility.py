@@ -111,8 +111,9 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
     from rnnclf.engine.machine.graph import UncoveredError
     from rnnclf.engine.machine.layer import layer_code
 
-    try:
-        layer_code(module)
+    try:  # layers differ in their inputs, and so in their code
+        for module in (module for layer in modules_of_layers(model) for module in layer):
+            layer_code(module)
     except UncoveredError as error:
         return f"cell={module.cell.name} has no compiled step: {error}"
     return ""

@@ -143,7 +143,7 @@ def test_the_weight_behind_exploding_gradients_is_named_however_often_the_host_l
 
 @pytest.mark.parametrize(("every", "batch"), [(1, 9), (7, 3), (7, 7), (7, 9), (50, 9), (50, 12)])
 def test_what_is_saved_between_two_looks_was_looked_at(every, batch, monkeypatch):
-    data, options = sequences(90), {"dropout": 0.3, "name": "gru"}
+    data, options = sequences(90), {"dropout": 0.3, "norm": "layer", "name": "gru"}
     plan = recipe(schedule=OneCycle())
     expected = outcome(plan, data, options)
     looking(every, monkeypatch)

@@ -6,6 +6,7 @@ from rnnclf.augment import SeriesAugment
 from rnnclf.cells import CELLS
 from rnnclf.engine import choose
 from rnnclf.engine.choose import ENGINES, Engine
+from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import engine_used
 from rnnclf.training.epoch import compiled_steps
 from rnnclf.training.state import Training
@@ -90,3 +91,16 @@ def test_without_llvmlite_the_reason_says_what_to_install(monkeypatch):
     assert used(classifier()).reason == "engine=machine needs llvmlite: pip install llvmlite"
     assert used(classifier()).name == "fused"
     assert used(classifier("lem")).name == "loop"
+
+
+def test_a_cell_that_starts_from_its_inputs_has_no_whole_steps():
+    pytest.importorskip("llvmlite")
+
+    class FromInputs(CELLS["basic"]):
+        def initial_state(self, x_BI):
+            return super().initial_state(x_BI) + x_BI.mean(dim=-1, keepdim=True)
+
+    model = SequenceClassifier(FromInputs(hidden_size=8), 2, 3)
+    found = used(model)
+    assert (found.name, found.whole_steps) == ("machine", False)
+    assert found.reason == "cell=basic has no compiled step: its initial state depends on the inputs"
