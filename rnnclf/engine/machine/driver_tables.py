@@ -131,7 +131,7 @@ class Part(NamedTuple):
     number: Any
     first: Any  # position in `chosen` of its first sequence
     rows: Any  # number
-    steps: Any  # number of time steps of its longest sequence
+    steps: Any  # number of time steps of the batch's longest sequence
     lengths: Any  # number of steps of each sequence, the longest first
     running: Any  # for each step the number of sequences that reach it
     x: Any

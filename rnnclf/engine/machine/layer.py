@@ -1,7 +1,7 @@
 """A layer in whole training steps: how its weights get into machine code, and its gradients out of it.
 
-Both ways are mostly copies of blocks, which the driver does from tables. Torch does what is more than
-copying: the weights that a cell's `prepare` computes, products of weights, and the gradients of both.
+Mostly, blocks of numbers are copied, which the driver does from tables. Torch does the rest: the weights that
+a cell's `prepare` computes, products of weights, and the gradients of both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "s
 MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
 """Operations of torch that only move numbers."""
 MOST_BLOCKS = 256
-"""Of more blocks than this, torch makes the gradient of a weight."""
+"""If the gradient of a weight consists of more blocks, torch assembles it."""
 
 
 class Block(NamedTuple):
@@ -42,12 +42,12 @@ class Block(NamedTuple):
 
 
 class LayerCode:
-    """The machine code of a layer in one direction, and what whole steps have to know besides.
+    """The machine code of one direction of a layer, and what whole steps have to know besides.
 
-    start: the parts of the initial state, a row (width,) each.
-    blocks: for each weight where its gradient lies among the sums, None if it has none. Or None: torch has to
-        compute the gradients from the sums.
-    Raises UncoveredError if the cell has no machine code, or starts from more than its batch size.
+    start: the tensors of the initial state, a row (width,) of each.
+    blocks: for each weight, where its gradient lies among the sums, or None if it has no gradient. None for
+        all weights: torch has to compute the gradients from the sums.
+    Raises UncoveredError if the initial state depends on more than the batch size.
     """
 
     def __init__(self, module: CellModule, code: CellCode) -> None:
@@ -62,7 +62,7 @@ class LayerCode:
         return bool(self.code.graph.gradients)
 
     def _blocks(self, weights: list[Tensor]) -> list[list[Block] | None] | None:
-        """Found by making the gradients of numbers that say where they lie."""
+        """Found by assembling gradients from sums in which every number is its own position."""
         if any(call.function.overloadpacket.__name__ not in MOVES for call in self._calls_after()):
             return None
         plan, known = self.code.plan, dict(enumerate(weights))
@@ -88,8 +88,8 @@ class LayerCode:
 
 
 def _initial_state(module: CellModule) -> list[Tensor]:
-    """The parts of a cell's initial state, a row (width,) each. Raises UncoveredError if it differs between
-    the sequences of a batch."""
+    """The tensors of a cell's initial state, a row (width,) of each. Raises UncoveredError if the rows of a
+    batch differ, or depend on the inputs."""
     size = module.input_size
     like = next(module.parameters(), torch.empty(0))
     zeros = leaves(module.cell.initial_state(torch.zeros(3, size, dtype=like.dtype)))
@@ -176,8 +176,8 @@ class LayerWeights:
         return self.layer.trains and (self.prepares or self.layer.blocks is None)
 
     def _derived(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """By their places: all that the code may read, and what of it has to be computed anew in each step,
-        since it is no view of a weight."""
+        """All tensors that the code may read, by their slots; and those of them that have to be computed anew
+        in each step, since they are no views of a weight."""
         known: dict[int, Any] = dict(enumerate(self.prepared))
         replay(self.layer.code.derivations, known, "before")
         own = {_storage(weight) for weight in self.prepared}

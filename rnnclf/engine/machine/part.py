@@ -98,8 +98,8 @@ class Size(NamedTuple):
 
 
 class WantedGradients(NamedTuple):
-    """inputs: the gradients of the inputs. outputs: those of the outputs of all steps, in memory of their
-    own."""
+    """inputs: whether the gradients of the inputs are wanted. outputs: whether the gradients of the outputs
+    of all steps need memory of their own."""
 
     inputs: bool
     outputs: bool
@@ -110,7 +110,7 @@ class RunMemory:
 
     running: for each step the number of sequences that reach it.
     sums: where the gradients of the weights are added up.
-    wants: which gradients there is to be memory for.
+    wants: the gradients to allocate memory for.
     """
 
     def __init__(
