@@ -105,10 +105,7 @@ def _captions(result: Benchmark) -> list[str]:
     machine = result.machine
     missing = [(name, engine) for name, engine in ENGINES.items() if not engine.installed]
     return [
-        *(
-            f"engine={name} needs {engine.needs}: pip install {engine.needs}"
-            for name, engine in missing
-        ),
+        *(f"engine={name} needs {engine.needs}: pip install {engine.needs}" for name, engine in missing),
         f"*: chosen by engine=auto{own}",
         "memory: peak of a training step, without weights and optimizer state",
         f"product rate: {_thousands(machine.product_rate / 1e9)} GFLOP/s, for large float32 products",

@@ -108,8 +108,8 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
     engines = {engine_for(module, device, asked, every_step=every_step) for every_step in (False, True)}
     if device != "cpu" or not runs_in_machine_code(engines):
         return f"cell={module.cell.name} has no compiled step here"
+    from rnnclf.engine.machine.driver.layer import layer_code
     from rnnclf.engine.machine.graph import UncoveredError
-    from rnnclf.engine.machine.layer import layer_code
 
     try:  # layers differ in their inputs, and so in their code
         for module in (module for layer in modules_of_layers(model) for module in layer):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnclf.engine.machine.part import Piece
+from rnnclf.engine.machine.driver.part import Piece
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnnclf.engine.machine import driver_tables as tables
 from rnnclf.engine.machine.code import NUMBERS, aligned_zeros
-from rnnclf.engine.machine.driver import Driver
-from rnnclf.engine.machine.driver_tables import address_of, stored
-from rnnclf.engine.machine.driver_threads import COUNTERS
-from rnnclf.engine.machine.instructions import HOST
-from rnnclf.engine.machine.layer import LayerWeights
+from rnnclf.engine.machine.driver import tables
+from rnnclf.engine.machine.driver.driver import Driver
+from rnnclf.engine.machine.driver.layer import LayerWeights
+from rnnclf.engine.machine.driver.tables import address_of, stored
+from rnnclf.engine.machine.driver.threads import COUNTERS
+from rnnclf.engine.machine.emit.instructions import HOST
 
 
 class SharedArrays:

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from rnnclf.data import SequenceDataset
-from rnnclf.engine.machine import driver_tables as tables
 from rnnclf.engine.machine.code import aligned_zeros
-from rnnclf.engine.machine.driver_tables import address_of, stored
-from rnnclf.engine.machine.layer import LayerWeights
-from rnnclf.engine.machine.part import (
+from rnnclf.engine.machine.driver import tables
+from rnnclf.engine.machine.driver.layer import LayerWeights
+from rnnclf.engine.machine.driver.part import (
     Piece,
     RunMemory,
     Size,
@@ -26,6 +25,7 @@ from rnnclf.engine.machine.part import (
     readouts,
     reads_gradients_above,
 )
+from rnnclf.engine.machine.driver.tables import address_of, stored
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, SharedArrays

@@ -3,7 +3,7 @@
 With an engine alone, a step is run by autograd, to which a layer is one operation. Around it are a dozen
 others, each of which costs a call into torch, allocates memory and leaves cores idle. Here each core computes
 a part of the batch, from the raw sequences to the gradients of all weights, and the cores wait for each other
-only twice. See rnnclf/engine/machine/driver.py.
+only twice. See rnnclf/engine/machine/driver/driver.py.
 
 Shapes: N sequences, B batch, T time, I inputs, H hidden, K classes, Q parts, W numbers in all weights.
 """
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from rnnclf.data import SequenceDataset
-from rnnclf.engine.machine.driver import Driver, driver
-from rnnclf.engine.machine.driver_tables import address_of
-from rnnclf.engine.machine.driver_threads import ALL_ARRIVALS, ARRIVED, LAST_JOB, POSTED
-from rnnclf.engine.machine.layer import LayerWeights
+from rnnclf.engine.machine.driver.driver import Driver, driver
+from rnnclf.engine.machine.driver.layer import LayerWeights
+from rnnclf.engine.machine.driver.tables import address_of
+from rnnclf.engine.machine.driver.threads import ALL_ARRIVALS, ARRIVED, LAST_JOB, POSTED
 from rnnclf.engine.parts import rows_of_parts
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers

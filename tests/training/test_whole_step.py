@@ -12,7 +12,8 @@ from torch import nn
 pytest.importorskip("llvmlite")
 
 from rnnclf.cells import CELLS
-from rnnclf.engine.machine import code, part
+from rnnclf.engine.machine import code
+from rnnclf.engine.machine.driver import part
 from rnnclf.engine.parts import parts_of_batches, rows_of_parts
 from rnnclf.model import SequenceClassifier
 from rnnclf.training import step_gradients as sums

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnclf.engine.machine import emit
 from rnnclf.engine.machine.cache import compiled
+from rnnclf.engine.machine.emit import module as emit
 from rnnclf.engine.machine.graph import Ref, references
-from rnnclf.engine.machine.schedule import Plan, plan
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.schedule.planner import Plan, plan
+from rnnclf.engine.machine.trace.tracer import record
 
 NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 CACHE_LINE = 64  # bytes

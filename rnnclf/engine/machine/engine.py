@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 from rnnclf.cells.base import Cell
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
-from rnnclf.engine.machine import emit
 from rnnclf.engine.machine.code import CellCode, PackedWeights, aligned_empty, aligned_zeros
+from rnnclf.engine.machine.emit import module as emit
 from rnnclf.engine.machine.graph import Node
-from rnnclf.engine.machine.schedule import Place
+from rnnclf.engine.machine.schedule.planner import Place
 from rnnclf.engine.parts import Share, run_parts
 from rnnclf.engine.plan import Plan
 
@@ -116,7 +116,7 @@ def _joined(parts: Sequence[Any], dim: int) -> Tensor:
 
 class _Part:
     """One part of a batch and its memory, forward and backward. For the buffers see
-    rnnclf/engine/machine/plan.py.
+    rnnclf/engine/machine/schedule/plan.py.
 
     x_TBI, start: the inputs and the leaves of the initial state of this part. running: the number of
     sequences that run at each step, None if all do."""

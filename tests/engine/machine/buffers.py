@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from rnnclf.cells.state import leaves
-from rnnclf.engine.machine import emit
 from rnnclf.engine.machine.code import CellCode
+from rnnclf.engine.machine.emit import module as emit
 
 GUARD = 512
 """Bytes before and behind a buffer. All their bits are set, which is NaN to whoever reads them."""

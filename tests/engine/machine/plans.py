@@ -9,9 +9,9 @@ import torch
 
 from rnnclf.cells.base import Cell
 from rnnclf.engine.machine.graph import OVER_ROWS, Node
-from rnnclf.engine.machine.plan import INPUT_OPS, ONE, Operand, Pass, Place, Plan, Product, Stage
-from rnnclf.engine.machine.schedule import plan
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.schedule.plan import INPUT_OPS, ONE, Operand, Pass, Place, Plan, Product, Stage
+from rnnclf.engine.machine.schedule.planner import plan
+from rnnclf.engine.machine.trace.tracer import record
 from tests.engine.machine.comparing import named
 
 ZERO = "zero"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rnnclf.cells import CELLS
-from rnnclf.engine.machine.schedule import plan
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.schedule.planner import plan
+from rnnclf.engine.machine.trace.tracer import record
 from tests.conftest import ROOT
 
 

@@ -13,10 +13,10 @@ import torch
 pytest.importorskip("llvmlite")
 
 from rnnclf.engine.machine.cache import compiled
-from rnnclf.engine.machine.driver import DriverModule
-from rnnclf.engine.machine.driver_readouts import KINDS
-from rnnclf.engine.machine.driver_tables import Copy, Move, Part, Readout, Shared, address_of, stored
-from rnnclf.engine.machine.instructions import Target
+from rnnclf.engine.machine.driver.driver import DriverModule
+from rnnclf.engine.machine.driver.readouts import KINDS
+from rnnclf.engine.machine.driver.tables import Copy, Move, Part, Readout, Shared, address_of, stored
+from rnnclf.engine.machine.emit.instructions import Target
 
 ARGUMENTS = {"wait": 2, "copy": 3, "move": 2, "read": 1, "read_backward": 1, "clip": 4}
 

@@ -14,10 +14,10 @@ import torch
 
 from rnnclf.engine.machine.cache import compiled
 from rnnclf.engine.machine.code import CellCode
-from rnnclf.engine.machine.emit import Module, Target
-from rnnclf.engine.machine.products import OUTER, PACK, PRODUCT
-from rnnclf.engine.machine.schedule import plan
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.emit.module import Module, Target
+from rnnclf.engine.machine.emit.products import OUTER, PACK, PRODUCT
+from rnnclf.engine.machine.schedule.planner import plan
+from rnnclf.engine.machine.trace.tracer import record
 from tests.engine.machine.buffers import Buffers, run
 from tests.engine.machine.comparing import NAMES, VARIANTS, drawn, named
 from tests.engine.machine.users_cells import COVERED

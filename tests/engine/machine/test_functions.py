@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from rnnclf.engine.machine.cache import compiled
-from rnnclf.engine.machine.functions import Elementwise
-from rnnclf.engine.machine.instructions import CodeModule, FunctionBuilder
+from rnnclf.engine.machine.emit.functions import Elementwise
+from rnnclf.engine.machine.emit.instructions import CodeModule, FunctionBuilder
 
 UNARY = {
     "tanh": np.tanh,

@@ -13,10 +13,10 @@ from rnnclf.cells.base import GatedCell
 
 pytest.importorskip("llvmlite")
 
-from rnnclf.engine.machine.driver_tables import Move
+from rnnclf.engine.machine.driver.layer import LayerWeights, _blocks_of, layer_code
+from rnnclf.engine.machine.driver.part import CopyOptions, Piece, copies
+from rnnclf.engine.machine.driver.tables import Move
 from rnnclf.engine.machine.graph import UncoveredError
-from rnnclf.engine.machine.layer import LayerWeights, _blocks_of, layer_code
-from rnnclf.engine.machine.part import CopyOptions, Piece, copies
 
 
 def filled(blocks, numbers, shape):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rnnclf.engine.machine.graph import UncoveredError
-from rnnclf.engine.machine.schedule import plan
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.schedule.planner import plan
+from rnnclf.engine.machine.trace.tracer import record
 from tests.engine.machine.comparing import NAMES, VARIANTS, difference, named
 from tests.engine.machine.plans import carry_out, gaps, named_plan, plan_of
 from tests.engine.machine.users_cells import COVERED, cell, random_cell

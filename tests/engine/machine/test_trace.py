@@ -15,7 +15,7 @@ from rnnclf.cells import CELLS, GatedCell
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.machine.graph import Graph, UncoveredError, references
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.trace.tracer import record
 from tests.engine.machine.interpreter import Interpreter
 from tests.engine.machine.tracing import INPUTS, cell_of, check, graph_of, recurrent_cells
 from tests.imports import modules_after
@@ -310,5 +310,5 @@ def test_recording_the_cells_of_the_package_imports_no_sympy():
         "for cell in recurrent_cells(6).values(): graph_of(cell)"
     )
     modules = modules_after(code)
-    assert "rnnclf.engine.machine.trace" in modules
+    assert "rnnclf.engine.machine.trace.tracer" in modules
     assert not modules & {"sympy", "torch._dynamo", "llvmlite"}

@@ -13,7 +13,7 @@ from rnnclf.cells import GatedCell
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves, map_states
 from rnnclf.engine.machine.graph import Graph
-from rnnclf.engine.machine.trace import record
+from rnnclf.engine.machine.trace.tracer import record
 from tests.engine.machine.comparing import NAMES, VARIANTS, named
 from tests.engine.machine.interpreter import Interpreter
 

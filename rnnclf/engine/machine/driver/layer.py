@@ -1,0 +1,269 @@
+"""A layer in whole training steps: how its weights get into machine code, and its gradients out of it.
+
+Mostly, blocks of numbers are copied, which the driver does from tables. Torch does the rest: the weights that
+a cell's `prepare` computes, products of weights, and the gradients of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnclf.cells.base import Cell
+from rnnclf.cells.module import CellModule
+from rnnclf.cells.parameters import Parameters
+from rnnclf.cells.state import leaves
+from rnnclf.engine.machine.code import CellCode, PackedWeights, replay
+from rnnclf.engine.machine.driver.tables import Move, address_of
+from rnnclf.engine.machine.entry import code_of
+from rnnclf.engine.machine.graph import Ref, UncoveredError, references
+
+MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
+MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
+"""Operations of torch that only move numbers."""
+MOST_BLOCKS = 256
+"""If the gradient of a weight consists of more blocks, torch assembles it."""
+
+
+class Block(NamedTuple):
+    """Part of a weight's gradient, rows `row` to `row + rows`, that lies evenly spaced among the sums: the
+    element (i, j) of the block at `first + i * row_step + j * column_step`."""
+
+    row: int
+    rows: int
+    columns: int
+    first: int
+    row_step: int
+    column_step: int
+
+
+class LayerCode:
+    """The machine code of one direction of a layer, and what whole steps have to know besides.
+
+    start: the tensors of the initial state, a row (width,) of each.
+    blocks: for each weight, where its gradient lies among the sums, or None if it has no gradient. None for
+        all weights: torch has to compute the gradients from the sums.
+    Raises UncoveredError if the initial state depends on more than the batch size.
+    """
+
+    def __init__(self, module: CellModule, code: CellCode) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.start, self.code = _initial_state(module), code
+            p = module.cell.prepare(module.weights())
+            self.blocks = self._blocks([getattr(p, name).detach() for name in code.graph.names])
+
+    @property
+    def trains(self) -> bool:
+        """Whether any weight has a gradient."""
+        return bool(self.code.graph.gradients)
+
+    def _blocks(self, weights: list[Tensor]) -> list[list[Block] | None] | None:
+        """Found by assembling gradients from sums in which every number is its own position."""
+        if any(call.function.overloadpacket.__name__ not in MOVES for call in self._calls_after()):
+            return None
+        plan, known = self.code.plan, dict(enumerate(weights))
+        replay(self.code.derivations, known, "before")
+        positions = np.arange(plan.sums + plan.lanes, dtype=np.float64)
+        found = []
+        for gradient in self.code.gradients(positions, known):
+            blocks = None if gradient is None else _blocks_of(gradient.numpy().astype(np.int64))
+            if gradient is not None and blocks is None:
+                return None
+            found.append(blocks)
+        return found
+
+    def _calls_after(self) -> list[Any]:
+        """The calls of torch from the sums to the gradients."""
+        graph = self.code.graph
+        needed, calls = {Ref(("after", place)) for place in graph.gradients.values()}, []
+        for call in reversed(graph.after):
+            if needed & {Ref(("after", place)) for place in call.slots}:
+                needed |= set(references((call.args, call.kwargs)))
+                calls.append(call)
+        return calls
+
+
+def _initial_state(module: CellModule) -> list[Tensor]:
+    """The tensors of a cell's initial state, a row (width,) of each. Raises UncoveredError if the rows of a
+    batch differ, or depend on the inputs."""
+    size = module.input_size
+    like = next(module.parameters(), torch.empty(0))
+    zeros = leaves(module.cell.initial_state(torch.zeros(3, size, dtype=like.dtype)))
+    ones = leaves(module.cell.initial_state(torch.ones(3, size, dtype=like.dtype)))
+    for one, other in zip(zeros, ones, strict=True):
+        if one.requires_grad or one.shape != other.shape or not (one[:1] == other).all():
+            raise UncoveredError("its initial state depends on the inputs")
+    return [leaf[0].detach() for leaf in zeros]
+
+
+def _blocks_of(positions: Any) -> list[Block] | None:
+    """An array of positions (N, M) as blocks; None if they are not evenly spaced or too many."""
+    index = positions if positions.ndim == 2 else positions.reshape(-1, 1)
+    columns = index.shape[1]
+    column_step = index[:, 1] - index[:, 0] if columns > 1 else np.ones(len(index), np.int64)
+    if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all():
+        return None
+    # a block ends where the distance to the next row, or between columns, changes
+    blocks: list[Block] = []
+    begin, first = 0, index[:, 0].tolist()
+    while begin < len(first):
+        if len(blocks) == MOST_BLOCKS:
+            return None
+        end = begin + 1
+        row_step = first[end] - first[begin] if end < len(first) else 0
+        while (
+            end < len(first)
+            and first[end] - first[end - 1] == row_step
+            and column_step[end] == column_step[begin]
+        ):
+            end += 1
+        blocks.append(Block(begin, end - begin, columns, first[begin], row_step, int(column_step[begin])))
+        begin = end
+    return blocks
+
+
+_layers: dict[CellCode, LayerCode] = {}
+"""As many as there is code, of which there is one for each kind of module."""
+
+
+def layer_code(module: CellModule) -> LayerCode:
+    """The code of a layer, made when its kind is seen for the first time. Raises UncoveredError, see
+    `LayerCode`."""
+    code = code_of(module)
+    if code not in _layers:
+        _layers[code] = LayerCode(module, code)
+    return _layers[code]
+
+
+class LayerWeights:
+    """The weights of a layer for the driver: where they are packed from and to, and what torch does before
+    and after.
+
+    packed: the weights as machine code reads them, which the driver fills in each step. prepares: whether
+    torch computes prepared weights in each step. prepared: the weights as the cell's step gets them, each a
+    view of a parameter or, if it is in `copied`, a copy of what torch has computed. trained: the parameters
+    that can have gradients.
+    """
+
+    def __init__(self, module: CellModule) -> None:
+        self.module, self.layer = module, layer_code(module)
+        code = self.layer.code
+        self.size, self.names = code.dtype.itemsize, code.graph.names
+        self.packed = PackedWeights(code)
+        self.prepares = type(module.cell).prepare is not Cell.prepare or module.recurrent_dropout > 0
+        with torch.inference_mode(False), torch.no_grad():
+            weights = module.weights()
+            p = vars(module.cell.prepare(weights))
+            dropped = module.cell.recurrent_weights if module.recurrent_dropout > 0 else ()
+            raw = {_storage(weight) for weight in vars(weights).values()}
+            self.copied = [n for n in self.names if n in dropped or _storage(p[n]) not in raw]
+            self.prepared = [p[n].detach().clone() if n in self.copied else p[n].detach() for n in self.names]
+            self.known, self.computed = self._derived()
+            self.d_prepared = [torch.zeros_like(weight) for weight in self.prepared if self.prepares]
+        self.trained: list[Tensor]
+        if self.prepares:
+            self.trained = [weight for weight in module.parameters() if weight.requires_grad]
+        else:
+            self.trained = [p[name] for name in self.names if name in code.graph.gradients]
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether torch has a part in the gradients."""
+        return self.layer.trains and (self.prepares or self.layer.blocks is None)
+
+    def _derived(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """All tensors that the code may read, by their slots; and those of them that have to be computed anew
+        in each step, since they are no views of a weight."""
+        known: dict[int, Any] = dict(enumerate(self.prepared))
+        replay(self.layer.code.derivations, known, "before")
+        own = {_storage(weight) for weight in self.prepared}
+        vectors = {place for place, *_ in self.layer.code.plan.vectors}
+        computed = {
+            place: tensor.contiguous().clone()
+            for place, tensor in known.items()
+            if _storage(tensor) not in own or (place in vectors and not tensor.is_contiguous())
+        }
+        return known | computed, computed
+
+    def refresh(self) -> Parameters | None:
+        """Before a step: has torch compute what depends on the weights. Returns the prepared weights, with
+        their autograd graph, where a cell prepares any."""
+        prepared = self.module.prepared() if self.prepares else None
+        if self.copied or self.computed:
+            with torch.no_grad():
+                for name, mine in zip(self.names, self.prepared, strict=True):
+                    if name in self.copied:
+                        mine.copy_(getattr(prepared, name))
+                if self.computed:
+                    known: dict[int, Any] = dict(enumerate(self.prepared))
+                    replay(self.layer.code.derivations, known, "before")
+                    for place, mine in self.computed.items():
+                        mine.copy_(known[place])
+        return prepared
+
+    def packs(self) -> Iterator[list[int]]:
+        """The arguments of `pack` for all blocks of all matrices and vectors."""
+        plan, size = self.layer.code.plan, self.size
+        for matrix in plan.matrices:
+            target = address_of(self.packed.matrices) + matrix.offset * size
+            for block in matrix.blocks:
+                weight = self.known[block.par]
+                last = weight.stride(-1) * size if weight.ndim else size
+                row, column = (weight.stride(0) * size, last) if weight.ndim == 2 else (0, last)
+                source = weight.data_ptr() + block.k * row + block.n * column
+                yield [source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
+                       block.row, block.column]  # fmt: skip
+        for place, first, width, offset in plan.vectors:
+            weight, target = self.known[place], address_of(self.packed.vectors) + offset * size
+            step = (weight.stride(-1) if weight.ndim else 1) * size
+            yield [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
+
+    def moves(self, sums: Any, gradients: Sequence[Tensor]) -> Iterator[Move]:
+        """From the sums to the gradients of `trained` or, if torch has to go on from there, to those of the
+        prepared weights."""
+        blocks = self.layer.blocks or []
+        if self.prepares:
+            targets = list(zip(self.d_prepared, blocks, strict=False))
+        else:
+            trained = [some for name, some in zip(self.names, blocks, strict=False) if some is not None]
+            targets = list(zip(gradients, trained, strict=False))
+        for gradient, some in targets:
+            width = gradient.shape[-1] if gradient.ndim == 2 else 1
+            for block in some or []:
+                yield Move(
+                    source=address_of(sums) + block.first * self.size,
+                    source_row=block.row_step * self.size,
+                    source_column=block.column_step * self.size,
+                    rows=block.rows,
+                    columns=block.columns,
+                    target=gradient.data_ptr() + block.row * width * self.size,
+                    target_row=width * self.size,
+                    target_column=self.size,
+                )
+
+    def differentiate(self, sums: Any, prepared: Parameters | None, targets: list[Tensor]) -> list[bool]:
+        """Has torch compute the gradients of `trained`, from those of the prepared weights if there are
+        blocks of them, else from the sums. Returns which of them there are."""
+        has_gradient = [name in self.layer.code.graph.gradients for name in self.names]
+        known = self.layer.blocks is not None
+        d_prepared = self.d_prepared if known else self.layer.code.gradients(sums, self.known)
+        of_weights = zip(self.names, d_prepared, has_gradient, strict=True)
+        found = [(name, gradient) for name, gradient, is_there in of_weights if is_there]
+        if prepared is None:
+            results = [gradient for _, gradient in found]
+        else:
+            pairs = [(getattr(prepared, name), gradient) for name, gradient in found]
+            outputs, d_outputs = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+            results = list(torch.autograd.grad(outputs, self.trained, d_outputs, allow_unused=True))
+        for target, result in zip(targets, results, strict=True):
+            if result is not None:
+                target.copy_(result)
+        return [result is not None for result in results]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

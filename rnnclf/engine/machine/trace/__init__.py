@@ -1,0 +1,1 @@
+"""From one step in torch to a graph: tracer.py begins."""
