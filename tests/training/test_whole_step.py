@@ -62,6 +62,7 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     [(17, 16, "basic"), *(pytest.param(*some, marks=pytest.mark.long) for some in
      pairwise((1, 16, 33), (1, 7, 16), ("relu", "lstm", "gru")))],
 )  # fmt: skip
+@pytest.mark.long
 def test_every_size_is_right(case, hidden, inputs):
     model, data = classifier(case, hidden, inputs), ready(inputs=inputs)
     assert_as_by_autograd(model, PLAIN, data, torch.arange(5), EXACT[torch.float32])
@@ -103,7 +104,7 @@ def test_every_architecture_is_right(case, readout, directions, layers, ragged, 
     assert_as_by_autograd(model.to(dtype), PLAIN, data, torch.arange(5, 30), EXACT[dtype])
 
 
-@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("ragged", [pytest.param(False, marks=pytest.mark.long), True])
 def test_steps_that_share_a_maximum_share_its_gradient(ragged):
     model, data = classifier("relu", readout="max"), ready(ragged=ragged)
     with torch.no_grad():
@@ -196,7 +197,7 @@ def test_a_step_is_the_same_to_the_last_bit_each_time(parts, ragged, cores):
         assert all(map(torch.equal, gradients, found[0][1]))
 
 
-@pytest.mark.parametrize("case", ["basic", "exprnn"])
+@pytest.mark.parametrize("case", quick(["basic", "exprnn"]))
 def test_a_step_reads_the_weights_as_they_are_by_then(case):
     model, data = classifier(case), ready()
     steps = WholeSteps(model, PLAIN, data)
@@ -210,8 +211,8 @@ def test_a_step_reads_the_weights_as_they_are_by_then(case):
 @pytest.mark.parametrize(
     "stack",
     [
-        {"recurrent_dropout": 0.5},
-        {"dropout": 0.4, "layers": 2},
+        pytest.param({"recurrent_dropout": 0.5}, marks=pytest.mark.long),
+        pytest.param({"dropout": 0.4, "layers": 2}, marks=pytest.mark.long),
         {"dropout": 0.4, "layers": 2, "bidirectional": True, "variational": True, "recurrent_dropout": 0.3},
     ],
 )
@@ -246,7 +247,11 @@ def test_nothing_is_dropped_outside_training():
 @pytest.mark.parametrize("case", quick(["basic", "lmu", "lnlstm", "output_beside_the_state", "esn"]))
 @pytest.mark.parametrize(
     "stack",
-    [{}, {"readout": "max"}, {"layers": 2, "bidirectional": True, "readout": "mean", "dropout": 0.3}],
+    [
+        pytest.param({}, marks=pytest.mark.long),
+        {"readout": "max"},
+        {"layers": 2, "bidirectional": True, "readout": "mean", "dropout": 0.3},
+    ],
 )
 @pytest.mark.parametrize("needs_gradients", [True, False])
 def test_nothing_is_written_outside_of_its_memory(case, stack, needs_gradients, cores, monkeypatch):

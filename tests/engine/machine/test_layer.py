@@ -50,13 +50,14 @@ def test_numbers_in_no_order_are_no_blocks():
     assert _blocks_of(np.arange(2000) ** 2) is None
 
 
-@pytest.mark.parametrize("name", ["basic", "lem"])
+@pytest.mark.parametrize("name", ["basic", pytest.param("lem", marks=pytest.mark.long)])
 def test_gradients_that_are_only_moved_need_no_torch(name):
     weights = LayerWeights(CELLS[name](hidden_size=3).build(2))
     assert not weights.needs_torch
     assert {id(w) for w in weights.trained} == {id(w) for w in weights.module.parameters()}
 
 
+@pytest.mark.long
 def test_a_gradient_that_is_made_of_several_sums_is_left_to_torch():
     assert layer_code(CELLS["urgru"](hidden_size=3).build(2)).blocks is None
 
@@ -99,6 +100,7 @@ def test_copies_are_of_what_two_cuts_have_in_common():
     assert [c.source for c in copies(cut, whole, 4, CopyOptions())] == [2000, 3000]
 
 
+@pytest.mark.long
 def test_moves_reach_every_number_of_every_gradient():
     weights = LayerWeights(CELLS["lem"](hidden_size=3).build(2))
     targets = [torch.zeros_like(weight) for weight in weights.trained]
