@@ -304,7 +304,7 @@ def test_unknown_readout_is_answered_with_the_nearest_name():
             {"engine": "scan"},
             "engine=scan cannot run cell=lstm, only machine or native or fused or loop can",
         ),
-        ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only scan or loop can"),
+        ("mingru", {"engine": "fft"}, "engine=fft cannot run cell=mingru, only machine or scan or loop can"),
         ("mingru", {"recurrent_dropout": 0.1}, "recurrent_dropout drops single recurrent weights"),
         ("mingru", {"zoneout": 0.1}, "zoneout lets single elements of the state"),
         ("slstm", {"zoneout": 0.1}, "cell=slstm does not support that"),
