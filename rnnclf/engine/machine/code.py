@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnnclf.engine.machine.blocks import Block, blocks_of, gradient_of
 from rnnclf.engine.machine.cache import compiled
 from rnnclf.engine.machine.emit import module as emit
 from rnnclf.engine.machine.graph import Ref, references
@@ -21,6 +22,10 @@ from rnnclf.engine.machine.trace.tracer import record
 
 NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 CACHE_LINE = 64  # bytes
+
+MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
+MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
+"""Operations of torch that only move numbers."""
 
 _TimeLoop = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _Pack = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(emit.PACK))
@@ -57,6 +62,8 @@ class CellCode:
         self.pack: Callable[..., None] = _Pack(addresses["pack"])
         self.derivations = self._needed_derivations()
         self.lock, self.unused = Lock(), list[PackedWeights]()
+        self._blocks: list[list[Block] | None] | None = None
+        self._blocks_known = False
 
     def _needed_derivations(self) -> list[Any]:
         """The traced calls on weights alone whose results are used."""
@@ -80,16 +87,66 @@ class CellCode:
         return packed
 
     def release(self, packed: PackedWeights) -> None:
-        packed.derived = {}
+        packed.weights, packed.derived = (), {}
         with self.lock:
             self.unused.append(packed)
 
-    def gradients(self, sums: Any, derived: dict[int, Tensor]) -> list[Tensor | None]:
+    def gradients(self, sums: Any, packed: PackedWeights) -> list[Tensor | None]:
         """The gradients of the weights, in the order of `graph.names`, from the sums over all steps and
-        sequences.
+        sequences."""
+        blocks, flat = self.gradient_blocks(packed.weights), torch.from_numpy(sums)
+        if blocks is None:
+            return self.assembled(sums, packed.derived or self.derived(packed.weights))
+        return [
+            None if some is None else gradient_of(some, flat, weight)
+            for some, weight in zip(blocks, packed.weights, strict=True)
+        ]
 
-        derived: see `PackedWeights`.
+    def gradient_blocks(self, weights: Sequence[Tensor]) -> list[list[Block] | None] | None:
+        """For each weight the blocks of its gradient, or None if it has no gradient. None for all weights:
+        torch has to compute the gradients from the sums.
+
+        Found once, by assembling gradients from sums in which every number is its own position.
         """
+        if not self._blocks_known:
+            self._blocks = self._found_blocks([weight.detach() for weight in weights])
+            self._blocks_known = True
+        return self._blocks
+
+    def _found_blocks(self, weights: Sequence[Tensor]) -> list[list[Block] | None] | None:
+        if any(call.function.overloadpacket.__name__ not in MOVES for call in self._calls_after()):
+            return None
+        positions = np.arange(self.plan.sums + self.plan.lanes, dtype=np.float64)
+        found = []
+        for gradient in self.assembled(positions, self.derived(weights)):
+            blocks = None if gradient is None else blocks_of(gradient.numpy().astype(np.int64))
+            if gradient is not None and blocks is None:
+                return None
+            found.append(blocks)
+        return found
+
+    def _calls_after(self) -> list[Any]:
+        """The calls of torch from the sums to the gradients."""
+        graph = self.graph
+        needed, calls = {Ref(("after", place)) for place in graph.gradients.values()}, []
+        for call in reversed(graph.after):
+            if needed & {Ref(("after", place)) for place in call.slots}:
+                needed |= set(references((call.args, call.kwargs)))
+                calls.append(call)
+        return calls
+
+    def derived(self, weights: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The weights and what is computed from them alone, by their places in `graph.before`. Vectors are
+        contiguous."""
+        known = dict(enumerate(weights))
+        with torch.no_grad():
+            replay(self.derivations, known, "before")
+            for place, *_ in self.plan.vectors:
+                known[place] = known[place].contiguous()
+        return known
+
+    def assembled(self, sums: Any, derived: dict[int, Tensor]) -> list[Tensor | None]:
+        """The gradients, computed by torch as autograd would."""
         graph, flat = self.graph, torch.from_numpy(sums)
         known: dict[Any, Any] = {Ref(("before", place)): tensor for place, tensor in derived.items()}
         for place, blocks in self.plan.assembly.items():
@@ -109,35 +166,68 @@ class CellCode:
 class PackedWeights:
     """Memory for the weights of a cell in the layout that machine code reads. Its padding stays zero.
 
-    derived: the weights and everything computed from them alone, by their places in `graph.before`.
+    weights: those that were packed last. derived: see `CellCode.derived`; empty if it was not needed to pack
+    them, since views of weights lie at known places.
     """
 
     def __init__(self, code: CellCode) -> None:
         self.code = code
         self.matrices = aligned_zeros([code.plan.weights + code.plan.lanes], code.dtype)
         self.vectors = aligned_zeros([code.plan.constants + code.plan.lanes], code.dtype)
+        self.weights: Sequence[Tensor] = ()
         self.derived: dict[int, Tensor] = {}
+        self._strides: list[tuple[int, ...]] = []
+        self._of_views: list[tuple[int, list[int]]] = []
+        self._of_others: list[int] = []
 
-    @torch.no_grad()
     def fill(self, weights: Sequence[Tensor]) -> None:
-        code, self.derived = self.code, dict(enumerate(weights))
-        replay(code.derivations, self.derived, "before")
-        base, size = self.matrices.ctypes.data, code.dtype.itemsize
-        for matrix in code.plan.matrices:
+        """Packs weights. Where each block comes from is found for the first ones, and again if strides
+        change."""
+        strides = [weight.stride() for weight in weights]
+        if strides != self._strides:
+            self._find_sources(weights)
+            self._strides = strides
+        self.weights, self.derived = weights, {}
+        addresses = [weight.data_ptr() for weight in weights]
+        for n, (source, *rest) in self._of_views:
+            self.code.pack(addresses[n] + source, *rest)
+        if self._of_others:
+            self.derived = self.code.derived(weights)
+            others = [arguments for _, arguments in self.pack_arguments(self.derived)]
+            for n in self._of_others:
+                self.code.pack(*others[n])
+
+    def _find_sources(self, weights: Sequence[Tensor]) -> None:
+        """Sorts the blocks into those of views, whose sources lie at fixed distances from the beginnings of
+        weights, and those of what is computed from weights."""
+        derived, self._of_views, self._of_others = self.code.derived(weights), [], []
+        owners = {weight.untyped_storage().data_ptr(): n for n, weight in enumerate(weights)}
+        for number, (place, (source, *rest)) in enumerate(self.pack_arguments(derived)):
+            owner = owners.get(derived[place].untyped_storage().data_ptr())
+            if owner is None:
+                self._of_others.append(number)
+            else:
+                self._of_views.append((owner, [source - weights[owner].data_ptr(), *rest]))
+
+    def pack_arguments(self, derived: dict[int, Tensor]) -> Iterator[tuple[int, list[int]]]:
+        """For all blocks of all matrices and vectors, the place in `derived` of what it is part of, and the
+        arguments of `pack`. Vectors must be contiguous."""
+        plan, size = self.code.plan, self.code.dtype.itemsize
+        for matrix in plan.matrices:
+            target = self.matrices.ctypes.data + matrix.offset * size
             for block in matrix.blocks:
-                weight = self.derived[block.par]
-                if weight.ndim == 2:
-                    row_step, column_step = (step * size for step in weight.stride())
-                else:
-                    row_step, column_step = 0, (weight.stride(-1) if weight.ndim else 1) * size
-                source = weight.data_ptr() + block.k * row_step + block.n * column_step
-                code.pack(
-                    source, row_step, column_step, block.k_count, block.n_count, base + matrix.offset * size,
-                    matrix.rows, matrix.columns, block.row, block.column,
-                )  # fmt: skip
-        for place, first, width, offset in code.plan.vectors:
-            numbers = self.derived[place].reshape(-1)[first : first + width]
-            self.vectors[offset : offset + width] = numbers.numpy()
+                weight = derived[block.par]
+                last = weight.stride(-1) * size if weight.ndim else size
+                row, column = (weight.stride(0) * size, last) if weight.ndim == 2 else (0, last)
+                source = weight.data_ptr() + block.k * row + block.n * column
+                yield block.par, [
+                    source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
+                    block.row, block.column,
+                ]  # fmt: skip
+        for place, first, width, offset in plan.vectors:
+            weight, target = derived[place], self.vectors.ctypes.data + offset * size
+            step = (weight.stride(-1) if weight.ndim else 1) * size
+            yield place, [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
 
 
 def replay(calls: Sequence[Any], known: dict[Any, Any], kind: str) -> None:

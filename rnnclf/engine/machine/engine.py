@@ -104,7 +104,7 @@ class _Machine(torch.autograd.Function):
         sums, dx_TBI, dstates = zip(*run_parts(backward, len(parts)), strict=True)
         for other in sums[1:]:
             sums[0].__iadd__(other)
-        gradients = run.code.gradients(sums[0], packed.derived)
+        gradients = run.code.gradients(sums[0], packed)
         run.code.release(packed)
         dstart = [_joined(leaf, 0) for leaf in zip(*dstates, strict=True)]
         return None, _joined(dx_TBI, 1) if inputs else None, *gradients, *dstart

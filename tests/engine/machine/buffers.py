@@ -115,7 +115,7 @@ def _results(code: CellCode, arrays: dict[str, Any], derived: Any) -> dict[str, 
             arrays["outputs"][..., column : column + piece.width].copy()
         )
         column += -(-piece.width // plan.lanes) * plan.lanes
-    for name, gradient in zip(graph.names, code.gradients(arrays["sums"], derived), strict=True):
+    for name, gradient in zip(graph.names, code.assembled(arrays["sums"], derived), strict=True):
         if gradient is not None:
             results[f"gradient of {name}"] = gradient.clone()
     return results

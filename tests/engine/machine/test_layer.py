@@ -13,7 +13,8 @@ from rnnclf.cells.base import GatedCell
 
 pytest.importorskip("llvmlite")
 
-from rnnclf.engine.machine.driver.layer import LayerWeights, _blocks_of, layer_code
+from rnnclf.engine.machine.blocks import blocks_of
+from rnnclf.engine.machine.driver.layer import LayerWeights, layer_code
 from rnnclf.engine.machine.driver.part import CopyOptions, Piece, copies
 from rnnclf.engine.machine.driver.tables import Move
 from rnnclf.engine.machine.graph import UncoveredError
@@ -41,13 +42,13 @@ def filled(blocks, numbers, shape):
     ],
 )
 def test_blocks_say_where_each_number_of_a_gradient_lies(positions):
-    blocks = _blocks_of(positions)
+    blocks = blocks_of(positions)
     np.testing.assert_array_equal(filled(blocks, np.arange(100), positions.shape), positions)
 
 
 def test_numbers_in_no_order_are_no_blocks():
-    assert _blocks_of(np.array([[0, 1, 3]])) is None
-    assert _blocks_of(np.arange(2000) ** 2) is None
+    assert blocks_of(np.array([[0, 1, 3]])) is None
+    assert blocks_of(np.arange(2000) ** 2) is None
 
 
 @pytest.mark.parametrize("name", ["basic", pytest.param("lem", marks=pytest.mark.long)])

@@ -7,9 +7,8 @@ a cell's `prepare` computes, products of weights, and the gradients of both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,28 +16,10 @@ from rnnclf.cells.base import Cell
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
-from rnnclf.engine.machine.code import CellCode, PackedWeights, replay
+from rnnclf.engine.machine.code import CellCode, PackedWeights
 from rnnclf.engine.machine.driver.tables import Move, address_of
 from rnnclf.engine.machine.entry import code_of
-from rnnclf.engine.machine.graph import Ref, UncoveredError, references
-
-MOVES = {"t", "transpose", "permute", "view", "_unsafe_view", "cat", "split", "slice"}
-MOVES |= {"detach", "alias", "clone", "squeeze", "unsqueeze"}
-"""Operations of torch that only move numbers."""
-MOST_BLOCKS = 256
-"""If the gradient of a weight consists of more blocks, torch assembles it."""
-
-
-class Block(NamedTuple):
-    """Part of a weight's gradient, rows `row` to `row + rows`, that lies evenly spaced among the sums: the
-    element (i, j) of the block at `first + i * row_step + j * column_step`."""
-
-    row: int
-    rows: int
-    columns: int
-    first: int
-    row_step: int
-    column_step: int
+from rnnclf.engine.machine.graph import UncoveredError
 
 
 class LayerCode:
@@ -54,37 +35,12 @@ class LayerCode:
         with torch.inference_mode(False), torch.no_grad():
             self.start, self.code = _initial_state(module), code
             p = module.cell.prepare(module.weights())
-            self.blocks = self._blocks([getattr(p, name).detach() for name in code.graph.names])
+            self.blocks = code.gradient_blocks([getattr(p, name).detach() for name in code.graph.names])
 
     @property
     def trains(self) -> bool:
         """Whether any weight has a gradient."""
         return bool(self.code.graph.gradients)
-
-    def _blocks(self, weights: list[Tensor]) -> list[list[Block] | None] | None:
-        """Found by assembling gradients from sums in which every number is its own position."""
-        if any(call.function.overloadpacket.__name__ not in MOVES for call in self._calls_after()):
-            return None
-        plan, known = self.code.plan, dict(enumerate(weights))
-        replay(self.code.derivations, known, "before")
-        positions = np.arange(plan.sums + plan.lanes, dtype=np.float64)
-        found = []
-        for gradient in self.code.gradients(positions, known):
-            blocks = None if gradient is None else _blocks_of(gradient.numpy().astype(np.int64))
-            if gradient is not None and blocks is None:
-                return None
-            found.append(blocks)
-        return found
-
-    def _calls_after(self) -> list[Any]:
-        """The calls of torch from the sums to the gradients."""
-        graph = self.code.graph
-        needed, calls = {Ref(("after", place)) for place in graph.gradients.values()}, []
-        for call in reversed(graph.after):
-            if needed & {Ref(("after", place)) for place in call.slots}:
-                needed |= set(references((call.args, call.kwargs)))
-                calls.append(call)
-        return calls
 
 
 def _initial_state(module: CellModule) -> list[Tensor]:
@@ -98,32 +54,6 @@ def _initial_state(module: CellModule) -> list[Tensor]:
         if one.requires_grad or one.shape != other.shape or not (one[:1] == other).all():
             raise UncoveredError("its initial state depends on the inputs")
     return [leaf[0].detach() for leaf in zeros]
-
-
-def _blocks_of(positions: Any) -> list[Block] | None:
-    """An array of positions (N, M) as blocks; None if they are not evenly spaced or too many."""
-    index = positions if positions.ndim == 2 else positions.reshape(-1, 1)
-    columns = index.shape[1]
-    column_step = index[:, 1] - index[:, 0] if columns > 1 else np.ones(len(index), np.int64)
-    if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all():
-        return None
-    # a block ends where the distance to the next row, or between columns, changes
-    blocks: list[Block] = []
-    begin, first = 0, index[:, 0].tolist()
-    while begin < len(first):
-        if len(blocks) == MOST_BLOCKS:
-            return None
-        end = begin + 1
-        row_step = first[end] - first[begin] if end < len(first) else 0
-        while (
-            end < len(first)
-            and first[end] - first[end - 1] == row_step
-            and column_step[end] == column_step[begin]
-        ):
-            end += 1
-        blocks.append(Block(begin, end - begin, columns, first[begin], row_step, int(column_step[begin])))
-        begin = end
-    return blocks
 
 
 _layers: dict[CellCode, LayerCode] = {}
@@ -178,15 +108,9 @@ class LayerWeights:
     def _derived(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """All tensors that the code may read, by their slots; and those of them that have to be computed anew
         in each step, since they are no views of a weight."""
-        known: dict[int, Any] = dict(enumerate(self.prepared))
-        replay(self.layer.code.derivations, known, "before")
+        known = self.layer.code.derived(self.prepared)
         own = {_storage(weight) for weight in self.prepared}
-        vectors = {place for place, *_ in self.layer.code.plan.vectors}
-        computed = {
-            place: tensor.contiguous().clone()
-            for place, tensor in known.items()
-            if _storage(tensor) not in own or (place in vectors and not tensor.is_contiguous())
-        }
+        computed = {slot: tensor.clone() for slot, tensor in known.items() if _storage(tensor) not in own}
         return known | computed, computed
 
     def refresh(self) -> Parameters | None:
@@ -199,28 +123,14 @@ class LayerWeights:
                     if name in self.copied:
                         mine.copy_(getattr(prepared, name))
                 if self.computed:
-                    known: dict[int, Any] = dict(enumerate(self.prepared))
-                    replay(self.layer.code.derivations, known, "before")
+                    known = self.layer.code.derived(self.prepared)
                     for place, mine in self.computed.items():
                         mine.copy_(known[place])
         return prepared
 
     def packs(self) -> Iterator[list[int]]:
         """The arguments of `pack` for all blocks of all matrices and vectors."""
-        plan, size = self.layer.code.plan, self.size
-        for matrix in plan.matrices:
-            target = address_of(self.packed.matrices) + matrix.offset * size
-            for block in matrix.blocks:
-                weight = self.known[block.par]
-                last = weight.stride(-1) * size if weight.ndim else size
-                row, column = (weight.stride(0) * size, last) if weight.ndim == 2 else (0, last)
-                source = weight.data_ptr() + block.k * row + block.n * column
-                yield [source, row, column, block.k_count, block.n_count, target, matrix.rows, matrix.columns,
-                       block.row, block.column]  # fmt: skip
-        for place, first, width, offset in plan.vectors:
-            weight, target = self.known[place], address_of(self.packed.vectors) + offset * size
-            step = (weight.stride(-1) if weight.ndim else 1) * size
-            yield [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
+        return (arguments for _, arguments in self.packed.pack_arguments(self.known))
 
     def moves(self, sums: Any, gradients: Sequence[Tensor]) -> Iterator[Move]:
         """From the sums to the gradients of `trained` or, if torch has to go on from there, to those of the
@@ -250,7 +160,7 @@ class LayerWeights:
         blocks of them, else from the sums. Returns which of them there are."""
         has_gradient = [name in self.layer.code.graph.gradients for name in self.names]
         known = self.layer.blocks is not None
-        d_prepared = self.d_prepared if known else self.layer.code.gradients(sums, self.known)
+        d_prepared = self.d_prepared if known else self.layer.code.assembled(sums, self.known)
         of_weights = zip(self.names, d_prepared, has_gradient, strict=True)
         found = [(name, gradient) for name, gradient, is_there in of_weights if is_there]
         if prepared is None:
