@@ -1,6 +1,8 @@
 """Trains every cell on the digits at about 30,000 parameters: two learning rates, three seeds each.
 
-    python benchmarks/cells/measure.py benchmarks/cells/results.csv [sweeps at once]
+    python benchmarks/cells/measure.py benchmarks/cells/results.csv [CELL,CELL …]
+
+Rows of cells that are not named stay as they are.
 
 One sweep per cell, `rnnclf train -m cell=… match_parameters=30k dataset=digits epochs=30 threads=1`. The
 test split takes part in no choice: page.py picks a cell's learning rate by its mean validation accuracy.
@@ -11,16 +13,27 @@ import json
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rnnclf.cells import CELLS
+from rnnclf.training.eligibility import EngineUsed
 
 WORDS = ["match_parameters=30k", "dataset=digits", "epochs=30", "threads=1"]
 GRID = ["optimizer.lr=0.002,0.01", "seed=0,1,2"]
-COLUMNS = ["cell", "lr", "seed", "hidden", "parameters", "validation", "test", "epoch_seconds", "error"]
+COLUMNS = [
+    "cell",
+    "engine",
+    "lr",
+    "seed",
+    "hidden",
+    "parameters",
+    "validation",
+    "test",
+    "epoch_seconds",
+    "error",
+]
 
 
 def sweep(cell: str) -> list[dict[str, Any]]:
@@ -41,6 +54,7 @@ def row(cell: str, job: dict[str, Any]) -> dict[str, Any]:
         return known
     results = job["results"]
     return known | {
+        "engine": EngineUsed(**results["engine"]).words,
         "hidden": results["hidden"],
         "parameters": results["parameters"],
         "validation": round(results["validation"]["accuracy"], 6),
@@ -49,20 +63,18 @@ def row(cell: str, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(path: Path, at_once: int) -> None:
-    # the largest first, so that nothing waits for it at the end: its parameters are those of its head alone
-    names = sorted(CELLS.names(), key=lambda name: name != "esn")
-    with ThreadPoolExecutor(at_once) as pool:
-        found = {name: pool.submit(sweep, name) for name in names}
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-            writer.writeheader()
-            for name in CELLS.names():
-                rows = found[name].result()
-                writer.writerows(rows)
-                file.flush()
-                print(name, [row.get("test") for row in rows], flush=True)
+def main(path: Path, names: list[str]) -> None:
+    with open(path) as file:
+        rows = [row for row in csv.DictReader(file) if row["cell"] not in names]
+    for name in names:
+        rows += sweep(name)
+        print(name, [row.get("test") for row in rows if row["cell"] == name], flush=True)
+    rows.sort(key=lambda row: CELLS.names().index(row["cell"]))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    main(Path(sys.argv[1]), sys.argv[2].split(",") if len(sys.argv) > 2 else list(CELLS.names()))

@@ -66,9 +66,8 @@ def cells_table(rows: list[Row]) -> Iterator[str]:
     yield "| cell | family | engine | hidden | parameters | learning rate | test accuracy, % | s/epoch |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
     for name, group in groupby(rows, key=lambda row: row["cell"]):
-        kind = CELLS[name]
-        engine = choose(kind(), "cpu", every_step=False)
-        yield f"| `{name}` | {kind.family} | {engine} | {figures(list(group))} |"
+        runs = list(group)
+        yield f"| `{name}` | {CELLS[name].family} | {runs[0]['engine']} | {figures(runs)} |"
 
 
 def figures(rows: list[Row]) -> str:
@@ -88,14 +87,14 @@ def figures(rows: list[Row]) -> str:
 
 def engines_table(rows: list[Row], readout: str) -> Iterator[str]:
     yield f"`readout={readout}`:\n"
-    yield "| cell | steps | batch | loop | scan | fft | auto | choice | its time / best |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |"
+    yield "| cell | steps | batch | loop | scan | fft | machine | auto | choice | its time / best |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |"
     own = [row for row in rows if row["readout"] == readout]
     for (cell, steps, batch), group in groupby(
         own, key=lambda row: (row["cell"], row["steps"], row["batch"])
     ):
         found = {row["engine"]: row for row in group}
-        cells = [one(found.get(engine)) for engine in ("loop", "scan", "fft", "auto")]
+        cells = [one(found.get(engine)) for engine in ("loop", "scan", "fft", "machine", "auto")]
         best = min(float(row["seconds"]) for name, row in found.items() if name != "auto" and measured(row))
         taken = choose(CELLS[cell](), "cpu", READOUTS[readout].every_step)
         share = float(found[taken]["seconds"]) / best

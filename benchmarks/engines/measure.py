@@ -1,6 +1,6 @@
 """Seconds and memory of one training step with each engine, on MNIST pixel by pixel.
 
-    python benchmarks/engines/measure.py MNIST_FOLDER benchmarks/engines/results.csv [rounds]
+    python benchmarks/engines/measure.py MNIST_FOLDER benchmarks/engines/results.csv [rounds [CELL,CELL …]]
 
 The images are scaled to 14 × 14, 28 × 28 and 56 × 56 and read as sequences of 196, 784 and 3,136 pixels.
 One step is forward, backward and Adam of a classifier with one layer of 64 units. Each measurement has a
@@ -28,7 +28,11 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.workflows.machine import keep_freed_memory
 
-CELLS = {"lru": ("loop", "scan", "fft"), "s4d": ("loop", "scan", "fft"), "mingru": ("loop", "scan")}
+CELLS = {
+    "lru": ("loop", "scan", "fft"),
+    "s4d": ("loop", "scan", "fft"),
+    "mingru": ("loop", "scan", "machine"),
+}
 SIDES = (14, 28, 56)
 BATCHES = (16, 128)
 READOUTS = ("last", "mean")
@@ -85,27 +89,37 @@ def in_a_process(*arguments: object) -> tuple[float, float] | None:
         process.join()
 
 
-def main(mnist: str, path: Path, rounds: int) -> None:
+COLUMNS = ["cell", "readout", "steps", "batch", "engine", "seconds", "MiB"]
+
+
+def main(mnist: str, path: Path, rounds: int, cells: list[str]) -> None:
+    """Measures these cells; the rows of others stay as they are."""
     torch.set_num_threads(1)  # threads that were started here would not be there in a fork
     data = DATASETS["mnist"](root=mnist).load().train
+    with open(path) as file:
+        rows = [row for row in csv.DictReader(file) if row["cell"] not in cells]
+    for readout, cell, side, batch in itertools.product(READOUTS, cells, SIDES, BATCHES):
+        engines = (*CELLS[cell], "auto")
+        found: dict[str, list[tuple[float, float] | None]] = {engine: [] for engine in engines}
+        for turn, engine in itertools.product(range(rounds), engines):
+            if turn == 0 or found[engine][0] is not None:
+                found[engine].append(in_a_process(data, cell, engine, side, batch, readout))
+        for engine, results in found.items():
+            whole = [result for result in results if result is not None]
+            figures = [statistics.median(column) for column in zip(*whole, strict=True)]
+            seconds, memory = figures or (float("nan"), float("nan"))
+            values = [cell, readout, side * side, batch, engine, f"{seconds:.5f}", f"{memory:.0f}"]
+            rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+            print(*values, flush=True)
+    order = list(CELLS)
+    rows.sort(key=lambda row: (READOUTS.index(row["readout"]), order.index(row["cell"])))
     with open(path, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["cell", "readout", "steps", "batch", "engine", "seconds", "MiB"])
-        for readout, cell, side, batch in itertools.product(READOUTS, CELLS, SIDES, BATCHES):
-            engines = (*CELLS[cell], "auto")
-            found: dict[str, list[tuple[float, float] | None]] = {engine: [] for engine in engines}
-            for turn, engine in itertools.product(range(rounds), engines):
-                if turn == 0 or found[engine][0] is not None:
-                    found[engine].append(in_a_process(data, cell, engine, side, batch, readout))
-            for engine, results in found.items():
-                whole = [result for result in results if result is not None]
-                figures = [statistics.median(column) for column in zip(*whole, strict=True)]
-                seconds, memory = figures or (float("nan"), float("nan"))
-                row = [cell, readout, side * side, batch, engine, f"{seconds:.5f}", f"{memory:.0f}"]
-                writer.writerow(row)
-                file.flush()
-                print(*row, flush=True)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 3)
+    more = sys.argv[3:]
+    named = more[1].split(",") if len(more) > 1 else list(CELLS)
+    main(sys.argv[1], Path(sys.argv[2]), int(more[0]) if more else 3, named)
