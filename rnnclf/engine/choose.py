@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from rnnclf.errors import ConfigError
 from rnnclf.registry import Registry
 
 if TYPE_CHECKING:
@@ -168,10 +169,14 @@ def choose(
 
 def engine_for(module: CellModule, device: str, asked: str = "auto", **situation: Any) -> str:
     """The engine for a cell with its weights: what `choose` returns, but with auto no engine that turns out
-    to be unable to run the cell."""
-    name = choose(module.cell, device, asked=asked, **situation)
-    if asked == "auto" and obstacle(name, module):
-        return choose(module.cell, device, asked=asked, without=[name], **situation)
+    to be unable to run the cell. Raises ConfigError if the requested one is."""
+    cell = module.cell
+    name = choose(cell, device, asked=asked, **situation)
+    found = obstacle(name, module) if device == "cpu" else ""
+    if found and asked == "auto":
+        return choose(cell, device, asked=asked, without=[name], **situation)
+    if found:
+        raise ConfigError(f"engine={name} does not go with cell={cell.name}: {found}. Use engine=loop.")
     return name
 
 

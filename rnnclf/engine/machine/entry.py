@@ -23,17 +23,13 @@ from rnnclf.errors import ConfigError
 
 
 def machine(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
-    """Runs a cell in machine code. Returns what `unroll` does. Raises ConfigError where it cannot."""
+    """Runs a cell in machine code. Returns what `unroll` does.
+
+    Raises ConfigError unless on a CPU, UncoveredError if there is no machine code for the cell.
+    """
     if x_TBI.device.type != "cpu":
         raise ConfigError("engine=machine runs on a CPU only: use engine=auto.")
-    try:
-        code = code_of(module)
-    except UncoveredError as error:
-        name = module.cell.name
-        raise ConfigError(
-            f"engine=machine does not go with cell={name}: {error}. Use engine=loop."
-        ) from error
-    return over_time(code, module.cell, module.prepared(), x_TBI, state, plan)
+    return over_time(code_of(module), module.cell, module.prepared(), x_TBI, state, plan)
 
 
 _codes: dict[Any, CellCode | str] = {}
