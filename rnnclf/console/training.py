@@ -32,7 +32,6 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.data import SPLITS
-from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.training.eligibility import EngineUsed
@@ -40,7 +39,6 @@ from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.baseline_runs import baselines_beside
 from rnnclf.workflows.runs import picture, read_csv
-from rnnclf.workflows.sweep_progress import SweepProgress
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
 SLOW = 5.0  # seconds between progress lines while data are read
@@ -289,19 +287,6 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
             console.print(next_line, soft_wrap=True)
         if baselines is not None:
             console.print(baselines, soft_wrap=True)
-
-
-def show_progress(progress: SweepProgress) -> None:
-    """Prints how far a sweep has come."""
-    parts = [f"{progress.done} of {progress.total} jobs done"]
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    if progress.seconds_left is not None:
-        parts.append(f"about {roughly(progress.seconds_left)} left")
-    if progress.best is not None:
-        number, accuracy = progress.best
-        parts.append(f"best validation accuracy so far {percent(accuracy)} (#{number})")
-    print_plain(", ".join(parts))
 
 
 def _course(report: Report) -> list[Text]:
