@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike
 from typing import Any
 
@@ -85,8 +86,7 @@ class Output:
 
     def show(self, share: float, text: str) -> None:
         """Replaces the bar, or shows it."""
-        from IPython.display import display, update_display
-
+        notebook = import_module("IPython.display")  # the notebook has it
         text = one_line(f"model {self.models}: {text}" if self.models > 1 else text)
         filled = round(COLUMNS * share)
         content = {
@@ -95,9 +95,9 @@ class Output:
         }
         if self.name is None:
             self.name = uuid.uuid4().hex
-            display(content, raw=True, display_id=self.name)
+            notebook.display(content, raw=True, display_id=self.name)
         else:
-            update_display(content, raw=True, display_id=self.name)
+            notebook.update_display(content, raw=True, display_id=self.name)
 
 
 _last = Output(cell=-1)

@@ -26,11 +26,13 @@ class Shell(ModuleType):
         self.display.update_display = self._update
 
     def _show(self, content, raw, display_id):
-        assert raw and display_id not in self.outputs
+        assert raw
+        assert display_id not in self.outputs
         self.outputs[display_id] = content
 
     def _update(self, content, raw, display_id):
-        assert raw and display_id in self.outputs
+        assert raw
+        assert display_id in self.outputs
         self.outputs[display_id] = content
         self.updates += 1
 
