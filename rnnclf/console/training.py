@@ -42,6 +42,9 @@ from rnnclf.workflows.runs import picture, read_csv
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
 SLOW = 5.0  # seconds between progress lines while data are read
+WIDEST = 80  # columns of the line with the bar: a line that a narrowed window wraps would stay behind
+NUMBERS = 72  # of them, for the numbers beside the bar
+SHORTEST = 6  # columns of the bar
 COURSE = 40  # columns of the line of bars in the closing panel
 NEXT = {
     "evaluate it": "rnnclf eval {}",
@@ -119,17 +122,17 @@ class LiveDisplay(Watcher):
     """A growing table of epochs above a bar with accuracy, speed and time left."""
 
     def __init__(self) -> None:
+        console = screen()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=max(min(console.width, WIDEST) - NUMBERS, SHORTEST)),
             TextColumn("{task.percentage:>3.0f} % of all"),
             TextColumn("{task.fields[accuracy]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("[dim]left[/]"),
             TimeRemainingColumn(compact=True),
-            console=screen(),
+            console=console,
             transient=True,
-            expand=True,
             refresh_per_second=5,
         )
         self.task: TaskID | None = None
