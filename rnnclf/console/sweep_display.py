@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from rnnclf.metrics import percent
 from rnnclf.workflows.sweep_progress import Best, Ended, JobsFollowed, RunningJob, SweepProgress
 
 PERIOD = 0.5  # seconds between two looks at the files of the jobs
+SHARE = 0.05  # of a core, at most, for looking at thousands of jobs
 BAR = 12  # columns
 WIDE = 100  # columns of a terminal that has room for bars
 OTHER_LINES = 7  # of the terminal: the header, the last two lines, and some of what was printed above
@@ -41,16 +43,21 @@ def sweep_display(sweep: Path) -> Iterator[None]:
     )
 
     def look() -> None:
+        progress = followed.progress()
         for job in followed.ended():
             _show_ended(job)
-        live.update(_board(followed.progress(), console), refresh=True)
+        live.update(_board(progress, console), refresh=True)
 
     def keep_looking() -> None:
-        while not end.wait(PERIOD):
+        seconds = 0.0
+        while not end.wait(max(PERIOD, seconds / SHARE)):
+            began = time.thread_time()
             look()
+            seconds = time.thread_time() - began
 
     with live, printed_above(console):
-        print_plain(f"{_jobs(len(followed.runs))}, in parallel; sweep folder {short(sweep)}")
+        jobs = _jobs(len(followed.runs)) if followed.runs else "jobs"
+        print_plain(f"{jobs}, in parallel; sweep folder {short(sweep)}")
         thread = threading.Thread(target=keep_looking, daemon=True)
         thread.start()
         try:

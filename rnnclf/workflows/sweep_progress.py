@@ -15,7 +15,7 @@ from rnnclf.durations import parse_time
 from rnnclf.errors import RnnclfError
 from rnnclf.workflows.runs import RunFolder, fits, read_csv
 from rnnclf.workflows.sweep import repeated_apart
-from rnnclf.workflows.sweep_folder import jobs_of
+from rnnclf.workflows.sweep_folder import jobs_of, jobs_record
 
 RECENT = 5  # epochs whose time says how long those to come will take
 
@@ -81,10 +81,14 @@ class JobsFollowed:
     """
 
     def __init__(self, sweep: Path, from_now: bool) -> None:
-        self.runs = jobs_of(sweep)
+        self._sweep = sweep
         self._read: dict[Path, tuple[tuple[int, int], Any]] = {}
+        self._find_jobs()
         self._earlier = {run.path: stamp(run.status) for run in self.runs} if from_now else {}
         self._told = {run.path for run in self.runs if self._status(run).get("state") == "done"}
+
+    def _find_jobs(self) -> None:
+        self.runs = jobs_of(self._sweep)
         words = [self._words(run) for run in self.runs]
         shared = set(words[0]).intersection(*words[1:]) if len(words) > 1 else set()
         self._own = {
@@ -94,6 +98,8 @@ class JobsFollowed:
 
     def progress(self) -> SweepProgress:
         """What is done, and what is left. What cannot be read counts as left."""
+        if not jobs_record(self._sweep).exists():  # a sweeper may choose its jobs as it goes
+            self._find_jobs()
         states = {run.path: self._state(run) for run in self.runs}
         by_state = {
             state: [run for run in self.runs if states[run.path] == state]

@@ -43,7 +43,8 @@ def test_running_jobs_have_a_line_each_and_those_that_fail_a_sentence(tmp_path, 
         screen.print_note("a remark")
         words = ["epochs=4", "hidden=0\x1b[2J"]
         write(tmp_path / "0", state="failed", overrides=words, error="its process was killed")
-        write(tmp_path / "1", state="running", configuration={"epochs": 4})
+        words = ["epochs=4", "hidden=1"]
+        write(tmp_path / "1", state="running", overrides=words, configuration={"epochs": 4})
         (tmp_path / "1" / "epochs.csv").write_text("epoch,validation_accuracy,seconds\n1,0.25,30\n2,0.5,30\n")
     said = terminal.file.getvalue()
     assert "3 jobs, in parallel; sweep folder" in said

@@ -93,6 +93,14 @@ def test_each_job_that_ends_is_told_once(sweep):
     assert followed.progress().failed == 2
 
 
+def test_jobs_that_a_sweeper_adds_are_found(sweep, tmp_path):
+    followed = JobsFollowed(sweep("done"), from_now=True)
+    (tmp_path / "sweep" / "1").mkdir()
+    write(tmp_path / "sweep" / "1", state="failed", overrides=["hidden=8", "seed=7"], error="odd")
+    assert (followed.progress().total, followed.progress().failed) == (2, 1)
+    assert [job.words for job in followed.ended()] == [("seed=7",)]
+
+
 def test_it_is_one_line():
     some = SweepProgress(4, 1, 12, 190.0, Best(("cell=lstm",), 0.934, 2))
     assert progress_in_words(some) == (
