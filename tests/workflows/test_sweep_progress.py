@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from rnnclf.console.sweep_display import progress_in_words
+from rnnclf.workflows import jobs
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_progress import Best, JobsFollowed, RunningJob, SweepProgress, progress_of
 
@@ -108,3 +110,28 @@ def test_it_is_one_line():
         " best mean validation accuracy so far 93.40 % (cell=lstm)"
     )
     assert progress_in_words(SweepProgress(2, 0, 2, None, None)) == "2 of 2 jobs done"
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_the_board_of_a_parallel_sweep_goes_before_the_table_is_shown(tmp_path, monkeypatch, parallel):
+    events = []
+
+    class Watch(jobs.JobsWatcher):
+        @contextmanager
+        def jobs_run(self, sweep):
+            events.append("board")
+            yield
+            events.append("no board")
+
+        def sweep_ended(self, folder, ranking):
+            events.append("table")
+
+    def interrupted(body, words, prog, isolate, start):
+        start.parallel = parallel
+        start.begin_sweep(tmp_path / "sweep", [])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run_hydra", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.train(["-m"], Watch())
+    assert events == (["board", "no board"] if parallel else []) + ["table"]
