@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnnclf.cells import Cell, GatedCell, LinearCell
+    from rnnclf.console.notebook import train
     from rnnclf.errors import RnnclfError
     from rnnclf.estimator import RNNClassifier, load
     from rnnclf.hydra_app import load_config
     from rnnclf.options import option
     from rnnclf.workflows.evaluate import evaluate
-    from rnnclf.workflows.train import train
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _HOME = {
     "load": "rnnclf.estimator",
     "load_config": "rnnclf.hydra_app",
     "option": "rnnclf.options",
-    "train": "rnnclf.workflows.train",
+    "train": "rnnclf.console.notebook",
 }
 """The module of each public name."""
 

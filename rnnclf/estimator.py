@@ -162,6 +162,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: N labels: numbers, texts or other hashable values; of a data frame in the order in which its
                 ids come first, None where `label` names a column.
         """
+        from rnnclf.console.notebook import notebook_bar
         from rnnclf.workflows.fitting import fit_in_memory
 
         self.__dict__.pop("_classifier", None)
@@ -170,7 +171,9 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             config = self._config()
             recordings, y = self._read(X, y, reset=True)
             labels = labels_in(_labels(y))
-            self._take(fit_in_memory(config, labels.of(recordings), labels.plain), labels.values_K)
+            with notebook_bar() as watch:
+                trained = fit_in_memory(config, labels.of(recordings), labels.plain, watch)
+            self._take(trained, labels.values_K)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from rnnclf.console.compare import BASELINE
 from rnnclf.console.screen import screen, short
 from rnnclf.console.sheets import Sheet
 from rnnclf.console.sweep import columns_of, section_tables
@@ -16,6 +15,7 @@ from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS
 from rnnclf.workflows.board import Board, BoardSection
+from rnnclf.workflows.compare_words import BASELINE
 from rnnclf.workflows.contenders import Contender
 from rnnclf.workflows.sweep import Section
 from rnnclf.workflows.sweep_words import MOST_DOUBTS, legend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -15,13 +15,21 @@ from rnnclf.console.sweep import ROOMY, columns_of, section_tables
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
-from rnnclf.workflows.compare import HOW, AcrossData, Compared, Comparison, Pair
+from rnnclf.workflows.compare import AcrossData, Compared, Comparison, Pair
+from rnnclf.workflows.compare_words import (
+    alone_right,
+    has_chances,
+    numbers_of,
+    pair_cells,
+    pair_columns,
+    pair_legend,
+    per_run,
+)
 from rnnclf.workflows.disagreement import Disagreement, Example
 from rnnclf.workflows.sweep import Section
 from rnnclf.workflows.sweep_words import DIFFERENT, legend
 
 MOST_CLASSES = 8  # whose disagreements are shown
-BASELINE = "a baseline knows no seed: its one run is compared with each run of the others"
 NAME = 40  # characters of a class or an id
 
 
@@ -56,7 +64,7 @@ def _section(
     yield from section_tables(section, [], width, jobs=False, versus=False)
     numbers = numbers_of(comparison)
     yield from _pair_tables(comparison, width)
-    below = [*legend([section], versus=False), *pair_legend(comparison, equal)]
+    below = [*legend([section], versus=False), *pair_legend(comparison, numbers, equal)]
     yield Text("\n".join(below), style="dim")
     found = comparison.pairs[0].disagreement
     if not titled and found is not None and found.by_class:
@@ -82,96 +90,7 @@ def _pair_tables(comparison: Comparison, width: int) -> Iterator[PlainTable]:
         yield table
 
 
-def numbers_of(comparison: Comparison) -> dict[str, int]:
-    """The contenders by name, numbered as in the table."""
-    return {contender.name: number for number, contender in enumerate(comparison.contenders, start=1)}
-
-
-def has_chances(comparison: Comparison) -> bool:
-    return any(pair.chances for pair in comparison.pairs)
-
-
-def pair_columns(comparison: Comparison) -> list[str]:
-    several = len(comparison.pairs) > 1
-    chances = ["chances"] if has_chances(comparison) else []
-    return [
-        "pair",
-        "difference",
-        "95 % interval",
-        "p, Holm" if several else "p",
-        "verdict",
-        *chances,
-        "alone right",
-    ]
-
-
-def pair_cells(pair: Pair, numbers: dict[str, int], chances: bool) -> list[str]:
-    first, second = numbers[pair.first], numbers[pair.second]
-    found = pair.disagreement
-    shown = "" if pair.chances is None else " / ".join(f"{100 * chance:.0f}" for chance in pair.chances)
-    return [
-        f"{first} – {second}",
-        points(pair.difference),
-        "" if pair.interval95 is None else " to ".join(map(points, pair.interval95)),
-        "" if pair.adjusted_p is None else f"{pair.adjusted_p:.2g}",
-        _verdict(pair, first, second),
-        *([shown] if chances else []),
-        "" if found is None else " / ".join(alone_right(found)),
-    ]
-
-
-def points(share: float) -> str:
-    """A difference of shares in percentage points."""
-    return f"{100 * share:+.2f}"
-
-
-def alone_right(found: Disagreement) -> tuple[str, str]:
-    """How many sequences the first alone gets right, and the second alone, in each run."""
-    return _per_run(found.only_first, found), _per_run(found.only_second, found)
-
-
-def _per_run(count: int, found: Disagreement) -> str:
-    mean = count / found.pairs
-    return f"{mean:.0f}" if found.pairs == 1 or mean >= 10 else f"{mean:.1f}"
-
-
-def _verdict(pair: Pair, first: int, second: int) -> str:
-    if pair.adjusted_p is None:
-        return "too few"
-    if pair.adjusted_p > DIFFERENT:
-        return "not told apart"
-    return f"{first if pair.difference > 0 else second} is better"
-
-
-def pair_legend(comparison: Comparison, equal: float | None) -> Iterator[str]:
-    """How the pairs were compared, and what the columns mean."""
-    pairs, numbers = comparison.pairs, numbers_of(comparison)
-    yield "difference: of the mean test accuracies, first minus second, in points"
-    for how in dict.fromkeys(pair.how for pair in pairs):
-        own = [pair for pair in pairs if pair.how == how]
-        which = "" if len(own) == len(pairs) else f"{_listed(own, numbers)}: "
-        about = "" if how == "few" else "p and interval: "
-        yield f"{which}{about}{HOW[how]}"
-    if any(pair.how in ("checkpoints", "recordings") for pair in pairs):
-        yield "this is about two checkpoints, not two methods: to compare methods, train with seeds=5"
-    if len(pairs) > 1:
-        yield "p, Holm: corrected for the number of pairs, which intervals are not"
-    if equal is not None and not has_chances(comparison):
-        yield "equal= is about runs of several seeds or folds: it says nothing here"
-    elif equal is not None:
-        points = "1 point" if equal == 0.01 else f"{100 * equal:g} points"
-        yield f"chances, in per cent: the first is better by more than {points} / neither is / the second is"
-    if any(c.candidate.is_single_baseline for c in comparison.contenders) and len(pairs) > 1:
-        yield BASELINE
-    if any(pair.disagreement for pair in pairs):
-        yield "alone right: sequences that the first alone gets right / the second alone, in each run"
-
-
-def _listed(pairs: Sequence[Pair], numbers: dict[str, int]) -> str:
-    return ", ".join(f"{numbers[pair.first]} – {numbers[pair.second]}" for pair in pairs)
-
-
-def _disagreement(found: Disagreement, first: int, second: int) -> Iterator[RenderableType]:
+def _disagreement(found: Disagreement, first: str, second: str) -> Iterator[RenderableType]:
     """By class, and the first few sequences."""
     each = "" if found.pairs == 1 else f" (mean of {found.pairs} runs)"
     yield Text(f"where {first} and {second} differ{each}", style="bold")
@@ -179,7 +98,7 @@ def _disagreement(found: Disagreement, first: int, second: int) -> Iterator[Rend
     for title in (f"{first} alone right", f"{second} alone right", "sequences"):
         table.add_column(title, justify="right")
     for row in found.by_class[:MOST_CLASSES]:
-        counts = _per_run(row.only_first, found), _per_run(row.only_second, found)
+        counts = per_run(row.only_first, found), per_run(row.only_second, found)
         table.add_row(_short(row.label), *counts, f"{row.total / found.pairs:.0f}")
     total = found.both + found.only_first + found.only_second + found.neither
     table.add_section()
@@ -278,7 +197,7 @@ def sheets_of(found: Compared) -> list[Sheet]:
                 f"{title}: each pair",
                 tuple(pair_columns(comparison)),
                 tuple(tuple(pair_cells(pair, numbers, has_chances(comparison))) for pair in comparison.pairs),
-                (*pair_legend(comparison, found.equal), *comparison.notes),
+                (*pair_legend(comparison, numbers, found.equal), *comparison.notes),
             )
         )
     return [*sheets, _across_sheet(found.across)] if found.across else sheets

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
+from rnnclf.console.screen import print_error, print_json, print_note, print_plain, screen, use_stderr
 from rnnclf.hydra_app.bridge import Job
 from rnnclf.system import streams
 from rnnclf.workflows.jobs import JobsWatcher
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class JobsDisplay(JobsWatcher):
-    """Prints the events of jobs. json: results go to stdout as JSON, and text for people to stderr."""
+    """Prints the events of jobs. json: results go to stdout as JSON, and text for people to stderr.
+
+    has_board: the process of the sweep shows all jobs on the terminal, so that theirs print nothing there.
+    """
 
     json: bool
+    has_board: bool = False
 
     def _attach(self) -> None:
         """Sets up printing again: a launcher may run the job in a new process."""
@@ -32,10 +37,29 @@ class JobsDisplay(JobsWatcher):
     def preload(self) -> None:
         from rnnclf.console import training  # noqa: F401
 
+    def _is_silent(self) -> bool:
+        return self.has_board and screen().is_terminal  # that of some launchers is a file
+
+    @contextmanager
+    def jobs_run(self, sweep: Path) -> Iterator[None]:
+        from rnnclf.console.sweep_display import has_display, sweep_display
+
+        if not has_display():
+            yield
+            return
+        self.has_board = True
+        try:
+            with sweep_display(sweep):
+                yield
+        finally:
+            self.has_board = False
+
     def run(self, job: Job) -> AbstractContextManager[Watcher]:
         self._attach()
         from rnnclf.console.training import training_display
 
+        if self._is_silent():
+            return super().run(job)
         return training_display(job.number, job.parallel)
 
     def save(self, report: Report) -> None:
@@ -44,15 +68,18 @@ class JobsDisplay(JobsWatcher):
         save_report(report)
 
     def run_ended(self, job: Job, report: Report) -> None:
-        from rnnclf.console.training import show_progress, show_report
+        from rnnclf.console.sweep_display import progress_in_words
+        from rnnclf.console.training import show_report
         from rnnclf.workflows.plots import save_plots
         from rnnclf.workflows.sweep_progress import progress_of
 
-        show_report(report, job.number, job.parallel)
-        if job.sweep is not None and (progress := progress_of(job.sweep)).total > 1:
-            show_progress(progress)
+        is_silent = self._is_silent()
+        if not is_silent:
+            show_report(report, job.number, job.parallel)
+            if job.sweep is not None and (progress := progress_of(job.sweep)).total > 1:
+                print_plain(progress_in_words(progress))
         note = save_plots(report.folder, report.plots, report.results)
-        if note and not job.number:  # in a sweep, once
+        if note and not job.number and not is_silent:  # in a sweep, once
             print_note(note)
 
     def tracked(self, viewer: str) -> None:
@@ -67,7 +94,8 @@ class JobsDisplay(JobsWatcher):
 
     def job_failed(self, job: Job, error: Exception) -> None:
         self._attach()
-        print_error(f"#{job.number} {error}")
+        if not self._is_silent():
+            print_error(f"#{job.number} {error}")
 
     def note(self, sentence: str) -> None:
         print_note(sentence)

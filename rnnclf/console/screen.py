@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ LONGEST_ERROR = 2000  # characters; an untrusted file may contain a name of a me
 
 _to_stderr = False
 
+_above: Console | None = None  # the console of a live display, above which everything else is printed
+
 
 class SafeConsole(Console):
     """Rich's console for text of unknown origin: nothing in it acts as markup or as a terminal command."""
@@ -57,8 +60,26 @@ def use_stderr(yes: bool) -> None:
     _to_stderr = yes
 
 
+@contextmanager
+def printed_above(live: Console) -> Iterator[None]:
+    """Prints everything above the live display of this console; on stderr only what does not go to the same
+    terminal."""
+    global _above
+    _above = live
+    try:
+        yield
+    finally:
+        _above = None
+
+
+def _stderr() -> Console:
+    return _above if _above is not None and sys.stderr.isatty() else SafeConsole(stderr=True)
+
+
 def screen() -> Console:
     """The console for text for people. Created for each use, so that it follows a replaced sys.stdout."""
+    if _above is not None:
+        return _above
     console = SafeConsole(stderr=_to_stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
@@ -67,19 +88,22 @@ def screen() -> Console:
 
 def print_plain(line: str) -> None:
     """Prints one line without wrapping it."""
+    if _above is not None:
+        _above.print(Text(one_line(line)), soft_wrap=True)
+        return
     print(one_line(line), file=sys.stderr if _to_stderr else sys.stdout, flush=True)
 
 
 def print_note(text: str) -> None:
     """Prints a remark on stderr, apart from the results."""
-    SafeConsole(stderr=True).print(Text(one_line(text), style="yellow"), soft_wrap=True)
+    _stderr().print(Text(one_line(text), style="yellow"), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
     if len(text) > LONGEST_ERROR:
         text = f"{text[: LONGEST_ERROR // 2]} … {text[-LONGEST_ERROR // 2 :]}"
     line = Text("error: ", style="bold red").append(one_line(text), style="not bold default")
-    SafeConsole(stderr=True).print(line, soft_wrap=True)
+    _stderr().print(line, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -98,11 +122,13 @@ def _plainly(message: str) -> str:
 
 class _ScreenHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if _above is not None and record.levelno < logging.WARNING:  # which job starts: the display shows it
+            return
         text = Text(
             _plainly(one_line(record.getMessage().strip())),
             style="dim" if record.levelno < logging.WARNING else "yellow",
         )
-        console = screen() if record.levelno < logging.WARNING else SafeConsole(stderr=True)
+        console = screen() if record.levelno < logging.WARNING else _stderr()
         console.print(text, soft_wrap=True)
 
 

@@ -32,7 +32,6 @@ from rnnclf.console.screen import (
     short,
 )
 from rnnclf.data import SPLITS
-from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
 from rnnclf.training.eligibility import EngineUsed
@@ -40,10 +39,12 @@ from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.baseline_runs import baselines_beside
 from rnnclf.workflows.runs import picture, read_csv
-from rnnclf.workflows.sweep_progress import SweepProgress
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
 SLOW = 5.0  # seconds between progress lines while data are read
+WIDEST = 80  # columns of the line with the bar: a line that a narrowed window wraps would stay behind
+NUMBERS = 72  # of them, for the numbers beside the bar
+SHORTEST = 6  # columns of the bar
 COURSE = 40  # columns of the line of bars in the closing panel
 NEXT = {
     "evaluate it": "rnnclf eval {}",
@@ -121,17 +122,17 @@ class LiveDisplay(Watcher):
     """A growing table of epochs above a bar with accuracy, speed and time left."""
 
     def __init__(self) -> None:
+        console = screen()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=max(min(console.width, WIDEST) - NUMBERS, SHORTEST)),
             TextColumn("{task.percentage:>3.0f} % of all"),
             TextColumn("{task.fields[accuracy]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("[dim]left[/]"),
             TimeRemainingColumn(compact=True),
-            console=screen(),
+            console=console,
             transient=True,
-            expand=True,
             refresh_per_second=5,
         )
         self.task: TaskID | None = None
@@ -289,19 +290,6 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
             console.print(next_line, soft_wrap=True)
         if baselines is not None:
             console.print(baselines, soft_wrap=True)
-
-
-def show_progress(progress: SweepProgress) -> None:
-    """Prints how far a sweep has come."""
-    parts = [f"{progress.done} of {progress.total} jobs done"]
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    if progress.seconds_left is not None:
-        parts.append(f"about {roughly(progress.seconds_left)} left")
-    if progress.best is not None:
-        number, accuracy = progress.best
-        parts.append(f"best validation accuracy so far {percent(accuracy)} (#{number})")
-    print_plain(", ".join(parts))
 
 
 def _course(report: Report) -> list[Text]:

@@ -58,13 +58,15 @@ class Start:
 
     begin_run is called with the run folder, begin_sweep with the sweep folder and its planned jobs, before
     anything is written there. They raise an RnnclfError to refuse. note gets remarks on how the words were
-    understood. sweep_folder is set when a sweep starts.
+    understood. parallel and sweep_folder are set when a sweep starts.
     """
 
     begin_run: Callable[[Path], None] = lambda folder: None
     begin_sweep: Callable[[Path, list[Planned]], None] = lambda folder, jobs: None
     note: Callable[[str], None] = lambda sentence: None
     sweep_folder: Path | None = None
+    parallel: bool = False
+    """Whether the jobs of the sweep run in other processes, several at once."""
     new_folders: list[Path] = field(default_factory=list)
     """The folders made for this run or sweep, the innermost first."""
     records: list[Path] = field(default_factory=list)
@@ -112,10 +114,19 @@ class Checks(Callback):
             start, folder = _start.get(), _claimed(config.hydra.sweep)
             for job in plan:
                 _refuse_used_records(config, folder / job.folder)
+            launcher = config.hydra.runtime.choices.get("hydra/launcher")
+            start.parallel = side_by_side(str(launcher), config.hydra.launcher.get("n_jobs"))
             start.begin_sweep(folder, plan)
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
         start.sweep_folder = folder
+
+
+def side_by_side(launcher: str, n_jobs: Any) -> bool:
+    """Whether a launcher runs jobs in processes of its own; joblib with one process at a time does not."""
+    if launcher == "joblib":
+        return str(n_jobs) != "1" and (os.cpu_count() or 1) > 1
+    return launcher != "basic"
 
 
 def own_part(composed: DictConfig) -> Config:

@@ -195,10 +195,19 @@ def compare(paths: Sequence[Path], equal: float | None = None) -> Compared:
     apart = len(paths) > 1 and len({run.key for run in found.runs}) == 1
     found_contests = contests(found, apart)
     _refuse_lonely(paths, found_contests)
+    notes = tuple(_notes(found, found_contests))
+    return Compared(_comparisons(found_contests, equal), across_data(found_contests), equal, notes)
+
+
+def compared_within(path: Path) -> tuple[Comparison, ...]:
+    """The comparisons of the configurations below one path; none where there is only one."""
+    return _comparisons(contests(find_runs([path])), None)
+
+
+def _comparisons(found_contests: Sequence[Contest], equal: float | None) -> tuple[Comparison, ...]:
     answers = Answers()
     named = zip(titles([contest.judged for contest in found_contests]), found_contests, strict=True)
-    sections = tuple(_comparison(name, c, answers, equal) for name, c in named if len(c.contenders) > 1)
-    return Compared(sections, across_data(found_contests), equal, tuple(_notes(found, found_contests)))
+    return tuple(_comparison(name, c, answers, equal) for name, c in named if len(c.contenders) > 1)
 
 
 def _notes(found: Found, found_contests: Sequence[Contest]) -> list[str]:

@@ -41,7 +41,7 @@ from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
 from rnnclf.workflows.sweep_folder import checkpoints_in
-from rnnclf.workflows.train import Data, settled
+from rnnclf.workflows.train import Data, RunInfo, Watcher, settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,12 @@ class Classifier:
         checkpoint.save(path, self.header, weights)
 
 
-def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] | None = None) -> Classifier:
+def fit_in_memory(
+    config: Config,
+    recordings: Recordings,
+    labels: Sequence[Any] | None = None,
+    watch: Watcher | None = None,
+) -> Classifier:
     """Trains as `rnnclf train` does, and returns the classifier of the best epoch by validation.
 
     labels: the label of each class for the checkpoint, a number or a text; None if it is the class's name.
@@ -114,8 +119,12 @@ def fit_in_memory(config: Config, recordings: Recordings, labels: Sequence[Any] 
         def stop() -> str:
             return out_of_time(config, seconds(), training)
 
-        for result in fit(training, parts["train"], parts["validation"], stop=stop):
-            history.add(result, training.result, config.select)
+        watch = watch or Watcher()
+        sizes = {name: len(part) for name, part in parts.items()}
+        where = machine.device_in_words(device)
+        watch.started(RunInfo(config, model.parameter_count(), sizes, where, engine))
+        for result in fit(training, parts["train"], parts["validation"], watch.batch, stop=stop):
+            watch.epoch(result, history.add(result, training.result, config.select))
             assert history.best is not None
             waited = out_of_patience(config, result.epoch, history.best.epoch, size)
             training.stopped = training.stopped or waited

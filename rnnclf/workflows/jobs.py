@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rnnclf.data.recognition import exists
 from rnnclf.errors import CheckpointError, ConfigError, DataError, JobFailed, RnnclfError
 from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
-from rnnclf.hydra_app.checks import Planned, Start
+from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.grammar import literal, meant, parts
 from rnnclf.system.startup import import_torch
@@ -46,6 +46,10 @@ class JobsWatcher:
         from rnnclf.workflows.train import Watcher
 
         return nullcontext(Watcher())
+
+    def jobs_run(self, sweep: Path) -> AbstractContextManager[None]:
+        """A context in which the jobs of a sweep run in other processes, several at once."""
+        return nullcontext()
 
     def save(self, report: Report) -> None:
         """Writes additional files into the folder of a run, before its status becomes done."""
@@ -90,7 +94,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
     results: list[dict[str, Any]] = []
     runs: list[RunFolder] = []
     sweeps: list[Path] = []
-    with ExitStack() as held:
+    with ExitStack() as held, ExitStack() as shown:
 
         def begin_sweep(folder: Path, jobs: list[Planned]) -> None:
             from rnnclf.workflows import ledger
@@ -100,6 +104,8 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             sweeps.append(folder)
             if tracker is not None:
                 track_jobs(folder, tracker)
+            if start.parallel:
+                shown.enter_context(watch.jobs_run(folder))
 
         def begin_run(folder: Path) -> None:
             refuse_used_folder(folder)
@@ -116,6 +122,7 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
                 start.discard()
             raise
         finally:  # an interrupted sweep gets its table, too
+            shown.close()
             failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
     for folder in sweeps or [Path(found["folder"]) for found in results]:
         _say_where(folder, watch)
@@ -238,12 +245,20 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: s
         added = ledger.add_points(folder, points) if points else []
         pending = ledger.unfinished(folder)
         watch.sweep_resumed(folder, pending, added)
+        parallel = bool(pending) and _is_parallel(ledger.launching(folder, launching))
         try:
-            _launch(folder, pending, launching, watch)
+            with watch.jobs_run(folder) if parallel else nullcontext():
+                _launch(folder, pending, launching, watch)
         finally:
             failed = _end_sweep(folder, watch)
     _say_where(folder, watch)
     return Finished(None, failed)
+
+
+def _is_parallel(words: list[str]) -> bool:
+    """Whether the launcher that these words set runs several jobs at once."""
+    chosen = {key: value for key, _, value in (word.partition("=") for word in words)}
+    return side_by_side(chosen.get("hydra/launcher", "basic"), chosen.get("hydra.launcher.n_jobs"))
 
 
 def _say_where(folder: Path, watch: JobsWatcher) -> None:
@@ -274,13 +289,19 @@ def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
 
     folder, error = outcome.sweep_folder, outcome.error
     assert folder is not None
-    reason = (str(error).splitlines() or [""])[0]
-    watch.note(f"the launcher ended before its jobs did: {type(error).__name__}: {reason}")
     ledger.wait_for_jobs(folder)
     left = ledger.pending_jobs(folder)
-    if left:
-        watch.note(f"restarting {len(left)} of them")
+    restarted = f"; restarting {'1 job' if len(left) == 1 else f'{len(left)} jobs'}" if left else ""
+    watch.note(f"{_end_of_launcher(error)}{restarted}")
     return left
+
+
+def _end_of_launcher(error: Exception | None) -> str:
+    kind = type(error).__name__
+    if kind == "TerminatedWorkerError":  # joblib's; its own text has several lines of guesses
+        return "a process that ran jobs was killed, perhaps because memory ran out"
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"the launcher ended before its jobs did: {kind}: {reason}"
 
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:

@@ -6,6 +6,8 @@ Shapes: N sequences, K classes.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +75,16 @@ class Judged:
             totals_3K[1, j] += count
             totals_3K[2, i] += count
         return class_scores(self.classes, totals_3K)
+
+
+def together(parts: Sequence[Judged]) -> Judged | None:
+    """The confusions of several runs, added up; None if there are none, or their classes differ."""
+    if len({part.classes for part in parts}) != 1:
+        return None
+    pairs: Counter[tuple[int, int]] = Counter()
+    for part in parts:
+        pairs.update(part.pairs)
+    return Judged(parts[0].classes, dict(pairs), (), ())
 
 
 def judged(path: Path, split: str, most: int) -> Judged | str:

@@ -30,7 +30,9 @@ from rnnclf.report.document import (
 )
 from rnnclf.report.drawing import PageDrawer
 from rnnclf.statistics import mean_and_sd
+from rnnclf.workflows.compare import compared_within
 from rnnclf.workflows.plots import epochs_of
+from rnnclf.workflows.report_compared import confusion_blocks, differences_table
 from rnnclf.workflows.report_run import (
     Reported,
     details,
@@ -99,9 +101,16 @@ def sweep_chapter(found: SweepReported, words: Sequence[str], draw: PageDrawer, 
     parts: list[tuple[str, list[Block | None]]] = [
         ("Doubts", [doubts_block([*_doubts(found), *_own_doubts(ranking, one)])])
     ]
+    comparisons = compared_within(found.folder)
     for section in ranking.sections:
         where = f" on {title_of(section, ranking.sections)}" if len(ranking.sections) > 1 else ""
-        parts.append((f"The configurations{where}", _compared(found, section, draw)))
+        named = [(found.name(candidate), candidate) for candidate in section.candidates]
+        differences = differences_table(comparisons, named, found.runs, found.typed)
+        parts += [
+            (f"The configurations{where}", _compared(found, section, draw)),
+            (f"Differences between the configurations{where}", [differences]),
+            (f"Classes over all runs{where}", confusion_blocks(named, found.runs, draw)),
+        ]
     lost = _lost_table(found)
     parts += [
         ("All runs", [Folded(f"{len(ranking.rows):,} runs", _runs_table(found))]),

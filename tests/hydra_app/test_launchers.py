@@ -77,7 +77,7 @@ def test_all_jobs_of_a_parallel_sweep_end_in_one_ranked_table(tmp_path, launcher
     sweep = Sweep(tmp_path, launcher, "cell=basic,lstm")
     assert sweep.exit_code == 0, sweep.stderr
     assert sweep.states() == {"0": "done", "1": "done"}
-    assert sweep.stdout.count("2 of 2 jobs done") == 1
+    assert sweep.stdout.count("2 of 2 jobs done, ranked") == 1
     rows = sweep.table()
     assert [row["rank"] for row in rows] == ["1", "2"]
     first, second = (float(row["validation_accuracy"]) for row in rows)
@@ -97,7 +97,7 @@ def test_a_job_that_fails_leaves_the_others_of_a_parallel_sweep_finished(tmp_pat
     sweep = Sweep(tmp_path, launcher, *words)
     assert sweep.exit_code == 1, sweep.stderr
     assert sweep.states() == {"0": "failed", "1": "done", "2": "done"}
-    assert sweep.stdout.count("2 of 3 jobs done") == 1
+    assert sweep.stdout.count("2 of 3 jobs done, ranked") == 1
     assert re.search(
         r"^#0 optimizer\.lr=1e\+300: failed: The loss became nan in epoch 1", sweep.stdout, re.MULTILINE
     )

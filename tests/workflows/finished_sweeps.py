@@ -39,7 +39,7 @@ def _job(sweep: Path, number: int, job: Done) -> ListedJob:
     given = dict(word.split("=", 1) for word in job.words)
     folds = given.get("dataset.folds")
     dataset = {"folds": folds and int(folds), "fold": int(given.get("dataset.fold", 0))}
-    plain = {"seed": int(given.get("seed", 0)), "dataset": dataset}
+    plain = {"seed": int(given.get("seed", 0)), "dataset": dataset, "cell": {"name": given.get("cell")}}
     record = {"overrides": list(job.words), "config": str(number), "configuration": plain}
     run = RunFolder(sweep / str(number), number)
     run.path.mkdir()
