@@ -61,7 +61,7 @@ class WeightAverage:
 @contextmanager
 def holding(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Gives the model another state, and its own back at the end, always in the same memory: CUDA graphs and
-    compiled steps know its addresses."""
+    whole steps know its addresses."""
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(state)
     try:

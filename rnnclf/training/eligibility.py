@@ -1,4 +1,4 @@
-"""Eligibility of a classifier and its data for compiled training steps, and the engine that trains it."""
+"""Eligibility of a classifier and its data for whole training steps, and the engine that trains it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rnnclf.engine.choose import engine_for, why_not_faster
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.recipe import Recipe
+from rnnclf.training.step_source import RAW_TYPES
 
 INCLUDED = (
     "engine",
@@ -23,10 +24,8 @@ INCLUDED = (
     "recurrent_dropout",
     "variational",
 )
-"""The options of a stack that the compiled step has, whatever their value."""
+"""The options of a stack that whole steps have, whatever their value."""
 READOUTS_INCLUDED = ("last", "mean", "max")
-RAW_TYPES = (torch.uint8, torch.float32)
-"""Types of raw sequences that the compiled code reads."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def is_eligible(model: SequenceClassifier, data: SequenceDataset) -> bool:
     """Whether training steps and scores of this classifier on these data can run as compiled code.
 
     The model must have layers of a cell that runs in machine code, read by their last output, their mean or
-    their maximum, without dropout between layers and normalisation. The sequences must have no gaps to fill.
+    their maximum, without normalisation, and numbers in main memory as inputs.
     """
     return not step_obstacle(model, data)
 
@@ -81,24 +80,22 @@ def step_obstacle(model: SequenceClassifier, data: SequenceDataset) -> str:
 
 def recipe_obstacle(recipe: Recipe) -> str:
     """Why a training step of this recipe cannot run as compiled code; '' if it can."""
-    if recipe.focal:
-        return "focal is not part of the compiled step"
-    return "augment is not part of the compiled step" if recipe.augment.active else ""
+    return "focal is not part of whole steps" if recipe.focal else ""
 
 
 def _obstacle_in_model(model: SequenceClassifier) -> str:
     stack = model.stack
     if model.names is not None:
-        return "channels of names are not part of the compiled step"
+        return "channels of names are not part of whole steps"
     residual = stack.residual and stack.layers == 1  # where it has no effect
     bare = Stack(residual=residual, **{name: getattr(stack, name) for name in INCLUDED})
     for option in fields(Stack):
         if getattr(stack, option.name) != getattr(bare, option.name):
-            return f"{option.name} is not part of the compiled step"
+            return f"{option.name} is not part of whole steps"
     if stack.readout not in READOUTS_INCLUDED:
-        return f"readout={stack.readout} is not part of the compiled step"
+        return f"readout={stack.readout} is not part of whole steps"
     if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
-        return "the compiled step trains all weights, in float32"
+        return "whole steps train all weights, in float32"
     return _obstacle_in_cell(model)
 
 
@@ -107,7 +104,7 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
     asked = model.stack.engine
     engines = {engine_for(module, device, asked, every_step=every_step) for every_step in (False, True)}
     if device != "cpu" or not runs_in_machine_code(engines):
-        return f"cell={module.cell.name} has no compiled step here"
+        return f"cell={module.cell.name} has no whole steps here"
     from rnnclf.engine.machine.driver.layer import layer_code
     from rnnclf.engine.machine.graph import UncoveredError
 
@@ -115,7 +112,7 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
         for module in (module for layer in modules_of_layers(model) for module in layer):
             layer_code(module)
     except UncoveredError as error:
-        return f"cell={module.cell.name} has no compiled step: {error}"
+        return f"cell={module.cell.name} has no whole steps: {error}"
     return ""
 
 
@@ -125,17 +122,10 @@ def runs_in_machine_code(engines: set[str]) -> bool:
 
 
 def _obstacle_in_data(data: SequenceDataset) -> str:
-    x_SI, preparation = data.x_SI, data.preparation
-    if x_SI.dtype not in RAW_TYPES or not x_SI.is_contiguous() or x_SI.device.type != "cpu":
-        return "the compiled step reads float32 and uint8 values in memory"
-    if preparation is None:
-        return ""
-    if preparation.fills_gaps:
-        return "the compiled step fills no gaps"
-    if preparation.patch > 1:
-        return "the compiled step makes no patches"
-    if not preparation.fits_float32:
-        return "the compiled step prepares values in float32, which is not exact enough for these"
+    if data.x_SI.device.type != "cpu":
+        return "whole steps read values in the memory of the CPU"
+    if data.preparation is None and data.x_SI.dtype not in RAW_TYPES:
+        return "whole steps read float32 and uint8 values where nothing prepares them"
     return ""
 
 

@@ -130,8 +130,9 @@ class Epoch:
             batch = self.batch(number)
             results = _step_on(self.training, batch, self.divergence_check(number, lambda: batch))
             return [result.item() for result in results]
-        check = self.divergence_check(number, partial(self.batch, number))
         loss, norm, correct = self.compiled(self.indices[number])
+        prepared = self.compiled.source.batch  # not made again: augmentation would change it differently
+        check = self.divergence_check(number, lambda: prepared or self.batch(number))
         check.check_loss(loss)
         check.check_norm(norm)
         make_step(self.training.torch_optimizer)
@@ -190,13 +191,14 @@ class Epoch:
 
 
 def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> WholeSteps | None:
-    """The compiled training steps of a classifier, or None if it is not eligible for them."""
+    """The whole training steps of a classifier, or None if it is not eligible for them."""
     if recipe_obstacle(recipe) or step_obstacle(model, train):
         return None
     from rnnclf.training.whole_step import WholeSteps
 
     loss = recipe.cross_entropy(len(train.classes))
-    return WholeSteps(model, loss, train, recipe.clip)
+    change = recipe.augmented if recipe.augment.active else None
+    return WholeSteps(model, loss, train, recipe.clip, change=change)
 
 
 Results = tuple[Tensor, Tensor, Tensor]

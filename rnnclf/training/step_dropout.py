@@ -38,13 +38,18 @@ class Dropout:
         ]
         self.of_features = ones(batch, model.head.in_features) if self.rate > 0 else None
 
-    def draw(self, factors: Tensor | None, steps: int | None = None) -> None:
-        """Before a batch: draws the factors of one layer, for so many steps, or of the head."""
+    def draw(self, factors: Tensor | None, order_B: Any, steps: int | None = None) -> None:
+        """Before a batch: draws the factors of one layer, for so many steps, or of the head.
+
+        order_B: the order in which the sequences are computed; None for that in which factors are drawn.
+        """
         if factors is None:
             return
         some = factors[:steps]
         if self.model.training:
             some.bernoulli_(1 - self.rate).div_(1 - self.rate)
+            if order_B is not None:
+                some.copy_(some.index_select(-2, torch.from_numpy(order_B)))
         else:
             some.fill_(1.0)
 

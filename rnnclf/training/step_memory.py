@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rnnclf.data import SequenceDataset
 from rnnclf.engine.machine.code import aligned_zeros
 from rnnclf.engine.machine.driver import tables
 from rnnclf.engine.machine.driver.layer import LayerWeights
@@ -29,6 +28,7 @@ from rnnclf.engine.machine.driver.tables import address_of, stored
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, SharedArrays
+from rnnclf.training.step_source import Source
 
 
 class Shared:
@@ -39,17 +39,15 @@ class Shared:
         layers: Sequence[Sequence[LayerWeights]],
         head: Head,
         loss: CrossEntropy,
-        data: SequenceDataset,
+        source: Source,
         arrays: SharedArrays,
         parts: int,
         learns: bool,
     ) -> None:
         self.head, self.learns = head, learns
-        size, preparation, inputs = head.dtype.itemsize, data.preparation, data.input_size
-        self.x_SI, self.y_N, self.starts_N = data.x_SI, data.y_N.contiguous(), data.starts_N.contiguous()
-        self.lengths_N = data.lengths_N.numpy()
-        self.shift_I = np.array(preparation.shift_C if preparation else [0.0] * inputs, head.dtype)
-        self.scale_I = np.array(preparation.scale_C if preparation else [1.0] * inputs, head.dtype)
+        size = head.dtype.itemsize
+        self.x_SI, self.y_N, self.starts_N = source.x_SI, source.y_N, source.starts_N  # kept alive
+        self.shift_I, self.scale_I = (np.array(some, head.dtype) for some in (source.shift_I, source.scale_I))
         self.weight_K, self.smoothing = np.array(loss.weight_K, np.float64), np.array([float(loss.smoothing)])
         packs = [pack for layer in layers for run in layer for pack in run.packs()] + head.packs()
         self.packs = np.array(packs, np.int64)
@@ -65,7 +63,7 @@ class Shared:
                 labels=self.y_N.data_ptr(),
                 chosen=address_of(arrays.chosen_B),
                 batch=len(arrays.chosen_B),
-                inputs=inputs,
+                inputs=len(self.shift_I),
                 shift=address_of(self.shift_I),
                 scale=address_of(self.scale_I),
                 packs=address_of(self.packs),
@@ -88,7 +86,7 @@ class Setting(NamedTuple):
 
     layers: Sequence[Sequence[LayerWeights]]
     readout: str
-    data: SequenceDataset
+    source: Source
     shared: Shared
     gradients: Gradients
     arrays: SharedArrays
@@ -99,8 +97,8 @@ class Part:
     """One part of a batch, the sequences at `share`: its memory, and the tables that describe it."""
 
     def __init__(self, setting: Setting, number: int, share: slice) -> None:
-        shared, data, head = setting.shared, setting.data, setting.shared.head
-        rows, steps, arrays = share.stop - share.start, data.steps, setting.arrays
+        shared, source, head = setting.shared, setting.source, setting.shared.head
+        rows, steps, arrays = share.stop - share.start, source.steps, setting.arrays
         self.lengths_N, self.running_T = np.full(rows, steps), np.full(steps, rows)
         factors, of_features = setting.dropout.pieces(share.start), setting.dropout.of_features
         *sums, head_sums, bias_sums = setting.gradients.of_part(number)
@@ -110,7 +108,7 @@ class Part:
         self.runs = _runs(setting, size, self.running_T, sums, first_trained, factors)
         self.features, self.d_features = (aligned_zeros([rows, head.wide], head.dtype) for _ in range(2))
         self.z_NK = aligned_zeros([rows, head.columns], head.dtype)
-        spans = [span for layer in self.runs for run in layer for span in run.spans(data.ragged)]
+        spans = [span for layer in self.runs for run in layer for span in run.spans(source.ragged)]
         spans += [tables.Span(address_of(some), some.nbytes) for some in (head_sums, bias_sums)]
         spans = spans if shared.learns else []
         runs, self.zeros = stored(connected(self.runs, first_trained, factors)), stored(spans)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rnnclf.data import SequenceDataset
+from rnnclf.data.dataset import Batch
 from rnnclf.engine.machine.driver.driver import Driver, driver
 from rnnclf.engine.machine.driver.layer import LayerWeights
 from rnnclf.engine.machine.driver.tables import address_of
@@ -30,6 +32,7 @@ from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, SharedArrays
 from rnnclf.training.step_memory import Part, Setting, Shared
+from rnnclf.training.step_source import Source, source_of
 
 THREAD = "rnnclf-step"
 """The name of the worker threads."""
@@ -46,7 +49,7 @@ class WholeSteps:
 
     model, data: such that `is_eligible` holds. max_norm: the norm to which gradients are clipped.
     needs_gradients: whether to compute gradients; otherwise a step ends with the loss and leaves the
-    gradients of the weights alone.
+    gradients of the weights alone. change: what is done to each batch first, such as augmentation.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class WholeSteps:
         data: SequenceDataset,
         max_norm: float | None = None,
         needs_gradients: bool = True,
+        change: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self.model, self.loss, self.data, self.needs_gradients = model, loss, data, needs_gradients
+        self.source = source_of(data, change)
         self.max_norm = math.inf if max_norm is None else float(max_norm)
         self._step: _Step | None = None
 
@@ -68,11 +73,13 @@ class WholeSteps:
         Raises DataError if a mapped file of the data has changed.
         """
         self.data.refuse_changed()
-        if self._step is None or self._step.batch != len(indices_B):
+        chosen_B, lengths_B = self.source.read(indices_B)
+        size = len(chosen_B), self.source.steps
+        if self._step is None or self._step.size != size:
             self.close()
             with torch.inference_mode(False):
-                self._step = _Step(self.model, self.loss, self.data, len(indices_B), self.needs_gradients)
-        return self._step(indices_B, self.max_norm)
+                self._step = _Step(self.model, self.loss, self.source, len(chosen_B), self.needs_gradients)
+        return self._step(chosen_B, lengths_B, self.max_norm)
 
     @property
     def logits_BK(self) -> Tensor:
@@ -109,11 +116,11 @@ class _Step:
         self,
         model: SequenceClassifier,
         loss: CrossEntropy,
-        data: SequenceDataset,
+        source: Source,
         batch: int,
         needs_gradients: bool,
     ) -> None:
-        self.batch, self.needs_gradients = batch, needs_gradients
+        self.size, self.needs_gradients = (batch, source.steps), needs_gradients
         self.classes = len(loss.weight_K)
         self.layers = [[LayerWeights(module) for module in layer] for layer in modules_of_layers(model)]
         head = Head(model.head)
@@ -121,19 +128,18 @@ class _Step:
         rows = rows_of_parts(batch, work)
         self.gradients = Gradients(self.layers, head, len(rows))
         self.arrays = SharedArrays(batch, len(rows))
-        shared = Shared(self.layers, head, loss, data, self.arrays, len(rows), needs_gradients)
-        self.dropout = Dropout(model, batch, data.steps)
+        shared = Shared(self.layers, head, loss, source, self.arrays, len(rows), needs_gradients)
+        self.dropout = Dropout(model, batch, source.steps)
         setting = Setting(
             layers=self.layers,
             readout=model.stack.readout,
-            data=data,
+            source=source,
             shared=shared,
             gradients=self.gradients,
             arrays=self.arrays,
             dropout=self.dropout,
         )
         self.parts = [Part(setting, number, share) for number, share in enumerate(rows)]
-        self.lengths_N = data.lengths_N.numpy() if data.ragged else None
         self.order_B: Any = None
         self.reduction = self.gradients.reduction(self.arrays, needs_gradients)
         self.keep = shared, head
@@ -154,15 +160,15 @@ class _Step:
             self.failure = error
             self._stop()
 
-    def __call__(self, indices_B: Tensor, max_norm: float) -> tuple[float, float, int]:
+    def __call__(self, chosen_B: Any, lengths_B: Any, max_norm: float) -> tuple[float, float, int]:
         arrays = self.arrays
-        steps = self._choose(indices_B.numpy())
+        steps = self._choose(chosen_B, lengths_B)
         arrays.max_norm[0] = max_norm
         prepared = []
         for layer, factors in zip(self.layers, self.dropout.of_layers, strict=True):
-            self.dropout.draw(factors, steps)  # random numbers are drawn in the order of the general way
+            self.dropout.draw(factors, self.order_B, steps)  # in the order of the general way
             prepared.append([run.refresh() for run in layer])
-        self.dropout.draw(self.dropout.of_features)
+        self.dropout.draw(self.dropout.of_features, self.order_B)
         self.driver.lead(self.parts[0].address, address_of(self.reduction))
         if self.failure is not None:
             raise self.failure
@@ -171,18 +177,17 @@ class _Step:
             self.gradients.finish(prepared, self.driver, arrays)
         return loss, float(arrays.norm[0]), int(correct)
 
-    def _choose(self, indices_B: Any) -> int | None:
+    def _choose(self, chosen_B: Any, lengths_B: Any) -> int | None:
         """Tells the driver which sequences are in the batch, and returns the number of steps of the longest
         one, None for that of all. If lengths differ, each part gets a share of the
         long ones, and has its longest first: at each step, those that still run are then the first ones."""
-        if self.lengths_N is None:
-            self.arrays.chosen_B[:] = indices_B
+        if lengths_B is None:
+            self.arrays.chosen_B[:] = chosen_B
             return None
-        lengths_B = self.lengths_N[indices_B]
         longest_first_B = np.argsort(-lengths_B, kind="stable")
         parts = [longest_first_B[part :: len(self.parts)] for part in range(len(self.parts))]
         self.order_B = np.concatenate(parts)
-        self.arrays.chosen_B[:] = indices_B[self.order_B]
+        self.arrays.chosen_B[:] = chosen_B[self.order_B]
         steps = int(lengths_B[longest_first_B[0]])
         for part, own in zip(self.parts, parts, strict=True):
             part.set_lengths(lengths_B[own], steps)

@@ -352,4 +352,4 @@ def test_the_compiled_step_says_that_it_has_no_names(run):
     model = SequenceClassifier(
         CELLS["basic"](hidden_size=3), splits.train.input_size, 2, coded=splits.train.coded
     )
-    assert step_obstacle(model, splits.train) == "channels of names are not part of the compiled step"
+    assert step_obstacle(model, splits.train) == "channels of names are not part of whole steps"

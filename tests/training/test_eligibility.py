@@ -57,8 +57,8 @@ def test_the_recorded_engine_is_the_one_that_trains(name, ran):
         ({"zoneout": 0.1}, "loop", "zoneout runs in the loop only"),
         ({"zoneout": 0.1, "cell": "lem"}, "loop", "zoneout runs in the loop only"),
         ({"precision": "bf16"}, "loop", "engine=machine does not run with precision=bf16"),
-        ({"norm": "batch"}, "machine", "norm is not part of the compiled step"),
-        ({"readout": "attention"}, "machine", "readout=attention is not part of the compiled step"),
+        ({"norm": "batch"}, "machine", "norm is not part of whole steps"),
+        ({"readout": "attention"}, "machine", "readout=attention is not part of whole steps"),
     ],
 )
 def test_the_reason_for_a_slower_engine_is_recorded(stack, name, reason):
@@ -79,10 +79,10 @@ def test_the_fastest_engine_needs_no_reason():
     )
 
 
-def test_recipe_and_data_are_reasons_too():
+def test_the_recipe_is_a_reason_too():
     pytest.importorskip("llvmlite")
-    assert used(classifier(), recipe(focal=2.0)).reason == "focal is not part of the compiled step"
-    assert used(classifier(), recipe(augment=SeriesAugment())).reason.startswith("augment is")
+    assert used(classifier(), recipe(focal=2.0)).reason == "focal is not part of whole steps"
+    assert used(classifier(), recipe(augment=SeriesAugment())).words == "machine, whole steps"
 
 
 def test_without_llvmlite_the_reason_says_what_to_install(monkeypatch):
@@ -102,4 +102,4 @@ def test_a_cell_that_starts_from_its_inputs_has_no_whole_steps():
     model = SequenceClassifier(FromInputs(hidden_size=8), 2, 3)
     found = used(model)
     assert (found.name, found.whole_steps) == ("machine", False)
-    assert found.reason == "cell=basic has no compiled step: its initial state depends on the inputs"
+    assert found.reason == "cell=basic has no whole steps: its initial state depends on the inputs"

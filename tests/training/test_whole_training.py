@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from rnnclf.augment import SeriesAugment
 from rnnclf.errors import DivergedError
 from rnnclf.optim import SGD, Adam, AdamW, Constant, RMSprop
 from rnnclf.training import epoch as epoch_steps
@@ -236,7 +235,6 @@ OTHERS = {
     "another engine": ({"engine": "fused"}, {}),
     "bf16": ({"precision": "bf16"}, {}),
     "focal loss": ({}, {"focal": 2.0}),
-    "augmentation": ({}, {"augment": SeriesAugment()}),
 }
 
 
@@ -255,10 +253,8 @@ def test_other_data_take_the_general_way():
     assert is_eligible(model, data)
     assert is_eligible(model, as_read())
     assert is_eligible(model, ragged())
-    read = as_read()
-    for change in ({"missing": "interpolate"}, {"patch": 2}, {"shift_C": (1e9, 0.0, 0.0, 0.0)}):
-        assert not is_eligible(model, replace(read, preparation=replace(read.preparation, **change)))
     assert not is_eligible(model, replace(data, x_SI=data.x_SI.double()))
+    assert not is_eligible(model, data.to(torch.device("meta")))
 
 
 def test_frozen_weights_take_the_general_way():

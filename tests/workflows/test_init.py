@@ -317,7 +317,7 @@ def test_frozen_layers_stay_as_they_are(base, config):
     bare = SequenceClassifier(CELLS["lstm"](hidden_size=4), 2, 2)
     bare.freeze()
     assert step_obstacle(bare, Data.of(config, Watcher()).splits.train) == (
-        "the compiled step trains all weights, in float32"
+        "whole steps train all weights, in float32"
     )
     recorded = json.loads(Path("run/provenance.json").read_text())["init"]
     assert recorded == {
