@@ -212,23 +212,12 @@ class _Part:
         scratch = aligned_empty([emit.BLOCK, plan.widths["backward_scratch"]], dtype)
         dstate = aligned_zeros([self.batch, plan.widths["state_gradients"]], dtype)
         dx = aligned_zeros([self.steps if inputs else 1, self.batch, plan.widths["input_gradients"]], dtype)
-        sums = aligned_zeros([plan.sums + plan.lanes], dtype)
-        gradients, own_dy = list(dlast), {"dy": 0, "dy_step": 0, "dy_row": 0}
         own_steps = self.steps if graph.out_leaf is None else 0
         doutputs = aligned_zeros([own_steps, self.batch, plan.widths["output_gradients"]], dtype)
-        if dy is None:
-            pass
-        elif graph.out_leaf is None:
-            self._write_output_gradients(doutputs, dy, every_step)
-        elif every_step:
-            dy = dy.contiguous()
-            t_step, row_step = (step * dtype.itemsize for step in dy.stride()[:2])
-            own_dy = {"dy": dy.data_ptr(), "dy_step": t_step, "dy_row": row_step}
-        else:
-            also = gradients[graph.out_leaf]
-            gradients[graph.out_leaf] = dy if also is None else dy + also
+        sums = aligned_zeros([plan.sums + plan.lanes], dtype)
+        dlast, where_dy_is = self._place_output_gradients(dy, every_step, dlast, doutputs)
         dstate_t = torch.from_numpy(dstate)
-        for places, pieces, gradient in zip(plan.carry_at, graph.old, gradients, strict=True):
+        for places, pieces, gradient in zip(plan.carry_at, graph.old, dlast, strict=True):
             if gradient is not None:
                 _write_columns(dstate_t, places, pieces, gradient)
         self._call(
@@ -244,7 +233,7 @@ class _Part:
                 "sums": sums.ctypes.data,
                 "state_wanted": states,
                 "inputs_wanted": inputs,
-                **own_dy,
+                **where_dy_is,
             },
         )
         dstart = [
@@ -252,6 +241,24 @@ class _Part:
             for places, pieces in zip(plan.carry_at, graph.old, strict=True)
         ]
         return sums, _columns(torch.from_numpy(dx), plan.dx_at, graph.d_x) if inputs else None, dstart
+
+    def _place_output_gradients(
+        self, dy: Tensor | None, every_step: bool, dlast: Sequence[Tensor | None], doutputs: Any
+    ) -> tuple[Sequence[Tensor | None], dict[str, int]]:
+        """Puts the gradients of the outputs where machine code reads them: into `doutputs`, or, if the output
+        is part of the state, among those of the last state, or into a table of where they are."""
+        leaf, nowhere = self.code.graph.out_leaf, {"dy": 0, "dy_step": 0, "dy_row": 0}
+        if dy is None:
+            return dlast, nowhere
+        if leaf is None:
+            self._write_output_gradients(doutputs, dy, every_step)
+            return dlast, nowhere
+        if every_step:
+            self.dy = dy.contiguous()  # kept until machine code has read it
+            t_step, row_step = (step * self.code.dtype.itemsize for step in self.dy.stride()[:2])
+            return dlast, {"dy": self.dy.data_ptr(), "dy_step": t_step, "dy_row": row_step}
+        also = dlast[leaf]
+        return [*dlast[:leaf], dy if also is None else dy + also, *dlast[leaf + 1 :]], nowhere
 
     def _write_output_gradients(self, doutputs: Any, dy: Tensor, every_step: bool) -> None:
         """Gradients of outputs that are no part of the state, in the buffer of their own."""
