@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _one_helper() -> Iterator[None]:
     """The process in which some files are read serves all tests: it takes a while to start."""
     with kept():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_folder_of_machine_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What one test has compiled serves all, in all workers, although each has a cache folder of its own."""
+    own = tmp_path_factory.getbasetemp()  # of this worker, within that of the session
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "machine-code"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("llvmlite"):
+            patch.setattr("rnnclf.engine.machine.cache.cache_folder", lambda: folder)
         yield
 
 

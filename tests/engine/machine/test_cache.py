@@ -16,12 +16,19 @@ pytest.importorskip("llvmlite")
 from rnnclf.engine.machine import cache
 from rnnclf.errors import OutputError
 
+users_folder = cache.cache_folder  # imported before the session's fixtures replace it
 TEXT = """
 define double @half(double %x) {
   %y = fmul double %x, 5.000000e-01
   ret double %y
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def folder_of_the_user(monkeypatch):
+    """As users have it: not the one that all tests share."""
+    monkeypatch.setattr(cache, "cache_folder", users_folder)
 
 
 @pytest.fixture

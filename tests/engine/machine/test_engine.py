@@ -34,7 +34,7 @@ WAYS = {
     "last-output": {"every_step": False, "wants_inputs": False},
     "one-step-of-one-sequence": {"steps": 1, "batch": 1, "inputs": 1},
 }
-QUICK = ("lstm", "lem", "slstm")
+QUICK = ("lstm",)
 
 
 def expect_close(cell, dtype, **way):
@@ -44,6 +44,7 @@ def expect_close(cell, dtype, **way):
     assert found < limit, where
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_that_lists_machine_code_is_covered(name):
     module = named(name, 3).build(2)
@@ -117,14 +118,14 @@ def test_a_step_that_fails_is_refused_without_a_traceback():
         unroll(module, torch.randn(3, 2, 2))
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", ["lstm", pytest.param("slstm", marks=pytest.mark.long)])
 @pytest.mark.parametrize("every_step", [True, False])
 def test_two_threads_give_the_same(name, every_step, monkeypatch):
     smallest_parts(monkeypatch)
     expect_close(named(name, 6), torch.float64, threads=2, ragged=True, every_step=every_step)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", ["lstm", pytest.param("slstm", marks=pytest.mark.long)])
 def test_it_repeats_itself_bit_for_bit_and_nan_stays_where_the_loop_has_it(name, monkeypatch):
     smallest_parts(monkeypatch)
     torch.set_num_threads(2)

@@ -142,6 +142,7 @@ def test_the_sigmoid_of_float32_is_exact_to_the_seventh_decimal(vectors):
     assert np.nanmax(error) < 1.8e-7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", ["tanh", "exp", "log", "log1p"])
 def test_single_numbers_are_as_exact_as_vectors(op):
     x = hostile()
