@@ -35,7 +35,7 @@ SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
         (["cell=gruu"], "No cell named 'gruu'. Did you mean 'gru'? All: rnnclf list cells."),
         (
             ["cell=lstm", "engine=scan"],
-            "engine=scan cannot run cell=lstm, only compiled or native or fused or loop can: use",
+            "engine=scan cannot run cell=lstm, only machine or native or fused or loop can: use",
         ),
         (["cell=mingru", "zoneout=0.1"], "cell=mingru does not support that."),
         (

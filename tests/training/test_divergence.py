@@ -229,11 +229,11 @@ def reads(work, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize(
     "name",
-    ["basic", "lstm", "gru", "cfc", "mingru", "s4d"],  # by the loop, the scan, the convolution
+    ["basic", "lstm", "gru", "cfc", "rglru", "s4d"],  # by the loop, the scan, the convolution
 )
 @pytest.mark.parametrize("changes", [{}, {"clip": 1.0, "class_weights": (1.0, 2.0, 3.0), "focal": 2.0}])
 def test_an_epoch_asks_the_device_once_what_it_has_come_to(name, changes, monkeypatch):
-    data, model = sequences(90), classifier(name, engine="auto" if name in ("mingru", "s4d") else "loop")
+    data, model = sequences(90), classifier(name, engine="auto" if name in ("rglru", "s4d") else "loop")
     fresh = Training(model, recipe(epochs=1, **changes))
     data.batch(torch.arange(3))  # looks through starts and lengths, which lie on the CPU
     assert not data.ragged  # so does this, once

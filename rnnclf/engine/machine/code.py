@@ -225,9 +225,12 @@ class PackedWeights:
                     block.row, block.column,
                 ]  # fmt: skip
         for place, first, width, offset in plan.vectors:
-            weight, target = derived[place], self.vectors.ctypes.data + offset * size
-            step = (weight.stride(-1) if weight.ndim else 1) * size
-            yield place, [weight.data_ptr() + first * step, 0, step, 1, width, target, 1, width, 0, 0]
+            # not the last stride: a contiguous column (N, 1) may have any
+            source, target = (
+                derived[place].data_ptr() + first * size,
+                self.vectors.ctypes.data + offset * size,
+            )
+            yield place, [source, 0, size, 1, width, target, 1, width, 0, 0]
 
 
 def replay(calls: Sequence[Any], known: dict[Any, Any], kind: str) -> None:

@@ -69,9 +69,9 @@ def difference(
         torch.set_num_threads(threads)
         with parts_of_batches():
             y, last = unroll(module, x_TBI, state, lengths_B, engine=engine, every_step=every_step)
-            gradients = torch.autograd.grad(
-                weighed(y, *leaves(last)), list(sources.values()), allow_unused=True
-            )
+            wanted = list(sources.values())  # none of an esn, if not those of the inputs
+            total = weighed(y, *leaves(last))
+            gradients = torch.autograd.grad(total, wanted, allow_unused=True) if wanted else ()
         torch.set_num_threads(before)
         results = {"output": y, **{f"state {k}": leaf for k, leaf in enumerate(leaves(last))}}
         found[engine] = results | dict(zip(sources, gradients, strict=True))

@@ -161,10 +161,23 @@ def test_gradients_equal_finite_differences(name):
     module = drawn(named(name, 3), 2, torch.float64)
     x_TBI = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
 
-    def outputs(x_TBI, *weights):
-        return unroll(module, x_TBI, engine="machine")[0]
+    def loss():
+        return weighed(unroll(module, x_TBI, engine="machine")[0])
 
-    assert torch.autograd.gradcheck(outputs, (x_TBI, *module.parameters()))
+    sources = [x_TBI, *module.parameters()]
+    for source, gradient in zip(sources, torch.autograd.grad(loss(), sources), strict=True):
+        direction, step, ends = torch.randn_like(source), 1e-6, []
+        for sign in (1, -1, 0):
+            with torch.no_grad():
+                source.add_(direction, alpha=(1 if sign == 1 else -2 if sign == -1 else 1) * step)
+                ends.append(float(loss()))
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_one_unit_with_several_inputs_is_not_read_beyond_its_weights():
+    """Its input weights (1, I), transposed, are a contiguous column whose last stride is I."""
+    expect_close(named("basic", 1), torch.float64, inputs=3)
 
 
 def test_only_frozen_weights_have_no_gradient():

@@ -311,4 +311,4 @@ def test_recording_the_cells_of_the_package_imports_no_sympy():
     )
     modules = modules_after(code)
     assert "rnnclf.engine.machine.trace.tracer" in modules
-    assert not modules & {"sympy", "torch._dynamo", "llvmlite"}
+    assert not modules & {"sympy", "torch._dynamo"}
