@@ -42,7 +42,7 @@ def mismatch(module: CellModule, code: CellCode) -> str:
 def _disturbed(weight: Tensor, draws: torch.Generator) -> Tensor:
     """A weight with noise, so that biases of zero count, and without numbers that are not finite."""
     noise = torch.randn(weight.shape, generator=draws, dtype=weight.dtype)
-    noise *= 0.1 / max(weight.shape[-1:], default=1) ** 0.5
+    noise *= 0.1 / max((1, *weight.shape[-1:])) ** 0.5
     finite = torch.nan_to_num(weight.detach(), posinf=0.0, neginf=0.0)
     return (finite + noise).requires_grad_(weight.requires_grad)
 

@@ -45,7 +45,7 @@ def drawn(cell: Cell, inputs: int, dtype: torch.dtype) -> Any:
     module = cell.build(inputs).to(dtype)
     with torch.no_grad():
         for weight in module.parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.1 / max(weight.shape[-1:], default=1) ** 0.5)
+            weight.add_(torch.randn_like(weight), alpha=0.1 / max((1, *weight.shape[-1:])) ** 0.5)
     return module
 
 

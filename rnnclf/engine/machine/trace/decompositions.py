@@ -68,6 +68,18 @@ def _clamp(x: Tensor, low: Any = None, high: Any = None) -> Tensor:
     return x
 
 
+def _pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
+    """pad: numbers before and after, from the last dimension on; negative ones cut off."""
+    for n, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        dim = x.ndim - 1 - n
+        x = x.narrow(dim, max(-before, 0), x.shape[dim] + min(before, 0) + min(after, 0))
+        for size, first in ((before, True), (after, False)):
+            if size > 0:
+                more = x.new_full((*x.shape[:dim], size, *x.shape[dim + 1 :]), value)
+                x = torch.cat((more, x) if first else (x, more), dim)
+    return x
+
+
 def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
     y = x.sigmoid()
     return g * (y + x * (y - y * y))
@@ -90,6 +102,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "clamp_min": lambda x, low: _clamp(x, low),
     "clamp_max": lambda x, high: _clamp(x, None, high),
     "masked_fill": lambda a, chosen, value: torch.where(chosen, value, a),
+    "constant_pad_nd": _pad,
     "stack": lambda tensors, dim=0: torch.cat([t.unsqueeze(dim) for t in tensors], dim),
     # activations
     "tanh_backward": lambda g, y: g - g * y * y,
