@@ -47,7 +47,7 @@ def quick(cases):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=[pytest.mark.long, pytest.mark.slow]), 3])
 @pytest.mark.parametrize("case", quick([*CASES, *OTHERS]))
 def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     cores(parts)

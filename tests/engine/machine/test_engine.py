@@ -37,6 +37,13 @@ WAYS = {
 QUICK = ("lstm",)
 
 
+def marks_of(name, way):
+    """One cell in every way; all cells in the way that has everything; the rest takes its time."""
+    if name in QUICK:
+        return []
+    return [pytest.mark.long] if way == "ragged-and-started" else [pytest.mark.long, pytest.mark.slow]
+
+
 def expect_close(cell, dtype, **way):
     found, where = difference(cell, dtype, **way)
     # a layer norm of one or two numbers is their rounding, enlarged 300 times
@@ -54,11 +61,7 @@ def test_every_cell_that_lists_machine_code_is_covered(name):
 
 @pytest.mark.parametrize(
     ("name", "way"),
-    [
-        pytest.param(name, way, marks=() if name in QUICK else pytest.mark.long)
-        for name in (*NAMES, *VARIANTS)
-        for way in WAYS
-    ],
+    [pytest.param(name, way, marks=marks_of(name, way)) for name in (*NAMES, *VARIANTS) for way in WAYS],
 )
 def test_it_equals_autograd_through_the_loop(name, way):
     expect_close(named(name, 6), torch.float64, **WAYS[way])
