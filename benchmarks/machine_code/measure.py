@@ -19,10 +19,10 @@ import json
 import os
 import time
 import warnings
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -109,17 +109,18 @@ class Case:
         torch._dynamo.reset()  # or all cells share one limit of compilations
         model = self.model("loop")
         module = model.layers[0].directions["forward_cell"]
-        cell, names = module.cell, list(vars(module.prepared()))
+        cell = module.cell
+        Weights = namedtuple("Weights", list(vars(module.prepared())))  # torch.compile takes no namespaces
 
         def along(step: Any, weights: list[Tensor]) -> Tensor:
-            p, x_TBI = SimpleNamespace(**dict(zip(names, weights, strict=True))), self.x_BTI.transpose(0, 1)
+            p, x_TBI = Weights(*weights), self.x_BTI.transpose(0, 1)
             state = cell.initial_state(x_TBI[0])
             for z in cell.inputs(p, x_TBI).unbind(0):
                 output, state = step(z, state, *weights)
             return model.head(output)
 
         def one(z: Tensor, state: Any, *weights: Tensor) -> Any:
-            return cell.step(SimpleNamespace(**dict(zip(names, weights, strict=True))), z, state)
+            return cell.step(Weights(*weights), z, state)
 
         compiled = torch.compile(one, dynamic=False, fullgraph=True)
         return self.differentiated(model, lambda: along(compiled, list(vars(module.prepared()).values())))

@@ -19,6 +19,15 @@ def lines_of(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
+def merged(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each cell and setting: ratios that were measured in another process are added."""
+    found: dict[Any, dict[str, Any]] = {}
+    for line in lines:
+        first = found.setdefault((line["setting"], line["cell"]), line)
+        first["ratio"] = line["ratio"] | first["ratio"]
+    return list(found.values())
+
+
 def training_steps(lines: list[dict[str, Any]]) -> None:
     """A row for each cell: ms of machine code, then how many times as long the others take."""
     for setting in PEERS:
@@ -48,5 +57,6 @@ def start(lines: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    training_steps(lines_of(sys.argv[1]))
-    start(lines_of(sys.argv[2]))
+    training_steps(merged(lines_of(sys.argv[1])))
+    if len(sys.argv) > 2:
+        start(lines_of(sys.argv[2]))
