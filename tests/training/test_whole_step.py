@@ -89,7 +89,7 @@ def test_layers_hand_states_up_and_gradients_down(case, layers, cores):
     [
         (case, readout, *rest)
         if case in QUICK
-        else pytest.param(case, readout, *rest, marks=pytest.mark.long)
+        else pytest.param(case, readout, *rest, marks=[pytest.mark.long, pytest.mark.slow])
         for case, readout, *rest in pairwise(
             ("basic", "output_beside_the_state", "lnlstm"), ("last", "mean", "max"), (1, 2), (1, 2),
             (False, True), (1, 2)
