@@ -50,15 +50,12 @@ def blocks_of(positions: Any) -> list[Block] | None:
 
 
 def gradient_of(blocks: list[Block], sums: Tensor, like: Tensor) -> Tensor:
-    """A gradient of the shape of another tensor, from the sums; a view of them where it is one block."""
-    shape = like.shape if like.ndim == 2 else (like.numel(), 1)
-    parts = [
-        sums.as_strided((block.rows, block.columns), (block.row_step, block.column_step), block.first)
-        for block in blocks
-    ]
-    if len(parts) == 1:
-        return parts[0] if like.ndim == 2 else parts[0].reshape(like.shape)
-    whole = sums.new_empty(shape)
-    for block, part in zip(blocks, parts, strict=True):
-        whole[block.row : block.row + block.rows] = part
+    """A gradient of the shape of another tensor, copied from the sums: weights with equal gradients have the
+    same blocks, but clipping and optimizers change each gradient in place."""
+    whole = sums.new_empty(like.shape if like.ndim == 2 else (like.numel(), 1))
+    for block in blocks:
+        steps = (block.row_step, block.column_step)
+        whole[block.row : block.row + block.rows] = sums.as_strided(
+            (block.rows, block.columns), steps, block.first
+        )
     return whole.view(like.shape)

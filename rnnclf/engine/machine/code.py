@@ -68,14 +68,13 @@ class CellCode:
     def _needed_derivations(self) -> list[Any]:
         """The traced calls on weights alone whose results are used."""
         used = {block.par for matrix in self.plan.matrices for block in matrix.blocks}
-        used |= {vector[0] for vector in self.plan.vectors}
-        used |= {
-            place for call in self.graph.after for kind, place in references(call[1:3]) if kind == "before"
-        }
+        used |= {slot for slot, *_ in self.plan.vectors}
+        read = [ref for call in self.graph.after for ref in references((call.args, call.kwargs))]
+        used |= {ref.slot for ref in read if ref.kind == "before"}
         calls = []
         for call in reversed(self.graph.before):
-            if used & set(call[3]):
-                used |= {place for _, place in references(call[1:3])}
+            if used & set(call.slots):
+                used |= {ref.slot for ref in references((call.args, call.kwargs))}
                 calls.append(call)
         return calls[::-1]
 
@@ -93,10 +92,11 @@ class CellCode:
 
     def gradients(self, sums: Any, packed: PackedWeights) -> list[Tensor | None]:
         """The gradients of the weights, in the order of `graph.names`, from the sums over all steps and
-        sequences."""
+        sequences. Each has memory of its own."""
         blocks, flat = self.gradient_blocks(packed.weights), torch.from_numpy(sums)
         if blocks is None:
-            return self.assembled(sums, packed.derived or self.derived(packed.weights))
+            found = self.assembled(sums, packed.derived or self.derived(packed.weights))
+            return [None if gradient is None else gradient.clone() for gradient in found]
         return [
             None if some is None else gradient_of(some, flat, weight)
             for some, weight in zip(blocks, packed.weights, strict=True)

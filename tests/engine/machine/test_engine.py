@@ -24,7 +24,7 @@ from tests.engine.machine.comparing import (
     smallest_parts,
     weighed,
 )
-from tests.engine.machine.users_cells import COVERED, REFUSED, cell, random_cell
+from tests.engine.machine.users_cells import COVERED, REFUSED, TwoBiases, cell, random_cell
 
 pytest.importorskip("llvmlite")
 
@@ -176,6 +176,16 @@ def test_gradients_equal_finite_differences(name):
                 ends.append(float(loss()))
         slope = (ends[0] - ends[1]) / (2 * step)
         assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_weights_with_equal_gradients_have_one_each():
+    """Otherwise what changes gradients in place, such as clipping, would change them twice."""
+    module = TwoBiases(hidden_size=4).build(3)
+    unroll(module, torch.randn(5, 2, 3), engine="machine")[0].sum().backward()
+    expected = module.bias.grad.clone() / 2
+    torch._foreach_mul_([module.bias.grad, module.other_bias.grad], 0.5)
+    assert torch.equal(module.bias.grad, expected)
+    assert torch.equal(module.other_bias.grad, expected)
 
 
 def test_one_unit_with_several_inputs_is_not_read_beyond_its_weights():

@@ -169,7 +169,24 @@ class Bare(Cell):
         return h, h
 
 
-COVERED |= {"counting": Counting, "bare": Bare}
+@dataclass
+class TwoBiases(GatedCell):
+    """A cell with one bias for the inputs and one for the state, as torch's own have."""
+
+    name: str = "two_biases"
+    gates = ("h",)
+
+    def parameters(self, inputs):
+        return super().parameters(inputs) | {
+            "other_bias": ParameterSpec((self.hidden_size,), lambda w: w.zero_())
+        }
+
+    def step(self, p, z, h):
+        h = (z + h @ p.recurrent_weight.t() + p.other_bias).tanh()
+        return h, h
+
+
+COVERED |= {"counting": Counting, "bare": Bare, "two_biases": TwoBiases}
 
 
 @refused("random numbers")
