@@ -226,7 +226,7 @@ def test_the_cores_are_given_back():
         seen.append(torch.get_num_threads())
         raise KeyboardInterrupt
     assert [*seen, torch.get_num_threads()] == [1, before]
-    others = SequenceClassifier(CELLS["mingru"](hidden_size=64), 3, 2)
+    others = SequenceClassifier(CELLS["rglru"](hidden_size=64), 3, 2)
     with others.cores(1000):
         assert torch.get_num_threads() == before  # another engine: the library's own threads
     with others.cores(1):

@@ -70,15 +70,15 @@ class _Machine(torch.autograd.Function):
         ]
         run_parts(lambda n: parts[n].forward(), len(parts))
         ctx.set_materialize_grads(False)
+        steps, dim = (slice(0, None), 1) if run.every_step else (-1, 0)
+        output = _joined([part.outputs(steps) for part in parts], dim)
+        last = [_joined(leaf, 0) for leaf in zip(*(part.states(-1) for part in parts), strict=True)]
         if needs_gradients:
             run.packed, run.parts, ctx.run = packed, parts, run
             ctx.save_for_backward(*rest)
         else:
             code.release(packed)
-        last = [_joined(leaf, 0) for leaf in zip(*(part.states(-1) for part in parts), strict=True)]
-        if run.every_step:
-            return _joined([part.outputs(slice(0, None)) for part in parts], 1), *last
-        return _joined([part.outputs(-1) for part in parts], 0), *last
+        return output, *last
 
     @staticmethod
     @once_differentiable
@@ -102,9 +102,10 @@ class _Machine(torch.autograd.Function):
             )
 
         sums, dx_TBI, dstates = zip(*run_parts(backward, len(parts)), strict=True)
+        total = sums[0]
         for other in sums[1:]:
-            sums[0].__iadd__(other)
-        gradients = run.code.gradients(sums[0], packed)
+            total += other
+        gradients = run.code.gradients(total, packed)
         run.code.release(packed)
         dstart = [_joined(leaf, 0) for leaf in zip(*dstates, strict=True)]
         return None, _joined(dx_TBI, 1) if inputs else None, *gradients, *dstart

@@ -225,6 +225,15 @@ def test_a_second_backward_pass_and_weights_that_changed_are_refused():
         y.sum().backward()
 
 
+def test_outputs_cannot_be_changed_in_place():
+    """They share memory with what the backward pass reads."""
+    module = drawn(named("lem", 4), 2, torch.float32)
+    for every_step in (True, False):
+        y, _ = unroll(module, torch.randn(5, 3, 2), engine="machine", every_step=every_step)
+        with pytest.raises(RuntimeError, match="modified inplace"):
+            y.mul_(2)
+
+
 def test_two_modules_of_one_cell_keep_their_own_weights():
     """They share code, and memory for packed weights."""
     one, other = (drawn(named("gru", 4), 2, torch.float64) for _ in range(2))
