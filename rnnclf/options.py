@@ -27,6 +27,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Iterable[str] | None = None,
+    former: Mapping[str, str] | None = None,
     expects: str | None = None,
     path: bool = False,
     required: bool = False,
@@ -34,15 +35,17 @@ def option(
     """A dataclass field with a default, a help text and a range.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; `choices` lists the allowed
-    words. None is allowed if the field's declared type includes it. `expects` says in messages what is
-    allowed, where type, range and choices do not. `path`: the value names a file or folder, which TAB
-    completes. `required`: the default, None, stands for a value that the user has to give.
+    words, `former` those of earlier versions with what they stand for now. None is allowed if the field's
+    declared type includes it. `expects` says in messages what is allowed, where type, range and choices do
+    not. `path`: the value names a file or folder, which TAB completes. `required`: the default, None, stands
+    for a value that the user has to give.
     """
     limits = {"low": low, "high": high, "above": above, "below": below}
     metadata = {
         "help": help,
         "limits": limits,
         "choices": tuple(choices) if choices else None,
+        "former": former or {},
         "expects": expects,
         "path": path,
         "required": required,
@@ -108,7 +111,7 @@ def check(kind: type, values: Mapping[str, Any], path: str = "") -> None:
 
 def _check_one(option_field: "Field[Any]", value: Any, key: str) -> None:
     choices = option_field.metadata.get("choices")
-    if choices and value not in choices:
+    if choices and value not in (*choices, *option_field.metadata["former"]):
         hint = did_you_mean(str(value), choices)
         raise ConfigError(f"{key} must be {_listed(choices)}, got {as_typed(value)}.{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -139,6 +142,10 @@ class Options:
 
     def __post_init__(self) -> None:
         check(type(self), vars(self))
+        for option_field in fields(self):
+            value, former = getattr(self, option_field.name), option_field.metadata.get("former")
+            if former and value in former:
+                setattr(self, option_field.name, former[value])
 
 
 @dataclass

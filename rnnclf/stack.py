@@ -46,17 +46,13 @@ class Stack(Options):
         "auto",
         "what runs the cell along time; auto: the fastest that can",
         choices=("auto", *ENGINES),
+        former={"compiled": "machine"},
     )
     precision: str = option(
         "float32",
         "precision of matrix products: tf32 rounds factors to 10 bits, bf16 (recurrent layers only) to 7",
         choices=("float32", "tf32", "bf16"),
     )
-
-    def __post_init__(self) -> None:
-        if self.engine == "compiled":  # the name of machine code in runs of earlier versions
-            self.engine = "machine"
-        super().__post_init__()
 
     def check_cell(self, cell: Cell) -> None:
         """Raises ConfigError for an option that the cell does not support."""

@@ -19,11 +19,18 @@ from hypothesis import strategies as st
 from rnnclf.config import GROUPS, Config, from_plain, known_keys
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app import load_config, overridden
+from rnnclf.stack import Stack
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 
 SMALL = ["hidden=4", "epochs=2", "threads=1"]
 SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
+
+
+def test_the_former_name_of_an_engine_stands_for_its_present_one():
+    config = load_config(["engine=compiled"])
+    assert config.engine == config.stack().engine == "machine"
+    assert Stack(engine="compiled").engine == "machine"
 
 
 @pytest.mark.long

@@ -212,7 +212,8 @@ def why_not_faster(
     if automatic != fastest:
         return f"engine={fastest} does not run with precision=bf16"
     if found := obstacle(automatic, module):
-        return f"cell={cell.name} runs in the {engine_for(module, device)}: {found}"
+        taken = engine_for(module, device)
+        return f"cell={cell.name} runs {'in the loop' if taken == 'loop' else f'by engine={taken}'}: {found}"
     if device == "cpu" and not bf16 and (missing := cell.missing_engine):
         engine = ENGINES[missing]
         return f"engine={missing} needs {engine.needs}: pip install {engine.needs}"

@@ -77,5 +77,6 @@ def _made(module: CellModule) -> CellCode | str:
             return mismatch(module, code) or code
     except UncoveredError as error:
         return str(error)
-    except Exception as error:  # a step may do anything
-        return f"its step cannot be traced ({type(error).__name__})"
+    except Exception as error:  # our fault, since the tracer has words for what a step may do
+        message = str(error).strip().partition("\n")[0].rstrip(".")
+        return f"no machine code could be made for it ({type(error).__name__}: {message})"

@@ -111,6 +111,19 @@ def test_a_step_that_depends_on_the_size_of_the_batch_is_found_out_before_it_is_
     assert engine_for(module, "cpu") == "loop"
 
 
+def test_a_fault_of_the_compiler_leaves_the_cell_to_the_next_engine_and_is_told(monkeypatch):
+    """As when llvmlite changes."""
+
+    def changed(text):
+        raise TypeError("an unexpected argument.\nDetails")
+
+    monkeypatch.setattr("rnnclf.engine.machine.cache.object_code", changed)
+    module = named("gru", 4).build(11)  # a size that nothing else has compiled
+    reason = "no machine code could be made for it (TypeError: an unexpected argument)"
+    assert engine_for(module, "cpu") == "fused"
+    assert why_not_faster(module, "cpu") == f"cell=gru runs by engine=fused: {reason}"
+
+
 def test_a_step_that_fails_is_refused_without_a_traceback():
     def broken(cell, p, z, h):
         raise LookupError("no such thing")
