@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rnnclf.engine.machine.emit.instructions import I64, CodeModule, FunctionBuilder
@@ -108,6 +110,20 @@ class TimeLoop(FunctionBuilder):
             [I64(int(product.add)), a, a_row, self.rows, packed, k, k, c, c_row, columns],
         )
 
+    @contextmanager
+    def blocks_of_rows(self, t: Any, running: Any) -> Iterator[Any]:
+        """Loops over blocks of the sequences that run at a time step; yields the first sequence of a block.
+        `bases` gets the buffers that both directions read."""
+        block = self.module.target.block
+        with self.loop(0, running, block) as begin:
+            self.rows = self.least(self.b.sub(running, begin), block)
+            self.bases = {
+                ("operands", 0): self.row_address("operands", t, begin),
+                ("operands", 1): self.row_address("operands", self.add(t, 1), begin),
+                ("saved", 0): self.row_address("saved", t, begin),
+            }
+            yield begin
+
     def write_stages(self, stages: list[Stage]) -> None:
         for stage in stages:
             for product in stage.products:
@@ -128,13 +144,8 @@ class ForwardLoop(TimeLoop):
         b = self.b
         with self.loop(0, self.a["steps"]) as t:
             running = self.running(t)
-            block = self.module.target.block
-            with self.loop(0, running, block) as begin:
-                self.rows = self.least(b.sub(running, begin), block)
-                self.bases = {
-                    ("operands", 0): self.row_address("operands", t, begin),
-                    ("operands", 1): self.row_address("operands", self.add(t, 1), begin),
-                    ("saved", 0): self.row_address("saved", t, begin),
+            with self.blocks_of_rows(t, running) as begin:
+                self.bases |= {
                     ("forward_scratch", 0): self.a["forward_scratch"],
                     ("outputs", 0): self.row_address("outputs", t, begin),
                 }
@@ -173,13 +184,8 @@ class BackwardLoop(TimeLoop):
             # at the first step, the gradients of the state are those of the first state
             carried = b.or_(b.icmp_signed(">", t, I64(0)), self.is_set(a["state_wanted"]))
             self._add_output_gradients(t)
-            block = self.module.target.block
-            with self.loop(0, running, block) as begin:
-                self.rows = self.least(b.sub(running, begin), block)
-                self.bases = {
-                    ("operands", 0): self.row_address("operands", t, begin),
-                    ("operands", 1): self.row_address("operands", self.add(t, 1), begin),
-                    ("saved", 0): self.row_address("saved", t, begin),
+            with self.blocks_of_rows(t, running) as begin:
+                self.bases |= {
                     ("backward_scratch", 0): a["backward_scratch"],
                     ("state_gradients", 0): self.state_gradients(begin),
                     ("input_gradients", 0): self.row_address("input_gradients", t, begin),
