@@ -6,6 +6,7 @@
     ├── DataError            a data file is missing, damaged or malformed
     ├── CheckpointError      a file is not a checkpoint, or does not match the data or the command
     ├── OutputError          a result cannot be written
+    │   └── InUseError           another process writes there
     └── DivergedError        the training loss became NaN or infinite
     JobFailed                a bug inside a job; its traceback is in the job's log, exit code 1
 
@@ -35,6 +36,10 @@ class CheckpointError(RnnclfError):
 
 class OutputError(RnnclfError):
     """A result cannot be written."""
+
+
+class InUseError(OutputError):
+    """Another process writes into the same folder."""
 
 
 class DivergedError(RnnclfError):

@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals
@@ -23,52 +24,85 @@ class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
     """The child exited without reporting a result; the message says how it ended."""
 
 
-def in_subprocess(work: Work, log: Path) -> float | None:
-    """Runs `work` in a forked process, and returns or raises what it does.
+_parents_ends: set[Connection] = set()
+"""The ends of pipes whose closing tells the children of this process to end."""
+
+
+class Child:
+    """Work that runs in a forked process.
 
     A fork starts at once, with everything already imported. If this process is stopped or dies, the child
-    saves its state and exits. If the child crashes, faulthandler writes the traceback to `log`, and ChildDied
-    is raised.
-
-    If forking is not safe, `work` runs in this process: outside Linux, and if stdout is redirected inside
-    Python (a notebook, a test). In that case torch may have started threads already, and they do not survive
-    a fork.
+    saves its state and exits. If the child crashes, faulthandler writes the traceback to `log`.
     """
-    if not _can_fork():
-        return work()
-    fork = multiprocessing.get_context("fork")
-    answers, send_end = fork.Pipe(duplex=False)
-    read_end, write_end = fork.Pipe(duplex=False)
-    process = fork.Process(target=_child, args=(work, log, send_end, read_end, write_end))
-    try:
-        with warnings.catch_warnings():  # Python 3.12 warns about threads; these are NumPy's, and idle
-            warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
-    except OSError as error:
-        for end in (answers, send_end, read_end, write_end):
-            end.close()
-        raise ChildDied(f"its process could not be started: {error.strerror}") from error
-    send_end.close()
-    read_end.close()
-    try:
-        return _answer(process, answers)
-    except (KeyboardInterrupt, SystemExit):
-        write_end.close()
-        _wait_for_exit(process)
-        raise
+
+    def __init__(self, work: Work, log: Path) -> None:
+        """Starts the process. Raises ChildDied if that is not possible."""
+        fork = multiprocessing.get_context("fork")
+        self.answers, send_end = fork.Pipe(duplex=False)
+        read_end, self._alive = fork.Pipe(duplex=False)
+        _parents_ends.add(self._alive)
+        self.process = fork.Process(target=_child, args=(work, log, send_end, read_end))
+        try:
+            with warnings.catch_warnings():  # Python 3.12 warns about threads; these are NumPy's, and idle
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.process.start()
+        except OSError as error:
+            for end in (self.answers, send_end, read_end):
+                end.close()
+            self.ask_to_end()
+            raise ChildDied(f"its process could not be started: {error.strerror}") from error
+        send_end.close()
+        read_end.close()
+
+    def answer(self) -> float | None:
+        """Waits for the end of the work, and returns or raises what it does, or raises ChildDied. If this
+        process is asked to end, so is the child, and this waits for it."""
+        try:
+            return _answer(self.process, self.answers)
+        except (KeyboardInterrupt, SystemExit):
+            self.ask_to_end()
+            self.wait()
+            raise
+        finally:
+            self.ask_to_end()
+
+    def ask_to_end(self) -> None:
+        """Makes the child save its state and exit, if it has not ended yet."""
+        _parents_ends.discard(self._alive)
+        self._alive.close()
+
+    def wait(self) -> None:
+        """Waits until the process has ended; a second interrupt terminates it."""
+        _wait_for_exit(self.process)
 
 
-def _can_fork() -> bool:
+def in_subprocess(work: Work, log: Path) -> float | None:
+    """Runs `work` in a forked process, and returns or raises what it does. Raises ChildDied.
+
+    If forking is not safe, `work` runs in this process.
+    """
+    return Child(work, log).answer() if can_fork() else work()
+
+
+def ended(children: Iterable[Child], seconds: float | None = None) -> list[Child]:
+    """Waits until one of the children has ended, for at most `seconds`, and returns those that have."""
+    by_pipe: dict[Any, Child] = {child.answers: child for child in children}
+    return [by_pipe[pipe] for pipe in wait(list(by_pipe), seconds)]
+
+
+def can_fork() -> bool:
+    """Whether forking is safe: on Linux, unless stdout is redirected inside Python (a notebook, a test). In
+    that case torch may have started threads already, and they do not survive a fork."""
     try:
         return sys.platform == "linux" and sys.stdout.fileno() == 1
     except (OSError, ValueError, AttributeError):
         return False
 
 
-def _child(
-    work: Work, log: Path, answers: Connection, parent_alive: Connection, write_end: Connection
-) -> None:
-    write_end.close()  # only the parent may hold this end, so that it closes when the parent dies
+def _child(work: Work, log: Path, answers: Connection, parent_alive: Connection) -> None:
+    for end in _parents_ends:  # only the parent may hold them, so that they close when it dies
+        end.close()
+    _parents_ends.clear()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which then stops us
     with open(log, "a") as crashes, exit_on_signals():
         faulthandler.enable(crashes)

@@ -18,13 +18,13 @@ from rnnclf.errors import OutputError, RnnclfError
 from rnnclf.escaping import spreadsheet_cell
 from rnnclf.files import (
     clear_leftovers,
-    open_regular,
     read_record,
     refuse_odd,
     refuse_pipe,
     write_atomically,
     write_json,
 )
+from rnnclf.system.claims import LOCK, claimed, is_claimed, refuse_lost
 from rnnclf.system.signals import asked_to_end, ended_by
 
 OUTPUTS = "outputs"  # where runs are written, and evaluations that belong to no single run or sweep
@@ -110,7 +110,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        return self.path / ".lock"
+        return self.path / LOCK
 
     @property
     def files(self) -> list[Path]:
@@ -177,34 +177,23 @@ class RunFolder:
 
     @contextmanager
     def locked(self, *files: Path) -> Iterator[None]:
-        """Locks the folder for this process; the system releases the lock when the process ends for whatever
-        reason. Raises OutputError if another process holds it.
+        """Claims the folder for this process, until the block or the process ends. Raises InUseError if
+        another process has claimed it, and OutputError if it cannot be written to.
 
-        files: those that are written under this lock besides the files of a run.
+        files: those that are written under this claim besides the files of a run.
         """
         refuse_pipe(self.log)
-        try:
-            descriptor = open_regular(self.lock, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise OutputError(f"Cannot write {self.lock}: {error.strerror}.") from error
-        try:
-            if not any(_flock(descriptor, wait) for wait in (0, 0.02, 0.1)):  # `busy` holds it for a moment
-                raise OutputError(f"{self.path} is being trained by another process.")
+        with claimed(self.path):
             clear_leftovers(*self.files, *files)
             yield
-        finally:
-            os.close(descriptor)
 
     def busy(self) -> bool:
-        """Whether a process holds the lock right now."""
-        try:
-            descriptor = open_regular(self.lock, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            return not _flock(descriptor)
-        finally:
-            os.close(descriptor)
+        """Whether a process has claimed the folder."""
+        return is_claimed(self.path)
+
+    def refuse_lost(self) -> None:
+        """Raises InUseError if another process has taken the folder from this one: see `system.claims`."""
+        refuse_lost(self.path)
 
     @contextmanager
     def tracked(self, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -235,28 +224,11 @@ class RunFolder:
 
     def _close(self, status: dict[str, Any]) -> None:
         try:
+            self.refuse_lost()
             write_json(self.status, status)
         except RnnclfError:
             if status["state"] == "done":  # otherwise the first error is the one to report
                 raise
-
-
-def _flock(descriptor: int, wait: float = 0) -> bool:
-    """Waits for `wait` seconds, and returns whether the lock was acquired. Always true on systems without
-    such locks, namely Windows and some network file systems: there, the user must make sure that no two
-    processes train in one folder."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    time.sleep(wait)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def reason_of(error: BaseException) -> str:

@@ -93,6 +93,7 @@ class Saver:
 
     def after_epoch(self, result: EpochResult) -> bool:
         """Returns whether the epoch is the best so far."""
+        self.folder.refuse_lost()
         is_best = self.history.add(result, self.training.result, self.config.select)
         if not self.training.stopped and self.history.best is not None:
             place = (result.epoch, self.history.best.epoch, len(self.splits.train))
@@ -139,6 +140,7 @@ class Saver:
         place = (training.epoch, training.so_far.batches, len(training.rollbacks))
         if place == self._saved_at:
             return
+        self.folder.refuse_lost()
         tensors = {**training.tensors(), "epochs": _as_tensor(history.results)}
         if history.best is not None and not self._holds_best():
             tensors |= {f"best.{name}": tensor for name, tensor in history.best_weights.items()}

@@ -212,7 +212,7 @@ def test_a_process_that_cannot_be_started_is_a_failed_job(monkeypatch, tmp_path)
     def full() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(fork, "_can_fork", lambda: True)
+    monkeypatch.setattr(fork, "can_fork", lambda: True)
     monkeypatch.setattr(os, "fork", full)
     run = RunFolder(tmp_path, 0)
     write_json(run.status, {"state": "waiting"})
