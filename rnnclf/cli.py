@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,13 @@ from rnnclf.groups import (
     Evaluate,
     Plugins,
     Train,
+    finish,
     output_option,
     run_argument,
     run_at,
     runs_at,
 )
+from rnnclf.many_machines import work
 from rnnclf.reporting import report
 from rnnclf.shell import (
     complete_baseline,
@@ -37,10 +39,6 @@ from rnnclf.shell import (
 )
 from rnnclf.system import startup, streams
 from rnnclf.system.startup import gc_disabled, import_torch
-
-if TYPE_CHECKING:
-    from rnnclf.workflows.jobs import Finished
-
 
 use_our_scripts()
 app = typer.Typer(
@@ -89,16 +87,6 @@ def root(
     """Train, compare and trust recurrent sequence classifiers."""
 
 
-def _finish(end: Finished, json: bool) -> None:
-    """Prints the results of a run as JSON, and turns a failed job into exit code 1."""
-    if json and end.results is not None:
-        from rnnclf.console.screen import print_json
-
-        print_json(end.results)
-    if end.failed:
-        raise typer.Exit(1)
-
-
 # All arguments of `train`, including --help, go to Hydra, so Typer must leave unknown flags in place.
 @app.command(
     cls=Train,
@@ -124,7 +112,7 @@ def train(
     from rnnclf.workflows import jobs
 
     use_stderr(json)
-    _finish(jobs.train(words, JobsDisplay(json)), json)
+    finish(jobs.train(words, JobsDisplay(json)), json)
     return None
 
 
@@ -149,7 +137,7 @@ def resume(
     from rnnclf.workflows import jobs
 
     use_stderr(json)
-    _finish(jobs.resume(run_at(path), words or [], JobsDisplay(json)), json)
+    finish(jobs.resume(run_at(path), words or [], JobsDisplay(json)), json)
 
 
 @app.command("eval", cls=Evaluate)
@@ -208,6 +196,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
+app.command()(work)
 app.command()(predict)
 app.command()(export)
 app.command()(stream)

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,12 +18,16 @@ from rnnclf.shell import complete_run
 from rnnclf.system import startup
 from rnnclf.system.signals import INTERRUPTED, asked_to_end, exit_on_signals
 
+if TYPE_CHECKING:
+    from rnnclf.workflows.jobs import Finished
+
 MEANT = {
     **dict.fromkeys(("fit", "run", "learn", "training"), "train"),
     **dict.fromkeys(("sweep", "multirun", "grid"), "train -m"),
     **dict.fromkeys(("evaluate", "test", "score", "validate"), "eval"),
     **dict.fromkeys(("classify", "infer", "inference", "label"), "predict"),
     **dict.fromkeys(("continue", "restart"), "resume"),
+    **dict.fromkeys(("worker", "workers", "queue"), "work"),
     **dict.fromkeys(("info", "describe", "status"), "inspect"),
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),
@@ -70,6 +74,16 @@ def output_option(help: str) -> Any:
 
 
 ERRORS = 10  # mistakes that --errors shows, if it has no number
+
+
+def finish(end: Finished, json: bool) -> None:
+    """Prints the results of a run as JSON, and turns a failed job into exit code 1."""
+    if json and end.results is not None:
+        from rnnclf.console.screen import print_json
+
+        print_json(end.results)
+    if end.failed:
+        raise typer.Exit(1)
 
 
 class Group(TyperGroup):

@@ -29,7 +29,8 @@ FLOORS = {
     "report": 1, "trackers": 1,
     "config": 2, "synonyms": 2, "hydra_app": 2,
     "workflows": 3,
-    "cli": 4, "after_training": 4, "deciding": 4, "reporting": 4, "data_commands": 4, "groups": 4,
+    "cli": 4, "after_training": 4, "many_machines": 4, "deciding": 4,
+    "reporting": 4, "data_commands": 4, "groups": 4,
     "shell": 4, "console": 4, "__main__": 4,
     "__init__": 5, "estimator": 5,
 }  # fmt: skip

@@ -105,6 +105,20 @@ class JobsDisplay(JobsWatcher):
 
         show_resumption(folder, pending, added)
 
+    def sweep_waits(self, folder: Path, jobs: int) -> None:
+        from rnnclf.console.sweep import show_waiting
+
+        show_waiting(folder, jobs)
+        if self.json:
+            print_json({"folder": str(folder), "jobs": jobs})
+
+    def left_to_others(self, folder: Path, jobs: int) -> None:
+        from rnnclf.console.sweep import show_left
+
+        show_left(folder, jobs)
+        if self.json:
+            print_json({"folder": str(folder), "jobs": jobs})
+
     def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
         from rnnclf.console.sweep import save_sweep, show_sweep
 

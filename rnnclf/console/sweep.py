@@ -154,5 +154,18 @@ def show_resumption(folder: Path, pending: list[RunFolder], added: list[RunFolde
         print_plain("nothing left to do")
 
 
+def show_waiting(folder: Path, jobs: int) -> None:
+    """Prints what to do with a sweep whose jobs wait for workers."""
+    number, wait = ("1 job", "waits") if jobs == 1 else (f"{jobs:,} jobs", "wait")
+    print_plain(f"{number} {wait} for workers; sweep folder: {short(folder)}")
+    print_plain(f"start as many as you like, on any machine that sees it: rnnclf work {short(folder)}")
+
+
+def show_left(folder: Path, jobs: int) -> None:
+    """Prints that a worker has ended before the sweep."""
+    rest = "1 job is" if jobs == 1 else f"{jobs:,} jobs are"
+    print_plain(f"no job is left for this worker; {rest} with others: rnnclf inspect {short(folder)}")
+
+
 def _numbers(runs: list[RunFolder]) -> str:
     return " ".join(f"#{run.number}" for run in runs)

@@ -28,6 +28,7 @@ from rnnclf.files import missing_folders, remove_empty
 from rnnclf.hydra_app.compose import composing, explained, plugins_in, refuse_conflicting
 from rnnclf.hydra_app.job import is_grid
 from rnnclf.hydra_app.job_folders import OUR_DIR, JobFolders, is_numbered
+from rnnclf.hydra_app.later import LATER
 from rnnclf.hydra_app.setup import register
 
 EXPECTED = (RnnclfError, HydraException, OmegaConfBaseException)
@@ -67,6 +68,10 @@ class Start:
     sweep_folder: Path | None = None
     parallel: bool = False
     """Whether the jobs of the sweep run in other processes, several at once."""
+    later: bool = False
+    """Whether the jobs of the sweep are left to workers."""
+    jobs: int = 0
+    """The number of jobs of the sweep."""
     new_folders: list[Path] = field(default_factory=list)
     """The folders made for this run or sweep, the innermost first."""
     records: list[Path] = field(default_factory=list)
@@ -116,6 +121,7 @@ class Checks(Callback):
                 _refuse_used_records(config, folder / job.folder)
             launcher = config.hydra.runtime.choices.get("hydra/launcher")
             start.parallel = side_by_side(str(launcher), config.hydra.launcher.get("n_jobs"))
+            start.later, start.jobs = launcher == LATER, len(plan)
             start.begin_sweep(folder, plan)
         except EXPECTED as error:
             raise Refusal(explained(error)) from error
@@ -126,7 +132,7 @@ def side_by_side(launcher: str, n_jobs: Any) -> bool:
     """Whether a launcher runs jobs in processes of its own; joblib with one process at a time does not."""
     if launcher == "joblib":
         return str(n_jobs) != "1" and (os.cpu_count() or 1) > 1
-    return launcher != "basic"
+    return launcher not in ("basic", LATER)
 
 
 def own_part(composed: DictConfig) -> Config:

@@ -1,10 +1,11 @@
 """Claims on folders: one process at a time writes into a folder, also where several machines share it.
 
-A claim is two things together. The kernel's lock on FOLDER/.lock ends with the processes that hold it, however
-they end, so on one machine it is always right. Many network file systems have no such lock, or one that each
-machine keeps to itself. So a claim also has a record, FOLDER/.claim: it is created by one process only, says
-whose it is, and is touched every BEAT seconds as long as its process lives. A process on another kernel takes a
-folder only if the record is older than STALE, by the clock of the file system: clocks of machines differ.
+A claim is two things together. The kernel's lock on FOLDER/.lock ends with the processes that hold it,
+however they end, so on one machine it is always right. Many network file systems have no such lock, or one
+that each machine keeps to itself. So a claim also has a record, FOLDER/.claim: it is created by one process
+only, says whose it is, and is touched every BEAT seconds as long as its process lives. A process on another
+kernel takes a folder only if the record is older than STALE, by the clock of the file system, since those of
+machines differ.
 
 A process that was silent for so long, stopped or cut off from the file system, may go on after its folder was
 taken. It has to call `refuse_lost` before it writes.
@@ -89,8 +90,8 @@ _held: dict[Path, Claim] = {}
 
 
 def claim(folder: Path) -> Claim:
-    """Claims a folder. Raises InUseError if another process has claimed it, and OutputError if it cannot be
-    written to."""
+    """Claims a folder. Raises InUseError if another process has claimed it, and OutputError if it cannot
+    be written to."""
     lock = folder / LOCK
     try:
         descriptor = open_regular(lock, os.O_RDWR | os.O_CREAT)
@@ -109,8 +110,8 @@ def claim(folder: Path) -> Claim:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """A context in which this process has claimed a folder, or its parent has on its behalf. Raises as `claim`
-    does."""
+    """A context in which this process has claimed a folder, or its parent has on its behalf. Raises as
+    `claim` does."""
     place = folder.absolute()
     if place in _inherited:
         yield
@@ -138,8 +139,7 @@ def is_claimed(folder: Path) -> bool:
 
 
 def refuse_lost(folder: Path) -> None:
-    """Raises InUseError if this process, or the one that has forked it, claimed the folder, and another
-    process has since taken it."""
+    """Raises InUseError if another process has taken a folder that this one, or its parent, had claimed."""
     place = folder.absolute()
     mine = _inherited.get(place) or _held.get(place)
     if mine is None:
@@ -147,7 +147,7 @@ def refuse_lost(folder: Path) -> None:
     owner = owner_of(folder)
     if owner is not None and owner.token != mine.owner.token:
         raise InUseError(
-            f"{folder} was taken over by a process on {owner.host}, because this one had not been heard of for"
+            f"{folder} was taken over by a process on {owner.host}, because this one had been silent for"
             f" {STALE:g} s. Nothing more is written here."
         )
 
@@ -169,7 +169,7 @@ def _read(record: Path) -> Owner | None:
 
 
 def _locked(descriptor: int, wait: float = 0) -> bool:
-    """Waits for `wait` seconds, and returns whether the kernel's lock could be had; true where there is none."""
+    """Waits for `wait` seconds, and returns whether the lock could be had; true where there is none."""
     time.sleep(wait)
     return _has_locks(descriptor) is not None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recognition import exists
-from rnnclf.errors import CheckpointError, ConfigError, DataError, JobFailed, RnnclfError
+from rnnclf.errors import CheckpointError, ConfigError, DataError, InUseError, JobFailed, RnnclfError
 from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
@@ -72,6 +72,12 @@ class JobsWatcher:
     def sweep_resumed(self, folder: Path, pending: list[RunFolder], added: list[RunFolder]) -> None:
         """The pending jobs of a sweep are about to run; `added` are those added to it just now."""
 
+    def sweep_waits(self, folder: Path, jobs: int) -> None:
+        """A sweep has been written whose jobs are left to workers."""
+
+    def left_to_others(self, folder: Path, jobs: int) -> None:
+        """A worker has nothing left to do; so many jobs have not ended."""
+
     def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
         """The jobs of a sweep have ended or were interrupted."""
 
@@ -123,7 +129,10 @@ def train(words: list[str], watch: JobsWatcher) -> Finished:
             raise
         finally:  # an interrupted sweep gets its table, too
             shown.close()
-            failed = bool(sweeps) and _end_sweep(sweeps[0], watch)
+            failed = bool(sweeps) and not start.later and _end_sweep(sweeps[0], watch)
+    if start.later:
+        watch.sweep_waits(sweeps[0], start.jobs)
+        return Finished(None, failed=False)
     for folder in sweeps or [Path(found["folder"]) for found in results]:
         _say_where(folder, watch)
     failed = failed or (outcome.error is not None and not outcome.broke)
@@ -178,7 +187,7 @@ def _train_job(
 ) -> float | None:
     """Trains one run into its folder. Returns the validation accuracy, for sweepers."""
     if job.number is not None and RunFolder(job.folder).has_begun():  # a launcher may start a job twice
-        return _resume_job(job, watch)
+        return resume_job(job, watch)
     import_torch()
     from rnnclf.workflows.mirrored import mirrored
     from rnnclf.workflows.train import train as train_run
@@ -191,7 +200,7 @@ def _train_job(
     return report.scores["validation"].accuracy
 
 
-def _resume_job(job: Job, watch: JobsWatcher) -> float | None:
+def resume_job(job: Job, watch: JobsWatcher) -> float | None:
     """Resumes one job of a sweep. Returns its validation accuracy, or None if it had already finished."""
     import_torch()
     from rnnclf.workflows.mirrored import mirrored
@@ -274,7 +283,7 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
     while pending:
         jobs = {run.number: run.path for run in pending if run.number is not None}
         outcome = run_again(
-            partial(_resume_job, watch=watch), folder, jobs, words, partial(_in_subprocess, watch)
+            partial(resume_job, watch=watch), folder, jobs, words, partial(_in_subprocess, watch)
         )
         if not outcome.broke:
             break
@@ -313,6 +322,9 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
     preload(job.folder)
     try:
         return ledger.in_subprocess(job, work)
+    except InUseError as error:
+        watch.note(f"#{job.number} is left to another process: {error}")
+        return None
     except (RnnclfError, JobFailed) as error:
         watch.job_failed(job, error)
         raise

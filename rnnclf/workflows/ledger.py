@@ -15,12 +15,13 @@ import yaml
 
 from rnnclf.config import from_plain
 from rnnclf.data import DATASETS, Source
-from rnnclf.errors import CheckpointError, ConfigError, JobFailed, RnnclfError
+from rnnclf.errors import CheckpointError, ConfigError, InUseError, JobFailed, RnnclfError
 from rnnclf.files import made_folder, missing_folders, read_record, refuse_pipe, remove_empty, write_json
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.hydra_app.grammar import is_resolved, meant
+from rnnclf.hydra_app.later import LATER
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
@@ -164,20 +165,37 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
     run = RunFolder(job.folder)
     if run.is_finished():  # a launcher may start a job twice
         return float(run.read_results()["validation"]["accuracy"])
-    try:
+    with recorded_end(run):
         return fork.in_subprocess(work, run.log)
+
+
+@contextmanager
+def recorded_end(run: RunFolder) -> Iterator[None]:
+    """A context in which another process runs a job; its status tells how that ended, whatever happens.
+
+    Raises JobFailed if the process has died.
+    """
+    try:
+        yield
     except ChildDied as death:
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
+    except InUseError:
+        raise
     except (RnnclfError, JobFailed) as error:
         if not run.has_begun():  # so its process could not record it
             _close(run, "failed", str(error))
         raise
-    except (KeyboardInterrupt, SystemExit) as end:  # the job's own process received SIGTERM
-        if run.read_status().get("state") == "interrupted":
-            _close(run, "interrupted", reason_of(end))
+    except (KeyboardInterrupt, SystemExit) as end:
+        record_interruption(run, end)
         raise
+
+
+def record_interruption(run: RunFolder, end: BaseException) -> None:
+    """Records why a job that has saved was interrupted: its own process received SIGTERM from this one."""
+    if run.read_status().get("state") == "interrupted":
+        _close(run, "interrupted", reason_of(end))
 
 
 def _close(run: RunFolder, state: str, reason: str) -> None:
@@ -295,10 +313,15 @@ def launching(folder: Path, words: list[str]) -> list[str]:
     old = _at(recorded, "overrides", "hydra")
     old = [word for word in old if isinstance(word, str)] if isinstance(old, list) else []
     return [
-        *([f"hydra/launcher={name}"] if isinstance(name, str) and re.fullmatch(r"\w{1,50}", name) else []),
+        *([f"hydra/launcher={name}"] if isinstance(name, str) and _runs_jobs(name) else []),
         *(word for word in old if LAUNCHERS_WORDS.fullmatch(word)),
         *words,
     ]
+
+
+def _runs_jobs(launcher: str) -> bool:
+    """Whether this may be the name of a launcher, of one that does not leave the jobs to workers."""
+    return bool(re.fullmatch(r"\w{1,50}", launcher)) and launcher != LATER
 
 
 def _recorded(folder: Path) -> Any:

@@ -100,7 +100,7 @@ def test_another_machine_takes_over_after_a_long_silence_and_the_silent_one_is_t
         with on_another_machine(monkeypatch):
             assert not is_claimed(tmp_path)
             other = claim(tmp_path)
-        with pytest.raises(InUseError, match="was taken over by a process on .* Nothing more is written"):
+        with pytest.raises(InUseError, match=r"was taken over by a process on .* Nothing more is written"):
             refuse_lost(tmp_path)
     assert owner_of(tmp_path) == other.owner, "the silent one has not released what is no longer its own"
     other.release()

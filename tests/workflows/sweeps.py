@@ -74,7 +74,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def mortal(*words: str, launcher: str = "basic") -> tuple[str, ...]:
     """The words of a sweep over a cell that may end its process."""
-    if launcher != "basic":
+    if launcher not in ("basic", "later"):
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     Path("my_cells.py").write_text(MORTAL)
     Path("deadly").touch()
