@@ -26,7 +26,7 @@ FLOORS = {
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
     "data": 1, "augment": 1, "averaging": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1,
     "calibration": 1, "diagnosis": 1, "baselines": 1, "statistics": 1, "export": 1,
-    "report": 1, "trackers": 1,
+    "report": 1, "trackers": 1, "tuning": 1,
     "config": 2, "synonyms": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "after_training": 4, "many_machines": 4, "deciding": 4,
