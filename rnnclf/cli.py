@@ -25,7 +25,7 @@ from rnnclf.groups import (
     run_at,
     runs_at,
 )
-from rnnclf.many_machines import work
+from rnnclf.many_machines import tune, work
 from rnnclf.reporting import report
 from rnnclf.shell import (
     complete_baseline,
@@ -196,6 +196,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
+app.command()(tune)
 app.command()(work)
 app.command()(predict)
 app.command()(export)

@@ -33,9 +33,9 @@ def parse_patience(word: int | str) -> Duration:
     return _parsed("patience", word, ("epochs", "steps"), "epochs", PATIENCE)
 
 
-def parse_time(word: str) -> int:
-    """max_time in seconds. Raises ConfigError."""
-    return _parsed("max_time", word, ("seconds",), "", TIME).seconds or 0
+def parse_time(word: str, key: str = "max_time") -> int:
+    """The seconds of a time, the value of `key`. Raises ConfigError."""
+    return _parsed(key, word, ("seconds",), "", TIME).seconds or 0
 
 
 def parse_interval(word: str) -> Duration:

@@ -28,6 +28,7 @@ MEANT = {
     **dict.fromkeys(("classify", "infer", "inference", "label"), "predict"),
     **dict.fromkeys(("continue", "restart"), "resume"),
     **dict.fromkeys(("worker", "workers", "queue"), "work"),
+    **dict.fromkeys(("search", "optimize", "optimise", "hpo", "optuna"), "tune"),
     **dict.fromkeys(("info", "describe", "status"), "inspect"),
     **dict.fromkeys(("onnx", "convert", "deploy", "save"), "export"),
     **dict.fromkeys(("online", "live", "steps", "pipe"), "stream"),

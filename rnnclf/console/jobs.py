@@ -15,6 +15,8 @@ from rnnclf.workflows.jobs import JobsWatcher
 from rnnclf.workflows.runs import RunFolder
 
 if TYPE_CHECKING:
+    from rnnclf.workflows.search.outcome import Outcome
+    from rnnclf.workflows.search.record import Search
     from rnnclf.workflows.sweep import Ranking
     from rnnclf.workflows.train import Report, Watcher
 
@@ -118,6 +120,16 @@ class JobsDisplay(JobsWatcher):
         show_left(folder, jobs)
         if self.json:
             print_json({"folder": str(folder), "jobs": jobs})
+
+    def searching(self, folder: Path, search: Search) -> AbstractContextManager[None]:
+        from rnnclf.console.search import search_display
+
+        return search_display(folder, search)
+
+    def search_ended(self, outcome: Outcome) -> None:
+        from rnnclf.console.search import show_outcome
+
+        show_outcome(outcome)
 
     def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
         from rnnclf.console.sweep import save_sweep, show_sweep

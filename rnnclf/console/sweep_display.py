@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -37,35 +37,55 @@ def has_display() -> bool:
 @contextmanager
 def sweep_display(sweep: Path) -> Iterator[None]:
     """Shows the jobs of a sweep while they run, and prints a line for each that ends."""
-    console, followed, end = screen(), JobsFollowed(sweep, from_now=True), threading.Event()
+    console, followed = screen(), JobsFollowed(sweep, from_now=True)
+
+    def look() -> Group:
+        progress = followed.progress()
+        for job in followed.ended():
+            _show_ended(job)
+        state = line(_state_in_words(progress), "bold")
+        best = [] if progress.best is None else [line(_best_in_words(progress.best))]
+        return board(progress.running, [state, *best], console)
+
+    with looking(look):
+        jobs = _jobs(len(followed.runs)) if followed.runs else "jobs"
+        print_plain(f"{jobs}, in parallel; sweep folder {short(sweep)}")
+        yield
+
+
+@contextmanager
+def looking(look: Callable[[], Group]) -> Iterator[None]:
+    """Calls `look` again and again, also at the end of the block, and keeps what it returns at the bottom of
+    the terminal, below what it prints. On other screens, what it returns is not shown."""
+    console, has_board, end = screen(), has_display(), threading.Event()
     live = Live(
         console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
     )
 
-    def look() -> None:
-        progress = followed.progress()
-        for job in followed.ended():
-            _show_ended(job)
-        live.update(_board(progress, console), refresh=True)
+    def show() -> None:
+        found = look()
+        if has_board:
+            live.update(found, refresh=True)
 
     def keep_looking() -> None:
         seconds = 0.0
         while not end.wait(max(PERIOD, seconds / SHARE)):
             began = time.thread_time()
-            look()
+            show()
             seconds = time.thread_time() - began
 
-    with live, printed_above(console):
-        jobs = _jobs(len(followed.runs)) if followed.runs else "jobs"
-        print_plain(f"{jobs}, in parallel; sweep folder {short(sweep)}")
-        thread = threading.Thread(target=keep_looking, daemon=True)
+    thread = threading.Thread(target=keep_looking, daemon=True)
+    with ExitStack() as shown:
+        if has_board:
+            shown.enter_context(live)
+            shown.enter_context(printed_above(console))
         thread.start()
         try:
             yield
         finally:
             end.set()
             thread.join()
-            look()
+            show()
 
 
 def progress_in_words(progress: SweepProgress) -> str:
@@ -95,25 +115,24 @@ def _jobs(number: int) -> str:
     return "1 job" if number == 1 else f"{number} jobs"
 
 
-def _board(progress: SweepProgress, console: Console) -> Group:
-    """A line for each running job, as many as fit, and one for the sweep."""
+def board(running: Sequence[RunningJob], lines: Sequence[Text], console: Console) -> Group:
+    """A line for each running job, as many as fit, and some for all."""
     room = max(console.height - OTHER_LINES, 1)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     bar = BAR if console.width >= WIDE else 0
     for title in ("job", "", "epoch", *([""] if bar else []), "best validation", "time left"):
         table.add_column(title, no_wrap=True, overflow="ellipsis")
     table.columns[1].max_width = max(console.width - OTHER_COLUMNS - bar, SHORTEST)
-    for job in progress.running[:room]:
+    for job in running[:room]:
         table.add_row(*_row(job, bar))
-    more = len(progress.running) - room
-    parts = [table] if progress.running else []
+    more = len(running) - room
+    parts = [table] if running else []
     rest = [Text(f"and {more} more", style="dim")] if more > 0 else []
-    state = _line(_state_in_words(progress), "bold")
-    best = [] if progress.best is None else [_line(_best_in_words(progress.best))]
-    return Group(*parts, *rest, state, *best)
+    return Group(*parts, *rest, *lines)
 
 
-def _line(words: str, style: str = "") -> Text:
+def line(words: str, style: str = "") -> Text:
+    """A line of the board, cut to the width of the terminal."""
     return Text(one_line(words), no_wrap=True, overflow="ellipsis", style=style)
 
 

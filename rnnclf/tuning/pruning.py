@@ -18,11 +18,19 @@ Curve: TypeAlias = Sequence[float]
 
 FACTOR = 3
 """Of successive halving: one run in so many goes on, until so many times the epochs."""
-FIRST_LOOK = 2  # epoch; before it, scores say little about the end
+FIRST_LOOK = 2  # epoch, or a later one of a long run; before it, scores say little about the end
+PART = 27  # of a long run: successive halving then looks at it three times, the last after a third
 FEWEST = 5  # other runs of which a median is taken
 
 
-def why_prune(rule: Rule, curve: Curve, others: Sequence[Curve], select: Select = "best") -> str | None:
+def first_look(epochs: int) -> int:
+    """The first epoch after which a run of so many may end."""
+    return max(FIRST_LOOK, round(epochs / PART))
+
+
+def why_prune(
+    rule: Rule, curve: Curve, others: Sequence[Curve], select: Select = "best", first: int = FIRST_LOOK
+) -> str | None:
     """Why a run is to end after its last epoch so far, as a sentence for the log; None: it goes on.
 
     Ask after each epoch but the last. Runs that have not reached the epoch have no say, and a run that is as
@@ -31,17 +39,18 @@ def why_prune(rule: Rule, curve: Curve, others: Sequence[Curve], select: Select 
     Args:
         curve: of the run in question, at least one epoch.
         others: the curves of all other runs that have begun, in any order.
+        first: the first epoch after which a run may end.
     """
     epoch = len(curve)
-    if epoch < FIRST_LOOK:
+    if epoch < first or (rule == "halving" and not is_rung(epoch, first)):
         return None
     score = judged(curve, select)[-1]
     return RULES[rule](epoch, score, [judged(c[:epoch], select)[-1] for c in others if len(c) >= epoch])
 
 
-def is_rung(epoch: int) -> bool:
-    """Whether successive halving looks at runs after this epoch: 2, 6, 18 …"""
-    rung = FIRST_LOOK
+def is_rung(epoch: int, first: int = FIRST_LOOK) -> bool:
+    """Whether successive halving looks at runs after this epoch: with 2 as the first, 2, 6, 18 …"""
+    rung = first
     while rung < epoch:
         rung *= FACTOR
     return rung == epoch
@@ -50,7 +59,7 @@ def is_rung(epoch: int) -> bool:
 def _halving(epoch: int, score: float, others: list[float]) -> str | None:
     """Asynchronous successive halving (Li et al. 2020, https://arxiv.org/abs/1810.05934): at each rung the
     best third goes on. Nobody waits for the others, so the first runs go on with few to be compared with."""
-    if not is_rung(epoch) or len(others) + 1 < FACTOR:
+    if len(others) + 1 < FACTOR:
         return None
     better = sum(other > score for other in others)
     if better < (len(others) + 1) // FACTOR:

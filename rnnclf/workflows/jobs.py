@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recognition import exists
 from rnnclf.errors import CheckpointError, ConfigError, DataError, InUseError, JobFailed, RnnclfError
-from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
+from rnnclf.hydra_app.bridge import Job, run_again, run_hydra
+from rnnclf.hydra_app.bridge import Outcome as Launched
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.grammar import literal, meant, parts
@@ -23,11 +24,13 @@ from rnnclf.system.startup import import_torch
 from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
+from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder, search_record
 from rnnclf.workflows.tracking import preload, taken, track_jobs, viewers_of
 
 if TYPE_CHECKING:
     from rnnclf.config import Config
+    from rnnclf.workflows.search.outcome import Outcome
+    from rnnclf.workflows.search.record import Search
     from rnnclf.workflows.sweep import Ranking
     from rnnclf.workflows.train import Report, Watcher
 
@@ -77,6 +80,13 @@ class JobsWatcher:
 
     def left_to_others(self, folder: Path, jobs: int) -> None:
         """A worker has nothing left to do; so many jobs have not ended."""
+
+    def searching(self, folder: Path, search: Search) -> AbstractContextManager[None]:
+        """A context in which the trials of a search run in other processes."""
+        return nullcontext()
+
+    def search_ended(self, outcome: Outcome) -> None:
+        """A search has ended, or this worker has nothing left to do in it."""
 
     def sweep_ended(self, folder: Path, ranking: Ranking) -> None:
         """The jobs of a sweep have ended or were interrupted."""
@@ -179,6 +189,10 @@ def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: give a run folder or a sweep folder.")
+    if search_record(path).is_file():
+        from rnnclf.workflows.search.command import resume_search
+
+        return resume_search(path, words, watch)
     return (_resume_sweep if is_sweep(path) else _resume_run)(path, words, watch, tracker)
 
 
@@ -291,7 +305,7 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
         pending = left if len(left) < len(pending) else []  # else it may break for ever
 
 
-def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
+def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
     """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
     killed."""
     from rnnclf.workflows import ledger

@@ -341,6 +341,15 @@ def fits(value: Any, form: Any) -> bool:
     return isinstance(value, form)
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino
+
+
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replaces `path` by a CSV table that is safe to open in a spreadsheet; the keys of the first row are its
     header."""

@@ -36,6 +36,21 @@ def jobs_record(folder: Path) -> Path:
     return folder / "jobs.json"
 
 
+def search_record(folder: Path) -> Path:
+    """What a search looks for. Its folder is that of a sweep whose jobs are chosen one by one."""
+    return folder / "search.json"
+
+
+def trials_table(folder: Path) -> Path:
+    """The table with a line for each trial of a search."""
+    return folder / "trials.csv"
+
+
+def search_results(folder: Path) -> Path:
+    """What a search has found."""
+    return folder / "found.json"
+
+
 def sweep_table(folder: Path) -> Path:
     """The table with a line for each configuration."""
     return folder / "sweep.csv"
@@ -58,13 +73,14 @@ def out_of_fold(folder: Path) -> Path:
 
 def files_of_sweep(folder: Path) -> list[Path]:
     """The files that a sweep writes beside the folders of its jobs."""
-    records = sweep_record(folder), jobs_record(folder), RunFolder(folder).tracker
+    records = sweep_record(folder), jobs_record(folder), search_record(folder), RunFolder(folder).tracker
     tables = sweep_table(folder), sweep_results(folder), runs_table(folder), out_of_fold(folder)
-    return [*records, *tables, *pictures(folder)]
+    of_search = trials_table(folder), search_results(folder)
+    return [*records, *tables, *of_search, *pictures(folder)]
 
 
 def is_sweep(folder: Path) -> bool:
-    return sweep_record(folder).is_file() or jobs_record(folder).is_file()
+    return any(record(folder).is_file() for record in (sweep_record, jobs_record, search_record))
 
 
 def refuse_used_folder(folder: Path) -> None:

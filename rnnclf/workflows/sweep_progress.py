@@ -13,7 +13,7 @@ from typing import Any
 
 from rnnclf.durations import parse_time
 from rnnclf.errors import RnnclfError
-from rnnclf.workflows.runs import RunFolder, fits, read_csv
+from rnnclf.workflows.runs import RunFolder, fits, read_csv, stamp
 from rnnclf.workflows.sweep import repeated_apart
 from rnnclf.workflows.sweep_folder import jobs_of, jobs_record
 
@@ -173,15 +173,6 @@ class JobsFollowed:
 def progress_of(sweep: Path) -> SweepProgress:
     """How far the sweep in this folder has come."""
     return JobsFollowed(sweep, from_now=False).progress()
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_ino
 
 
 def _spent(status: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from rnnclf.errors import JobFailed
 from rnnclf.hydra_app.bridge import Job
 from rnnclf.hydra_app.checks import side_by_side
 from rnnclf.workflows.jobs import _end_of_launcher
-from rnnclf.workflows.sweep_progress import RunningJob, SweepProgress
+from rnnclf.workflows.sweep_progress import RunningJob
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_running_jobs_have_a_line_each_and_those_that_fail_a_sentence(tmp_path, 
 def test_what_does_not_fit_is_counted(terminal):
     rows = [RunningJob(n, (f"seed={n}",), 3, 10, 0.5, 9.0, 21.0) for n in range(40)]
     with terminal.capture() as said:
-        terminal.print(sweep_display._board(SweepProgress(0, 0, 50, None, None, tuple(rows)), terminal))
+        terminal.print(sweep_display.board(rows, [sweep_display.line("0 of 50 jobs done")], terminal))
     lines = said.get().splitlines()
     assert len(lines) < terminal.height
     assert lines[-2:] == ["and 23 more", "0 of 50 jobs done"]

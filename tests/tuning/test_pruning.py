@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnclf.tuning.pruning import FACTOR, FEWEST, RULES, is_rung, why_prune
+from rnnclf.tuning.pruning import FACTOR, FEWEST, RULES, first_look, is_rung, why_prune
 from rnnclf.tuning.trials import Trial
 
 scores = st.integers(0, 20).map(lambda n: n / 20)  # so few that ties are common
@@ -98,3 +98,12 @@ def test_a_trial_has_the_score_of_the_epoch_that_is_its_result():
     assert trial.value() == 0.9
     assert trial.value("last") == 0.7
     assert Trial(1, {}).value() is None
+
+
+def test_long_runs_are_looked_at_three_times_too():
+    assert [first_look(epochs) for epochs in (1, 20, 54, 100, 1000)] == [2, 2, 2, 4, 37]
+    assert [epoch for epoch in range(1, 100) if is_rung(epoch, first_look(100))] == [4, 12, 36]
+    others = [[0.9] * 10] * 5
+    assert why_prune("halving", [0.1] * 2, others, first=4) is None
+    assert why_prune("halving", [0.1] * 4, others, first=4)
+    assert why_prune("median", [0.1] * 3, others, first=4) is None

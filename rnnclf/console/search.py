@@ -1,0 +1,159 @@
+"""Shows a search: what is searched, the trials while they run, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Group
+from rich.text import Text
+
+from rnnclf.console.screen import mean_and_sd, print_plain, screen, seconds_in_words, short
+from rnnclf.console.sweep_display import board, line, looking
+from rnnclf.console.tables import PlainTable
+from rnnclf.durations import roughly
+from rnnclf.escaping import one_line
+from rnnclf.metrics import percent
+from rnnclf.tuning.space import as_typed, described
+from rnnclf.tuning.space import words as words_of
+from rnnclf.workflows.search.outcome import Outcome
+from rnnclf.workflows.search.record import Search
+from rnnclf.workflows.search.trials import Seen
+from rnnclf.workflows.sweep_progress import JobsFollowed
+
+SHOWN = 10  # trials of the table at the end
+BAR = 20  # columns
+NOT_TOLD = ("running", "stopped")
+
+
+def show_search(folder: Path, search: Search) -> None:
+    """Prints what is searched, and where."""
+    ends = [f"at most {search.trials} trials"] if search.trials is not None else []
+    ends += [f"{search.budget} of training"] if search.budget is not None else []
+    how = (
+        f"by {search.sampler}" if search.prune == "none" else f"by {search.sampler}, pruned by {search.prune}"
+    )
+    print_plain(f"searching {', '.join(ends)}, {how}; folder {short(folder)}")
+    for key, dimension in search.space.items():
+        print_plain(f"  {described(key, dimension)}")
+
+
+@contextmanager
+def search_display(folder: Path, search: Search) -> Iterator[None]:
+    """Shows the trials while they run, and prints a line for each that ends."""
+    console, followed = screen(), JobsFollowed(folder, from_now=True)
+    told = {one.trial.number for one in Outcome.of(folder, search).seen if one.trial.state != "running"}
+
+    def look() -> Group:
+        outcome = Outcome.of(folder, search)
+        for one in outcome.seen:
+            if one.trial.number not in told and one.trial.state != "running":
+                told.add(one.trial.number)
+                _show_ended(one, outcome)
+        return board(followed.progress().running, [*_lines(outcome)], console)
+
+    with looking(look):
+        show_search(folder, search)
+        yield
+
+
+def _lines(outcome: Outcome) -> Iterator[Text]:
+    """How far a search has come."""
+    search, parts = outcome.search, [f"{outcome.count('done')} done"]
+    parts += [f"{n} {state}" for state in ("pruned", "failed") if (n := outcome.count(state))]
+    if search.trials is not None:
+        parts[0] = f"{len(outcome.seen)} of {search.trials} trials: {parts[0]}"
+    if search.seconds is not None:
+        parts.append(f"{roughly(max(search.seconds - outcome.seconds, 0.0))} of {search.budget} left")
+    yield line(", ".join(parts), "bold")
+    if outcome.best is not None:
+        yield line(f"best so far: {_in_words(outcome.best)}")
+
+
+def _in_words(one: Seen) -> str:
+    accuracy = "" if one.accuracy is None else f" {percent(one.accuracy)}"
+    return f"#{one.trial.number}{accuracy}  {' '.join(words_of(one.trial.point))}"
+
+
+def _show_ended(one: Seen, outcome: Outcome) -> None:
+    epochs = len(one.trial.curve)
+    if one.trial.state == "failed":
+        print_plain(f"{_in_words(one)}: failed: {one.reason}")
+    elif one.trial.state == "pruned":
+        print_plain(f"{_in_words(one)}: pruned after {epochs} epoch{'s' * (epochs != 1)}")
+    else:
+        is_best = outcome.best is not None and outcome.best.trial.number == one.trial.number
+        print_plain(f"{_in_words(one)}{': the best so far' * is_best}")
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Prints the best trials, which settings matter, and the best point with other seeds."""
+    console = screen()
+    counts = [f"{n} {state}" for state in ("done", "pruned", "failed", "running", "stopped")
+              if (n := outcome.count(state))]  # fmt: skip
+    one = len(outcome.seen) == 1
+    trials = f"{len(outcome.seen)} trial{'' if one else 's'}: {', '.join(counts) or 'none'}"
+    if outcome.ranked:
+        console.print(_table(outcome))
+    console.print(Text(f"{trials}; {seconds_in_words(outcome.seconds)} of training", style="dim"))
+    for text in [*_importance(outcome), *_repeated(outcome)]:
+        console.print(text, soft_wrap=True)
+    console.print(f"folder: {short(outcome.folder)}", soft_wrap=True, markup=False)
+    if outcome.command is not None:
+        console.print(f"train the best: {outcome.command}", soft_wrap=True, markup=False)
+    console.print(f"search longer: rnnclf resume {short(outcome.folder)} {_longer(outcome)}",
+                  soft_wrap=True, markup=False)  # fmt: skip
+
+
+def _longer(outcome: Outcome) -> str:
+    search = outcome.search
+    words = [f"trials={2 * search.trials}"] if search.trials is not None else []
+    return " ".join([*words, *(["budget=TIME"] if search.budget is not None else [])])
+
+
+def _table(outcome: Outcome) -> PlainTable:
+    """The best trials, with a column for each setting."""
+    table = PlainTable()
+    table.add_column("", justify="right")
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("validation", justify="right", no_wrap=True)
+    table.add_column("epochs", justify="right", no_wrap=True)
+    for key in outcome.search.space:
+        table.add_column(one_line(key), justify="right")
+    for rank, seen in enumerate(outcome.ranked[:SHOWN], start=1):
+        state = outcome.state_of(seen)
+        epochs = f"{len(seen.trial.curve)}{'' if state == 'done' else f' {state}'}"
+        score = "" if seen.accuracy is None else percent(seen.accuracy)
+        values = [one_line(as_typed(value)) for value in seen.trial.point.values()]
+        table.add_row(str(rank), f"#{seen.trial.number}", score, epochs, *values)
+    return table
+
+
+def _importance(outcome: Outcome) -> Iterator[Text]:
+    shares = outcome.importance.shares
+    if shares is None:
+        yield Text(f"which settings matter: {outcome.importance.reason}", style="dim")
+        return
+    yield Text("which settings matter (share of the variance of the score)")
+    width = max(map(len, shares))
+    for key, share in shares.items():
+        yield (
+            Text(f"  {key:{width}}  ").append("━" * round(BAR * share), style="green").append(f" {share:.0%}")
+        )
+
+
+def _repeated(outcome: Outcome) -> Sequence[Text]:
+    """The best point with other seeds: what to expect of it."""
+    found, best = outcome.repeated, outcome.best
+    if best is None:
+        return []
+    if found is None:
+        return [Text("The score of the best trial flatters it: it was chosen by it. seeds=5 tells more.")]
+    n = len(found.done)
+    return [
+        Text(
+            f"the best with {n} other seed{'s' * (n != 1)}: validation {mean_and_sd(found.validation)}, test"
+            f" {mean_and_sd(found.test)}; {short(outcome.winner)}"  # type: ignore[arg-type]
+        )
+    ]
