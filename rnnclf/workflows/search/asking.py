@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rnnclf.errors import InUseError, RnnclfError
+from rnnclf.errors import InUseError, OutputError, RnnclfError
 from rnnclf.files import made_folder, write_json
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.system import fork
-from rnnclf.system.claims import Claim, claim
+from rnnclf.system.claims import LOCK, RECORD, Claim, claim
 from rnnclf.tuning.proposing import propose
 from rnnclf.tuning.space import Point
 from rnnclf.tuning.space import words as words_of
@@ -72,6 +72,9 @@ class Asking:
         """A new trial, claimed; None if its words do not go together, which makes it a failed one."""
         run = RunFolder(made_folder(self.folder / str(number)), number)
         made = claim(run.path)
+        if found := [path for path in run.path.iterdir() if path.name not in (LOCK, RECORD)]:
+            made.release()
+            raise OutputError(f"{found[0]} is in the place of a trial: move {run.path} away.")
         try:
             job = planned(self.search, point)
         except RnnclfError as error:

@@ -48,7 +48,7 @@ class Trials:
 
     def seen(self) -> list[Seen]:
         """The trials by number. Raises CheckpointError if one is not of this search."""
-        return [self._seen(run) for run in jobs_of(self.folder)]
+        return [self._seen(run) for run in jobs_of(self.folder) if run.status.exists()]
 
     def _seen(self, run: RunFolder) -> Seen:
         assert run.number is not None
