@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from typing import Any
 
 from rnnclf.cells import CELLS
@@ -14,8 +13,7 @@ from rnnclf.tuning.space import Choice, Dimension, Point, Real, Space, Value, Wh
 MOST = 7  # dimensions, with those of the user: each further one dilutes the trials that there is time for
 
 OF_CELLS: dict[str, dict[str, Real | Whole]] = {
-    # step and damping of the Euler steps: Chang et al. 2019 use different ones for each task, and the docstring
-    # of the cell asks for 0.01 with hundreds of steps
+    # step and damping of the Euler steps: the more steps there are, the smaller (0.01 for hundreds)
     "antisym": {
         "cell.epsilon": Real(0.01, 1.0, log=True),
         "cell.gamma": Real(0.001, 1.0, log=True),
@@ -40,8 +38,7 @@ OF_CELLS: dict[str, dict[str, Real | Whole]] = {
     # Erichson et al. 2021 use 0.03 for hundreds of steps; with tens it would hardly change the state
     "lipschitz": {"cell.epsilon": Real(0.01, 1.0, log=True)},
     "lmu": {"cell.theta": Real(10.0, 1000.0, log=True)},  # about the length of the sequences, unknown here
-    # Rusch & Mishra 2021 use 0.19 and 30.65 for psMNIST; dt² (alpha + |u|) below 4 is stable, so that most of
-    # this range is
+    # Rusch & Mishra 2021 use 0.19 and 30.65 for psMNIST; dt² (alpha + |u|) must stay below 4
     "unicornn": {"cell.dt": Real(0.05, 1.0, log=True), "cell.alpha": Real(0.1, 30.0, log=True)},
 }
 """The options without which a cell is not itself on data of another length or scale."""
@@ -77,18 +74,18 @@ def _candidates(plain: Mapping[str, Any], searched: Space) -> Space:
     space: Space = {"optimizer.lr": _rates(plain, optimizers), "hidden": _sizes(plain, cells)}
     if len(cells) == 1:
         space |= OF_CELLS.get(cells[0], {})
-    # two and three layers gained 0.7 to 0.9 points over one on rows of MNIST, for as much more time
+    # two layers gained 0.7 to 0.9 points over one on the rows of MNIST, for twice the time
     space["layers"] = Whole(1, 3)
-    # Srivastava et al. 2014: 0.5 is the strongest that helps; between layers, Zaremba et al. 2014 use 0.2 to 0.65
+    # up to the 0.5 of Srivastava et al. 2014, and of Zaremba et al. 2014 between recurrent layers
     space["dropout"] = Real(0.0, 0.5)
-    # the mean won on most short series, the last step on some
+    # on short series, the mean was ahead on average and the last step on some
     space["readout"] = Choice(("last", "mean"))
     # smaller batches make more steps in as many epochs (Shallue et al. 2019). Not with `updates`: then the
     # number of epochs follows from the batch, and curves of different lengths cannot be compared
     if plain["updates"] is None:
         batch = int(plain["batch_size"])
         space["batch_size"] = Whole(max(batch // 4, 1), 2 * batch, log=True)
-    # decoupled decay around the 0.01 of Loshchilov & Hutter 2019; with the other optimizers it is L2, off by default
+    # a decade to both sides of the usual decoupled decay; with the other optimizers it is L2, and usually off
     if optimizers == ("adamw",):
         space["optimizer.weight_decay"] = Real(0.001, 0.1, log=True)
     return space
@@ -101,17 +98,14 @@ def _names(group: str, plain: Mapping[str, Any], searched: Space) -> tuple[str, 
 
 
 def _rates(plain: Mapping[str, Any], optimizers: tuple[str, ...]) -> Real:
-    """Two decades around the learning rate of the configuration, or of all the optimizers. Under a schedule it is
-    the largest rate; the best one for a recurrent network is rather below than above the usual (Greff et al.
-    2017 find it to matter more than all else)."""
+    """From a twentieth to five times the learning rate of the configuration, or of all optimizers searched.
+
+    It is the largest rate of the schedule. Greff et al. 2017 find that it matters more than all else for an
+    LSTM, followed by the size, and that the range of good ones is wide.
+    """
     usual = [float(plain["optimizer"]["lr"])]
     if len(optimizers) > 1:
-        usual = [
-            option.default
-            for name in optimizers
-            for option in fields(OPTIMIZERS[name])
-            if option.name == "lr"
-        ]
+        usual = [OPTIMIZERS[name]().lr for name in optimizers]
     return Real(float(f"{min(usual) / 20:.3g}"), float(f"{max(usual) * 5:.3g}"), log=True)
 
 
