@@ -14,13 +14,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals
+from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals, leave_to_launcher
 
 Work = Callable[[], float | None]
 
 
 class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
     """The child exited without reporting a result; the message says how it ended."""
+
+    def __init__(self, reason: str, exit_code: int | None = None) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
 
 
 def in_subprocess(work: Work, log: Path) -> float | None:
@@ -70,6 +74,7 @@ def _child(
 ) -> None:
     write_end.close()  # only the parent may hold this end, so that it closes when the parent dies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which then stops us
+    leave_to_launcher()
     with open(log, "a") as crashes, exit_on_signals():
         faulthandler.enable(crashes)
         try:
@@ -100,7 +105,7 @@ def _answer(process: BaseProcess, answers: Connection) -> float | None:
         fine, answer = answers.recv()
     except EOFError:
         process.join()
-        raise ChildDied(exit_reason(process.exitcode)) from None
+        raise ChildDied(exit_reason(process.exitcode), process.exitcode) from None
     process.join()
     if not fine:
         raise answer
