@@ -4,6 +4,7 @@ ended, it is known which jobs are done, failed or never started, and it can be r
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
 from rnnclf.system import fork
 from rnnclf.system.fork import ChildDied
+from rnnclf.system.signals import ended_by
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder, config_record, reason_of
 from rnnclf.workflows.sweep_folder import (
@@ -54,7 +56,8 @@ LONGEST_WORDS = 10_000  # characters in all: Hydra's grammar takes a minute for 
 LAUNCHERS_WORDS = re.compile(
     r"hydra\.sweeper\.max_batch_size=\d+"
     r"|hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|tasks_per_node|mem_gb"
-    r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|array_parallelism)"
+    r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|gres|exclude"
+    r"|array_parallelism|max_num_timeout|signal_delay_s)"
     r"=[\w.:+-]{1,100}"
 )
 
@@ -167,6 +170,8 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
     try:
         return fork.in_subprocess(work, run.log)
     except ChildDied as death:
+        if ended_by(death.exit_code) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            raise SystemExit(death.exit_code) from None  # no result: Slurm may start the job again
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
@@ -175,7 +180,8 @@ def in_subprocess(job: Job, work: Callable[[], float | None]) -> float | None:
             _close(run, "failed", str(error))
         raise
     except (KeyboardInterrupt, SystemExit) as end:  # the job's own process received SIGTERM
-        if run.read_status().get("state") == "interrupted":
+        known = isinstance(end, KeyboardInterrupt) or ended_by(end.code)  # submitit exits with -1
+        if known and run.read_status().get("state") == "interrupted":
             _close(run, "interrupted", reason_of(end))
         raise
 
