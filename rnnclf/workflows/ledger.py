@@ -25,7 +25,7 @@ from rnnclf.hydra_app.grammar import is_resolved, meant
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
-from rnnclf.system import fork
+from rnnclf.system import fork, slurm
 from rnnclf.system.fork import ChildDied
 from rnnclf.system.signals import ended_by
 from rnnclf.workflows.pretrained import continued_jobs
@@ -46,6 +46,8 @@ from rnnclf.workflows.sweep_folder import (
 )
 
 log = logging.getLogger("rnnclf")
+
+SUBMITTED = ".submitit/*/*_submission.sh"  # named after the job that submitit got from Slurm
 
 LONGEST = 2**18  # characters of a multirun.yaml; Hydra writes about 10,000
 MOST_PARTS = 50_000  # of its lists and mappings, with aliases expanded
@@ -201,6 +203,20 @@ def unfinished(folder: Path) -> list[RunFolder]:
 def pending_jobs(folder: Path) -> list[RunFolder]:
     """The unfinished jobs that did not fail: they never started, or were interrupted."""
     return [run for run in unfinished(folder) if run.read_status().get("state") != "failed"]
+
+
+def queued(folder: Path) -> list[str]:
+    """The numbers of the sweep's jobs, or arrays of jobs, in Slurm's queue: they run even if no process of
+    ours waits for them."""
+    scripts = [*folder.glob(SUBMITTED), *folder.glob(f".resumed/*/*/{SUBMITTED}")]
+    numbers = {path.name.partition("_")[0] for path in scripts}
+    return sorted(numbers & slurm.own_jobs(), key=int) if numbers else []
+
+
+def wait_for_queue(folder: Path) -> None:
+    """Waits until Slurm has none of the sweep's jobs left: one that was killed says nothing of the others."""
+    while queued(folder):
+        time.sleep(slurm.PAUSE)
 
 
 def wait_for_jobs(folder: Path, seconds: float = float("inf")) -> None:
