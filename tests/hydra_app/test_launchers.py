@@ -207,7 +207,7 @@ def test_the_launcher_for_slurm_is_submitits_with_limits_for_runs_that_can_be_re
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "requeued", "exit_code"),
-    [("SIGUSR2", ".", 255), ("SIGTERM", "", 128 + signal.SIGTERM)],
+    [("SIGUSR2", ".", 255), pytest.param("SIGTERM", "", 128 + signal.SIGTERM, marks=SLOW)],
 )
 def test_a_job_that_is_put_back_into_the_queue_goes_on_with_the_same_bits(
     tmp_path, name, requeued, exit_code
@@ -215,7 +215,7 @@ def test_a_job_that_is_put_back_into_the_queue_goes_on_with_the_same_bits(
     plugin = tmp_path / "hydra_plugins" / "requeueing.py"
     plugin.parent.mkdir()
     plugin.write_text(REQUEUEING.format(name=name))
-    words = (*SMALL[:2], "threads=1", "epochs=40", "device=cpu")
+    words = (*SMALL[:2], "threads=1", "epochs=30", "device=cpu", "engine=loop")
 
     def train(*more: str) -> None:
         done = subprocess.run(

@@ -143,7 +143,7 @@ MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
         pytest.param(warn, 300, (), id="SIGUSR2"),
         pytest.param(preempt, 300, (), id="preemption"),
         pytest.param(kill, 300, (), id="SIGKILL"),
-        pytest.param(wait_for_the_limit, 1200, MINUTE, id="time limit"),
+        pytest.param(wait_for_the_limit, 500, MINUTE, id="time limit"),
     ],
 )
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
