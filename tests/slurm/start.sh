@@ -7,6 +7,7 @@
 #   tests/slurm/stop.sh FOLDER
 #
 # SLURM_CPUS: how many jobs run at once (2).
+# SLURM_PORT: the first of two ports (16817).
 # SLURM_PREEMPTION: preempt_send_user_signal (the default), or nothing: then a job that has to make way gets
 # SIGTERM.
 set -euo pipefail
@@ -28,6 +29,7 @@ start_munge() {  # it insists on a user, folders and modes of its own
 
 munge -n 2>/dev/null | unmunge >/dev/null 2>&1 || start_munge
 sed -e "s|@HOST@|$host|g" -e "s|@FOLDER@|$folder|g" -e "s|@CPUS@|${SLURM_CPUS:-2}|g" \
+    -e "s|@PORT@|${SLURM_PORT:-16817}|g" -e "s|@NEXT_PORT@|$((${SLURM_PORT:-16817} + 1))|g" \
     -e "s|@MEMORY@|$(free -m | awk '/^Mem/ {print int($2 * 0.9)}')|g" \
     -e "s|@PREEMPTION@|${SLURM_PREEMPTION-preempt_send_user_signal}|g" -e '/^SlurmctldParameters=$/d' \
     "$here/slurm.conf" > "$folder/slurm.conf"
