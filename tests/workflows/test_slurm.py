@@ -125,7 +125,7 @@ def kill(cluster: Cluster, sweep: Path) -> None:
 
 
 def wait_for_the_limit(cluster: Cluster, sweep: Path) -> None:
-    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=90)
+    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=120)
 
 
 def errors_of(sweep: Path) -> str:
@@ -143,7 +143,7 @@ MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
         pytest.param(warn, 300, (), id="SIGUSR2"),
         pytest.param(preempt, 300, (), id="preemption"),
         pytest.param(kill, 300, (), id="SIGKILL"),
-        pytest.param(wait_for_the_limit, 500, MINUTE, id="time limit"),
+        pytest.param(wait_for_the_limit, 400, MINUTE, id="time limit"),
     ],
 )
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
@@ -152,16 +152,15 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
     reference, sweep = in_peace(epochs), tmp_path / "sweep"
     sweep_words = (*JOBS, f"epochs={epochs}", "seed=0,1", f"hydra.sweep.dir={sweep}", *words)
     head = cluster.started("train", "-m", "hydra/launcher=slurm", *sweep_words)
-    first = RunFolder(sweep / "0")
-    wait_for(lambda: epochs_of(first) >= 20)
-    way(cluster, sweep)
-    output, _ = head.communicate(timeout=600)
+    try:
+        wait_for(lambda: epochs_of(RunFolder(sweep / "0")) >= 20, seconds=200)
+        way(cluster, sweep)
+        output, _ = head.communicate(timeout=1200)
+    finally:
+        head.kill()
     assert head.returncode == 0, output
     assert states(sweep) == {"0": "done", "1": "done"}
     assert "2 of 2 jobs done" in output
     assert [differences(sweep / seed, reference / seed) for seed in "01"] == [[], []]
-    resumed = [run.read_status().get("resumed", 0) for run in jobs_of(sweep)]
-    assert max(resumed) >= 1
-    assert "Resuming" in "".join(run.log.read_text() for run in jobs_of(sweep))
-    print(f"\n{way.__name__}: resumed {resumed}")
+    assert max(run.read_status().get("resumed", 0) for run in jobs_of(sweep)) >= 1
     wait_for(cluster.is_empty)
