@@ -149,6 +149,8 @@ def _no_such_choice(error: MissingConfigException) -> ConfigError:
             return ConfigError(str(unknown))
     known = list(error.options or [])
     if group == "hydra/launcher" and name in LAUNCHERS:
+        if "'hydra/launcher/slurm'" in str(error):  # ours, which is made from submitit's
+            name = "slurm"
         return ConfigError(f"{group}={name} is not installed: pip install 'rnnclf[launchers]'.")
     listed = f" Known: {', '.join(known)}." if known else ""
     return ConfigError(f"No {group or 'configuration'} named '{name}'.{did_you_mean(name, known)}{listed}")

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from rnnclf.errors import JobFailed, RnnclfError
-from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals
+from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals, leave_to_launcher
 
 Work = Callable[[], float | None]
 
 
 class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
     """The child exited without reporting a result; the message says how it ended."""
+
+    def __init__(self, reason: str, exit_code: int | None = None) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
 
 
 _parents_ends: set[Connection] = set()
@@ -104,6 +108,7 @@ def _child(work: Work, log: Path, answers: Connection, parent_alive: Connection)
         end.close()
     _parents_ends.clear()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which then stops us
+    leave_to_launcher()
     with open(log, "a") as crashes, exit_on_signals():
         faulthandler.enable(crashes)
         try:
@@ -134,7 +139,7 @@ def _answer(process: BaseProcess, answers: Connection) -> float | None:
         fine, answer = answers.recv()
     except EOFError:
         process.join()
-        raise ChildDied(exit_reason(process.exitcode)) from None
+        raise ChildDied(exit_reason(process.exitcode), process.exitcode) from None
     process.join()
     if not fine:
         raise answer

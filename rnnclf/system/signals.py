@@ -1,7 +1,7 @@
 """Signals that ask a process to end: commands exit at once; training first saves its state.
 
 They are Ctrl-C; SIGTERM, which `kill`, `timeout` and batch systems send; SIGHUP, sent when a terminal or an
-ssh connection is closed; SIGUSR1, by which batch systems announce that the time is nearly up.
+ssh connection is closed; SIGUSR1 and SIGUSR2, by which batch systems announce that the time is nearly up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 INTERRUPTED = 130  # the exit code after Ctrl-C
-_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1")
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 ENDING = {int(getattr(signal, name)): name for name in _NAMES if hasattr(signal, name)}
 """The other signals, by number. The exit code is 128 + the number, as a shell would report it."""
 
@@ -76,6 +76,18 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in taken.items():
             signal.signal(number, handler)
+
+
+def leave_to_launcher() -> None:
+    """In a forked process, ignores SIGUSR1 and SIGUSR2 if a launcher handles them in the parent.
+
+    A batch system sends them to all processes of a job. submitit's handler, which is inherited here, puts the
+    job back into the queue and exits: once is enough. This process saves when its parent has ended.
+    """
+    for name in ("SIGUSR1", "SIGUSR2"):
+        handler = signal.getsignal(getattr(signal, name))
+        if callable(handler) and handler is not _exit:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def ask_to_end() -> None:

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.data.recognition import exists
-from rnnclf.errors import CheckpointError, ConfigError, DataError, InUseError, JobFailed, RnnclfError
+from rnnclf.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    InUseError,
+    JobFailed,
+    OutputError,
+    RnnclfError,
+)
 from rnnclf.hydra_app.bridge import Job, run_again, run_hydra
 from rnnclf.hydra_app.bridge import Outcome as Launched
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
@@ -263,6 +271,11 @@ def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: s
     launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
     points = with_init([word for word in words if word not in launching], watch.note)
     with ledger.open_sweep(folder):
+        if numbers := ledger.queued(folder):
+            raise OutputError(
+                f"Slurm still has jobs of {folder}: wait for them (squeue), or end them: scancel"
+                f" {' '.join(numbers)}."
+            )
         if tracker is not None:
             track_jobs(folder, tracker)
         added = ledger.add_points(folder, points) if points else []
@@ -312,6 +325,7 @@ def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
 
     folder, error = outcome.sweep_folder, outcome.error
     assert folder is not None
+    ledger.wait_for_queue(folder)
     ledger.wait_for_jobs(folder)
     left = ledger.pending_jobs(folder)
     restarted = f"; restarting {'1 job' if len(left) == 1 else f'{len(left)} jobs'}" if left else ""
@@ -354,4 +368,6 @@ def _end_sweep(folder: Path, watch: JobsWatcher) -> bool:
     ledger.wait_for_jobs(folder, SAVE_TIMEOUT)
     ranking = rank_sweep(folder)
     watch.sweep_ended(folder, ranking)
+    if any(row.state not in ("done", "failed") for row in ranking.rows) and (jobs := ledger.queued(folder)):
+        watch.note(f"Slurm goes on with the jobs of this sweep; scancel {' '.join(jobs)} ends them")
     return not all(row.done for row in ranking.rows)

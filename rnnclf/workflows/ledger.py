@@ -4,6 +4,7 @@ ended, it is known which jobs are done, failed or never started, and it can be r
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +26,9 @@ from rnnclf.hydra_app.later import LATER
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared
-from rnnclf.system import fork
+from rnnclf.system import fork, slurm
 from rnnclf.system.fork import ChildDied
+from rnnclf.system.signals import ended_by
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder, config_record, reason_of
 from rnnclf.workflows.sweep_folder import (
@@ -46,6 +48,8 @@ from rnnclf.workflows.sweep_folder import (
 
 log = logging.getLogger("rnnclf")
 
+SUBMITTED = ".submitit/*/*_submission.sh"  # named after the job that submitit got from Slurm
+
 LONGEST = 2**18  # characters of a multirun.yaml; Hydra writes about 10,000
 MOST_PARTS = 50_000  # of its lists and mappings, with aliases expanded
 LONGEST_WORDS = 10_000  # characters in all: Hydra's grammar takes a minute for a list of some ten thousand
@@ -55,7 +59,8 @@ LONGEST_WORDS = 10_000  # characters in all: Hydra's grammar takes a minute for 
 LAUNCHERS_WORDS = re.compile(
     r"hydra\.sweeper\.max_batch_size=\d+"
     r"|hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|tasks_per_node|mem_gb"
-    r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|array_parallelism)"
+    r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|gres|exclude"
+    r"|array_parallelism|max_num_timeout|signal_delay_s)"
     r"=[\w.:+-]{1,100}"
 )
 
@@ -178,6 +183,8 @@ def recorded_end(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except ChildDied as death:
+        if ended_by(death.exit_code) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            raise SystemExit(death.exit_code) from None  # no result: Slurm may start the job again
         log.error("%s", death)
         _close(run, "failed", str(death))
         raise JobFailed(f"{death} (log in {run.log})") from None
@@ -194,7 +201,8 @@ def recorded_end(run: RunFolder) -> Iterator[None]:
 
 def record_interruption(run: RunFolder, end: BaseException) -> None:
     """Records why a job that has saved was interrupted: its own process received SIGTERM from this one."""
-    if run.read_status().get("state") == "interrupted":
+    known = isinstance(end, KeyboardInterrupt) or (isinstance(end, SystemExit) and ended_by(end.code))
+    if known and run.read_status().get("state") == "interrupted":  # submitit exits with -1
         _close(run, "interrupted", reason_of(end))
 
 
@@ -213,6 +221,20 @@ def unfinished(folder: Path) -> list[RunFolder]:
 def pending_jobs(folder: Path) -> list[RunFolder]:
     """The unfinished jobs that did not fail: they never started, or were interrupted."""
     return [run for run in unfinished(folder) if run.read_status().get("state") != "failed"]
+
+
+def queued(folder: Path) -> list[str]:
+    """The numbers of the sweep's jobs, or arrays of jobs, in Slurm's queue: they run even if no process of
+    ours waits for them."""
+    scripts = [*folder.glob(SUBMITTED), *folder.glob(f".resumed/*/*/{SUBMITTED}")]
+    numbers = {path.name.partition("_")[0] for path in scripts}
+    return sorted(numbers & slurm.own_jobs(), key=int) if numbers else []
+
+
+def wait_for_queue(folder: Path) -> None:
+    """Waits until Slurm has none of the sweep's jobs left: one that was killed says nothing of the others."""
+    while queued(folder):
+        time.sleep(slurm.PAUSE)
 
 
 def wait_for_jobs(folder: Path, seconds: float = float("inf")) -> None:

@@ -88,7 +88,7 @@ def resume_run(
         # most errors are raised here, before any record is changed
         run = None if saved is None else _restored(saved, config, folder, watch, notes)
         reading = time.perf_counter() - began
-        with folder.tracked(_resumed_status(config, status, reading)) as tracked:
+        with folder.tracked(_resumed_status(config, status, reading, saved)) as tracked:
             if run is None:
                 report = start_run(config, folder, watch, tracked)
             else:
@@ -135,11 +135,14 @@ def _config(folder: RunFolder, saved: Checkpoint | None, status: Mapping[str, An
         raise CheckpointError(f"{folder.status}: {error}") from error
 
 
-def _resumed_status(config: Config, status: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _resumed_status(
+    config: Config, status: Mapping[str, Any], seconds: float, saved: Checkpoint | None
+) -> dict[str, Any]:
     """The new content of status.json; `seconds` is the time spent since resuming began."""
-    resumed = status.get("resumed", 0)
     resumed_status = {**status, **config_record(config, status.get("overrides", [])), "state": "running"}
-    resumed_status["resumed"] = (resumed if isinstance(resumed, int) else 0) + 1
+    if saved is not None:  # otherwise it begins
+        resumed = status.get("resumed", 0)
+        resumed_status["resumed"] = (resumed if isinstance(resumed, int) else 0) + 1
     resumed_status["seconds"] = status.get("seconds", 0.0) + seconds
     resumed_status.pop("error", None)
     return resumed_status

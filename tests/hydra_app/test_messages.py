@@ -10,13 +10,16 @@ from types import NoneType
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rnnclf.config import GROUPS, NESTED, Config, in_words, kinds_of, unknown_key
-from rnnclf.errors import RnnclfError
+from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app import load_config
+from rnnclf.hydra_app.checks import plan
 from rnnclf.hydra_app.compose import explained
 from rnnclf.options import check, types_of
 
@@ -151,6 +154,15 @@ def test_a_launcher_that_is_not_installed_comes_with_the_line_that_installs_it(n
     assert str(explained(missing)) == (
         f"hydra/launcher={name} is not installed: pip install 'rnnclf[launchers]'."
     )
+
+
+def test_our_launcher_for_slurm_is_told_by_its_own_name_when_submitit_is_missing(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    Plugins.instance()  # stores what is installed
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml")
+    with pytest.raises(ConfigError) as caught:
+        plan(["hydra/launcher=slurm"])
+    assert str(caught.value) == ("hydra/launcher=slurm is not installed: pip install 'rnnclf[launchers]'.")
 
 
 @pytest.mark.long

@@ -63,6 +63,7 @@ class Signalled(Witness):
         (signal.SIGTERM, SystemExit, "stopped by SIGTERM"),
         (signal.SIGHUP, SystemExit, "stopped by SIGHUP"),
         (signal.SIGUSR1, SystemExit, "stopped by SIGUSR1"),
+        (signal.SIGUSR2, SystemExit, "stopped by SIGUSR2"),
     ],
 )
 def test_a_signal_saves_first(number, end, reason, own_signals, tmp_path):
