@@ -23,7 +23,7 @@ from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in
-from rnnclf.hydra_app.grammar import quoted
+from rnnclf.hydra_app.grammar import is_about_hydra, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import expanded, ranges
@@ -104,7 +104,7 @@ def run_again(
 
     Raises RnnclfError for words that Hydra does not understand.
     """
-    if unrelated := [word for word in words if not word.startswith(("hydra/", "hydra."))]:
+    if unrelated := [word for word in words if not is_about_hydra(word)]:
         raise ConfigError(
             f"'{unrelated[0]}' cannot be changed on resume: only options of the launcher, hydra.…, can."
         )

@@ -18,7 +18,7 @@ from rnnclf.errors import CheckpointError, ConfigError, DataError, JobFailed, Rn
 from rnnclf.hydra_app.bridge import Job, Outcome, run_again, run_hydra
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
-from rnnclf.hydra_app.grammar import literal, meant, parts
+from rnnclf.hydra_app.grammar import is_about_hydra, literal, meant, parts
 from rnnclf.system.startup import import_torch
 from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
@@ -237,7 +237,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher, tracker: str |
 def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: str | None) -> Finished:
     from rnnclf.workflows import ledger
 
-    launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
+    launching = [word for word in words if is_about_hydra(word)]
     points = with_init([word for word in words if word not in launching], watch.note)
     with ledger.open_sweep(folder):
         if tracker is not None:
