@@ -56,6 +56,11 @@ class Outcome:
     def broke(self) -> bool:
         return self.error is not None and not isinstance(self.error, RnnclfError | JobFailed)
 
+    @property
+    def unconnected(self) -> bool:
+        """Whether the launcher ended because it could not reach what runs its jobs."""
+        return isinstance(self.error, OSError) and self.error.errno not in TOO_MANY
+
 
 def run_hydra(
     body: Callable[[Config, Job], float | None],
@@ -138,7 +143,7 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
-            if start.sweep_folder is not None and error.errno in TOO_MANY:  # a launcher starts processes
+            if start.sweep_folder is not None and _is_from_launcher(error):
                 return Outcome(start.sweep_folder, error)
             raise _unwritable(error) from error
         except Exception as error:
@@ -152,6 +157,12 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     if failures:
         raise failures[0]
     return Outcome(start.sweep_folder, None)
+
+
+def _is_from_launcher(error: OSError) -> bool:
+    """Whether an error in a sweep is about processes or a connection. Those about files have a number, but
+    not always a name: a full disk has none."""
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno is None or error.errno in TOO_MANY
 
 
 def _unwritable(error: OSError) -> OutputError:
