@@ -56,6 +56,7 @@ LAUNCHERS_WORDS = re.compile(
     r"|hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|gpus_per_task|tasks_per_node|mem_gb"
     r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|array_parallelism)"
     r"=[\w.:+-]{1,100}"
+    r"|\+{0,2}hydra\.launcher\.ray\.remote\.(num_cpus|num_gpus|max_retries)=[\d.-]{1,10}"
 )
 
 
