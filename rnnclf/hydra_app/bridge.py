@@ -23,7 +23,7 @@ from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in
-from rnnclf.hydra_app.grammar import quoted
+from rnnclf.hydra_app.grammar import is_about_hydra, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import expanded, ranges
@@ -55,6 +55,11 @@ class Outcome:
     @property
     def broke(self) -> bool:
         return self.error is not None and not isinstance(self.error, RnnclfError | JobFailed)
+
+    @property
+    def unconnected(self) -> bool:
+        """Whether the launcher ended because it could not reach what runs its jobs."""
+        return isinstance(self.error, OSError) and self.error.errno not in TOO_MANY
 
 
 def run_hydra(
@@ -104,7 +109,7 @@ def run_again(
 
     Raises RnnclfError for words that Hydra does not understand.
     """
-    if unrelated := [word for word in words if not word.startswith(("hydra/", "hydra."))]:
+    if unrelated := [word for word in words if not is_about_hydra(word)]:
         raise ConfigError(
             f"'{unrelated[0]}' cannot be changed on resume: only options of the launcher, hydra.…, can."
         )
@@ -138,7 +143,7 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error) from error
         except OSError as error:
-            if start.sweep_folder is not None and error.errno in TOO_MANY:  # a launcher starts processes
+            if start.sweep_folder is not None and _is_from_launcher(error):
                 return Outcome(start.sweep_folder, error)
             raise _unwritable(error) from error
         except Exception as error:
@@ -152,6 +157,12 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     if failures:
         raise failures[0]
     return Outcome(start.sweep_folder, None)
+
+
+def _is_from_launcher(error: OSError) -> bool:
+    """Whether an error in a sweep is about processes or a connection. Those about files have a number, but
+    not always a name: a full disk has none."""
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno is None or error.errno in TOO_MANY
 
 
 def _unwritable(error: OSError) -> OutputError:

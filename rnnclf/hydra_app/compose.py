@@ -137,7 +137,8 @@ def explained(error: Exception) -> RnnclfError:
     return in_words(error)
 
 
-LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # installed with the extra `launchers`
+LAUNCHERS = {"ray": "ray", **dict.fromkeys(("joblib", "submitit_local", "submitit_slurm"), "launchers")}
+"""The launchers that an extra installs, with its name."""
 
 
 def _no_such_choice(error: MissingConfigException) -> ConfigError:
@@ -149,8 +150,9 @@ def _no_such_choice(error: MissingConfigException) -> ConfigError:
             return ConfigError(str(unknown))
     known = list(error.options or [])
     if group == "hydra/launcher" and name in LAUNCHERS:
+        extra = LAUNCHERS[name]
         if "'hydra/launcher/slurm'" in str(error):  # ours, which is made from submitit's
             name = "slurm"
-        return ConfigError(f"{group}={name} is not installed: pip install 'rnnclf[launchers]'.")
+        return ConfigError(f"{group}={name} is not installed: pip install 'rnnclf[{extra}]'.")
     listed = f" Known: {', '.join(known)}." if known else ""
     return ConfigError(f"No {group or 'configuration'} named '{name}'.{did_you_mean(name, known)}{listed}")

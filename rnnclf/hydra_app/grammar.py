@@ -58,6 +58,11 @@ def parse(word: str) -> Override:
     return override
 
 
+def is_about_hydra(word: str) -> bool:
+    """Whether an override, also one with + or ~ in front, chooses or configures a part of Hydra."""
+    return word.lstrip("+~").startswith(("hydra/", "hydra."))
+
+
 def _is_plain(text: str) -> bool:
     return bool(_PLAIN.fullmatch(text)) and read(text) == text
 

@@ -53,6 +53,12 @@ def repair_environment() -> None:
             del os.environ[name]
 
 
+def enter_folder() -> None:
+    """Enters the folder in the variable RNNCLF_FOLDER: a worker of a cluster begins in another one, but the
+    paths of its jobs are relative to the folder in which their sweep was started."""
+    os.chdir(os.environ["RNNCLF_FOLDER"])
+
+
 def refuse_deleted_folder() -> None:
     """Raises OutputError if the current folder was deleted: libraries would abort the process."""
     try:

@@ -27,7 +27,7 @@ from rnnclf.hydra_app.bridge import Job, run_again, run_hydra
 from rnnclf.hydra_app.bridge import Outcome as Launched
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
-from rnnclf.hydra_app.grammar import literal, meant, parts
+from rnnclf.hydra_app.grammar import is_about_hydra, literal, meant, parts
 from rnnclf.system.startup import import_torch
 from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
@@ -268,7 +268,7 @@ def _resume_run(path: Path, words: list[str], watch: JobsWatcher, tracker: str |
 def _resume_sweep(folder: Path, words: list[str], watch: JobsWatcher, tracker: str | None) -> Finished:
     from rnnclf.workflows import ledger
 
-    launching = [word for word in words if word.startswith(("hydra/", "hydra."))]
+    launching = [word for word in words if is_about_hydra(word)]
     points = with_init([word for word in words if word not in launching], watch.note)
     with ledger.open_sweep(folder):
         if numbers := ledger.queued(folder):
@@ -320,7 +320,7 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
 
 def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
     """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
-    killed."""
+    killed. Raises ConfigError if it could not connect: another attempt would end in the same way."""
     from rnnclf.workflows import ledger
 
     folder, error = outcome.sweep_folder, outcome.error
@@ -328,17 +328,21 @@ def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
     ledger.wait_for_queue(folder)
     ledger.wait_for_jobs(folder)
     left = ledger.pending_jobs(folder)
-    restarted = f"; restarting {'1 job' if len(left) == 1 else f'{len(left)} jobs'}" if left else ""
-    watch.note(f"{_end_of_launcher(error)}{restarted}")
+    number = "1 job" if len(left) == 1 else f"{len(left)} jobs"
+    if left and outcome.unconnected:
+        raise ConfigError(f"The launcher ended with {number} to do: {_in_a_line(error)}")
+    watch.note(f"{_end_of_launcher(error)}{f'; restarting {number}' if left else ''}")
     return left
 
 
 def _end_of_launcher(error: Exception | None) -> str:
-    kind = type(error).__name__
-    if kind == "TerminatedWorkerError":  # joblib's; its own text has several lines of guesses
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's; its own text has several lines of guesses
         return "a process that ran jobs was killed, perhaps because memory ran out"
-    reason = (str(error).strip().splitlines() or [""])[0]
-    return f"the launcher ended before its jobs did: {kind}: {reason}"
+    return f"the launcher ended before its jobs did: {_in_a_line(error)}"
+
+
+def _in_a_line(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:

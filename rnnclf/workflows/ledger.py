@@ -62,6 +62,7 @@ LAUNCHERS_WORDS = re.compile(
     r"|mem_per_cpu|mem_per_gpu|cpus_per_gpu|nodes|partition|qos|account|constraint|gres|exclude"
     r"|array_parallelism|max_num_timeout|signal_delay_s)"
     r"=[\w.:+-]{1,100}"
+    r"|\+{0,2}hydra\.launcher\.ray\.remote\.(num_cpus|num_gpus|max_retries)=[\d.-]{1,10}"
 )
 
 

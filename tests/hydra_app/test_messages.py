@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import Field, fields
+from importlib.util import find_spec
 from types import NoneType
 from typing import Any
 
@@ -148,11 +149,19 @@ def test_a_word_that_is_composed_is_refused_in_words(word, message):
     assert not INTERNAL.search(str(caught.value).removeprefix("hydra.")), caught.value
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm"])
-def test_a_launcher_that_is_not_installed_comes_with_the_line_that_installs_it(name):
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("joblib", "launchers"),
+        ("submitit_local", "launchers"),
+        ("submitit_slurm", "launchers"),
+        ("ray", "ray"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_comes_with_the_line_that_installs_it(name, extra):
     missing = MissingConfigException("no", f"hydra/launcher/{name}", ["basic"])
-    assert str(explained(missing)) == (
-        f"hydra/launcher={name} is not installed: pip install 'rnnclf[launchers]'."
+    assert (
+        str(explained(missing)) == f"hydra/launcher={name} is not installed: pip install 'rnnclf[{extra}]'."
     )
 
 
@@ -163,6 +172,13 @@ def test_our_launcher_for_slurm_is_told_by_its_own_name_when_submitit_is_missing
     with pytest.raises(ConfigError) as caught:
         plan(["hydra/launcher=slurm"])
     assert str(caught.value) == ("hydra/launcher=slurm is not installed: pip install 'rnnclf[launchers]'.")
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed here")
+def test_a_sweep_on_a_cluster_of_ray_needs_its_extra(cli):
+    done = cli("train", "-m", "hydra/launcher=ray_cluster", "seed=0,1")
+    assert done.exit_code == 2
+    assert "hydra/launcher=ray is not installed: pip install 'rnnclf[ray]'." in " ".join(done.stderr.split())
 
 
 @pytest.mark.long

@@ -48,6 +48,8 @@ class Mortal(GatedCell):
         return h, h
 '''
 
+MORTAL_WORDS = ("plugins=[my_cells]", "cell=mortal", "engine=loop")  # which runs all of a step's Python
+
 
 def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "rnnclf", *map(str, words)]
@@ -75,10 +77,10 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 def mortal(*words: str, launcher: str = "basic") -> tuple[str, ...]:
     """The words of a sweep over a cell that may end its process."""
     if launcher not in ("basic", "later"):
-        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     Path("my_cells.py").write_text(MORTAL)
     Path("deadly").touch()
-    own = ("plugins=[my_cells]", "cell=mortal", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
+    own = (*MORTAL_WORDS, f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
     return ("train", "-m", *own, *words, *SMALL)
 
 

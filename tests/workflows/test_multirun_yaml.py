@@ -90,12 +90,19 @@ def test_a_strange_multirun_yaml_runs_nothing_of_its_own(cli, two_jobs, text):
     assert not Path("canary").exists()
 
 
-def test_the_launcher_of_the_sweep_is_taken_again_with_its_limits(tmp_path):
-    words = ["hydra.launcher.n_jobs=3", "hydra.launcher.timeout_min=600", "hydra.sweeper.max_batch_size=2"]
-    words += [f"hydra.launcher.{limit}" for limit in ("max_num_timeout=9", "signal_delay_s=60", "gres=gpu:1")]
-    hydra = {"runtime": {"choices": {"hydra/launcher": "joblib"}}, "overrides": {"hydra": words}}
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("joblib", ["hydra.launcher.n_jobs=3", "hydra.sweeper.max_batch_size=2"]),
+        ("submitit_local", ["hydra.launcher.timeout_min=600"]),
+        ("slurm", [f"hydra.launcher.{w}" for w in ("max_num_timeout=9", "signal_delay_s=60", "gres=gpu:1")]),
+        ("ray", ["+hydra.launcher.ray.remote.num_gpus=0.5", "hydra.launcher.ray.remote.max_retries=-1"]),
+    ],
+)
+def test_the_launcher_of_the_sweep_is_taken_again_with_its_limits(tmp_path, launcher, words):
+    hydra = {"runtime": {"choices": {"hydra/launcher": launcher}}, "overrides": {"hydra": words}}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
-    assert ledger.launching(tmp_path, []) == ["hydra/launcher=joblib", *words]
+    assert ledger.launching(tmp_path, []) == [f"hydra/launcher={launcher}", *words]
     assert ledger.launching(tmp_path, ["hydra/launcher=basic"]) == ["hydra/launcher=basic"]
 
 
