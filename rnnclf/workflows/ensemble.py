@@ -26,6 +26,7 @@ from rnnclf import checkpoint
 from rnnclf.data.recordings import Array
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.metrics import Evaluation
+from rnnclf.registry import did_you_mean
 from rnnclf.statistics import mcnemar_p, paired, paired_interval
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows.contenders import FoundRun, find_runs, names_of, refuse_no_run
@@ -109,6 +110,24 @@ class Ensemble:
         return fmean(member.scores[split][key] for member in self.members)
 
 
+def most_of(words: Sequence[str]) -> int:
+    """The largest number of members, from the words of the command: most=10. Raises ConfigError."""
+    most = MOST
+    for word in words:
+        key, _, text = word.partition("=")
+        if key != "most":
+            hint = did_you_mean(key, ["most"])
+            raise ConfigError(f"'{word}' is neither a path nor most=NUMBER.{hint}")
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_MEMBERS):
+            raise _wrong_most(text)
+        most = int(text)
+    return most
+
+
+def _wrong_most(value: object) -> ConfigError:
+    return ConfigError(f"most must be a number of members between 1 and {MOST_MEMBERS}, got '{value}'.")
+
+
 def choose(paths: Sequence[Path], most: int = MOST) -> Ensemble:
     """Chooses an ensemble of the finished runs below these paths: folders of runs and sweeps, checkpoints.
 
@@ -118,7 +137,7 @@ def choose(paths: Sequence[Path], most: int = MOST) -> Ensemble:
     same sequences, CheckpointError for a path without a run.
     """
     if not 1 <= most <= MOST_MEMBERS:
-        raise ConfigError(f"most must be a number of members between 1 and {MOST_MEMBERS}, got {most}.")
+        raise _wrong_most(most)
     runs, notes = _candidates(paths)
     label_RN = _labels_of(runs)
     weights_R, words_R = greedy_weights(label_RN, most), _words_of(runs)

@@ -66,6 +66,16 @@ class EnsembleFile:
         """What to call it in tables."""
         return f"ensemble of {len(self.members)}"
 
+    def doubts(self, split: str) -> tuple[str, ...]:
+        """Reasons to doubt its scores on a split of its own data, as sentences for the user."""
+        if split != "validation":
+            return ()
+        return ("The ensemble was chosen on the validation split: its scores there are too optimistic.",)
+
+    def members_as_plain(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [{**asdict(member), "checkpoint": str(member.checkpoint)} for member in self.members]
+
 
 def read(path: Path) -> EnsembleFile:
     """Reads and checks the file of an ensemble. Raises CheckpointError."""
