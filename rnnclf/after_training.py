@@ -198,6 +198,8 @@ def predict(
             progress=progress,
         ) as found,
     ):
+        if logits:
+            found.refuse_no_logits()
         chosen = tuple(filter(None, columns.split(",")))
         layout = Layout(found.classes, top, logits, chosen, found.sure, is_text(output, json))
         rows = write_answers(found, layout, write, progress)

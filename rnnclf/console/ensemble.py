@@ -59,7 +59,7 @@ def _scores(scores: Scores) -> tuple[str, str, str, str]:
 def _legend(found: Ensemble) -> Iterator[str]:
     yield (
         f"{found.data}: chosen from {found.candidates} runs by log loss on {found.sequences:,} validation"
-        " sequences, so the ensemble's own validation scores are too optimistic"
+        " sequences, so its validation scores are too optimistic"
     )
     yield "best single run: by validation accuracy; mean of members: each counted once"
     against = found.against

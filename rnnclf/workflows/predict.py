@@ -87,6 +87,14 @@ class Prediction:
     def classes(self) -> tuple[str, ...]:
         return self.models[0].learned.classes
 
+    def refuse_no_logits(self) -> None:
+        """Raises ConfigError if what is averaged are probabilities, so that there are no logits to show."""
+        if len(self.models) > 1 or self.whole_recordings:
+            what = "several models" if len(self.models) > 1 else "the windows of a recording"
+            raise ConfigError(
+                f"--logits needs a single answer of a single model: of {what}, probabilities are averaged."
+            )
+
     def remarks(self) -> list[str]:
         """What was noticed on the way, as sentences for the user."""
         one = self.skipped == 1
