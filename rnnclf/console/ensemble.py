@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Group
@@ -11,14 +11,14 @@ from rich.text import Text
 from rnnclf.console.screen import interval, screen, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
-from rnnclf.metrics import percent
+from rnnclf.metrics import four_digits, percent
 from rnnclf.workflows.compare_words import points
 from rnnclf.workflows.ensemble import Ensemble, Scores
 
 
 def show_ensemble(found: Ensemble, file: Path) -> None:
     console = screen()
-    console.print(ensemble_table(found, file))
+    console.print(ensemble_tables(found, file))
     name = short(file)
     for line in (
         f"saved in {name}",
@@ -28,29 +28,44 @@ def show_ensemble(found: Ensemble, file: Path) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def ensemble_table(found: Ensemble, file: Path) -> Group:
+def ensemble_tables(found: Ensemble, file: Path) -> Group:
     """file: that of the ensemble, above its members."""
-    table = PlainTable("run", "with")
-    for title in ("weight", "validation", "log loss", "test", "95 % interval"):
-        table.add_column(title, justify="right", no_wrap=True)
+    notes = (Text(one_line(note), style="yellow") for note in found.notes)
+    return Group(_members(found, file), _worth(found), Text("\n".join(_legend(found)), style="dim"), *notes)
+
+
+def _members(found: Ensemble, file: Path) -> PlainTable:
+    table = _table("member", "with", figures=("weight", "validation", "log loss", "test"))
     for member in found.members:
         run = short(member.run).removeprefix(f"{short(file.parent)}/")
-        table.add_row(run, one_line(member.words), str(member.weight), *_scores(member.scores))
-    table.add_section()
-    means = [found.mean_of_members(*key) for key in (("validation", "accuracy"), ("validation", "loss"))]
-    table.add_row("ensemble", "", str(sum(m.weight for m in found.members)), *_scores(found.scores))
-    table.add_row("best single run", one_line(found.single.words), "", *_scores(found.single.scores))
-    cells = percent(means[0]), f"{means[1]:.4f}", percent(found.mean_of_members("test", "accuracy")), ""
-    table.add_row("mean of members", "", "", *cells)
-    notes = (Text(one_line(note), style="yellow") for note in found.notes)
-    return Group(table, Text("\n".join(_legend(found)), style="dim"), *notes)
+        *cells, _ = _cells(member.scores)
+        table.add_row(run, one_line(member.words), str(member.weight), *cells)
+    return table
 
 
-def _scores(scores: Scores) -> tuple[str, str, str, str]:
+def _worth(found: Ensemble) -> PlainTable:
+    """The ensemble beside what one would have without it."""
+    table = _table("", figures=("validation", "log loss", "test", "95 % interval of test"))
+    table.add_row("ensemble", *_cells(found.scores))
+    table.add_row(f"best single run, {one_line(found.single.words)}", *_cells(found.single.scores))
+    accuracy, test = (percent(found.mean_of_members(split, "accuracy")) for split in ("validation", "test"))
+    table.add_row("mean of members", accuracy, four_digits(found.mean_of_members("validation", "loss")), test)
+    return table
+
+
+def _table(*texts: str, figures: Sequence[str]) -> PlainTable:
+    table = PlainTable(*texts)
+    for title in figures:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(scores: Scores) -> tuple[str, str, str, str]:
+    """Validation accuracy and log loss, test accuracy and its interval."""
     validation, test = scores["validation"], scores["test"]
     return (
         percent(validation["accuracy"]),
-        f"{validation['loss']:.4f}",
+        four_digits(validation["loss"]),
         percent(test["accuracy"]),
         interval(test["interval95"]),
     )
@@ -58,8 +73,8 @@ def _scores(scores: Scores) -> tuple[str, str, str, str]:
 
 def _legend(found: Ensemble) -> Iterator[str]:
     yield (
-        f"{found.data}: chosen from {found.candidates} runs by log loss on {found.sequences:,} validation"
-        " sequences, so its validation scores are too optimistic"
+        f"the ensemble was chosen from {found.candidates} runs by log loss on {found.sequences:,} validation"
+        f" sequences of {one_line(found.data)}, so its validation scores are too optimistic"
     )
     yield "best single run: by validation accuracy; mean of members: each counted once"
     against = found.against

@@ -33,7 +33,7 @@ def test_members_and_what_they_are_worth_are_shown(cli, runs, monkeypatch):
     done = cli("ensemble", runs)
     assert (done.exit_code, done.stderr) == (0, "")
     found = choose([runs])
-    rows = {line[:17].strip(): line for line in done.stdout.splitlines()}
+    rows = {line.split("  ")[0].split(",")[0].strip(): line for line in done.stdout.splitlines()}
     for member in found.members:
         row = rows[member.run.name].split()
         assert row[1:3] == [member.words, str(member.weight)]
