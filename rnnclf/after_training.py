@@ -123,8 +123,9 @@ def predict(
         typer.Argument(
             autocompletion=complete_predict,
             metavar="RUN... DATA [WORDS]",
-            help="A run folder, a checkpoint or an exported file, then the file or folder to classify, - for"
-            " stdin; then words for dataset, device, threads, engine, precision and plugins.",
+            help="A run folder, a checkpoint, an exported file or the file of an ensemble, then the file or"
+            " folder to classify, - for stdin; then words for dataset, device, threads, engine, precision and"
+            " plugins.",
             show_default=False,
         ),
     ],
@@ -197,6 +198,8 @@ def predict(
             progress=progress,
         ) as found,
     ):
+        if logits:
+            found.refuse_no_logits()
         chosen = tuple(filter(None, columns.split(",")))
         layout = Layout(found.classes, top, logits, chosen, found.sure, is_text(output, json))
         rows = write_answers(found, layout, write, progress)

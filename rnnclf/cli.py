@@ -10,7 +10,7 @@ import typer
 
 from rnnclf.after_training import export, predict, stream, track
 from rnnclf.data_commands import data
-from rnnclf.deciding import board, compare, runs
+from rnnclf.deciding import board, compare, ensemble, runs
 from rnnclf.errors import RnnclfError
 from rnnclf.files import is_path
 from rnnclf.groups import (
@@ -147,9 +147,9 @@ def evaluate(
         typer.Argument(
             autocompletion=complete_eval,
             metavar="PATH... [DATA] [WORDS]",
-            help="Checkpoint files, exported files, run folders or sweep folders; then other data; then"
-            " split= and train, validation, test or all, sets=0.95, early=true (accuracy by step), and words"
-            " for dataset, device, threads, engine, precision and plugins.",
+            help="Checkpoint files, exported files, files of ensembles, run folders or sweep folders; then"
+            " other data; then split= and train, validation, test or all, sets=0.95, early=true (accuracy by"
+            " step), and words for dataset, device, threads, engine, precision and plugins.",
             show_default=False,
         ),
     ],
@@ -203,6 +203,7 @@ app.command()(export)
 app.command()(stream)
 app.command()(track)
 app.command()(compare)
+app.command()(ensemble)
 app.command()(board)
 app.command()(report)
 app.command()(runs)

@@ -11,8 +11,8 @@ import typer
 
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.files import is_path, write_atomically
-from rnnclf.groups import AsJson, run_argument, run_at, runs_at
-from rnnclf.shell import complete_compare
+from rnnclf.groups import AsJson, output_option, run_argument, run_at, runs_at
+from rnnclf.shell import complete_compare, complete_ensemble
 
 if TYPE_CHECKING:
     from rnnclf.console.sheets import Sheet
@@ -77,6 +77,39 @@ def compare(
         _print_sheets(console.sheets_of(found), tex)
     else:
         console.show_comparison(found)
+
+
+def ensemble(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=complete_ensemble,
+            metavar="PATH... [most=10]",
+            help="Run folders, checkpoints in them, or sweep folders; then the most members that the ensemble"
+            " may have.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        output_option("The file to write, in a folder above the runs; ensemble.json there if left out."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Average the best of several runs, as one model. [cyan]rnnclf ensemble outputs/SWEEP[/]"""
+    from rnnclf.console.ensemble import show_ensemble
+    from rnnclf.workflows.ensemble import choose, most_of
+    from rnnclf.workflows.ensemble_file import save, to_plain
+
+    paths = runs_at(word for word in words if is_path(word))
+    if not paths:
+        raise RnnclfError("Give the folder of a sweep, or those of the runs to average.")
+    found = choose(list(dict.fromkeys(paths)), most_of([word for word in words if not is_path(word)]))
+    file = save(found, output)
+    if json:
+        _print_json({"file": str(file), **to_plain(found, file.parent)})
+    else:
+        show_ensemble(found, file)
 
 
 def board(

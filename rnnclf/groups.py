@@ -37,6 +37,7 @@ MEANT = {
     **dict.fromkeys(("log", "upload", "sync", "tensorboard", "mlflow", "wandb", "trackio"), "track"),
     **dict.fromkeys(("leaderboard", "ranking", "best"), "board"),
     **dict.fromkeys(("diff", "versus", "vs"), "compare"),
+    **dict.fromkeys(("average", "combine", "blend"), "ensemble"),
     **dict.fromkeys(("benchmark", "speed", "time"), "bench"),
     **{"check": "data check", "make": "data make", "help": "--help", "version": "--version"},
 }

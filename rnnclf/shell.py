@@ -143,6 +143,12 @@ def complete_compare(incomplete: str) -> list[str]:
     return [*_runs_of_own(incomplete), *words]
 
 
+def complete_ensemble(incomplete: str) -> list[str]:
+    """Files and folders, and the word that `rnnclf ensemble` takes."""
+    words = ["most=10"] if incomplete and "most=10".startswith(incomplete) else []
+    return [*_runs_of_own(incomplete), *words]
+
+
 def complete_report(ctx: Any, incomplete: str) -> list[str]:
     """Files and folders, and after the first of them the words that `rnnclf report` takes."""
     paths = _runs_of_own(incomplete)

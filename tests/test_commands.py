@@ -6,6 +6,7 @@ import pytest
 
 COMMANDS = ("", "train", "resume", "eval", "inspect", "list", "show", "test-cell", "bench", "data")
 COMMANDS += ("data check", "data make", "export", "predict", "compare", "board", "runs", "track")
+COMMANDS += ("ensemble",)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -57,6 +57,7 @@ def test_tab_offers_the_words_that_stand_for_runs(monkeypatch, tmp_path):
         "stream ",
         "predict ",
         "compare ",
+        "ensemble ",
         "board ",
         "runs ",
     ):

@@ -22,6 +22,7 @@ from rnnclf.escaping import one_line
 from rnnclf.metrics import METRICS, Evaluation, four_digits, percent, wilson_interval
 from rnnclf.statistics import Spread, spread
 from rnnclf.training.by_recording import with_recordings
+from rnnclf.workflows.ensemble_file import EnsembleFile
 from rnnclf.workflows.evaluate import Evaluated
 from rnnclf.workflows.runs import picture, run_of
 from rnnclf.workflows.sweep import repeated_apart
@@ -67,9 +68,12 @@ def _overview(results: Sequence[Evaluated], runs: bool, width: int) -> Renderabl
     if len(results) == 1:
         (result,) = results
         size = "exported" if result.parameters is None else f"{result.parameters:,} parameters"
-        headline.append(f"\n{one_line(_model(result))}, epoch {result.epoch}, {size}", "dim")
+        epoch = "" if result.epoch is None else f", epoch {result.epoch}"
+        headline.append(f"\n{one_line(_model(result))}{epoch}, {size}", "dim")
         scores = {result.split: with_recordings(result.evaluation)}
         below = explained(scores)
+        if result.ensemble is not None:
+            below += f"\n{_members(result.ensemble)}"
         if result.calibration is not None:
             below += f"\n{calibrated(result.calibration.summary(), result.config.final_fit)}"
         return Group(headline, metrics_table(scores), Text(below, "dim"))
@@ -184,6 +188,13 @@ def _model(result: Evaluated) -> str:
     return result.cell if result.hidden is None else f"{result.cell} {result.hidden}"
 
 
+def _members(found: EnsembleFile) -> str:
+    """What an ensemble is, and its members with their weights."""
+    total = sum(found.weights)
+    listed = ", ".join(f"{member.weight}/{total} {member.words}" for member in found.members)
+    return one_line(f"the weighted mean of the probabilities of {listed}")
+
+
 def _folder(result: Evaluated) -> Path:
     """The run folder if the checkpoint is its best one, else the file."""
     run = run_of(result.path)
@@ -195,6 +206,8 @@ def _notes(result: Evaluated) -> list[str]:
     name, correct = short(_folder(result)), result.evaluation.score.correct
     if result.recorded_correct is not None and result.recorded_correct != correct:
         record = "its results.json says" if result.parameters is not None else "before the export it had"
+        if result.ensemble is not None:
+            record = "when it was chosen it had"
         notes.append(f"{name}: {correct} correct, but {record} {result.recorded_correct}.")
     notes += [f"{name}: {sentence}" for sentence in _relation(result)]
     notes += result.notes

@@ -22,6 +22,7 @@ from rnnclf.metrics import percent
 from rnnclf.system.memory import in_bytes
 from rnnclf.workflows.inspect import (
     CheckpointFacts,
+    EnsembleFacts,
     EvaluationFacts,
     ExportedFacts,
     Facts,
@@ -43,6 +44,8 @@ def show_inspection(found: Facts) -> None:
     elif isinstance(found, ExportedFacts):
         kind = "one step" if found.file.facts["kind"] == "step" else "whole sequences"
         console.print(_headed(found, f"ONNX, {kind}, {in_bytes(found.file.size)}", of_export(found.file)))
+    elif isinstance(found, EnsembleFacts):
+        console.print(_headed(found, found.file.title, _of_ensemble(found)))
     elif isinstance(found, RunFacts):
         console.print(_headed(found, f"run, {found.state}", _of_run(found)))
         if found.checkpoints:
@@ -84,6 +87,16 @@ def _of_checkpoint(found: CheckpointFacts) -> Iterator[tuple[str, str]]:
         "resumable",
         "yes: rnnclf resume its run folder" if found.resumable else "no, weights only: rnnclf eval",
     )
+
+
+def _of_ensemble(found: EnsembleFacts) -> Iterator[tuple[str, str]]:
+    for member in found.file.members:
+        yield "member", f"{member.weight} × {member.checkpoint}, {member.words}"
+    for split, score in found.file.scores.items():
+        optimistic = ", too optimistic: it was chosen on it" if split == "validation" else ""
+        yield split, f"{percent(score['accuracy'])} ({interval(score['interval95'])}){optimistic}"
+    yield "data", f"SHA-256 {found.file.fingerprint}"
+    yield "checksums", "a member is not the one that is named" if found.error else "ok"
 
 
 def _of_model(header: Mapping[str, Any], parameters: int) -> Iterator[tuple[str, str]]:
@@ -198,7 +211,7 @@ def _evaluated(found: EvaluationFacts) -> Table:
     table = _table("model", "data", "accuracy", "95 % interval", "checkpoint")
     for score in found.scores:
         table.add_row(
-            _cut(f"{score['cell']} {score['hidden']}", 40),
+            _cut(" ".join([score["cell"], *([str(hidden)] if (hidden := score.get("hidden")) else [])]), 40),
             _cut(f"{score['dataset']} {score['split']}", 40),
             percent(score["accuracy"]),
             interval(score["interval95"]),

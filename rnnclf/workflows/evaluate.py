@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from rnnclf.calibration import Calibration, SetsFound, level_of, reliability, sets_found
-from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
-from rnnclf.data import SPLITS, SequenceDataset
-from rnnclf.data.base import assembled
-from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data import SPLITS
 from rnnclf.data.seen import Seen
-from rnnclf.data.splits import SplitPlan, divide
-from rnnclf.data.survey import digests
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.export.reading import is_exported
 from rnnclf.files import claim_folder, write_json
 from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.by_recording import with_recordings
-from rnnclf.training.evaluation import evaluate_model
 from rnnclf.workflows import early, machine
 from rnnclf.workflows.early import Early
-from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
-from rnnclf.workflows.loading import Loaded, config_of, in_files, load_model, register_plugins_of
+from rnnclf.workflows.ensemble_file import EnsembleFile, read
+from rnnclf.workflows.ensemble_models import load_members
+from rnnclf.workflows.evaluation_data import ALL, Loader, evaluated_on
+from rnnclf.workflows.exported import LoadedFile, load_file
+from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.mistakes import Mistakes
+from rnnclf.workflows.mixture import Mixture, columns_of
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.runs import (
     EVALUATIONS,
@@ -44,23 +39,22 @@ from rnnclf.workflows.runs import (
     run_of,
     write_csv,
 )
-from rnnclf.workflows.sureness import refuse_of_exported
-from rnnclf.workflows.sweep_folder import checkpoints_in, is_sweep, no_checkpoint
-
-ALL = "all"  # the name of the split that contains all sequences
+from rnnclf.workflows.sureness import refuse_of_average, refuse_of_exported
+from rnnclf.workflows.sweep_folder import checkpoints_in, is_ensemble, is_sweep, no_checkpoint
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluation of one checkpoint on one split."""
+    """The evaluation of one checkpoint, or of an ensemble, on one split."""
 
     path: Path
     config: Config
     cell: str
     hidden: int | None
     parameters: int | None
-    """None of an exported file."""
-    epoch: int
+    """None of an exported file; those of all members of an ensemble."""
+    epoch: int | None
+    """None of an ensemble."""
     split: str
     """train, validation, test, or all."""
     evaluation: Evaluation
@@ -83,6 +77,8 @@ class Evaluated:
     """The sets of classes, if they were requested."""
     early: Early | None = None
     """The accuracy by step, if it was requested."""
+    ensemble: EnsembleFile | None = None
+    """If it is one; then `config` is that of its first member."""
 
     @property
     def has_matrix(self) -> bool:
@@ -103,7 +99,7 @@ class Evaluated:
             "cell": self.cell,
             "hidden": self.hidden,
             "parameters": self.parameters,
-            "seed": self.config.seed,
+            "seed": self.config.seed if self.ensemble is None else None,
             "overrides": self.overrides,
             "epoch": self.epoch,
             "dataset": self.config.dataset.name,
@@ -123,85 +119,8 @@ class Evaluated:
             "seconds": round(self.seconds, 3),
             **({"errors": shown} if errors else {}),
             **({} if self.early is None else {"early": self.early.to_plain()}),
+            **({} if self.ensemble is None else {"members": self.ensemble.members_as_plain()}),
         }
-
-
-class _Data(NamedTuple):
-    """The sequences to score, the split that they are, the fingerprint of all data that were read, and notes
-    on them."""
-
-    sequences: SequenceDataset
-    split: str
-    fingerprint: str
-    notes: tuple[str, ...]
-    trained_on: Callable[[Seen | None], int | None]
-    """The number of sequences to score that the model was trained on, by the record of its run; None if that
-    is unknown."""
-    recordings: Recordings
-    places_N: Array
-    """The number of each sequence to score in the recordings."""
-
-
-@dataclass
-class _Loader:
-    """Loads the requested split. Checkpoints with the same source options and preparation, such as those of
-    a sweep, share one read of the data.
-
-    split: None if none was requested: then the test split is scored or, of other data that were named and
-        bring no test split, all sequences.
-    """
-
-    split: str | None
-    loaded: dict[str, _Data] = field(default_factory=dict)
-
-    def __call__(self, model: Loaded | LoadedFile) -> _Data:
-        config = model.config
-        key = repr(
-            (config.dataset, config.final_fit, model.elsewhere, model.learned, model.checkpoint.fingerprint)
-        )
-        if key not in self.loaded:
-            self.loaded[key] = self._load(model)
-        return self.loaded[key]
-
-    def _load(self, model: Loaded | LoadedFile) -> _Data:
-        source, elsewhere = model.config.dataset, model.elsewhere
-        recordings = source.recordings_for(model.learned)
-        hashes = digests(recordings)
-        fingerprint = hashes.fingerprint(recordings)
-        split = self.split or "test"
-        if elsewhere is not None and fingerprint != model.checkpoint.fingerprint:
-            source = elsewhere
-            has_test = recordings.given_N is not None and (recordings.given_N == SPLITS.index("test")).any()
-            split = self.split or ("test" if has_test else ALL)
-        sequences = assembled(recordings, model.learned, now=isinstance(model, Loaded))
-        places_n = np.arange(len(recordings))
-        if split != ALL:
-            places_n = divide(recordings, source.plan())[split]  # type: ignore[index]
-            sequences = sequences.subset(torch.from_numpy(places_n))
-        recordings.refuse_changed()
-        own = None
-        if fingerprint == model.checkpoint.fingerprint:
-            parts = divide(recordings, _plan_of(model.checkpoint))
-            with_validation = config_of(model.checkpoint).final_fit
-            seen_n = np.concatenate([parts["train"], *([parts["validation"]] if with_validation else [])])
-            own = Seen.of(recordings, hashes.digests_N, seen_n)
-
-        def trained_on(recorded: Seen | None) -> int | None:
-            seen = own or recorded
-            if seen is None:
-                return None
-            return int(seen.among(recordings, hashes.digests_N)[places_n].sum())
-
-        return _Data(sequences, split, fingerprint, recordings.notes, trained_on, recordings, places_n)
-
-
-def _plan_of(saved: Checkpoint) -> SplitPlan:
-    """How the training data were divided. Those of a model that was trained in Python are in no file, and had
-    no test split."""
-    source = config_of(saved).dataset
-    return (
-        source.plan() if saved.header.get("in_files", in_files(source)) else replace(source.plan(), test=None)
-    )
 
 
 AnyPath = str | os.PathLike[str]
@@ -254,19 +173,20 @@ def evaluate_all(paths: Sequence[Path], words: Sequence[str] = ()) -> tuple[list
 def _each(paths: AnyPath | Sequence[AnyPath], words: Sequence[str]) -> Iterator[Evaluated | Failure]:
     by_step, words = early.without_word(words)
     asked = _asked(words)
-    load = _Loader(asked.split)
+    load = Loader(asked.split)
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     models, data = with_data([Path(path) for path in given])
     for path in models:
         try:
-            files = checkpoints_in(path)
+            files = checkpoints_in(path, ensembles=True)
         except RnnclfError as error:
             yield Failure(path, error)
             continue
         for file in files:
             try:
                 with machine.one_at_a_time:
-                    evaluated = _evaluate_one(file, data, asked, load, by_step)
+                    one = _evaluate_ensemble if is_ensemble(file) else _evaluate_one
+                    evaluated = one(file, data, asked, load, by_step)
             except RnnclfError as error:
                 run = run_of(file)
                 yield Failure(file if run is None else run.path, error)
@@ -280,7 +200,7 @@ def with_data(paths: Sequence[Path]) -> tuple[list[Path], Path | None]:
     if not models or not last.exists():
         return [*paths], None
     run = RunFolder(last)
-    named = last.suffix == run.best.suffix or is_exported(last)
+    named = last.suffix == run.best.suffix or is_exported(last) or is_ensemble(last)
     is_model = is_sweep(last) or any(
         file.exists() for file in (run.status, run.best, evaluation_record(last))
     )
@@ -366,7 +286,7 @@ def _asked(words: list[str]) -> _Asked:
 
 
 def _evaluate_one(
-    file: Path, data_at: Path | None, asked: _Asked, load: _Loader, by_step: bool = False
+    file: Path, data_at: Path | None, asked: _Asked, load: Loader, by_step: bool = False
 ) -> Evaluated:
     started = time.perf_counter()
     if not file.exists():
@@ -378,7 +298,7 @@ def _evaluate_one(
     try:
         data = load(loaded)
         machine.keep_freed_memory()
-        evaluation = _evaluation(loaded, data)
+        evaluation = evaluated_on(loaded, data)
         data.sequences.refuse_changed()
         found = None
         if by_step and isinstance(loaded, Loaded):
@@ -418,6 +338,51 @@ def _evaluate_one(
     )
 
 
+def _evaluate_ensemble(
+    file: Path, data_at: Path | None, asked: _Asked, load: Loader, by_step: bool
+) -> Evaluated:
+    started = time.perf_counter()
+    found = read(file)
+    if by_step:
+        raise ConfigError("early=true needs a run or a checkpoint, not an ensemble.")
+    if asked.level is not None:
+        refuse_of_average(f"sets={asked.level:g}")
+    models = load_members(found, asked.overrides, data_at, labelled=True)
+    mixture, trained_on = Mixture(), []
+    for model, member in zip(models, found.members, strict=True):
+        try:
+            data = load(model)
+            machine.keep_freed_memory()
+            evaluation = evaluated_on(model, data)
+            data.sequences.refuse_changed()
+        except (CheckpointError, DivergedError) as error:
+            raise CheckpointError(f"{member.checkpoint}: {error}") from error
+        mixture.add(columns_of(evaluation), member.weight)
+        run = run_of(member.checkpoint)
+        trained_on.append(data.trained_on(None if run is None else Seen.read(run.seen)))
+    y_N, ids_N, recordings_N = evaluation.y_N, evaluation.ids_N, evaluation.recordings_N
+    other_data = any(data.fingerprint != model.checkpoint.fingerprint for model in models)
+    recorded = {} if other_data else found.scores.get(data.split, {})
+    known = [number for number in trained_on if number is not None]
+    return Evaluated(
+        path=file,
+        config=models[0].config,
+        cell=found.title,
+        hidden=None,
+        parameters=sum(model.model.parameter_count() for model in models),
+        epoch=None,
+        split=data.split,
+        evaluation=(mixed := mixture.evaluation(evaluation.classes, y_N, ids_N, recordings_N)),
+        seconds=time.perf_counter() - started,
+        recorded_correct=recorded.get("correct"),
+        other_data=other_data,
+        trained_on=max(known) if len(known) == len(models) else None,
+        notes=data.notes if other_data else found.doubts(data.split),
+        mistakes=Mistakes(mixed, data.recordings, data.places_N),
+        ensemble=found,
+    )
+
+
 def _limit(loaded: Loaded | LoadedFile, level: float | None, by_step: bool) -> float | None:
     """The limit of sets of this level. Raises an RnnclfError for what the model does not know."""
     if isinstance(loaded, LoadedFile):
@@ -426,13 +391,3 @@ def _limit(loaded: Loaded | LoadedFile, level: float | None, by_step: bool) -> f
         if level is not None:
             refuse_of_exported(f"sets={level}")
     return None if level is None else loaded.checkpoint.limit_of_sets(level, f"sets={level}")
-
-
-def _evaluation(loaded: Loaded | LoadedFile, data: _Data) -> Evaluation:
-    sequences, temperature = data.sequences, loaded.temperature
-    if isinstance(loaded, Loaded):
-        device = machine.prepare(loaded.config)
-        return evaluate_model(loaded.model.to(device), sequences.to(device), temperature)
-    logits_NK = logits_of(loaded, data.recordings, data.places_N)
-    y_N = sequences.y_N.numpy()
-    return Evaluation(sequences.classes, y_N, logits_NK, sequences.ids_N, sequences.recordings_N, temperature)

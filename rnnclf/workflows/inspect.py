@@ -1,5 +1,5 @@
-"""Describes a checkpoint or an exported file, or the folder of a run, a sweep or an evaluation, from its
-files alone.
+"""Describes a checkpoint, an exported file or an ensemble, or the folder of a run, a sweep or an evaluation,
+from its files alone.
 
 Builds no model, does not import torch, prints nothing.
 """
@@ -16,6 +16,8 @@ from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
 from rnnclf.export.reading import ExportedFile, is_exported
 from rnnclf.export.reading import read as read_exported
+from rnnclf.workflows.ensemble_file import EnsembleFile, verified
+from rnnclf.workflows.ensemble_file import read as read_ensemble
 from rnnclf.workflows.runs import (
     SCORE,
     RunFolder,
@@ -25,7 +27,7 @@ from rnnclf.workflows.runs import (
     read_json,
     read_json_list,
 )
-from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
+from rnnclf.workflows.sweep_folder import is_ensemble, is_sweep, jobs_of
 
 
 @dataclass(frozen=True)
@@ -155,19 +157,37 @@ class ExportedFacts:
         }
 
 
-Facts = ExportedFacts | CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts
+@dataclass(frozen=True)
+class EnsembleFacts:
+    """The file of an ensemble. If a member is not the one that it names, `error` says why."""
 
-SCORED = {"checkpoint": str, "cell": str, "hidden": int, "dataset": str, "split": str, **SCORE}
+    path: Path
+    file: EnsembleFile
+    error: str | None = None
+    resumable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{"kind": "ensemble", "path": str(self.path), "fingerprint": self.file.fingerprint},
+            **{"members": self.file.members_as_plain(), "scores": self.file.scores, "error": self.error},
+        }
+
+
+Facts = ExportedFacts | CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts | EnsembleFacts
+
+SCORED = {"checkpoint": str, "cell": str, "dataset": str, "split": str, **SCORE}
 """The keys of an entry of evaluation.json that are shown."""
 
 
 def inspect(path: Path) -> Facts:
-    """Describes `path`. Raises CheckpointError if it is neither a checkpoint nor the folder of a run, a sweep
-    or an evaluation."""
+    """Describes `path`. Raises CheckpointError if it is neither the file of a model nor the folder of a run,
+    a sweep or an evaluation."""
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
         )
+    if not path.is_dir() and is_ensemble(path):
+        return _ensemble(read_ensemble(path))
     if not path.is_dir():
         return ExportedFacts(path, read_exported(path)) if is_exported(path) else _described(path)
     if is_sweep(path):
@@ -185,6 +205,15 @@ def inspect(path: Path) -> Facts:
             f"{path} is not a run folder: it holds neither {run.status.name} nor a checkpoint."
         )
     return _run(run)
+
+
+def _ensemble(found: EnsembleFile) -> EnsembleFacts:
+    try:
+        for member in found.members:
+            verified(found, member)
+    except CheckpointError as error:
+        return EnsembleFacts(found.path, found, str(error))
+    return EnsembleFacts(found.path, found)
 
 
 def _run(run: RunFolder) -> RunFacts:

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from rnnclf.calibration import Range, ranges_of
 from rnnclf.metrics import MANY_CLASSES, ClassScore, class_scores
+from rnnclf.workflows.predictions import PROBABILITY
 
 if TYPE_CHECKING:
     import polars as pl
-
-PROBABILITY = "probability_"
-"""What precedes the name of a class in the name of a column."""
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,13 @@ from rnnclf.export.reading import is_exported
 from rnnclf.metrics import percent
 from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
 from rnnclf.workflows import machine
+from rnnclf.workflows.ensemble_file import read, verified
+from rnnclf.workflows.ensemble_models import refuse_different
 from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
+from rnnclf.workflows.mixture import weighted_mean
 from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
-from rnnclf.workflows.sweep_folder import checkpoints_in
+from rnnclf.workflows.sweep_folder import checkpoints_in, is_ensemble
 
 BATCHES = 50  # of a part, which is sorted by length before it is classified
 VALUES = 2**22  # as read, of a part
@@ -55,6 +58,7 @@ class Prediction:
     """Data that are ready to be classified.
 
     notes: what was inferred from the data, as sentences; `remarks` has more when all is classified.
+    weights: how often each model counts; once each if there are none.
     skipped and the other numbers: of sequences so far.
     """
 
@@ -64,6 +68,7 @@ class Prediction:
     whole_recordings: bool = False
     skip_bad: bool = False
     sure: Sureness = ALWAYS_SURE
+    weights: tuple[int, ...] = ()
     skipped: int = 0
     classified: int = 0
     abstained: int = 0
@@ -81,6 +86,14 @@ class Prediction:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.models[0].learned.classes
+
+    def refuse_no_logits(self) -> None:
+        """Raises ConfigError if what is averaged are probabilities, so that there are no logits to show."""
+        if len(self.models) > 1 or self.whole_recordings:
+            what = "several models" if len(self.models) > 1 else "the windows of a recording"
+            raise ConfigError(
+                f"--logits needs a single answer of a single model: of {what}, probabilities are averaged."
+            )
 
     def remarks(self) -> list[str]:
         """What was noticed on the way, as sentences for the user."""
@@ -149,7 +162,7 @@ class Prediction:
             probabilities(logits_NK, loaded.temperature)
             for loaded, logits_NK in zip(self.models, logits_MNK, strict=True)
         ]
-        mean_NK = np.mean(each_MNK, axis=0)
+        mean_NK = weighted_mean(each_MNK, self.weights or [1] * len(self.models))
         if self.recordings.truth_N is not None:
             self._score_part(mean_NK, numbers_N)
         return Answers(ids_N, mean_NK, logits_MNK[0] if len(self.models) == 1 else None)
@@ -283,7 +296,7 @@ def prediction(
     """Opens data to be classified by one model or, with `ensemble`, by the mean of several.
 
     Args:
-        runs: checkpoint files, exported files, run folders or sweep folders.
+        runs: checkpoint files, exported files, run folders or sweep folders, or a single file of an ensemble.
         data: a file or folder, or - for `stdin`.
         words: overrides of dataset, device, threads, engine, precision and plugins.
         whole_recordings: a row for each recording, not for each of its windows.
@@ -294,15 +307,10 @@ def prediction(
     cannot read.
     """
     register_plugins_of(words, "for a prediction")
-    files = [file for run in runs for file in checkpoints_in(run)]
-    if len(files) > 1 and not ensemble:
-        raise ConfigError(
-            f"These are {len(files)} models: name one of them, or add --ensemble to average their"
-            " probabilities."
-        )
+    files, weights = _files_of(runs, ensemble)
     with _spooled(data, stdin) as path:
         models = [_loaded(file, path, list(words)) for file in files]
-        _refuse_different(models)
+        refuse_different(models)
         first = models[0]
         source = first.config.dataset
         if whole_recordings and getattr(source, "window", None) is None:
@@ -313,7 +321,23 @@ def prediction(
         with machine.one_at_a_time:
             recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
             notes = (*recordings.notes, *limits.notes)
-            yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits)
+            yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits, weights)
+
+
+def _files_of(runs: Sequence[Path], ensemble: bool) -> tuple[list[Path], tuple[int, ...]]:
+    """The models to average, and how often each counts; no weights if each counts once."""
+    files = [file for run in runs for file in checkpoints_in(run, ensembles=True)]
+    if found := next(filter(is_ensemble, files), None):
+        if len(files) > 1:
+            raise ConfigError(f"{found} says itself which models to average: name it alone.")
+        read_file = read(found)
+        return [verified(read_file, member) for member in read_file.members], read_file.weights
+    if len(files) > 1 and not ensemble:
+        raise ConfigError(
+            f"These are {len(files)} models: name one of them, or add --ensemble to average their"
+            " probabilities."
+        )
+    return files, ()
 
 
 def _loaded(file: Path, data: Path, words: list[str]) -> Loaded | LoadedFile:
@@ -323,22 +347,6 @@ def _loaded(file: Path, data: Path, words: list[str]) -> Loaded | LoadedFile:
     if getattr(source, "block", None) is not None:  # blocks only serve to divide recordings into splits
         source = replace(source, block=None)  # type: ignore[call-arg]
     return loaded._replace(config=replace(loaded.config, dataset=source))
-
-
-def _refuse_different(models: Sequence[Loaded | LoadedFile]) -> None:
-    """Raises CheckpointError for models that do not answer the same question of the same data."""
-    first = models[0]
-    for other in models[1:]:
-        for what, one, two in (
-            ("classes", first.learned.classes, other.learned.classes),
-            ("channels", first.learned.preparation.channels, other.learned.preparation.channels),
-            ("data", first.checkpoint.reading, other.checkpoint.reading),
-        ):
-            if one != two:
-                raise CheckpointError(
-                    f"{first.checkpoint.path} and {other.checkpoint.path} were trained on different {what}:"
-                    " their probabilities cannot be averaged."
-                )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Shapes: N sequences, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 CHUNK = 2**20  # maximum number of probabilities in memory at a time
+PROBABILITY = "probability_"
+"""What precedes the name of a class in the name of a column."""
 
 
 def write_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
@@ -72,6 +75,65 @@ def _probabilities(evaluation: Evaluation, first: int, last: int) -> dict[str, A
     if len(evaluation.classes) > MANY_CLASSES:  # a file takes memory for each column of each part
         return {"probability": evaluation.confidence_N[first:last]}
     return {
-        f"probability_{name}": evaluation.probabilities_of(k, first, last)
+        f"{PROBABILITY}{name}": evaluation.probabilities_of(k, first, last)
         for k, name in enumerate(evaluation.classes)
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The saved predictions for a split, in the order of the table.
+
+    y_N: int64, indices into `classes`. probability_KN: float64.
+    recordings_N: the recording that each sequence is a window of; None if they are no windows.
+    """
+
+    classes: tuple[str, ...]
+    y_N: Array
+    ids_N: Array
+    recordings_N: Array | None
+    probability_KN: Array
+
+    def __len__(self) -> int:
+        return len(self.y_N)
+
+
+def read_predictions(path: Path, split: str) -> Predicted | str:
+    """The predictions for a split with the probabilities of all classes, or why there are none."""
+    import polars as pl
+    from polars.exceptions import PolarsError
+
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        whole = pl.scan_parquet(path, glob=False)
+        classes = [
+            name.removeprefix(PROBABILITY)
+            for name in whole.collect_schema().names()
+            if name.startswith(PROBABILITY)
+        ]
+        if not classes:
+            return (
+                f"{path.name} has no probabilities for each class, as with more than {MANY_CLASSES} classes"
+            )
+        table = whole.filter(pl.col("split") == split).collect()
+        return _predicted(table, classes) if len(table) else f"{path.name} has no {split} split"
+    except (PolarsError, pl.exceptions.PanicException, OSError, ValueError, KeyError):
+        return f"{path.name} cannot be read"
+
+
+def _predicted(table: pl.DataFrame, classes: list[str]) -> Predicted:
+    """Raises KeyError or ValueError for what is no table of predictions."""
+    import numpy as np
+
+    place = {name: k for k, name in enumerate(classes)}
+    probability_KN = np.stack([table[f"{PROBABILITY}{name}"].to_numpy() for name in classes])
+    if probability_KN.dtype != np.float64 or not ((probability_KN >= 0) & (probability_KN <= 1)).all():
+        raise ValueError("a probability is out of range")
+    return Predicted(
+        tuple(classes),
+        np.array([place[label] for label in table["label"].to_list()], np.int64),
+        table["id"].to_numpy(),
+        table["recording"].to_numpy() if "recording" in table.columns else None,
+        probability_KN,
+    )

@@ -56,6 +56,13 @@ def refuse_of_exported(word: str) -> None:
     )
 
 
+def refuse_of_average(word: str) -> None:
+    """Raises ConfigError for a word that asks an average of models for sets."""
+    raise ConfigError(
+        f"{word} needs a single model: how often the sets of an average are right was not measured."
+    )
+
+
 @dataclass(frozen=True)
 class Sureness:
     """The limits by which a model names a class, several, or none; None where that was not asked for.
@@ -105,9 +112,7 @@ def sureness_of(words: SureWords, models: Sequence[Checkpoint], whole_recordings
     notes: dict[str, None] = {}
     for word, level in words.levels.items():
         if len(models) > 1:
-            raise ConfigError(
-                f"{word} needs a single model: how often the sets of an average are right was not measured."
-            )
+            refuse_of_average(word)
         if whole_recordings:
             raise ConfigError(
                 f"{word} is for windows, of which validation tells how often their sets are right:"

@@ -25,6 +25,8 @@ from rnnclf.workflows.runs import (
     refuse_existing,
 )
 
+ENSEMBLE_SUFFIX = ".json"
+
 
 def sweep_record(folder: Path) -> Path:
     """Hydra's record of a sweep."""
@@ -71,12 +73,22 @@ def out_of_fold(folder: Path) -> Path:
     return folder / "out_of_fold.parquet"
 
 
+def ensemble_record(folder: Path) -> Path:
+    """The ensemble that was chosen of the runs in a folder."""
+    return folder / f"ensemble{ENSEMBLE_SUFFIX}"
+
+
+def is_ensemble(path: Path) -> bool:
+    """Whether a file is that of an ensemble, judged by its name: no other model has this suffix."""
+    return path.suffix.lower() == ENSEMBLE_SUFFIX
+
+
 def files_of_sweep(folder: Path) -> list[Path]:
     """The files that a sweep writes beside the folders of its jobs."""
     records = sweep_record(folder), jobs_record(folder), search_record(folder), RunFolder(folder).tracker
     tables = sweep_table(folder), sweep_results(folder), runs_table(folder), out_of_fold(folder)
     of_search = trials_table(folder), search_results(folder)
-    return [*records, *tables, *of_search, *pictures(folder)]
+    return [*records, *tables, *of_search, ensemble_record(folder), *pictures(folder)]
 
 
 def is_sweep(folder: Path) -> bool:
@@ -185,12 +197,19 @@ def refuse_used_job(run: RunFolder) -> None:
         raise OutputError(f"{run.path} exists already: choose another folder for the sweep.")
 
 
-def checkpoints_in(path: Path) -> list[Path]:
+def checkpoints_in(path: Path, ensembles: bool = False) -> list[Path]:
     """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
+
+    ensembles: whether `path` may also be the file of an ensemble.
 
     Not all of a sweep's need exist. Raises CheckpointError if there is none at all.
     """
     if path.is_file():
+        if is_ensemble(path) and not ensembles:
+            raise CheckpointError(
+                f"{path} is not a single model: only rnnclf eval and rnnclf predict take the file of an"
+                " ensemble. Give the folder of a run."
+            )
         return [path]
     if not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
