@@ -22,8 +22,9 @@ SAMPLERS: dict[Sampler, str] = {
 """What proposes points. Only samplers whose draws follow from the points so far: not CMA-ES, for instance,
 whose state is in a storage."""
 
+RANDOM: Sampler = "random"
 RANDOM_FIRST = 8  # trials before a model of the score is worth something
-ATTEMPTS = 10  # draws until one is new
+ATTEMPTS = 4  # draws until one is new
 
 
 def propose(
@@ -42,11 +43,12 @@ def propose(
         return None
     drawn = random.Random(f"{seed}/{len(trials)}")  # text is hashed in the same way everywhere
     with silent_optuna():
-        study = study_of(space, trials, select, _sampler(sampler, drawn.getrandbits(32)))
-        for _ in range(ATTEMPTS):
-            point = _point(space, study.ask(distributions(space)))
-            if _key(point) not in taken:
-                return point
+        for name in (sampler, RANDOM):  # at chance where the sampler insists, as on a corner of the space
+            study = study_of(space, trials, select, _sampler(name, drawn.getrandbits(32)))
+            for _ in range(ATTEMPTS):
+                point = _point(space, study.ask(distributions(space)))
+                if _key(point) not in taken:
+                    return point
     return point if size is None else _free(space, taken, drawn.randrange(size))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
+import optuna
 import pytest
 
 from rnnclf.errors import ConfigError
 from rnnclf.tuning.proposing import RANDOM_FIRST, SAMPLERS, propose
-from rnnclf.tuning.space import Choice, Real, Whole, point_from_plain, words
+from rnnclf.tuning.space import Choice, Real, Whole, from_plain, point_from_plain, to_plain, words
 from rnnclf.tuning.trials import Trial
 
 SPACE = {
@@ -70,6 +73,25 @@ def test_the_same_trials_give_the_same_point(sampler, trials):
     assert propose(SPACE, trials[:-1], sampler, 5) != point
 
 
+@pytest.mark.parametrize("sampler", FAST)
+def test_a_search_that_is_read_from_its_files_goes_on_as_before(sampler, trials):
+    space = from_plain(json.loads(json.dumps(to_plain(SPACE))))
+    read = [replace(t, point=point_from_plain(json.loads(json.dumps(t.point)), space)) for t in trials]
+    assert propose(space, read, sampler, 5) == propose(SPACE, trials, sampler, 5)
+
+
+def test_where_the_sampler_insists_a_point_is_drawn_at_chance(monkeypatch):
+    class Insisting(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            return distribution.high
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda **options: Insisting())
+    space = {"lr": Real(1e-4, 0.1, log=True), "layers": Whole(1, 4)}
+    corner = {"lr": 0.1, "layers": 4}
+    assert propose(space, [], "tpe", 0) == corner
+    assert propose(space, [Trial(0, corner, "done", (0.9,))], "tpe", 0) != corner
+
+
 ANOTHER_PROCESS = """
 from tests.tuning.test_proposing import SPACE, propose, searched
 print(propose(SPACE, searched(SPACE, "random", 0, 10), {sampler!r}, 5))
@@ -125,8 +147,6 @@ def test_settings_that_fail_are_left():
 
 
 def test_the_log_and_the_warnings_of_optuna_stay_silent(recwarn, capfd):
-    import optuna
-
     before = optuna.logging.get_verbosity()
     searched(SPACE, "tpe", 0, RANDOM_FIRST + 2)
     assert optuna.logging.get_verbosity() == before
@@ -147,7 +167,7 @@ def test_tpe_finds_better_points_than_chance_does():
         sampler: [max(score(t.point) for t in searched(SPACE, sampler, seed, 40)) for seed in range(6)]
         for sampler in FAST
     }
-    assert sum(best["tpe"]) / 6 > sum(best["random"]) / 6 + 0.01, best
+    assert sum(best["tpe"]) / 6 > sum(best["random"]) / 6 + 0.03, best
 
 
 @pytest.mark.long
