@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
-from rnnclf.console.screen import mean_and_sd, print_plain, screen, seconds_in_words, short
+from rnnclf.console.screen import interval, mean_and_sd, print_plain, screen, seconds_in_words, short
 from rnnclf.console.sweep_display import board, line, looking
 from rnnclf.console.tables import PlainTable
 from rnnclf.durations import roughly
@@ -97,7 +97,7 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.ranked:
         console.print(_table(outcome))
     console.print(Text(f"{trials}; {seconds_in_words(outcome.seconds)} of training", style="dim"))
-    for text in [*_importance(outcome), *_repeated(outcome)]:
+    for text in [*_importance(outcome), *_repeated(outcome), *_ensemble(outcome)]:
         console.print(text, soft_wrap=True)
     console.print(f"folder: {short(outcome.folder)}", soft_wrap=True, markup=False)
     if outcome.command is not None:
@@ -141,6 +141,18 @@ def _importance(outcome: Outcome) -> Iterator[Text]:
         yield (
             Text(f"  {key:{width}}  ").append("━" * round(BAR * share), style="green").append(f" {share:.0%}")
         )
+
+
+def _ensemble(outcome: Outcome) -> Iterator[Text]:
+    if outcome.ensemble is None:
+        return
+    members, test = outcome.ensemble.members, outcome.ensemble.scores["test"]
+    one = len(members) == 1
+    which = "the best trial alone" if one else f"{len(members)} trials"
+    yield Text(
+        f"an ensemble of {which}: test {percent(test['accuracy'])} ({interval(test['interval95'])});"
+        f" rnnclf eval {short(outcome.ensemble.path)}"
+    )
 
 
 def _repeated(outcome: Outcome) -> Sequence[Text]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -17,8 +18,10 @@ pytest.importorskip("optuna")
 from benchmarks.reliability.kill import differences
 from rnnclf.errors import CheckpointError, DivergedError
 from rnnclf.system.claims import claimed
+from rnnclf.workflows.jobs import JobsWatcher
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.search import training
+from rnnclf.workflows.search.command import tune
 from rnnclf.workflows.search.outcome import Outcome
 from rnnclf.workflows.search.record import read_search
 from rnnclf.workflows.sweep_folder import jobs_of
@@ -34,11 +37,19 @@ def _in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def _searched(tmp_path_factory):
+    """The folder of a search of three trials."""
+    folder = tmp_path_factory.mktemp("search")
+    words = [word for word in SMALL if not word.startswith("hydra.")]
+    assert tune([*words[1:], "trials=3", "seeds=0", f"hydra.sweep.dir={folder / 'found'}"], JobsWatcher())
+    return folder / "found"
+
+
 @pytest.fixture
-def found(cli):
-    """A search of three trials."""
-    done = cli(*SMALL, "trials=3", "seeds=0")
-    assert (done.exit_code, done.stderr) == (0, "")
+def found(_searched):
+    """A search of three trials, in the current folder."""
+    shutil.copytree(_searched, "found")
     return outcome()
 
 
@@ -66,6 +77,7 @@ def test_the_first_trial_is_what_one_would_have_trained_without_a_search(found):
     assert found.seen[0].trial.point == {"hidden": 8, "optimizer.lr": 0.002}, "hidden=150 is out of the range"
 
 
+@pytest.mark.long
 def test_a_search_goes_on_with_the_points_that_it_would_have_tried(found, cli):
     before = points()
     assert cli("resume", "found", "trials=5").exit_code == 0
@@ -75,6 +87,15 @@ def test_a_search_goes_on_with_the_points_that_it_would_have_tried(found, cli):
     other = Outcome.of(Path("other"), read_search(Path("other")))
     assert [one.trial.point for one in other.seen] == longer
     assert differences(Path("found/4"), Path("other/4")) == []
+
+
+@pytest.mark.long
+def test_the_trials_that_are_done_are_averaged(found, cli):
+    chosen = found.ensemble
+    assert {member.checkpoint.parent for member in chosen.members} <= {one.run.path for one in found.seen}
+    done = cli("eval", chosen.path, "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["accuracy"] == chosen.scores["test"]["accuracy"]
 
 
 def test_what_was_found_is_written_and_shown(found, cli):
@@ -88,12 +109,14 @@ def test_what_was_found_is_written_and_shown(found, cli):
         assert text in done.stderr
 
 
+@pytest.mark.long
 def test_the_line_that_is_shown_trains_the_best_trial(found, cli):
     words = found.command.removeprefix("rnnclf ").split()
     assert cli(*words, "hydra.run.dir=again").exit_code == 0
     assert differences(Path("again"), found.best.run.path) == []
 
 
+@pytest.mark.long
 def test_the_best_is_trained_with_other_seeds(found, cli):
     cli("resume", "found", "seeds=2")
     runs = jobs_of(outcome().winner)
@@ -104,7 +127,6 @@ def test_the_best_is_trained_with_other_seeds(found, cli):
     assert outcome().repeated.done
     done = cli("work", "found")
     assert "the best with 2 other seeds: validation" in done.stdout
-    assert [run.read_status().get("resumed") for run in runs] == [None, None] or True
 
 
 def test_an_interrupted_trial_is_taken_up_before_a_new_one(found, cli):
@@ -125,6 +147,7 @@ def test_a_trial_of_another_worker_is_left_to_it(found, cli):
     assert not outcome().winner.exists(), "the best is not known yet"
 
 
+@pytest.mark.long
 def test_a_folder_without_a_record_is_the_place_of_the_next_trial(found, cli):
     """A worker was killed between making the folder and writing into it."""
     Path("found/3").mkdir()
@@ -149,36 +172,35 @@ def test_a_trial_that_fails_is_told_and_counted_as_the_worst(found, cli, monkeyp
     assert (done.exit_code, outcome().seen[2].trial.state) == (0, "failed")
 
 
-def test_words_that_do_not_go_together_at_one_point_are_a_failed_trial(cli):
-    """Hidden must be even for this cell, which the bounds of the range are."""
-    done = cli("tune", *DATA[:-1], "cell=unicornn,basic", "layers=range(1,4,2)", "epochs=1", "hidden=4",
-               "bidirectional=true,false", "trials=4", "seeds=0", "hydra.sweep.dir=found")  # fmt: skip
-    assert done.exit_code in (0, 2)
+@pytest.mark.long
+def test_a_point_whose_words_do_not_go_together_is_a_failed_trial(cli):
+    """The ends of the range are multiples of four, as the cell wants, but not all that is between them."""
+    words = [word for word in SMALL if not word.startswith(("cell=", "hidden="))]
+    done = cli(*words, "cell=rglru", "cell.gate_blocks=4", "hidden=range(4,9)", "trials=5", "seeds=0")
+    assert (done.exit_code, done.stderr) == (0, "")
+    failed = [one for one in outcome().seen if one.trial.state == "failed"]
+    assert failed
+    assert all("must be a multiple of 4" in one.reason for one in failed)
+    assert all(one.trial.point["hidden"] % 4 for one in failed)
 
 
+@pytest.mark.long
 def test_the_budget_is_the_time_of_all_trials(cli, monkeypatch):
     monkeypatch.setattr(training, "PERIOD", 0.0)
-    done = (
-        cli(*SMALL, "epochs=100000", "budget=1s", "seeds=0")
-        if False
-        else cli(
-            *[word for word in SMALL if not word.startswith("epochs")],
-            "epochs=100000",
-            "budget=1s",
-            "seeds=0",
-        )
-    )
+    words = [word for word in SMALL if not word.startswith("epochs")]
+    done = cli(*words, "epochs=100000", "budget=1s", "seeds=0")
     assert done.exit_code == 1, "not one trial is done"
     (only,) = outcome().seen
     assert (outcome().state_of(only), only.reason) == ("stopped", "the budget of 1.0 s is used up")
-    assert 1 <= only.seconds < 10
+    assert 1 <= only.seconds < 100
     assert only.run.last.exists(), "it can be taken up again"
     assert cli("resume", "found").exit_code == 1
     assert len(outcome().seen) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["halving", "median"])
-def test_a_trial_that_is_worse_than_the_others_is_ended_and_can_be_finished(cli, rule, monkeypatch):
+def test_a_trial_that_is_worse_than_the_others_is_ended_and_can_be_finished(cli, rule):
     words = [word for word in SMALL if not word.startswith("epochs")]
     cli(*words, "epochs=4", "trials=8", "seeds=0", f"prune={rule}")
     now = outcome()
@@ -254,8 +276,8 @@ def test_a_trial_of_another_search_is_refused(found):
 
 # In processes of their own
 
-LARGER = ("tune", *DATA, "epochs=18", RATES, "hidden=range(4,17,4)", "cell.nonlinearity=tanh,relu", "trials=10",
-          "seeds=2", "checkpoint.every=3steps", "hydra.sweep.dir=found")  # fmt: skip
+LARGER = ("tune", *DATA, "epochs=18", RATES, "hidden=range(4,17,4)", "cell.nonlinearity=tanh,relu",
+          "trials=10", "seeds=2", "checkpoint.every=3steps", "hydra.sweep.dir=found")  # fmt: skip
 
 
 def started(*words: str | Path) -> subprocess.Popen[bytes]:

@@ -45,6 +45,7 @@ def test_later_writes_the_sweep_and_runs_nothing(cli):
     }
 
 
+@pytest.mark.long
 def test_a_worker_runs_what_is_left_and_ranks_it(cli):
     cli(*LATER, "seed=range(3)")
     failed = RunFolder(Path("sweep/1"))
@@ -58,6 +59,7 @@ def test_a_worker_runs_what_is_left_and_ranks_it(cli):
     assert "2 of 3 jobs done" in again.stdout
 
 
+@pytest.mark.long
 def test_a_job_of_another_worker_is_left_to_it(cli):
     cli(*LATER, "seed=range(2)")
     with claimed(Path("sweep/0")):
@@ -71,6 +73,7 @@ def test_a_job_of_another_worker_is_left_to_it(cli):
     assert set(states(Path("sweep")).values()) == {"done"}
 
 
+@pytest.mark.long
 def test_resume_runs_the_jobs_that_were_left_to_workers(cli):
     cli(*LATER, "seed=range(2)")
     assert cli("resume", "sweep").exit_code == 0

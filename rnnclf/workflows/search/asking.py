@@ -87,9 +87,15 @@ class Asking:
         return Taken(run, made)
 
 
-def planned(search: Search, point: Point, *more: str) -> Planned:
-    """The configuration of a point, with more words. Raises an RnnclfError if they do not go together."""
-    (job,) = continued_jobs(plan(with_recipe([*search.words, *words_of(point), *more])))
+def planned(search: Search, point: Point) -> Planned:
+    """The configuration of a trial. Raises an RnnclfError if its words do not go together.
+
+    The final fit of the recipe is left to the best point: it takes as long as a trial, and its scores on the
+    validation split could not be compared.
+    """
+    typed = any(word.startswith("final_fit=") for word in search.words)
+    words = [*search.words, *words_of(point), *([] if typed else ["final_fit=false"])]
+    (job,) = continued_jobs(plan(with_recipe(words)))
     return job
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rnnclf.config import Config
-from rnnclf.errors import ConfigError
+from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.files import claim_folder, made_folder
 from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import plan
@@ -21,6 +21,8 @@ from rnnclf.tuning.space import Space, edge_points
 from rnnclf.tuning.space import words as words_of
 from rnnclf.tuning.study import silent_optuna
 from rnnclf.workflows import ledger
+from rnnclf.workflows.ensemble import choose
+from rnnclf.workflows.ensemble_file import save
 from rnnclf.workflows.jobs import Finished, JobsWatcher, refuse_missing_data
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.resume import resume_run
@@ -31,7 +33,7 @@ from rnnclf.workflows.search.record import KEYS, TRIALS, Search, read_search, wi
 from rnnclf.workflows.search.training import train_trial
 from rnnclf.workflows.search.trials import Trials
 from rnnclf.workflows.sweep import rank_sweep
-from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
+from rnnclf.workflows.sweep_folder import ensemble_record, is_sweep, refuse_used_folder
 from rnnclf.workflows.work import Queue
 from rnnclf.workflows.workers import run_jobs, share_cores
 
@@ -128,13 +130,25 @@ def _run(folder: Path, search: Search, watch: JobsWatcher, places: int) -> Finis
     outcome = Outcome.of(folder, search)
     if outcome.count("running"):
         watch.left_to_others(folder, outcome.count("running"))
-    elif outcome.best is not None and search.seeds:
-        _repeat_best(outcome, watch, places)
+    else:
+        _average(outcome, watch)
+        if outcome.best is not None and search.seeds:
+            _repeat_best(outcome, watch, places)
     outcome = Outcome.of(folder, search)
     outcome.write()
     watch.search_ended(outcome)
     results = {"folder": str(folder), **outcome.to_dict()}
     return Finished(results, failed=not outcome.count("done"))
+
+
+def _average(outcome: Outcome, watch: JobsWatcher) -> None:
+    """Chooses an ensemble of the trials that are done, where there are several."""
+    done = [one.run.path for one in outcome.seen if one.trial.state == "done"]
+    if len(done) > 1:
+        try:
+            save(choose(done), ensemble_record(outcome.folder))
+        except RnnclfError as error:
+            watch.note(f"There is no ensemble of the trials: {error}")
 
 
 def _repeat_best(outcome: Outcome, watch: JobsWatcher, places: int) -> None:

@@ -8,16 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rnnclf.errors import ConfigError
+from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import write_json
 from rnnclf.tuning.importance import Importance, importance
 from rnnclf.tuning.space import words as words_of
+from rnnclf.workflows.ensemble_file import EnsembleFile
+from rnnclf.workflows.ensemble_file import read as read_ensemble
 from rnnclf.workflows.runs import write_csv
 from rnnclf.workflows.search.asking import spent
 from rnnclf.workflows.search.record import Search
 from rnnclf.workflows.search.trials import Seen, Trials, best_of
 from rnnclf.workflows.sweep import Candidate, ranking_of
-from rnnclf.workflows.sweep_folder import is_sweep, search_results, trials_table
+from rnnclf.workflows.sweep_folder import ensemble_record, is_sweep, search_results, trials_table
 
 STOPPED = "stopped"
 """The state of a trial for which no time was left."""
@@ -80,6 +82,14 @@ class Outcome:
             return None
         return next(iter(ranking_of(self.winner).candidates), None)
 
+    @cached_property
+    def ensemble(self) -> EnsembleFile | None:
+        """The ensemble of trials that was chosen at the end."""
+        try:
+            return read_ensemble(ensemble_record(self.folder))
+        except CheckpointError:  # there is none
+            return None
+
     @property
     def command(self) -> str | None:
         """The line that trains the best point."""
@@ -97,6 +107,7 @@ class Outcome:
             "best": None if best is None else _plain(best, self.state_of(best)),
             "command": self.command,
             "seeds": None if repeated is None else repeated.to_dict(),
+            "ensemble": None if self.ensemble is None else self.ensemble.scores,
             "importance": self.importance.shares,
         }
 
