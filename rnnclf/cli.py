@@ -118,14 +118,14 @@ def train(
 
 @app.command()
 def resume(
-    path: Annotated[Path, run_argument("A run folder or a sweep folder.")],
+    path: Annotated[Path, run_argument("The folder of a run, a sweep or a search.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(
             autocompletion=complete_train,
             metavar="[OVERRIDES]",
             help="For a run: epochs=N, to train longer. For a sweep: points to add, seed=3,4 or seeds=5, and"
-            " a launcher, hydra/launcher=joblib.",
+            " a launcher, hydra/launcher=joblib. For a search: trials=, budget= or seeds=.",
             show_default=False,
         ),
     ] = None,
@@ -135,9 +135,13 @@ def resume(
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
+    from rnnclf.workflows.search.command import resume_search
+    from rnnclf.workflows.sweep_folder import is_search
 
     use_stderr(json)
-    finish(jobs.resume(run_at(path), words or [], JobsDisplay(json)), json)
+    path = run_at(path)
+    workflow = resume_search if is_search(path) else jobs.resume
+    finish(workflow(path, words or [], JobsDisplay(json)), json)
 
 
 @app.command("eval", cls=Evaluate)

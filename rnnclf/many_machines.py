@@ -21,10 +21,14 @@ def work(
     """Run jobs of a sweep until none is left, beside any other workers. [cyan]rnnclf work SWEEP[/]"""
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
+    from rnnclf.workflows.search.command import resume_search
+    from rnnclf.workflows.sweep_folder import is_search
     from rnnclf.workflows.work import work as workflow
 
     use_stderr(json)
-    finish(workflow(run_at(sweep), JobsDisplay(json), jobs), json)
+    folder, watch = run_at(sweep), JobsDisplay(json)
+    end = resume_search(folder, [], watch, jobs) if is_search(folder) else workflow(folder, watch, jobs)
+    finish(end, json)
 
 
 def tune(

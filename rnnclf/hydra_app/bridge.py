@@ -25,6 +25,7 @@ from rnnclf.hydra_app.checks import Refusal, Start, starting
 from rnnclf.hydra_app.compose import explained, plugins_in
 from rnnclf.hydra_app.grammar import is_about_hydra, quoted
 from rnnclf.hydra_app.job import Body, Isolate, Job, as_task, with_config
+from rnnclf.hydra_app.plugins import checked_once
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import expanded, ranges
 from rnnclf.hydra_app.setup import conf_dir, folders_unclaimed, register
@@ -132,7 +133,12 @@ def _run_main(body: Body, argv: list[str], isolate: Isolate, start: Start) -> Ou
     failures: list[Exception] = []
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     showing = SHOWING_FLAGS & {word.split("=")[0] for word in argv}
-    with _as_process(argv), starting(start), folders_unclaimed() if showing else nullcontext():
+    with (
+        _as_process(argv),
+        starting(start),
+        checked_once(),
+        folders_unclaimed() if showing else nullcontext(),
+    ):
         try:
             with _help_that_works() if {"--help", "-h", "--hydra-help"} & {*argv} else nullcontext():
                 main(as_task(body, failures, isolate))()

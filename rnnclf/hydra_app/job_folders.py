@@ -39,9 +39,14 @@ class JobFolders:
         self._sweep = None if fixed else str(config.hydra.sweep.dir)
         self._numbers: dict[PurePosixPath, int] = {}
 
+    @property
+    def are_numbered(self) -> bool:
+        """Whether they do not depend on the configuration of a job."""
+        return self._sweep is None and self._subdir == NUMBERED
+
     def claim(self, number: int, job: DictConfig) -> str:
         """The folder of a job relative to that of the sweep. Raises ConfigError if there is none."""
-        if self._sweep is None and self._subdir == NUMBERED:
+        if self.are_numbered:
             return str(number)
         with open_dict(job):
             job.hydra.job.num = number  # as launchers do

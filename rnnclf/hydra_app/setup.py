@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from rnnclf.config import GROUPS, Config
 from rnnclf.errors import ConfigError
 from rnnclf.files import claim_folder
-from rnnclf.hydra_app.later import register_launcher
+from rnnclf.hydra_app.plugins import register_plugins
 from rnnclf.options import Component
 from rnnclf.registry import PLUGGABLE
 
@@ -42,7 +42,7 @@ def register(plugins: list[str]) -> None:
     """
     if not OmegaConf.has_resolver("fresh_dir"):
         _register_fresh_dir(_claimed)
-        register_launcher()
+        register_plugins()
     for group, name in add_plugins(plugins):
         _store_choice(group, name)
     _store_schema("schema", "config", Config)

@@ -32,7 +32,7 @@ from rnnclf.system.startup import import_torch
 from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder, search_record
+from rnnclf.workflows.sweep_folder import is_sweep, refuse_used_folder
 from rnnclf.workflows.tracking import preload, taken, track_jobs, viewers_of
 
 if TYPE_CHECKING:
@@ -197,10 +197,6 @@ def resume(path: Path, words: list[str], watch: JobsWatcher) -> Finished:
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: give a run folder or a sweep folder.")
-    if search_record(path).is_file():
-        from rnnclf.workflows.search.command import resume_search
-
-        return resume_search(path, words, watch)
     return (_resume_sweep if is_sweep(path) else _resume_run)(path, words, watch, tracker)
 
 

@@ -22,7 +22,7 @@ from rnnclf.hydra_app import Job
 from rnnclf.hydra_app.checks import Planned, plan
 from rnnclf.hydra_app.compose import key_of
 from rnnclf.hydra_app.grammar import is_resolved, meant
-from rnnclf.hydra_app.later import LATER
+from rnnclf.hydra_app.plugins import LATER
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.repeats import ranges
 from rnnclf.hydra_app.words import anchored, prepared

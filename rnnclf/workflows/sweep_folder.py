@@ -91,6 +91,10 @@ def files_of_sweep(folder: Path) -> list[Path]:
     return [*records, *tables, *of_search, ensemble_record(folder), *pictures(folder)]
 
 
+def is_search(folder: Path) -> bool:
+    return search_record(folder).is_file()
+
+
 def is_sweep(folder: Path) -> bool:
     return any(record(folder).is_file() for record in (sweep_record, jobs_record, search_record))
 

@@ -18,7 +18,7 @@ from rnnclf.workflows import ledger
 from rnnclf.workflows.jobs import Finished, JobsWatcher, resume_job
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep import rank_sweep
-from rnnclf.workflows.sweep_folder import jobs_of, search_record
+from rnnclf.workflows.sweep_folder import jobs_of
 from rnnclf.workflows.workers import Taken, run_jobs, share_cores
 
 ENDED = ("done", "failed")
@@ -67,10 +67,6 @@ def work(folder: Path, watch: JobsWatcher, places: int = 1) -> Finished:
 
     Returns whether a job of the sweep has failed. Raises CheckpointError if `folder` is not a sweep.
     """
-    if search_record(folder).is_file():
-        from rnnclf.workflows.search.command import resume_search
-
-        return resume_search(folder, [], watch, places)
     with suppress(InUseError), ledger.open_sweep(folder):
         pass  # which restores what is missing, unless the sweep's own process is there
     if places > 1:
