@@ -283,13 +283,15 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
         )
         if not outcome.broke:
             break
-        left = _remaining_jobs(outcome, watch)
-        pending = left if len(left) < len(pending) else []  # else it may break for ever
+        pending = _remaining_jobs(outcome, watch, most=len(pending) - 1)
 
 
-def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
+def _remaining_jobs(outcome: Outcome, watch: JobsWatcher, most: int | None = None) -> list[RunFolder]:
     """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
-    killed."""
+    killed.
+
+    most: with more jobs than these none is restarted, since the launcher might break for ever.
+    """
     from rnnclf.workflows import ledger
 
     folder, error = outcome.sweep_folder, outcome.error
@@ -297,6 +299,8 @@ def _remaining_jobs(outcome: Outcome, watch: JobsWatcher) -> list[RunFolder]:
     ledger.wait_for_queue(folder)
     ledger.wait_for_jobs(folder)
     left = ledger.pending_jobs(folder)
+    if most is not None and len(left) > most:
+        left = []
     restarted = f"; restarting {'1 job' if len(left) == 1 else f'{len(left)} jobs'}" if left else ""
     watch.note(f"{_end_of_launcher(error)}{restarted}")
     return left
@@ -307,6 +311,8 @@ def _end_of_launcher(error: Exception | None) -> str:
     if kind == "TerminatedWorkerError":  # joblib's; its own text has several lines of guesses
         return "a process that ran jobs was killed, perhaps because memory ran out"
     reason = (str(error).strip().splitlines() or [""])[0]
+    if kind == "UncompletedJobError" and reason.startswith("Job "):  # submitit's: an identifier and a path
+        return f"job {reason.split()[1]} ended without a result, perhaps because it was killed"
     return f"the launcher ended before its jobs did: {kind}: {reason}"
 
 
