@@ -6,6 +6,7 @@ Torch is imported when the first job runs: launching and ranking a sweep do not 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -310,13 +311,15 @@ def _launch(folder: Path, pending: list[RunFolder], words: list[str], watch: Job
         )
         if not outcome.broke:
             break
-        left = _remaining_jobs(outcome, watch)
-        pending = left if len(left) < len(pending) else []  # else it may break for ever
+        pending = _remaining_jobs(outcome, watch, most=len(pending) - 1)
 
 
-def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
+def _remaining_jobs(outcome: Launched, watch: JobsWatcher, most: int | None = None) -> list[RunFolder]:
     """The unfinished jobs of a launcher that ended early, as joblib's does when one of its processes is
-    killed. Raises ConfigError if it could not connect: another attempt would end in the same way."""
+    killed. Raises ConfigError if it could not connect: another attempt would end in the same way.
+
+    most: with more jobs than these none is restarted, since the launcher might break for ever.
+    """
     from rnnclf.workflows import ledger
 
     folder, error = outcome.sweep_folder, outcome.error
@@ -324,21 +327,29 @@ def _remaining_jobs(outcome: Launched, watch: JobsWatcher) -> list[RunFolder]:
     ledger.wait_for_queue(folder)
     ledger.wait_for_jobs(folder)
     left = ledger.pending_jobs(folder)
-    number = "1 job" if len(left) == 1 else f"{len(left)} jobs"
     if left and outcome.unconnected:
-        raise ConfigError(f"The launcher ended with {number} to do: {_in_a_line(error)}")
-    watch.note(f"{_end_of_launcher(error)}{f'; restarting {number}' if left else ''}")
+        raise ConfigError(f"The launcher ended with {_jobs(left)} to do: {_in_a_line(error)}")
+    if most is not None and len(left) > most:
+        left = []
+    watch.note(f"{_end_of_launcher(error)}{f'; restarting {_jobs(left)}' if left else ''}")
     return left
 
 
 def _end_of_launcher(error: Exception | None) -> str:
     if type(error).__name__ == "TerminatedWorkerError":  # joblib's; its own text has several lines of guesses
         return "a process that ran jobs was killed, perhaps because memory ran out"
-    return f"the launcher ended before its jobs did: {_in_a_line(error)}"
+    reason = _in_a_line(error)
+    if submitits := re.fullmatch(r"UncompletedJobError: Job (\S+).*", reason):  # an identifier and a path
+        return f"job {submitits[1]} ended without a result, perhaps because it was killed"
+    return f"the launcher ended before its jobs did: {reason}"
 
 
 def _in_a_line(error: Exception | None) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _jobs(runs: list[RunFolder]) -> str:
+    return "1 job" if len(runs) == 1 else f"{len(runs)} jobs"
 
 
 def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None]) -> float | None:

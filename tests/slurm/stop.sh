@@ -3,7 +3,7 @@
 folder=$(realpath "${1:?give the folder that start.sh was given}")
 export SLURM_CONF=$folder/slurm.conf
 scancel --user="$(id -un)" 2>/dev/null
-for _ in $(seq 40); do
+for _ in $(seq 120); do
     [ -z "$(squeue -h 2>/dev/null)" ] && break
     sleep 0.5
 done

@@ -11,9 +11,10 @@ import pytest
 
 from rnnclf.errors import JobFailed
 from rnnclf.hydra_app import Job
+from rnnclf.hydra_app.bridge import Outcome
 from rnnclf.system import fork, slurm
 from rnnclf.system.fork import ChildDied, exit_reason
-from rnnclf.workflows import ledger
+from rnnclf.workflows import jobs, ledger
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
 from tests.workflows.killed_runs import assert_as_in_peace, killed
@@ -130,3 +131,21 @@ def test_resume_is_refused_while_slurm_has_jobs_of_the_sweep(cli, squeue, two_jo
     )
     squeue.write_text("")
     assert cli("resume", two_jobs).exit_code == 0
+
+
+class UncompletedJobError(Exception):
+    """As submitit's."""
+
+
+@pytest.mark.parametrize(("most", "restarted"), [(1, 0), (2, 2), (None, 2)])
+def test_a_launcher_that_got_no_further_is_not_started_again(monkeypatch, tmp_path, most, restarted):
+    notes = []
+    watch = jobs.JobsWatcher()
+    monkeypatch.setattr(watch, "note", notes.append)
+    left = [RunFolder(tmp_path / number) for number in "01"]
+    monkeypatch.setattr(ledger, "pending_jobs", lambda folder: left)
+    monkeypatch.setattr(ledger, "wait_for_jobs", lambda folder: None)
+    killed = UncompletedJobError("Job 12_3 (task: 0) with path /somewhere\nhas not produced any output")
+    assert len(jobs._remaining_jobs(Outcome(tmp_path, killed), watch, most)) == restarted
+    said = "; restarting 2 jobs" if restarted else ""
+    assert notes == [f"job 12_3 ended without a result, perhaps because it was killed{said}"]
