@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from rnnclf.errors import DataError, OutputError
-from rnnclf.files import flush, write_atomically
+from rnnclf.files import flush, replacement_of
 from rnnclf.system.user_cache import cache_root
 
 CHUNK = 2**24  # bytes
@@ -60,11 +61,15 @@ def _hash_of_parts(file: IO[bytes], size: int) -> str:
     return digest.hexdigest()
 
 
-def remember(path: Path, content: bytes) -> None:
-    """Writes a file to the cache. Failing to write only costs time later, so errors are ignored."""
+def remember(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays to an .npz file in the cache, without a copy of them in memory: those of a large data set
+    take gigabytes. Failing to write only costs time later, so errors are ignored."""
+    import numpy as np
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        with replacement_of(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
     except (OSError, OutputError):
         return
 

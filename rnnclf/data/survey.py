@@ -6,7 +6,6 @@ Shapes: N sequences, S steps, C channels. Torch-free.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -88,8 +87,6 @@ def moments(recordings: Recordings, progress: Progress = silent) -> Moments:
 
 
 def _cached(recordings: Recordings, kind: type[T], compute: object) -> T:
-    import numpy as np
-
     names = [part.name for part in fields(kind)]
     path = recordings.cache / f"{kind.__name__.lower()}.npz" if recordings.cache else None
     if path is not None and (found := _load(path, names, len(recordings))):
@@ -98,9 +95,7 @@ def _cached(recordings: Recordings, kind: type[T], compute: object) -> T:
     result: T = compute()
     if path is not None:
         recordings.refuse_changed()  # else wrong statistics would be believed from now on
-        content = io.BytesIO()
-        np.savez(content, **{name: getattr(result, name) for name in names})
-        remember(path, content.getvalue())
+        remember(path, {name: getattr(result, name) for name in names})
     return result
 
 
