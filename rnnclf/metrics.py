@@ -89,7 +89,8 @@ class Confusion:
 class Evaluation:
     """A model's predictions for each sequence of a dataset, and everything computed from them.
 
-    y_N: int64, indices into `classes`. logits_NK: float32, possibly mapped from a file.
+    y_N: int64, indices into `classes`.
+    logits_NK: float32, possibly mapped from a file; of an ensemble float64.
     ids_N: the id of each sequence, a number or a string.
     recordings_N: the id of the recording that each sequence is a window of; None if they are no windows.
     temperature: by which logits are divided before they become probabilities (`calibration.py`).

@@ -190,7 +190,7 @@ def test_a_training_run_imports_nothing_heavy_that_it_does_not_use(tmp_path):
 @pytest.mark.long
 def test_what_launches_a_sweep_and_what_ranks_and_compares_runs_does_without_torch():
     """The processes of a parallel launcher would wait for it."""
-    ranking = "rnnclf.console.sweep, rnnclf.console.compare, rnnclf.console.board"
+    ranking = "rnnclf.console.sweep, rnnclf.console.compare, rnnclf.console.board, rnnclf.console.ensemble"
     launching = "rnnclf.hydra_app.bridge, rnnclf.workflows.jobs, rnnclf.workflows.ledger"
     code = f"import rnnclf.cli, {launching}, {ranking}"
     assert not {"torch", "scipy.stats"} & modules_after(code)

@@ -3,9 +3,9 @@
 Caruana et al. 2004, https://doi.org/10.1145/1015330.1015432: begin with the best run, then add the run, which
 may be one that is in already, whose addition helps most, and keep the best of the ensembles on the way.
 
-It is chosen by log loss and not by accuracy. Of a few hundred validation sequences, many ensembles get the
-same number right, and which of them comes first is chance; log loss uses everything that the members say.
-Where two runs would help equally, the one with the higher validation accuracy is added.
+It is chosen by log loss, which has hardly any ties and takes only the probability of the true class of each
+sequence, so that memory stays small for any number of classes. Of runs that help equally, the one with the
+higher validation accuracy is added.
 
 Prints nothing, imports no torch.  Shapes: R runs, N sequences, K classes.
 """
