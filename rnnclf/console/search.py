@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ def show_search(folder: Path, search: Search) -> None:
         f"by {search.sampler}" if search.prune == "none" else f"by {search.sampler}, pruned by {search.prune}"
     )
     print_plain(f"searching {', '.join(ends)}, {how}; folder {short(folder)}")
+    if search.seeds:
+        print_plain(f"then the best point with {search.seeds} other seed{'s' * (search.seeds != 1)}")
     for key, dimension in search.space.items():
         print_plain(f"  {described(key, dimension)}")
 
@@ -109,7 +112,9 @@ def show_outcome(outcome: Outcome) -> None:
 def _longer(outcome: Outcome) -> str:
     search = outcome.search
     words = [f"trials={2 * search.trials}"] if search.trials is not None else []
-    return " ".join([*words, *(["budget=TIME"] if search.budget is not None else [])])
+    if search.budget is not None:
+        words.append(f"budget={re.sub('[0-9]+', lambda number: str(2 * int(number[0])), search.budget)}")
+    return " ".join(words)
 
 
 def _table(outcome: Outcome) -> PlainTable:
