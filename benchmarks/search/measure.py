@@ -3,9 +3,9 @@
     python benchmarks/search/measure.py results.jsonl 30 5 [DATA…]
 
 For each data set and repetition: the search with its defaults, points at random without pruning, and the
-points of a grid in random order, all of one cell with three settings. The first two begin with the settings that
-`train` would use. Each writes a line: the validation accuracy of its best trial, and the validation and test
-accuracy of that point with five other seeds, which is what counts.
+points of a grid in random order, all of one cell with three settings. The first two begin with the settings
+that `train` would use. Each writes a line: the validation accuracy of its best trial, and the validation and
+test accuracy of that point with five other seeds, which is what counts.
 """
 
 from __future__ import annotations
