@@ -131,9 +131,9 @@ def _run(folder: Path, search: Search, watch: JobsWatcher, places: int) -> Finis
     if outcome.count("running"):
         watch.left_to_others(folder, outcome.count("running"))
     else:
-        _average(outcome, watch)
         if outcome.best is not None and search.seeds:
             _repeat_best(outcome, watch, places)
+        _average(outcome, watch)  # last: it starts threads of Polars, which do not survive the fork of a run
     outcome = Outcome.of(folder, search)
     outcome.write()
     watch.search_ended(outcome)
