@@ -95,6 +95,10 @@ def is_sweep(folder: Path) -> bool:
     return any(record(folder).is_file() for record in (sweep_record, jobs_record, search_record))
 
 
+def is_search(folder: Path) -> bool:
+    return search_record(folder).is_file()
+
+
 def refuse_used_folder(folder: Path) -> None:
     """Raises OutputError if a run or a sweep in `folder` would write over something there."""
     run = RunFolder(folder)
@@ -198,7 +202,8 @@ def refuse_used_job(run: RunFolder) -> None:
 
 
 def checkpoints_in(path: Path, ensembles: bool = False) -> list[Path]:
-    """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
+    """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep; of a
+    search, those of the runs that stand for it.
 
     ensembles: whether `path` may also be the file of an ensemble.
 
@@ -214,6 +219,10 @@ def checkpoints_in(path: Path, ensembles: bool = False) -> list[Path]:
     if not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: give a checkpoint file, a run folder or a sweep folder.")
+    if is_search(path):
+        from rnnclf.workflows.search.standing import runs_of_search
+
+        return [run.best for run in runs_of_search(path)]
     if is_sweep(path):
         found = [run.best for run in jobs_of(path)]
         if not any(best.is_file() for best in found):
@@ -225,6 +234,19 @@ def checkpoints_in(path: Path, ensembles: bool = False) -> list[Path]:
     if not best.is_file():
         raise no_checkpoint(best)
     return [best]
+
+
+def only_checkpoint(path: Path) -> Path:
+    """The checkpoint at `path`. Raises CheckpointError if there are several."""
+    first, *others = checkpoints_in(path)
+    if others and is_search(path):
+        raise CheckpointError(
+            f"{path} is a search, whose best settings were trained {len(others) + 1} times: give the folder"
+            f" of one of these runs, such as {first.parent}."
+        )
+    if others:
+        raise CheckpointError(f"{path} is a sweep of {len(others) + 1} runs: give the folder of one of them.")
+    return first
 
 
 def no_checkpoint(best: Path) -> CheckpointError:
