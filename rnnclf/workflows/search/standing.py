@@ -6,6 +6,7 @@ command that scores models takes the best point with other seeds, or, without th
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from rnnclf.tuning.space import size_of
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.search.record import read_search
 from rnnclf.workflows.search.trials import Trials, best_of
-from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
+from rnnclf.workflows.sweep_folder import is_search, is_sweep, jobs_of
 
 if TYPE_CHECKING:
     from rnnclf.workflows.search.outcome import Outcome
@@ -36,6 +37,21 @@ def runs_of_search(folder: Path) -> list[RunFolder]:
     winner = best_folder(folder, best.run)
     repeated = jobs_of(winner) if is_sweep(winner) else []
     return repeated if any(run.is_finished() for run in repeated) else [best.run]
+
+
+def what_stands(paths: Iterable[Path]) -> Iterator[str]:
+    """For each path that is a search, a sentence that says which of its runs are taken."""
+    for folder in filter(is_search, paths):
+        try:
+            first, *others = runs_of_search(folder)
+        except CheckpointError:  # which the command tells
+            continue
+        if first.path.parent == folder:
+            yield f"Of the search {folder}, its best trial is taken: {first.path}."
+        else:
+            runs = f"{len(others) + 1} runs" if others else "one run"
+            place = f"{runs} in {first.path.parent}"
+            yield f"Of the search {folder}, the best settings with other seeds are taken: {place}."
 
 
 def best_folder(folder: Path, best: RunFolder) -> Path:
