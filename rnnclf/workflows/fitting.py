@@ -34,12 +34,12 @@ from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.beginning import beginning
+from rnnclf.workflows.checkpoints import only_checkpoint
 from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
-from rnnclf.workflows.sweep_folder import only_checkpoint
 from rnnclf.workflows.train import Data, RunInfo, Watcher, settled
 
 

@@ -26,8 +26,9 @@ from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.registry import PLUGGABLE
 from rnnclf.workflows import machine
+from rnnclf.workflows.checkpoints import only_checkpoint
 from rnnclf.workflows.pretrained import recorded_config
-from rnnclf.workflows.sweep_folder import is_search, only_checkpoint
+from rnnclf.workflows.sweep_folder import is_search
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""

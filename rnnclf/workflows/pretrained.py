@@ -16,7 +16,7 @@ from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.files import absolute
 from rnnclf.options import as_typed
 from rnnclf.stack import Stack
-from rnnclf.workflows.sweep_folder import only_checkpoint
+from rnnclf.workflows.checkpoints import only_checkpoint
 
 if TYPE_CHECKING:  # importing Hydra takes a while
     from rnnclf.hydra_app.checks import Planned

@@ -11,6 +11,7 @@ from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.hydra_app.search_words import searched
 from rnnclf.tuning.space import Choice, Real, Whole, range_word
 from rnnclf.workflows.board import leaderboard
+from rnnclf.workflows.checkpoints import checkpoints_in, only_checkpoint
 from rnnclf.workflows.compare import compare
 from rnnclf.workflows.contenders import find_runs
 from rnnclf.workflows.inspect import SearchFacts, inspect
@@ -20,7 +21,6 @@ from rnnclf.workflows.places import names_below, run_named
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.search.record import read_search
 from rnnclf.workflows.search.standing import runs_of_search, what_stands
-from rnnclf.workflows.sweep_folder import checkpoints_in, only_checkpoint
 from tests.workflows.finished_runs import finished_run, rewrite, share
 from tests.workflows.finished_searches import SPACE, TRIED, Tried, begun, damaged, search_of
 
