@@ -178,11 +178,14 @@ def evaluate(
     from rnnclf.console.mistakes import show_mistakes
     from rnnclf.console.screen import print_error, print_json, print_note, use_stderr
     from rnnclf.workflows import evaluate as workflow
+    from rnnclf.workflows.search.standing import what_stands
 
     use_stderr(json)
     paths = runs_at(word for word in words if is_path(word))
     if not paths:
         raise RnnclfError("Give a checkpoint file, a run folder or a sweep folder to evaluate.")
+    for sentence in what_stands(paths):
+        print_note(sentence)
     results, failures = workflow.evaluate_all(paths, [word for word in words if not is_path(word)])
     folder, note = workflow.claim_evaluation(workflow.with_data(paths)[0], output)
     workflow.save(results, folder, mistakes=errors > 0)

@@ -1,4 +1,4 @@
-"""Descriptions of checkpoints and of the folders of runs, sweeps and evaluations.
+"""Descriptions of checkpoints and of the folders of runs, sweeps, searches and evaluations.
 
 The files may come from an untrusted source, so any value may have any type.
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from rnnclf.console.metrics import calibrated
-from rnnclf.console.screen import interval, screen, seconds_in_words, short
+from rnnclf.console.screen import interval, mean_and_sd, screen, seconds_in_words, short
 from rnnclf.console.tables import PlainTable
 from rnnclf.escaping import one_line
 from rnnclf.export.reading import ExportedFile
 from rnnclf.metrics import percent
 from rnnclf.system.memory import in_bytes
+from rnnclf.tuning.space import described
+from rnnclf.tuning.space import words as words_of
 from rnnclf.workflows.inspect import (
     CheckpointFacts,
     EnsembleFacts,
@@ -27,9 +29,14 @@ from rnnclf.workflows.inspect import (
     ExportedFacts,
     Facts,
     RunFacts,
+    SearchFacts,
     SweepFacts,
 )
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
+from rnnclf.workflows.search.standing import STATES
+
+if TYPE_CHECKING:
+    from rnnclf.workflows.search.outcome import Outcome
 
 LONGEST = 400  # characters of a line; --json has all
 GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment", "average")
@@ -54,11 +61,13 @@ def show_inspection(found: Facts) -> None:
         checkpoints = f"{len(found.scores):,} checkpoint{'' if len(found.scores) == 1 else 's'}"
         console.print(_headed(found, f"evaluation of {checkpoints}", ()))
         console.print(_evaluated(found))
+    elif isinstance(found, SearchFacts):
+        _show_search(found)
     else:
         states = ", ".join(f"{count} {state}" for state, count in found.states.items())
         console.print(_headed(found, f"sweep of {len(found.jobs)} jobs: {states}", ()))
         console.print(_jobs(found))
-    if isinstance(found, RunFacts | SweepFacts) and found.resumable:
+    if isinstance(found, RunFacts | SweepFacts | SearchFacts) and found.resumable:
         console.print(f"resume it: rnnclf resume {short(found.path)}", soft_wrap=True)
 
 
@@ -199,6 +208,58 @@ def _jobs(found: SweepFacts) -> Table:
             f"{job.epochs}",
             *(percent(score["accuracy"]) if score else "" for score in scores),
             _cut(": ".join(filter(None, (" ".join(job.status.get("overrides", [])), _error(job))))),
+        )
+    return table
+
+
+def _show_search(found: SearchFacts) -> None:
+    from rnnclf.console.search import longer
+
+    outcome, console = found.outcome, screen()
+    counts = "".join(f", {n} {state}" for state in STATES if (n := outcome.count(state)))
+    trials = f"{len(outcome.seen)} trial{'' if len(outcome.seen) == 1 else 's'}{counts}"
+    console.print(_headed(found, f"search, {found.state}: {trials}", _of_search(outcome)))
+    if outcome.seen:
+        console.print(_trials(outcome))
+    if found.state in ("done", "failed"):
+        console.print(f"search longer: rnnclf resume {short(found.path)} {longer(outcome)}", soft_wrap=True)
+
+
+def _of_search(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    from rnnclf.console.search import how_searched
+
+    search, best = outcome.search, outcome.best
+    yield "words", " ".join(search.words)
+    for number, (key, dimension) in enumerate(search.space.items()):
+        yield "searched" if number == 0 else " ", described(key, dimension)
+    yield "how", how_searched(search)
+    yield "trained", seconds_in_words(outcome.seconds)
+    if best is not None:
+        score = "" if best.accuracy is None else f"validation {percent(best.accuracy)}, "
+        yield "best so far", f"#{best.trial.number}, {score}{' '.join(words_of(best.trial.point))}"
+    if (repeated := outcome.repeated) is not None and outcome.winner is not None:
+        seeds = f"{len(repeated.done)} other seed{'' if len(repeated.done) == 1 else 's'}"
+        yield "its seeds", f"test {mean_and_sd(repeated.test)} with {seeds}; {short(outcome.winner)}"
+    if outcome.ensemble is not None:
+        members, test = outcome.ensemble.members, outcome.ensemble.scores["test"]
+        yield (
+            "ensemble",
+            f"test {percent(test['accuracy'])}, {len(members)} members; {outcome.ensemble.path.name}",
+        )
+
+
+def _trials(outcome: Outcome) -> Table:
+    table = _table("trial", "state", "epochs", "validation")
+    table.add_column("with", overflow="fold")
+    for one in outcome.seen:
+        state = outcome.state_of(one)
+        told = one.reason if state == "failed" else ""
+        table.add_row(
+            f"#{one.trial.number}",
+            Text(state, style=STYLES.get(state, "yellow")),
+            f"{len(one.trial.curve)}",
+            "" if one.accuracy is None else percent(one.accuracy),
+            _cut(": ".join(filter(None, (" ".join(words_of(one.trial.point)), told)))),
         )
     return table
 

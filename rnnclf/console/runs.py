@@ -75,6 +75,10 @@ def _state(listed: Listed) -> str:
     if listed.kind == "evaluation":
         return "evaluation"
     state = _cut(listed.state, 20)
+    if listed.kind == "search":
+        parts = [f"{n:,} {each}" for each, n in listed.jobs if each not in ("done", listed.state)]
+        trials = f"{listed.job_count:,} trial{'' if listed.job_count == 1 else 's'}"
+        return f"{state}, {trials}" + (f" ({', '.join(parts)})" if parts else "")
     if listed.kind != "sweep":
         return state
     done, count = dict(listed.jobs).get("done", 0), listed.job_count
@@ -138,6 +142,8 @@ def _legend(listed: Sequence[Listed]) -> Iterator[str]:
     yield "accuracy on the test split, where nothing else is said"
     if any(each.kind == "sweep" and each.accuracy is not None for each in listed):
         yield "of a sweep: the configuration with the best validation accuracy"
+    if any(each.kind == "search" and each.accuracy is not None for each in listed):
+        yield "of a search: the best trial, which its validation accuracy flatters"
     if any(each.state == "lost" for each in listed):
         yield "lost: its process ended without reporting, or its record is damaged"
 

@@ -28,14 +28,19 @@ BAR = 20  # columns
 NOT_TOLD = ("running", "stopped")
 
 
-def show_search(folder: Path, search: Search) -> None:
-    """Prints what is searched, and where."""
+def how_searched(search: Search) -> str:
+    """When a search ends, and how it chooses."""
     ends = [f"at most {search.trials} trials"] if search.trials is not None else []
     ends += [f"{search.budget} of training"] if search.budget is not None else []
     how = (
         f"by {search.sampler}" if search.prune == "none" else f"by {search.sampler}, pruned by {search.prune}"
     )
-    print_plain(f"searching {', '.join(ends)}, {how}; folder {short(folder)}")
+    return f"{', '.join(ends)}, {how}"
+
+
+def show_search(folder: Path, search: Search) -> None:
+    """Prints what is searched, and where."""
+    print_plain(f"searching {how_searched(search)}; folder {short(folder)}")
     if search.seeds:
         print_plain(f"then the best point with {search.seeds} other seed{'s' * (search.seeds != 1)}")
     for key, dimension in search.space.items():
@@ -105,11 +110,12 @@ def show_outcome(outcome: Outcome) -> None:
     console.print(f"folder: {short(outcome.folder)}", soft_wrap=True, markup=False)
     if outcome.command is not None:
         console.print(f"train the best: {outcome.command}", soft_wrap=True, markup=False)
-    console.print(f"search longer: rnnclf resume {short(outcome.folder)} {_longer(outcome)}",
+    console.print(f"search longer: rnnclf resume {short(outcome.folder)} {longer(outcome)}",
                   soft_wrap=True, markup=False)  # fmt: skip
 
 
-def _longer(outcome: Outcome) -> str:
+def longer(outcome: Outcome) -> str:
+    """The words with which a search goes on behind its end."""
     search = outcome.search
     words = [f"trials={2 * search.trials}"] if search.trials is not None else []
     if search.budget is not None:

@@ -18,7 +18,7 @@ from rnnclf.escaping import one_line
 from rnnclf.metrics import ClassScore, percent, wilson_interval
 from rnnclf.report.theme import BLUE, INK, MUTED, ON_RIGHT, PAPER, RED, RIGHT, WRONG, look
 
-Chart: TypeAlias = alt.LayerChart | alt.FacetChart | alt.HConcatChart
+Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart
 Layers: TypeAlias = alt.LayerChart | alt.FacetChart
 
 WIDTH, HEIGHT = 330, 200  # pixels of the inner part of a chart: two are side by side, one fits a phone
@@ -66,12 +66,12 @@ class Bar:
 
 def learning_curves(epochs: Sequence[Epoch], best: int | None) -> Chart:
     """Accuracy and loss of each epoch side by side; `best` is the epoch whose weights were kept."""
-    return _finished(alt.hconcat(_curve(epochs, best, "accuracy"), _curve(epochs, best, "loss")))
+    return finished(alt.hconcat(_curve(epochs, best, "accuracy"), _curve(epochs, best, "loss")))
 
 
 def learning_curve(epochs: Sequence[Epoch], best: int | None, what: str) -> Chart:
     """what: accuracy or loss."""
-    return _finished(_curve(epochs, best, what))
+    return finished(_curve(epochs, best, what))
 
 
 def _curve(epochs: Sequence[Epoch], best: int | None, what: str) -> Layers:
@@ -88,7 +88,7 @@ def _curve(epochs: Sequence[Epoch], best: int | None, what: str) -> Layers:
     ]
     splits = list(dict.fromkeys(row["split"] for row in rows))
     colours = {"training": MUTED, "validation": BLUE, "test": RED}
-    base = _chart(rows).encode(
+    base = rows_of(rows).encode(
         x=_epochs([epoch.number for epoch in epochs]),
         y=alt.Y(
             "value:Q",
@@ -132,7 +132,7 @@ def _epochs(numbers: Sequence[int]) -> alt.X:
 
 def _marked(best: int, epochs: int, at_bottom: bool) -> Layers:
     """A line at the epoch whose weights were kept, with words where the curves seldom are."""
-    place = _chart([{"epoch": best, "text": f"epoch {best} kept"}]).encode(x="epoch:Q")
+    place = rows_of([{"epoch": best, "text": f"epoch {best} kept"}]).encode(x="epoch:Q")
     near_end = best > 0.6 * epochs
     words = place.mark_text(
         align="right" if near_end else "left",
@@ -151,20 +151,20 @@ def bands(rows: Iterable[Band]) -> Chart:
     values = [
         {
             **vars(band),
-            "name": _named(band.name),
-            "words": f"{_named(band.name)}, epoch {band.epoch}: {percent(band.mean)}"
+            "name": named(band.name),
+            "words": f"{named(band.name)}, epoch {band.epoch}: {percent(band.mean)}"
             + (f", {percent(band.low)} to {percent(band.high)} in {band.runs} runs" if band.runs > 1 else ""),
         }
         for band in rows
     ]
     names = list(dict.fromkeys(row["name"] for row in values))
-    base = _chart(values).encode(
+    base = rows_of(values).encode(
         x=_epochs([row["epoch"] for row in values]),
         color=alt.Color("name:N", sort=names, legend=_LINES),
     )
     axis = alt.Axis(format="~%", tickCount=5)
     y = alt.Y("mean:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=axis)
-    return _finished(
+    return finished(
         alt.layer(
             base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
             base.mark_line().encode(y=y),
@@ -179,7 +179,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
     Of more than MOST_CELLS classes, those that take part in most mistakes are drawn.
     """
     kept = _confused(counts)
-    names = _unlike([_named(classes[i]) for i in kept])
+    names = unlike([named(classes[i]) for i in kept])
     rows = [
         {
             **{"true": names[r], "predicted": names[c], "count": counts[i][j], "right": i == j},
@@ -193,7 +193,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
     ]
     numbered = len(kept) <= NUMBERED_CELLS
     cell = max(30, LEAST_SIDE // len(kept)) if numbered else 14
-    base = _chart(rows).encode(
+    base = rows_of(rows).encode(
         x=alt.X("predicted:N", sort=names, title="predicted class", axis=_below(names, cell)),
         y=alt.Y("true:N", sort=names, title="class", axis=alt.Axis(grid=False)),
     )
@@ -213,7 +213,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
         parts.append(base.mark_text(fontSize=11, aria=False).encode(text="text:N", color=shown))
     left = len(classes) - len(kept)
     title = alt.TitleParams("Which class is taken for which", subtitle=_left_out(left) if left else "")
-    return _finished(
+    return finished(
         alt.layer(*parts).properties(width=cell * len(kept), height=cell * len(kept), title=title)
     )
 
@@ -246,22 +246,20 @@ def by_class(scores: Sequence[ClassScore]) -> Chart:
         for score in shown
     ]
     words = [
-        f"{_named(score.name)}: {percent(score.recall)} of {score.support:,} sequences recognised"
+        f"{named(score.name)}: {percent(score.recall)} of {score.support:,} sequences recognised"
         for score in shown
     ]
     left = len(known) - len(shown)
     title = alt.TitleParams(
         "Accuracy by class", subtitle=f"the {len(shown)} worst of {len(known):,} classes" if left else ""
     )
-    return _finished(
-        _dots(bars, words, BLUE, "share of the class that is recognised").properties(title=title)
-    )
+    return finished(_dots(bars, words, BLUE, "share of the class that is recognised").properties(title=title))
 
 
 def comparison(bars: Sequence[Bar], guessing: float | None) -> Chart:
     """The test accuracy of configurations with its interval, each run as a small mark."""
     words = [
-        f"{_named(bar.name)}: {percent(bar.share)}"
+        f"{named(bar.name)}: {percent(bar.share)}"
         + (
             f", 95 % interval {percent(bar.interval95[0])} to {percent(bar.interval95[1])}"
             if bar.interval95
@@ -272,13 +270,13 @@ def comparison(bars: Sequence[Bar], guessing: float | None) -> Chart:
     chart: Layers = _dots(bars, words, BLUE, "test accuracy")
     lowest = min([bar.share for bar in bars] + [single for bar in bars for single in bar.singles])
     if guessing is not None and lowest - guessing < 0.15:
-        rule = _chart([{"share": guessing}]).mark_rule(color=MUTED, strokeDash=[2, 3])
+        rule = rows_of([{"share": guessing}]).mark_rule(color=MUTED, strokeDash=[2, 3])
         chart = alt.layer(rule.encode(x="share:Q"), chart)
-    return _finished(chart.properties(title="Test accuracy"))
+    return finished(chart.properties(title="Test accuracy"))
 
 
 def _dots(bars: Sequence[Bar], words: Sequence[str], colour: str, title: str) -> Layers:
-    names = _unlike([_named(bar.name) for bar in bars])
+    names = unlike([named(bar.name) for bar in bars])
     rows = [
         {
             **{"name": name, "share": bar.share, "words": text},
@@ -295,7 +293,7 @@ def _dots(bars: Sequence[Bar], words: Sequence[str], colour: str, title: str) ->
     y = alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, labelColor=INK))
     scale = alt.Scale(zero=False, nice=True, padding=8)
     x = alt.X("share:Q", title=title, scale=scale, axis=alt.Axis(format="~%", tickCount=5))
-    base = _chart(rows).encode(y=y)
+    base = rows_of(rows).encode(y=y)
     parts = [
         base.mark_rule(strokeWidth=2, color=colour, opacity=0.55).encode(
             x=alt.X("low:Q", title=title), x2="high:Q"
@@ -303,7 +301,7 @@ def _dots(bars: Sequence[Bar], words: Sequence[str], colour: str, title: str) ->
         base.mark_point(filled=True, size=70, color=colour, opacity=1).encode(x=x, description="words:N"),
     ]
     if singles:
-        marks = _chart(singles).mark_tick(thickness=1.5, size=9, color=MUTED, opacity=0.8)
+        marks = rows_of(singles).mark_tick(thickness=1.5, size=9, color=MUTED, opacity=0.8)
         parts.insert(1, marks.encode(y=y, x=x))
     return alt.layer(*parts).properties(width=WIDTH, height=max(22 * len(rows), 60))
 
@@ -326,7 +324,7 @@ def calibration(ranges: Sequence[Range]) -> Chart:
                 "words": f"{words} {percent(share)} right",
             }
         )
-    ends = _chart([{"p": 0, "share": 0}, {"p": 1, "share": 1}])
+    ends = rows_of([{"p": 0, "share": 0}, {"p": 1, "share": 1}])
     scale = alt.Scale(domain=[0, 1])
     x = alt.X(
         "p:Q",
@@ -335,8 +333,8 @@ def calibration(ranges: Sequence[Range]) -> Chart:
         axis=alt.Axis(format="~%", tickCount=5),
     )
     y = alt.Y("share:Q", title="share that is right", scale=scale, axis=alt.Axis(format="~%", tickCount=5))
-    base = _chart(rows).encode(x=x)
-    return _finished(
+    base = rows_of(rows).encode(x=x)
+    return finished(
         alt.layer(
             ends.mark_line(color=MUTED, strokeDash=[3, 4], strokeWidth=1.5).encode(x=x, y=y),
             base.mark_rule(color=BLUE, strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q"),
@@ -349,17 +347,18 @@ def calibration(ranges: Sequence[Range]) -> Chart:
     )
 
 
-def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+def rows_of(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """A chart of these rows, which has no marks yet."""
     return alt.Chart({"values": list(rows)})
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
     """A name on one line, harmless and not too long."""
     name = one_line(name) or "(no name)"
     return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
-def _unlike(names: Sequence[str]) -> list[str]:
+def unlike(names: Sequence[str]) -> list[str]:
     """The names, with a number behind those that became equal when they were shortened: they must stay
     apart on an axis."""
     found: dict[str, None] = {}
@@ -369,6 +368,7 @@ def _unlike(names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _finished(chart: Any) -> Chart:
-    finished: Chart = chart.configure(**look())
-    return finished
+def finished(chart: Any) -> Chart:
+    """The chart in the look of all charts."""
+    configured: Chart = chart.configure(**look())
+    return configured

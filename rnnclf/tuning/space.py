@@ -155,6 +155,18 @@ def as_typed(value: Value) -> str:
     return min((plain, short), key=len)
 
 
+def range_word(key: str, dimension: Dimension) -> str:
+    """The word of the command line that opens a dimension: optimizer.lr=tag(log,interval(1e-4,0.1))."""
+    if isinstance(dimension, Choice):
+        return f"{key}={','.join(dimension.values)}"
+    if isinstance(dimension, Real):
+        typed = f"interval({as_typed(dimension.low)},{as_typed(dimension.high)})"
+    else:
+        step = f",{dimension.step}" if dimension.step > 1 else ""
+        typed = f"range({dimension.low},{dimension.high + 1}{step})"
+    return f"{key}=tag(log,{typed})" if dimension.log else f"{key}={typed}"
+
+
 def described(key: str, dimension: Dimension) -> str:
     """A dimension in words: 'optimizer.lr from 1e-4 to 0.1, log'."""
     return f"{key} {dimension}"

@@ -47,6 +47,7 @@ from rnnclf.workflows.disagreement import (
     disagreement,
     has_windows,
 )
+from rnnclf.workflows.search.standing import what_stands
 
 Repeat = tuple[int, int]  # a seed and a fold
 
@@ -195,7 +196,7 @@ def compare(paths: Sequence[Path], equal: float | None = None) -> Compared:
     apart = len(paths) > 1 and len({run.key for run in found.runs}) == 1
     found_contests = contests(found, apart)
     _refuse_lonely(paths, found_contests)
-    notes = tuple(_notes(found, found_contests))
+    notes = (*what_stands(paths), *_notes(found, found_contests))
     return Compared(_comparisons(found_contests, equal), across_data(found_contests), equal, notes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnclf.data import DATASETS
 from rnnclf.data.splits import SPLITTING
-from rnnclf.errors import CheckpointError
+from rnnclf.errors import CheckpointError, RnnclfError
 from rnnclf.workflows.places import places_below
 from rnnclf.workflows.runs import RunFolder, evaluation_record, fits, read_json, run_of
 from rnnclf.workflows.sweep import Candidate, SweepRow, by_validation, pooled_of, row_of
@@ -138,12 +138,15 @@ class Found:
     """The number of runs that are not done."""
 
 
-def find_runs(paths: Iterable[Path]) -> Found:
-    """The finished runs below these paths: folders of runs or sweeps, checkpoints, folders of such."""
+def find_runs(paths: Iterable[Path], trials: bool = False) -> Found:
+    """The finished runs below these paths: folders of runs or sweeps, checkpoints, folders of such.
+
+    trials: whether all trials of a search are wanted, not only the runs that stand for it.
+    """
     found: dict[Path, FoundRun] = {}
     unfinished: set[Path] = set()
     for path in paths:
-        for folder in runs_below(path):
+        for folder in runs_below(path, trials):
             place = folder.path.resolve()
             if place in found:
                 found[place] = replace(found[place], paths=(*found[place].paths, path))
@@ -154,17 +157,29 @@ def find_runs(paths: Iterable[Path]) -> Found:
     return Found(tuple(found.values()), len(unfinished))
 
 
-def runs_below(path: Path) -> Iterator[RunFolder]:
-    """The run folders at a path and below it, those of the jobs of sweeps among them."""
+def runs_below(path: Path, trials: bool = False) -> Iterator[RunFolder]:
+    """The run folders at a path and below it, those of the jobs of sweeps and those that stand for searches
+    among them; trials: all trials of searches instead."""
     if path.is_file():
         if (run := run_of(path)) is not None:
             yield run
         return
     for place in places_below(path):
-        if place.kind == "sweep":
+        if place.kind == "sweep" or (place.kind == "search" and trials):
             yield from jobs_of(place.path)
+        elif place.kind == "search":
+            yield from _of_search(place.path)
         elif place.kind != "evaluation":
             yield RunFolder(place.path)
+
+
+def _of_search(folder: Path) -> Sequence[RunFolder]:
+    from rnnclf.workflows.search.standing import runs_of_search
+
+    try:
+        return runs_of_search(folder)
+    except RnnclfError:  # no trial is done, or its record is damaged, which `rnnclf runs` shows
+        return ()
 
 
 def refuse_no_run(path: Path) -> None:

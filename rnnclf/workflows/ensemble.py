@@ -191,7 +191,7 @@ def _candidates(paths: Sequence[Path]) -> tuple[list[FoundRun], list[str]]:
     """The runs that can be averaged, best validation accuracy first, and what was left out."""
     for path in paths:
         refuse_no_run(path)
-    found = find_runs(paths)
+    found = find_runs(paths, trials=True)
     trained = [run for run in found.runs if "baseline" not in run.row.results]
     ready = [run for run in trained if run.folder.predictions.is_file() and run.folder.best.is_file()]
     left = {

@@ -21,6 +21,7 @@ from rnnclf.metrics import MANY_CLASSES, Evaluation
 from rnnclf.registry import did_you_mean
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.workflows import early, machine
+from rnnclf.workflows.checkpoints import checkpoints_in, no_checkpoint
 from rnnclf.workflows.early import Early
 from rnnclf.workflows.ensemble_file import EnsembleFile, read
 from rnnclf.workflows.ensemble_models import load_members
@@ -40,7 +41,7 @@ from rnnclf.workflows.runs import (
     write_csv,
 )
 from rnnclf.workflows.sureness import refuse_of_average, refuse_of_exported
-from rnnclf.workflows.sweep_folder import checkpoints_in, is_ensemble, is_sweep, no_checkpoint
+from rnnclf.workflows.sweep_folder import is_ensemble, is_sweep
 
 
 @dataclass(frozen=True)

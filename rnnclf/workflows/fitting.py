@@ -25,7 +25,6 @@ from rnnclf.data.base import assembled
 from rnnclf.data.matching import matched
 from rnnclf.data.memory import for_prediction
 from rnnclf.data.recordings import Array, Recordings
-from rnnclf.errors import CheckpointError
 from rnnclf.hydra_app.setup import register
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.divergence import doubt
@@ -35,12 +34,12 @@ from rnnclf.training.loop import fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.beginning import beginning
+from rnnclf.workflows.checkpoints import only_checkpoint
 from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, load_model
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
-from rnnclf.workflows.sweep_folder import checkpoints_in
 from rnnclf.workflows.train import Data, RunInfo, Watcher, settled
 
 
@@ -160,10 +159,7 @@ def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier
     Raises CheckpointError.
     """
     register(list(plugins))
-    files = checkpoints_in(path)
-    if len(files) > 1:
-        raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
-    loaded = load_model(files[0], [])
+    loaded = load_model(only_checkpoint(path), [])
     saved = loaded.checkpoint
     return Classifier(loaded.config, loaded.learned, loaded.model, saved.header), saved.labels
 

@@ -1,5 +1,5 @@
-"""Describes a checkpoint, an exported file or an ensemble, or the folder of a run, a sweep or an evaluation,
-from its files alone.
+"""Describes a checkpoint, an exported file or an ensemble, or the folder of a run, a sweep, a search or an
+evaluation, from its files alone.
 
 Builds no model, does not import torch, prints nothing.
 """
@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnclf import checkpoint
 from rnnclf.errors import CheckpointError
@@ -27,7 +27,10 @@ from rnnclf.workflows.runs import (
     read_json,
     read_json_list,
 )
-from rnnclf.workflows.sweep_folder import is_ensemble, is_sweep, jobs_of
+from rnnclf.workflows.sweep_folder import is_ensemble, is_search, is_sweep, jobs_of
+
+if TYPE_CHECKING:
+    from rnnclf.workflows.search.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,28 @@ class SweepFacts:
 
 
 @dataclass(frozen=True)
+class SearchFacts:
+    """The folder of a search: its record and its trials."""
+
+    path: Path
+    outcome: Outcome
+    state: str
+    """running, done, failed or interrupted."""
+    error: str | None = None
+
+    @property
+    def resumable(self) -> bool:
+        return self.state == "interrupted"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **{"kind": "search", "path": str(self.path), "state": self.state, "resumable": self.resumable},
+            **self.outcome.search.to_plain(),
+            "found": self.outcome.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
 class EvaluationFacts:
     """The folder of an evaluation: the entries of its evaluation.json."""
 
@@ -173,7 +198,9 @@ class EnsembleFacts:
         }
 
 
-Facts = ExportedFacts | CheckpointFacts | RunFacts | SweepFacts | EvaluationFacts | EnsembleFacts
+Facts = (
+    ExportedFacts | CheckpointFacts | RunFacts | SweepFacts | SearchFacts | EvaluationFacts | EnsembleFacts
+)
 
 SCORED = {"checkpoint": str, "cell": str, "dataset": str, "split": str, **SCORE}
 """The keys of an entry of evaluation.json that are shown."""
@@ -181,7 +208,7 @@ SCORED = {"checkpoint": str, "cell": str, "dataset": str, "split": str, **SCORE}
 
 def inspect(path: Path) -> Facts:
     """Describes `path`. Raises CheckpointError if it is neither the file of a model nor the folder of a run,
-    a sweep or an evaluation."""
+    a sweep, a search or an evaluation. Of a search, its record must be intact."""
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give a checkpoint file, a run folder or a sweep folder."
@@ -190,6 +217,8 @@ def inspect(path: Path) -> Facts:
         return _ensemble(read_ensemble(path))
     if not path.is_dir():
         return ExportedFacts(path, read_exported(path)) if is_exported(path) else _described(path)
+    if is_search(path):
+        return _search(path)
     if is_sweep(path):
         return SweepFacts(path, tuple(map(_run, jobs_of(path))))
     if (record := evaluation_record(path)).is_file():
@@ -205,6 +234,15 @@ def inspect(path: Path) -> Facts:
             f"{path} is not a run folder: it holds neither {run.status.name} nor a checkpoint."
         )
     return _run(run)
+
+
+def _search(path: Path) -> SearchFacts:
+    from rnnclf.workflows.search.outcome import Outcome
+    from rnnclf.workflows.search.record import read_search
+    from rnnclf.workflows.search.standing import state_of_search
+
+    outcome = Outcome.of(path, read_search(path))
+    return SearchFacts(path, outcome, state_of_search(outcome))
 
 
 def _ensemble(found: EnsembleFile) -> EnsembleFacts:

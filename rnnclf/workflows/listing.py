@@ -1,4 +1,5 @@
-"""The runs, sweeps and evaluations below a folder: when they began, how they were made, how they ended.
+"""The runs, sweeps, searches and evaluations below a folder: when they began, how they were made, how they
+ended.
 
 Reads only their records, of which any may be damaged. Prints nothing, imports neither torch nor Hydra.
 """
@@ -13,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rnnclf.errors import ConfigError
+from rnnclf.errors import CheckpointError, ConfigError
+from rnnclf.tuning.space import range_word
 from rnnclf.workflows.places import Place, by_start, places_below
 from rnnclf.workflows.runs import (
     RunFolder,
@@ -34,21 +36,23 @@ class Listed:
 
     path: Path
     kind: str
-    """run, baseline, sweep or evaluation."""
+    """run, baseline, sweep, search or evaluation."""
     state: str
-    """As in `RunFolder.state`; of a sweep, done, running, failed or interrupted; of an evaluation, done."""
+    """As in `RunFolder.state`; of a sweep or a search, done, running, failed or interrupted; of an
+    evaluation, done."""
     name: str | None
     started: float
     """Seconds since 1970."""
     words: tuple[str, ...]
-    """The words that made it; of the jobs of a sweep, all values of each key."""
+    """The words that made it; of the jobs of a sweep, all values of each key; of a search, its ranges."""
     split: str | None = None
     """What the accuracy was measured on; None without one."""
     accuracy: float | None = None
-    """Of a run that is not done, the best validation accuracy so far; of a sweep, the test accuracy of the
-    configuration with the best validation accuracy; of an evaluation, that of its only checkpoint."""
+    """Of a run that is not done and of a search, the best validation accuracy so far; of a sweep, the test
+    accuracy of the configuration with the best validation accuracy; of an evaluation, that of its only
+    checkpoint."""
     jobs: tuple[tuple[str, int], ...] = ()
-    """Of a sweep, the number of jobs in each state."""
+    """Of a sweep, the number of jobs in each state; of a search, that of trials."""
 
     @property
     def job_count(self) -> int:
@@ -84,7 +88,7 @@ def refuse_no_folder(folder: Path) -> None:
 
 
 def _listed(place: Place) -> Listed:
-    describe = {"sweep": _sweep, "evaluation": _evaluation}.get(place.kind, _run)
+    describe = {"sweep": _sweep, "search": _search, "evaluation": _evaluation}.get(place.kind, _run)
     with suppress(OSError):  # it may be removed meanwhile
         return describe(place)
     return Listed(place.path, place.kind, "missing", None, place.started, ())
@@ -155,6 +159,26 @@ def _of_all(jobs: Sequence[Iterable[str]]) -> list[str]:
 def _in_one(values: Sequence[str]) -> str:
     counted = list(map(str, range(len(values))))
     return f"range({len(values)})" if len(values) > SEVERAL and values == counted else ",".join(values)
+
+
+def _search(place: Place) -> Listed:
+    from rnnclf.workflows.search.outcome import Outcome
+    from rnnclf.workflows.search.record import read_search
+    from rnnclf.workflows.search.standing import STATES, state_of_search
+
+    try:
+        outcome = Outcome.of(place.path, read_search(place.path))
+    except CheckpointError:  # its records are damaged
+        return Listed(place.path, place.kind, "lost", place.name, place.started, ("tune",))
+    search, best = outcome.search, outcome.best
+    ranges = [range_word(key, dimension) for key, dimension in search.space.items()]
+    accuracy = None if best is None else best.accuracy
+    states = tuple((state, n) for state in STATES if (n := outcome.count(state)))
+    return Listed(
+        *(place.path, place.kind, state_of_search(outcome), place.name, place.started),
+        *(("tune", *_without_name(search.words), *ranges), None if accuracy is None else "validation"),
+        *(accuracy, states),
+    )
 
 
 def _evaluation(place: Place) -> Listed:

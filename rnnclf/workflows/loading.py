@@ -26,8 +26,9 @@ from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.model import SequenceClassifier
 from rnnclf.registry import PLUGGABLE
 from rnnclf.workflows import machine
+from rnnclf.workflows.checkpoints import only_checkpoint
 from rnnclf.workflows.pretrained import recorded_config
-from rnnclf.workflows.sweep_folder import checkpoints_in
+from rnnclf.workflows.sweep_folder import is_search
 
 READING = ("sequence", "patch", "colour", "permutation", "missing", "normalise", "window")
 """Dataset options that determine what a time step means: a trained model fixes them."""
@@ -231,10 +232,10 @@ def in_files(source: Source) -> bool:
 
 
 def one_checkpoint(path: Path) -> Path:
-    files = checkpoints_in(path)
-    if len(files) > 1 or files[0].parent.parent == path:
-        raise ConfigError(f"{path} is a sweep of {len(files)} jobs: give the folder of one of them.")
-    return files[0]
+    file = only_checkpoint(path)
+    if file.parent.parent == path and not is_search(path):
+        raise ConfigError(f"{path} is a sweep of one job: give the folder of that job, {file.parent}.")
+    return file
 
 
 def with_times_told(loaded: Loaded) -> Loaded:

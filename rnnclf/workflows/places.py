@@ -17,8 +17,8 @@ from typing import Any
 from rnnclf.errors import CheckpointError
 from rnnclf.files import LATEST, is_run_name
 from rnnclf.registry import did_you_mean
-from rnnclf.workflows.runs import OUTPUTS, RunFolder, evaluation_record
-from rnnclf.workflows.sweep_folder import is_sweep, jobs_of
+from rnnclf.workflows.runs import OUTPUTS, RunFolder, evaluation_record, fits, read_json
+from rnnclf.workflows.sweep_folder import is_search, is_sweep, jobs_of, search_record
 
 MOST_LEVELS = 12  # of folders below the one that is searched
 DAY = 24 * 60 * 60
@@ -26,13 +26,14 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of a run, a sweep or an evaluation."""
+    """The folder of a run, a sweep, a search or an evaluation."""
 
     path: Path
     kind: str
-    """run, baseline, sweep or evaluation."""
+    """run, baseline, sweep, search or evaluation."""
     status: dict[str, Any]
-    """The content of status.json; of a sweep, that of its first job that has begun, or of the first."""
+    """The content of status.json; of a sweep, that of its first job that has begun, or of the first; of a
+    search the same, even if no trial has a configuration yet."""
 
     @property
     def name(self) -> str | None:
@@ -57,18 +58,28 @@ def _status_of_sweep(path: Path) -> dict[str, Any]:
     return first if "started" in first else next((each for each in statuses if "started" in each), first)
 
 
+def _status_of_search(path: Path) -> dict[str, Any]:
+    status, words = _status_of_sweep(path), read_json(search_record(path)).get("words")
+    if not (isinstance(words, list) and fits(words, [str])):
+        return status
+    names = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    return {**status, "configuration": {"name": names[-1]}} if names else status
+
+
 def _written(path: Path) -> float:
-    for record in (RunFolder(path).status, evaluation_record(path), path):
+    for record in (RunFolder(path).status, evaluation_record(path), search_record(path), path):
         with suppress(OSError):
             return record.stat().st_mtime
     return 0.0
 
 
 def places_below(path: Path, levels: int = MOST_LEVELS) -> Iterator[Place]:
-    """The runs, sweeps and evaluations at a path and below it, but none inside another one. Links are not
-    followed, except for the path itself."""
+    """The runs, sweeps, searches and evaluations at a path and below it, but none inside another one. Links
+    are not followed, except for the path itself."""
     run = RunFolder(path)
-    if is_sweep(path):
+    if is_search(path):
+        yield Place(path, "search", _status_of_search(path))
+    elif is_sweep(path):
         yield Place(path, "sweep", _status_of_sweep(path))
     elif evaluation_record(path).is_file():
         yield Place(path, "evaluation", {})
@@ -143,4 +154,4 @@ def names_below(below: Path = Path(OUTPUTS)) -> list[str]:
 
 def _runs_below(path: Path) -> list[Place]:
     """Those that a word can stand for."""
-    return [place for place in places_below(path) if place.kind in ("run", "sweep")]
+    return [place for place in places_below(path) if place.kind in ("run", "sweep", "search")]

@@ -26,13 +26,14 @@ from rnnclf.export.reading import is_exported
 from rnnclf.metrics import percent
 from rnnclf.training.evaluation import EVALUATION_BATCH, evaluate_model
 from rnnclf.workflows import machine
+from rnnclf.workflows.checkpoints import checkpoints_in
 from rnnclf.workflows.ensemble_file import read, verified
 from rnnclf.workflows.ensemble_models import refuse_different
 from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.mixture import weighted_mean
 from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
-from rnnclf.workflows.sweep_folder import checkpoints_in, is_ensemble
+from rnnclf.workflows.sweep_folder import is_ensemble
 
 BATCHES = 50  # of a part, which is sorted by length before it is classified
 VALUES = 2**22  # as read, of a part

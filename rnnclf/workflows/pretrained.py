@@ -16,7 +16,7 @@ from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.files import absolute
 from rnnclf.options import as_typed
 from rnnclf.stack import Stack
-from rnnclf.workflows.sweep_folder import checkpoints_in
+from rnnclf.workflows.checkpoints import only_checkpoint
 
 if TYPE_CHECKING:  # importing Hydra takes a while
     from rnnclf.hydra_app.checks import Planned
@@ -99,10 +99,7 @@ def recorded_config(file: Path, header: Mapping[str, Any]) -> Config:
 
 def _checkpoint_at(path: str) -> Path:
     absolute(path)  # raises ConfigError for the home folder of nobody
-    files = checkpoints_in(Path(path).expanduser())
-    if len(files) > 1:
-        raise CheckpointError(f"{path} is a sweep of {len(files)} runs: give the folder of one of them.")
-    return Path(absolute(str(files[0])))
+    return Path(absolute(str(only_checkpoint(Path(path).expanduser()))))
 
 
 def _refuse_other_kind(config: Config, there: Config) -> None:

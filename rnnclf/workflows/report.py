@@ -1,4 +1,4 @@
-"""Writes one HTML page on runs and sweeps, which needs nothing else to be read. Prints nothing."""
+"""Writes one HTML page on runs, sweeps and searches, which needs nothing else to be read. Prints nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from rnnclf.errors import CheckpointError, ConfigError, OutputError
 from rnnclf.files import write_atomically
 from rnnclf.metrics import interval, percent
 from rnnclf.workflows.plots import INSTALL, PACKAGES
-from rnnclf.workflows.sweep_folder import is_sweep
+from rnnclf.workflows.sweep_folder import is_search, is_sweep
 
 if TYPE_CHECKING:
     from rnnclf.report.document import Cell, Chapter, Document
     from rnnclf.workflows.report_run import Reported
+    from rnnclf.workflows.report_search import SearchReported
     from rnnclf.workflows.report_sweep import SweepReported
+    from rnnclf.workflows.sweep import Candidate
+
+    AnyReported = Reported | SweepReported | SearchReported
 
 NAME = "report.html"
 
@@ -37,13 +41,13 @@ class Written:
 
 
 def report(paths: Sequence[Path], words: Sequence[str] = (), output: Path | None = None) -> Written:
-    """Writes a report on run folders and sweep folders.
+    """Writes a report on the folders of runs, sweeps and searches.
 
     Args:
         words: overrides for the data, which may be elsewhere by now, and plugins; for drawing the mistakes.
         output: the file; None: report.html in the folder of the only path, or else in the current folder.
 
-    Raises an RnnclfError if a path is no run or sweep with results, or if packages are missing.
+    Raises an RnnclfError if a path is no run, sweep or search with results, or if packages are missing.
     """
     if not all(map(find_spec, (*PACKAGES, "jinja2"))):
         raise ConfigError(f"A report needs Altair, vl-convert and Jinja2: {INSTALL}.")
@@ -59,22 +63,26 @@ def report(paths: Sequence[Path], words: Sequence[str] = (), output: Path | None
     return Written(output, len(content))
 
 
-def _found(path: Path) -> Reported | SweepReported:
+def _found(path: Path) -> AnyReported:
     from rnnclf.workflows.report_run import reported
+    from rnnclf.workflows.report_search import search_reported
     from rnnclf.workflows.report_sweep import sweep_reported
     from rnnclf.workflows.runs import RunFolder
 
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise CheckpointError(f"{path} {what}: give a run folder or a sweep folder.")
+    if is_search(path):
+        return search_reported(path, str(path))
     return sweep_reported(path, str(path)) if is_sweep(path) else reported(RunFolder(path), str(path))
 
 
-def _document(found: Sequence[Reported | SweepReported], words: Sequence[str]) -> Document:
+def _document(found: Sequence[AnyReported], words: Sequence[str]) -> Document:
     import rnnclf
     from rnnclf.report.document import Document, Table
     from rnnclf.report.drawing import PageDrawer
     from rnnclf.workflows.report_run import Reported, run_chapter
+    from rnnclf.workflows.report_search import SearchReported, search_chapter
     from rnnclf.workflows.report_sweep import sweep_chapter
 
     draw = PageDrawer()
@@ -83,6 +91,8 @@ def _document(found: Sequence[Reported | SweepReported], words: Sequence[str]) -
         key = f"part{number}"
         if isinstance(each, Reported):
             chapters.append(run_chapter(each, words, draw, key))
+        elif isinstance(each, SearchReported):
+            chapters.append(search_chapter(each, words, draw, key))
         else:
             chapters.append(sweep_chapter(each, words, draw, key))
     made = f"Made by rnnclf {rnnclf.__version__} on {time.strftime('%Y-%m-%d %H:%M')}."
@@ -95,25 +105,44 @@ def _document(found: Sequence[Reported | SweepReported], words: Sequence[str]) -
     return Document(f"{len(chapters)} results", tuple(chapters), table, made, (notes,))
 
 
-def _overview(found: Reported | SweepReported, chapter: Chapter) -> tuple[Cell, ...]:
+def _overview(found: AnyReported, chapter: Chapter) -> tuple[Cell, ...]:
     """The row of a chapter in the table at the top."""
     from rnnclf.report.document import Cell
-    from rnnclf.workflows.report_run import Reported
 
-    if isinstance(found, Reported):
-        r = found.results
+    candidate, r = _candidate(found), _results(found)
+    if candidate is None:
         share, bounds = r["test"]["accuracy"], r["test"]["interval95"]
-        data, parameters, seconds = r.get("data", r["dataset"]), r["parameters"], r["total_seconds"]
+        parameters, seconds = r["parameters"], r["total_seconds"]
     else:
-        first = found.ranking.sections[0].candidates[0]
-        share, bounds = first.accuracy, first.interval95
-        data = found.ranking.sections[0].data
-        parameters, seconds = first.mean_of("parameters"), first.mean_of("total_seconds")
+        share, bounds = candidate.accuracy, candidate.interval95
+        parameters, seconds = candidate.mean_of("parameters"), candidate.mean_of("total_seconds")
     return (
         Cell(f"{chapter.title} ({found.typed})"),
         Cell(percent(share), share),
         Cell(interval(bounds) if bounds else "too few runs"),
-        Cell(str(data)),
+        Cell(str(r.get("data", r["dataset"]))),
         Cell("" if parameters is None else f"{parameters:,.0f}", parameters),
         Cell("" if seconds is None else seconds_in_words(seconds), seconds),
     )
+
+
+def _candidate(found: AnyReported) -> Candidate | None:
+    """The configuration that stands for a sweep, or for a search whose best point has other seeds."""
+    from rnnclf.workflows.report_search import SearchReported
+    from rnnclf.workflows.report_sweep import SweepReported
+
+    if isinstance(found, SweepReported):
+        return found.ranking.sections[0].candidates[0]
+    return found.outcome.repeated if isinstance(found, SearchReported) else None
+
+
+def _results(found: AnyReported) -> dict[str, Any]:
+    """The results of the run that is shown in detail."""
+    from rnnclf.workflows.report_run import Reported
+    from rnnclf.workflows.report_sweep import SweepReported
+
+    if isinstance(found, Reported):
+        return found.results
+    if isinstance(found, SweepReported):
+        return found.first_run(found.ranking.sections[0].candidates[0]).results
+    return found.one.results

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rnnclf.errors import CheckpointError, ConfigError, OutputError
+from rnnclf.errors import ConfigError, OutputError
 from rnnclf.files import RECORD_LIMIT, write_json
 from rnnclf.workflows.runs import (
     EVALUATIONS,
     RunFolder,
     earlier_run,
-    evaluation_record,
     fits,
     pictures,
     read_json,
@@ -91,12 +90,12 @@ def files_of_sweep(folder: Path) -> list[Path]:
     return [*records, *tables, *of_search, ensemble_record(folder), *pictures(folder)]
 
 
-def is_search(folder: Path) -> bool:
-    return search_record(folder).is_file()
-
-
 def is_sweep(folder: Path) -> bool:
     return any(record(folder).is_file() for record in (sweep_record, jobs_record, search_record))
+
+
+def is_search(folder: Path) -> bool:
+    return search_record(folder).is_file()
 
 
 def refuse_used_folder(folder: Path) -> None:
@@ -199,42 +198,3 @@ def refuse_used_job(run: RunFolder) -> None:
         used = True
     if used:
         raise OutputError(f"{run.path} exists already: choose another folder for the sweep.")
-
-
-def checkpoints_in(path: Path, ensembles: bool = False) -> list[Path]:
-    """The checkpoint that `path` is, or the best one of a run folder, or those of all jobs of a sweep.
-
-    ensembles: whether `path` may also be the file of an ensemble.
-
-    Not all of a sweep's need exist. Raises CheckpointError if there is none at all.
-    """
-    if path.is_file():
-        if is_ensemble(path) and not ensembles:
-            raise CheckpointError(
-                f"{path} is not a single model: only rnnclf eval and rnnclf predict take the file of an"
-                " ensemble. Give the folder of a run."
-            )
-        return [path]
-    if not path.is_dir():
-        what = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}: give a checkpoint file, a run folder or a sweep folder.")
-    if is_sweep(path):
-        found = [run.best for run in jobs_of(path)]
-        if not any(best.is_file() for best in found):
-            raise CheckpointError(f"{path} is a sweep without a single checkpoint.")
-        return found
-    best = RunFolder(path).best
-    if evaluation_record(path).is_file():
-        raise CheckpointError(f"{path} holds an evaluation: give the folder of a run or a sweep.")
-    if not best.is_file():
-        raise no_checkpoint(best)
-    return [best]
-
-
-def no_checkpoint(best: Path) -> CheckpointError:
-    run = RunFolder(best.parent)
-    if run.baseline is not None:
-        return CheckpointError(
-            f"{run.path} holds a baseline, which has no checkpoint: its scores are in {run.results.name}."
-        )
-    return CheckpointError(f"{best.parent} holds no checkpoint: {best.name} is missing.")

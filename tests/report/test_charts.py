@@ -111,7 +111,7 @@ def test_of_many_classes_those_that_are_confused_are_drawn():
 def test_names_that_are_alike_when_shortened_stay_apart():
     from rnnclf.report import charts
 
-    names = charts._unlike([charts._named("x" * 60 + end) for end in "abc"])
+    names = charts.unlike([charts.named("x" * 60 + end) for end in "abc"])
     assert len({*names}) == 3
     assert max(map(len, names)) <= charts.NAME + 4
 

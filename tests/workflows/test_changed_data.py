@@ -15,7 +15,7 @@ from rnnclf.errors import CheckpointError, DataError
 from rnnclf.hydra_app import load_config
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
-from rnnclf.workflows import evaluate as evaluation
+from rnnclf.workflows import evaluation_data as evaluation
 from rnnclf.workflows import train as training
 from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.resume import resume_run as resume

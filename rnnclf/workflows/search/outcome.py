@@ -17,6 +17,7 @@ from rnnclf.workflows.ensemble_file import read as read_ensemble
 from rnnclf.workflows.runs import write_csv
 from rnnclf.workflows.search.asking import spent
 from rnnclf.workflows.search.record import Search
+from rnnclf.workflows.search.standing import best_folder
 from rnnclf.workflows.search.trials import Seen, Trials, best_of
 from rnnclf.workflows.sweep import Candidate, ranking_of
 from rnnclf.workflows.sweep_folder import ensemble_record, is_sweep, search_results, trials_table
@@ -73,7 +74,7 @@ class Outcome:
     @property
     def winner(self) -> Path | None:
         """The folder of the sweep that trains the best point with other seeds."""
-        return None if self.best is None else self.folder / f"best-{self.best.trial.number}"
+        return None if self.best is None else best_folder(self.folder, self.best.run)
 
     @cached_property
     def repeated(self) -> Candidate | None:

@@ -47,8 +47,11 @@ class Search:
         """The budget in seconds."""
         return None if self.budget is None else parse_time(self.budget, "budget")
 
+    def to_plain(self) -> dict[str, Any]:
+        return {**asdict(self), "space": spaces.to_plain(self.space)}
+
     def write(self, folder: Path) -> None:
-        write_json(search_record(folder), {**asdict(self), "space": spaces.to_plain(self.space)})
+        write_json(search_record(folder), self.to_plain())
 
 
 OWN: dict[str, tuple[Any, ...]] = {"sampler": get_args(Sampler), "prune": get_args(Rule)}
