@@ -79,19 +79,23 @@ def create_sweep(folder: Path, jobs: list[Planned]) -> Iterator[None]:
         if fault := fault_of(job.folder):
             raise ConfigError(f"hydra.sweep.subdir gives job {job.number} the folder {job.folder}, {fault}.")
         refuse_used_job(RunFolder(folder / job.folder))
-    new_folders = missing_folders(folder)
+    new_folders, is_created = missing_folders(folder), False
     made_folder(folder)
-    with RunFolder(folder).locked(*files_of_sweep(folder)):
-        try:
-            if listed:  # a sweeper that chooses its jobs as it goes has none yet
-                list_jobs(folder, listed)
-            for job in listed:
-                _create_job(folder, job)
-        except RnnclfError:
-            _discard(folder, listed)
+    try:
+        with RunFolder(folder).locked(*files_of_sweep(folder)):
+            try:
+                if listed:  # a sweeper that chooses its jobs as it goes has none yet
+                    list_jobs(folder, listed)
+                for job in listed:
+                    _create_job(folder, job)
+            except RnnclfError:
+                _discard(folder, listed)
+                raise
+            is_created = True
+            yield
+    finally:
+        if not is_created:
             remove_empty(new_folders)
-            raise
-        yield
 
 
 def _discard(folder: Path, listed: list[ListedJob]) -> None:

@@ -80,6 +80,9 @@ SLOW = {
     "compare",
     "report",
     "track",
+    "ensemble",
+    "tune",
+    "work",
 }  # seconds each, or lines of JSON: what they print is tested with what they do
 
 

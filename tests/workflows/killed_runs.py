@@ -14,6 +14,7 @@ import pytest
 from benchmarks.reliability.kill import differences
 from rnnclf.data.synthetic import Waves, make
 from rnnclf.hydra_app import load_config
+from rnnclf.system.claims import RECORD
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import RunInfo, Watcher, train
@@ -88,8 +89,9 @@ def assert_as_in_peace(folder: RunFolder, words: str) -> None:
 
 
 def content(folder: RunFolder) -> dict[str, bytes]:
-    """Every file but the log."""
-    files = [path for path in folder.path.rglob("*") if path.is_file() and path != folder.log]
+    """Every file but the log and the record of who writes there."""
+    others = folder.log, folder.path / RECORD
+    files = [path for path in folder.path.rglob("*") if path.is_file() and path not in others]
     return {str(path): path.read_bytes() for path in files}
 
 

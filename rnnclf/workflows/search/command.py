@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,9 @@ def _search(words: list[str], own: list[str], note: Callable[[str], None]) -> tu
     jobs = [planned(search, point) for point in edge_points(space)]
     refuse_missing_data(jobs)
     config = jobs[0].config
-    start = starting_point(space, _usual(search.words).to_plain())
+    start = None
+    with suppress(RnnclfError):  # what one would train without a search may not be valid
+        start = starting_point(space, _usual(search.words).to_plain())
     search = replace(search, seed=config.seed, select=config.select, start=start)  # type: ignore[arg-type]
     if not any(word.startswith(("trials=", "budget=")) for word in own):
         own = [*own, f"trials={TRIALS}"]
