@@ -371,7 +371,7 @@ DAILY = ("cell", "hidden", "bidirectional", "readout", "epochs", "batch_size", "
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "key", [pytest.param(key, marks=() if key in DAILY else pytest.mark.long) for key in CHANGES]
+    "key", [pytest.param(key, marks=() if key in DAILY else pytest.mark.slow) for key in CHANGES]
 )
 def test_no_key_is_dead(key):
     words = CHANGES[key]

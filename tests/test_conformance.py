@@ -194,7 +194,7 @@ def each(names):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", each(BY_NAME))
-@pytest.mark.parametrize("kind", [Leaky, Fading])
+@pytest.mark.parametrize("kind", [Leaky, pytest.param(Fading, marks=pytest.mark.slow)])
 def test_a_right_cell_keeps_every_claim(kind, name):
     result = verdict(BY_NAME[name], kind)
     assert result.outcome == ("not tested" if "GPU" in result.reason else "kept"), result.reason

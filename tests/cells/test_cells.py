@@ -31,6 +31,9 @@ EXAMPLES = {("step_is_traceable", "basic"), ("step_is_traceable", "s4d")} | {
     ("engines_agree", name) for name in ("basic", "lstm", "lem", "lru", "s4d", "s5")
 }
 """Claims that take seconds, on the cells on which the long tests test them; the slow ones do on all."""
+LONGER = ("padding_is_invisible", "one_batch_is_learned")
+"""Claims that take a second on each cell and are tested on QUICK alone, but by the slow tests. That padding is
+invisible is also tested with the machine code of every cell."""
 
 
 def claims():
@@ -41,6 +44,7 @@ def claims():
         is_long = claim.__name__ == "engines_agree" and name not in ("gru", "mingru", "irnn")
         is_long = is_long or claim.__name__ == "step_is_traceable"
         is_slow = (claim.__name__, name) not in EXAMPLES and is_long
+        is_slow = is_slow or (claim.__name__ in LONGER and name not in QUICK)
         marks = pytest.mark.slow if is_slow else pytest.mark.long if is_long or name not in QUICK else ()
         cases.append(pytest.param(name, claim, id=f"{name}-{claim.__name__}", marks=marks))
     return cases

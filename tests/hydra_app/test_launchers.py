@@ -204,10 +204,9 @@ def test_the_launcher_for_slurm_is_submitits_with_limits_for_runs_that_can_be_re
     assert 0 < launcher.signal_delay_s < 60 * 30
 
 
-@pytest.mark.long
+@SLOW
 @pytest.mark.parametrize(
-    ("name", "requeued", "exit_code"),
-    [("SIGUSR2", ".", 255), pytest.param("SIGTERM", "", 128 + signal.SIGTERM, marks=SLOW)],
+    ("name", "requeued", "exit_code"), [("SIGUSR2", ".", 255), ("SIGTERM", "", 128 + signal.SIGTERM)]
 )
 def test_a_job_that_is_put_back_into_the_queue_goes_on_with_the_same_bits(
     tmp_path, name, requeued, exit_code

@@ -106,7 +106,7 @@ WAYS = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("every", [7, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [7, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", WAYS)
 def test_how_often_the_host_looks_changes_nothing(way, every, monkeypatch):
     options = {"layers": 2, "dropout": 0.3, "norm": "batch"}

@@ -170,7 +170,7 @@ def test_tpe_finds_better_points_than_chance_does():
     assert sum(best["tpe"]) / 6 > sum(best["random"]) / 6 + 0.03, best
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_gaussian_process_finds_a_good_point():
     found = searched(SPACE, "gp", 0, 20)
     assert max(score(trial.point) for trial in found) > 0.95

@@ -199,7 +199,7 @@ def test_the_budget_is_the_time_of_all_trials(cli, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("rule", ["halving", "median"])
+@pytest.mark.parametrize("rule", ["halving", pytest.param("median", marks=SLOW)])
 def test_a_trial_that_is_worse_than_the_others_is_ended_and_can_be_finished(cli, rule):
     words = [word for word in SMALL if not word.startswith("epochs")]
     cli(*words, "epochs=4", "trials=8", "seeds=0", f"prune={rule}")

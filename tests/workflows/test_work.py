@@ -141,7 +141,7 @@ def test_an_error_of_a_job_is_told_and_the_others_run(cli, monkeypatch):
 # In processes of their own
 
 
-@pytest.mark.long
+@SLOW
 def test_jobs_at_once_equal_single_runs(tmp_path):
     shell(*LATER, "seed=range(3)")
     done = shell("work", "sweep", "--jobs", "2")
