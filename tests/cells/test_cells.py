@@ -32,7 +32,7 @@ EXAMPLES = {("step_is_traceable", "basic"), ("step_is_traceable", "s4d")} | {
 }
 """Claims that take seconds, on the cells on which the long tests test them; the slow ones do on all."""
 LONGER = ("padding_is_invisible", "one_batch_is_learned")
-"""Claims that take a second on each cell and are tested on QUICK alone, but by the slow tests. That padding is
+"""Claims that take a second on each cell: the long tests test them on QUICK alone. That padding is
 invisible is also tested with the machine code of every cell."""
 
 
