@@ -20,7 +20,7 @@ from rnnclf.tuning.space import as_typed, described
 from rnnclf.tuning.space import words as words_of
 from rnnclf.workflows.search.outcome import Outcome
 from rnnclf.workflows.search.record import Search
-from rnnclf.workflows.search.trials import Seen
+from rnnclf.workflows.search.trials import Seen, Trials
 from rnnclf.workflows.sweep_progress import JobsFollowed
 
 SHOWN = 10  # trials of the table at the end
@@ -50,11 +50,11 @@ def show_search(folder: Path, search: Search) -> None:
 @contextmanager
 def search_display(folder: Path, search: Search) -> Iterator[None]:
     """Shows the trials while they run, and prints a line for each that ends."""
-    console, followed = screen(), JobsFollowed(folder, from_now=True)
-    told = {one.trial.number for one in Outcome.of(folder, search).seen if one.trial.state != "running"}
+    console, followed, trials = screen(), JobsFollowed(folder, from_now=True), Trials(folder, search)
+    told = {one.trial.number for one in trials.seen() if one.trial.state != "running"}
 
     def look() -> Group:
-        outcome = Outcome.of(folder, search)
+        outcome = Outcome(folder, search, trials.seen())
         for one in outcome.seen:
             if one.trial.number not in told and one.trial.state != "running":
                 told.add(one.trial.number)
