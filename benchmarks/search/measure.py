@@ -27,11 +27,11 @@ DATA = {
         f"dataset.path={VOWELS / 'JapaneseVowels_TRAIN.ts'}",
         f"dataset.test_path={VOWELS / 'JapaneseVowels_TEST.ts'}",
     ],
-    "waves": ["waves.csv"],
+    "waves": ["waves.csv", "dataset.missing=interpolate"],
 }
-COMMON = ["cell=gru", "epochs=20", "batch_size=50", "threads=1", "recipe=plain", "device=cpu"]
-RANGES = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "hidden=range(8,129,8)", "dropout=interval(0,0.5)"]
-GRID = ["optimizer.lr=1e-4,1e-3,1e-2,1e-1", "hidden=16,64,128", "dropout=0,0.25,0.5"]
+COMMON = ["cell=basic", "epochs=30", "threads=1", "recipe=plain", "device=cpu", "plots=false"]
+RANGES = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "hidden=range(8,65,8)", "dropout=interval(0,0.5)"]
+GRID = ["optimizer.lr=1e-4,1e-3,1e-2,1e-1", "hidden=8,32,64", "dropout=0,0.25,0.5"]
 WAYS = {
     "tune": RANGES,
     "random": [*RANGES, "sampler=random", "prune=none"],
@@ -43,7 +43,7 @@ def main() -> None:
     out, budget, repetitions, *names = sys.argv[1:]
     file = Path(out).absolute()
     os.chdir(tempfile.mkdtemp())
-    made = ["rnnclf", "data", "make", "waves.csv", "--sequences", "300", "--missing", "0"]
+    made = ["rnnclf", "data", "make", "waves.csv", "--sequences", "300", "--missing", "0.5"]
     subprocess.run(made, check=True, capture_output=True)
     for seed in range(int(repetitions)):
         for name in names or DATA:
