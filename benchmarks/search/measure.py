@@ -1,11 +1,12 @@
 """`rnnclf tune` against random search and a grid, with as many seconds of training for each.
 
-    python benchmarks/search/measure.py results.jsonl 30 5 [DATA…]
+    python benchmarks/search/measure.py results.jsonl 20 0 5 [DATA…]
 
-For each data set and repetition: the search with its defaults, points at random without pruning, and the
-points of a grid in random order, all of one cell with three settings. The first two begin with the settings
-that `train` would use. Each writes a line: the validation accuracy of its best trial, and the validation and
-test accuracy of that point with five other seeds, which is what counts.
+That is with 20 s for each search, and the repetitions from 0 up to 5. For each of them and each data set:
+the search with its defaults, points at random without pruning, and the points of a grid in random order,
+all of one cell with three settings. The first two begin with the settings that `train` would use. Each
+writes a line: the validation accuracy of its best trial, and the validation and test accuracy of that point
+with five other seeds, which is what counts.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ WAYS = {
 
 
 def main() -> None:
-    out, budget, repetitions, *names = sys.argv[1:]
+    out, budget, first, end, *names = sys.argv[1:]
     file = Path(out).absolute()
     os.chdir(tempfile.mkdtemp())
     made = ["rnnclf", "data", "make", "waves.csv", "--sequences", "300", "--missing", "0.5"]
     subprocess.run(made, check=True, capture_output=True)
-    for seed in range(int(repetitions)):
+    for seed in range(int(first), int(end)):
         for name in names or DATA:
             for way, words in WAYS.items():
                 line = {"data": name, "way": way, "repetition": seed, "budget_s": int(budget)}
