@@ -354,8 +354,8 @@ LONG = ("train", "dataset=digits", "hidden=8", "epochs=100000", "threads=1", "hy
     ("sent", "code", "reason"),
     [
         (signal.SIGINT, 130, "stopped by Ctrl-C"),
-        (signal.SIGTERM, 143, "stopped by SIGTERM"),
-        (signal.SIGHUP, 129, "stopped by SIGHUP"),
+        pytest.param(signal.SIGTERM, 143, "stopped by SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, "stopped by SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_says_so_and_keeps_its_checkpoints(tmp_path, sent, code, reason):

@@ -31,7 +31,10 @@ EXAMPLES = {("step_is_traceable", "basic"), ("step_is_traceable", "s4d")} | {
     ("engines_agree", name) for name in ("basic", "lstm", "lem", "lru", "s4d", "s5")
 }
 """Claims that take seconds, on the cells on which the long tests test them; the slow ones do on all."""
-LONGER = ("padding_is_invisible", "one_batch_is_learned")
+LONGER = (
+    *("padding_is_invisible", "one_batch_is_learned", "last_output_alone", "gradients_reach_step_one"),
+    "faster_engine",
+)
 """Claims that take a second on each cell: the long tests test them on QUICK alone. That padding is
 invisible is also tested with the machine code of every cell."""
 

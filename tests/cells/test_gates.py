@@ -42,7 +42,8 @@ def extreme_cases():
             for engine in able if not options else able[:1]:
                 changed = [f"{key}={value}" for key, value in options.items()]
                 name = "-".join([kind.name, *changed, engine])
-                cases.append(pytest.param(kind, options, engine, id=name))
+                marks = pytest.mark.slow if options else ()
+                cases.append(pytest.param(kind, options, engine, id=name, marks=marks))
     return cases
 
 

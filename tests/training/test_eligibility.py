@@ -34,7 +34,7 @@ def ran(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in CELLS.names()]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CELLS.names()]
 )
 def test_the_recorded_engine_is_the_one_that_trains(name, ran):
     training = Training(classifier(name, hidden=8), recipe(epochs=1, batch_size=30))

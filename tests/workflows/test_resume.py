@@ -42,9 +42,17 @@ from tests.workflows.killed_runs import (
     of_peace,
 )
 
+DAILY = ("dropout", "zoneout", "tutorial", "ragged", "averaged")
+
 
 @pytest.mark.long
-@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, id=name, marks=() if name in DAILY else pytest.mark.slow)
+        for name, words in CASES.items()
+    ],
+)
 def test_killed_twice_and_resumed_it_ends_as_in_peace(words, tmp_path):
     folder = killed(words, 5, tmp_path / "run")
     with pytest.raises(Kill):

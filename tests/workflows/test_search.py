@@ -147,7 +147,7 @@ def test_a_trial_of_another_worker_is_left_to_it(found, cli):
     assert not outcome().winner.exists(), "the best is not known yet"
 
 
-@pytest.mark.long
+@SLOW
 def test_a_folder_without_a_record_is_the_place_of_the_next_trial(found, cli):
     """A worker was killed between making the folder and writing into it."""
     Path("found/3").mkdir()

@@ -168,7 +168,7 @@ def test_an_interrupted_worker_saves_all_its_jobs_and_another_goes_on(tmp_path):
     assert [run.read_status().get("resumed") for run in runs[:2]] == [1, 1]
 
 
-@pytest.mark.long
+@SLOW
 def test_a_job_that_is_killed_fails_alone(tmp_path):
     shell(*mortal("cell.end=kill,never", launcher="later"))
     done = shell("work", "sweep", "--jobs", "2")
