@@ -25,7 +25,6 @@ from rnnclf.workflows.sweep_progress import JobsFollowed
 
 SHOWN = 10  # trials of the table at the end
 BAR = 20  # columns
-NOT_TOLD = ("running", "stopped")
 
 
 def how_searched(search: Search) -> str:
@@ -172,7 +171,7 @@ def _repeated(outcome: Outcome) -> Sequence[Text]:
     if best is None:
         return []
     if found is None:
-        return [Text("The score of the best trial flatters it: it was chosen by it. seeds=5 tells more.")]
+        return [Text("The best trial was chosen by its score, which is too optimistic: add seeds=5.")]
     n = len(found.done)
     return [
         Text(

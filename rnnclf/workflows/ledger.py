@@ -257,11 +257,15 @@ def add_points(folder: Path, words: list[str]) -> list[RunFolder]:
     hash of their configuration, so different words for the same configuration are the same job. Raises an
     RnnclfError, and adds nothing, if the grid is unknown or a job is invalid.
     """
-    jobs, listed = jobs_of(folder), listed_jobs(folder)
-    words = prepared(ranges(words), sweep=True, recorded=_data_sets(jobs)).words
+    words = prepared(ranges(words), sweep=True, recorded=_data_sets(jobs_of(folder))).words
     words = [*_other_words(folder, words), *words]
     with_one = any(word.startswith("recipe=") for word in words)  # sweeps of earlier versions have none
-    wanted = continued_jobs(plan(with_recipe(words) if with_one else words))
+    return add_jobs(folder, continued_jobs(plan(with_recipe(words) if with_one else words)))
+
+
+def add_jobs(folder: Path, wanted: list[Planned]) -> list[RunFolder]:
+    """Adds jobs to a sweep, except those that it already has, and returns the new ones: see `add_points`."""
+    jobs, listed = jobs_of(folder), listed_jobs(folder)
     there = {_digest(run) for run in jobs}
     taken = [*jobs, *numbered_folders(folder)]  # which may hold a copy of a job
     number = max((run.number for run in taken if run.number is not None), default=-1)

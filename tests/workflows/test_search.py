@@ -127,6 +127,9 @@ def test_the_best_is_trained_with_other_seeds(found, cli):
     assert outcome().repeated.done
     done = cli("work", "found")
     assert "the best with 2 other seeds: validation" in done.stdout
+    done = cli("resume", "found", "seeds=3")
+    assert "the best with 3 other seeds: validation" in done.stdout
+    assert [run.read_results()["seed"] for run in jobs_of(outcome().winner)] == [1, 2, 3]
 
 
 def test_an_interrupted_trial_is_taken_up_before_a_new_one(found, cli):

@@ -160,12 +160,14 @@ def _repeat_best(outcome: Outcome, watch: JobsWatcher, places: int) -> None:
     assert folder is not None
     assert best is not None
     with only_worker(outcome.folder):
-        if not is_sweep(folder):
-            first = search.seed + 1
-            words = [*search.words, *words_of(best.trial.point)]
-            words = [word for word in words if not word.startswith(("seed=", "name="))]
-            jobs = plan(with_recipe([*words, f"seed=range({first},{first + search.seeds})"]))
-            with ledger.create_sweep(folder, continued_jobs(jobs)):
+        first = search.seed + 1
+        words = [*search.words, *words_of(best.trial.point)]
+        words = [word for word in words if not word.startswith(("seed=", "name="))]
+        jobs = continued_jobs(plan(with_recipe([*words, f"seed=range({first},{first + search.seeds})"])))
+        if is_sweep(folder):
+            ledger.add_jobs(folder, jobs)
+        else:
+            with ledger.create_sweep(folder, jobs):
                 pass
     with watch.jobs_run(folder):
         run_jobs(Queue(folder).take, partial(_train_quietly, watch=watch), watch, places)
