@@ -104,6 +104,8 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.ranked:
         console.print(_table(outcome))
     console.print(Text(f"{trials}; {seconds_in_words(outcome.seconds)} of training", style="dim"))
+    if outcome.seen and outcome.count("failed") == len(outcome.seen):
+        console.print(Text(f"all trials failed, the first: {one_line(outcome.seen[0].reason)}", style="red"))
     for text in [*_importance(outcome), *_repeated(outcome), *_ensemble(outcome)]:
         console.print(text, soft_wrap=True)
     console.print(f"folder: {short(outcome.folder)}", soft_wrap=True, markup=False)

@@ -175,6 +175,17 @@ def test_a_trial_that_fails_is_told_and_counted_as_the_worst(found, cli, monkeyp
     assert (done.exit_code, outcome().seen[2].trial.state) == (0, "failed")
 
 
+def test_a_search_whose_first_trials_all_fail_ends(cli):
+    rows = [f"{n},{'' if (n, step) == (7, 0) else n % 5},{'ab'[n % 2]}" for n in range(60) for step in (0, 1)]
+    Path("my.csv").write_text("\n".join(["id,x,label", *rows, ""]))
+    words = [word for word in SMALL if not word.startswith("dataset")]
+    done = cli(*words, "my.csv", "recipe=plain", "dataset.missing=error", "trials=20", "seeds=0")
+    assert done.exit_code == 1
+    assert [one.trial.state for one in outcome().seen] == ["failed"] * 3
+    assert "all trials failed, the first: " in done.stdout
+    assert "missing" in outcome().seen[0].reason
+
+
 @pytest.mark.long
 def test_a_point_whose_words_do_not_go_together_is_a_failed_trial(cli):
     """The ends of the range are multiples of four, as the cell wants, but not all that is between them."""

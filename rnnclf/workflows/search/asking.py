@@ -25,6 +25,7 @@ from rnnclf.workflows.workers import Taken
 
 PATIENCE = 120.0  # seconds that another worker may take to choose
 STEP = 0.05  # seconds between two looks whether it has
+HOPELESS = 3  # trials; if the first so many all fail, so will the others, for instance for the data
 
 
 class Asking:
@@ -43,7 +44,7 @@ class Asking:
             for one in seen:
                 if one.trial.state == "running" and (made := _claimed(one.run)):
                     return Taken(one.run, made)
-            while self.search.trials is None or len(seen) < self.search.trials:
+            while not _is_hopeless(seen) and (self.search.trials is None or len(seen) < self.search.trials):
                 point = self._proposed(seen)
                 if point is None:
                     return None
@@ -102,6 +103,10 @@ def planned(search: Search, point: Point) -> Planned:
 def spent(seen: list[Seen]) -> float:
     """The seconds that trials were trained, added up."""
     return sum(one.seconds for one in seen)
+
+
+def _is_hopeless(seen: list[Seen]) -> bool:
+    return len(seen) >= HOPELESS and all(one.trial.state == "failed" for one in seen)
 
 
 def _next_number(seen: list[Seen]) -> int:
