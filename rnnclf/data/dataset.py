@@ -6,6 +6,7 @@ Shapes: N sequences, S steps in total, B batch, T time, C channels as read, I fe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ from rnnclf.data.changes import MappedFiles
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Ids
 from rnnclf.data.survey import chunks
+from rnnclf.system import paging
 
 if TYPE_CHECKING:
     import torch
@@ -247,6 +249,26 @@ class SequenceDataset:
         t_T = torch.arange(int(lengths_B.max()))
         steps_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
         return values_S[steps_BT.to(values_S.device)]
+
+    def in_random_order(self) -> AbstractContextManager[None]:
+        """Context in which batches are drawn at random, each of them announced by `expect`: of mapped files,
+        nothing else is read."""
+        if not self.files:
+            return nullcontext()
+        mapped = [values for values in (self.x_SI, self.times_S) if values is not None]
+        return paging.at_random(*((values.data_ptr(), values.nbytes) for values in mapped))
+
+    def expect(self, indices_B: Tensor) -> None:
+        """Begins to read these sequences, if they are in mapped files; returns at once."""
+        if not self.files:
+            return
+        places = list(zip(self.starts_N[indices_B].tolist(), self.lengths_N[indices_B].tolist(), strict=True))
+        for values_S in (self.x_SI, self.times_S):
+            if values_S is None:
+                continue
+            first, step = values_S.data_ptr(), values_S.stride(0) * values_S.element_size()
+            for start, length in places:
+                paging.fetch(first + start * step, length * step)
 
     def evaluation_order(self, batch_size: int) -> list[Tensor]:
         """The indices of all sequences in batches, in order or, if lengths differ, by length.

@@ -131,7 +131,8 @@ def _train(
     training.model.train()
     training.steps = epoch
     try:
-        epoch.run(after_batch, stop)
+        with train.in_random_order():
+            epoch.run(after_batch, stop)
     finally:
         training.steps = None
         epoch.close()
