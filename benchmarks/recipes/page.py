@@ -1,0 +1,105 @@
+"""Writes the tables of docs/recipes.md from the raw figures in this folder.
+
+    python benchmarks/recipes/page.py
+
+The page's text is written by hand; each table stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from choose import lines as candidates
+from measure import BASE, LEVERS, ROWS, WITHOUT, lines
+
+from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+
+Runs = dict[int, dict[str, Any]]
+"""The lines of a row by seed."""
+
+
+def runs_of(row: str) -> Runs:
+    """The lines of a row as its words are today."""
+    return {line["seed"]: line for line in lines() if line["row"] == row and line["words"] == ROWS[row]}
+
+
+def against(runs: Runs, base: Runs, split: str) -> str:
+    """The mean difference over the seeds that both have, in points, with its 95 % interval."""
+    shared = sorted(runs.keys() & base.keys())
+    if len(shared) < LEAST_RUNS:
+        return ""
+    found = paired([runs[seed][split] - base[seed][split] for seed in shared])
+    assert found is not None
+    low, high = found.interval95
+    return f"{100 * found.mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def table(rows: Sequence[str], base: str, words: Callable[[str], str]) -> Iterator[str]:
+    """A line for each row that has been measured, with the difference from the row `base`."""
+    yield "| | words | seeds | validation | test | difference on test, points [95 %] | time |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    for row in rows:
+        if not (runs := runs_of(row)):
+            continue
+        validation, test = (
+            mean_and_sd(spread([line[split] for line in runs.values()])) for split in ("validation", "test")
+        )
+        difference = "" if row == base else against(runs, runs_of(base), "test")
+        seconds = in_words(median(line["seconds"] for line in runs.values()))
+        yield (f"| {row} | `{words(row)}` | {len(runs)} | {validation} | {test} | {difference} | {seconds} |")
+
+
+def levers() -> Iterator[str]:
+    return table(list(LEVERS), BASE, lambda row: LEVERS[row] or ROWS[row])
+
+
+def together() -> Iterator[str]:
+    return table(["better", *WITHOUT], "better", lambda row: WITHOUT.get(row, ROWS[row]))
+
+
+def chosen() -> Iterator[str]:
+    """The candidates, those with the lowest loss on the validation images first."""
+    yield "| words | seeds | validation loss | validation | training | epochs |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in candidates():
+        groups.setdefault(line["words"], []).append(line)
+    for words, group in sorted(groups.items(), key=lambda item: fmean(line["loss"] for line in item[1])):
+        loss, validation, training = (
+            fmean(line[key] for line in group) for key in ("loss", "validation", "train")
+        )
+        shares = f"{loss:.4f} | {100 * validation:.2f} % | {100 * training:.2f} %"
+        yield f"| `{words}` | {len(group)} | {shares} | {group[0]['epochs']} |"
+
+
+TABLES = {"levers": levers, "together": together, "candidates": chosen}
+
+
+def page(text: str) -> str:
+    """The page with its tables as the raw figures have them."""
+    for name, make in TABLES.items():
+        lines = "\n".join(make())
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda found, lines=lines: f"{found[1]}\n{lines}\n\n{found[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
