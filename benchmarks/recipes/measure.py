@@ -5,10 +5,10 @@
     python benchmarks/recipes/measure.py --list
 
 LEVERS are all rows that change the tutorial in one place, TOGETHER those that take one part of the recipe
-`better` back; otherwise name rows. A row is the words of `rnnclf train`; each of its runs takes one thread, and adds a
-line to results.jsonl. Lines that are there are not measured again, and a run that was killed is resumed where
-it was if its folder is still there. Which words `better` has was decided by choose.py, which does not see the
-test split.
+`better` back; otherwise name rows. A row is the words of `rnnclf train`; each of its runs takes one thread,
+and adds a line to results.jsonl. Lines that are there are not measured again, and a run that was killed is
+resumed where it was if its folder is still there. Which words `better` has was decided by choose.py, which
+does not see the test split.
 """
 
 from __future__ import annotations
