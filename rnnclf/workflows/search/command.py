@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rnnclf.config import Config
+from rnnclf.config import Config, known_keys
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.files import claim_folder, made_folder
 from rnnclf.hydra_app import Job
@@ -17,6 +17,7 @@ from rnnclf.hydra_app.grammar import meant
 from rnnclf.hydra_app.recipes import with_recipe
 from rnnclf.hydra_app.search_words import searched
 from rnnclf.hydra_app.words import anchored
+from rnnclf.registry import nearest
 from rnnclf.tuning.defaults import default_space, starting_point
 from rnnclf.tuning.space import Space, edge_points
 from rnnclf.tuning.space import words as words_of
@@ -52,6 +53,7 @@ def tune(words: list[str], watch: JobsWatcher, places: int = 1) -> Finished:
     """
     own, others = _apart(words, lambda key: key in KEYS)
     where, others = _apart(others, lambda key: key == FOLDER)
+    _refuse_misspelt(others)
     search, config = _search(others, own, watch.note)
     folder = _folder(where, config.name)
     search.write(folder)
@@ -79,6 +81,14 @@ def _apart(words: list[str], is_own: Callable[[str], bool]) -> tuple[list[str], 
     """The words whose keys are `is_own`, and the others."""
     own = [word for word in words if "=" in word and is_own(word.partition("=")[0].strip())]
     return own, [word for word in words if word not in own]
+
+
+def _refuse_misspelt(words: list[str]) -> None:
+    """Raises ConfigError for `budgte=10m`: what composes configurations does not know these words."""
+    known = known_keys()
+    for key in (word.partition("=")[0].strip() for word in words if "=" in word):
+        if key not in known and (meant := nearest(key, [*known, *KEYS])) in KEYS:
+            raise ConfigError(f"No key named '{key}'. Did you mean '{meant}'?")
 
 
 def _search(words: list[str], own: list[str], note: Callable[[str], None]) -> tuple[Search, Config]:
