@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from dataclasses import asdict
 
@@ -104,3 +105,34 @@ def test_an_experiment_reaches_what_is_expected_of_it(cli, only_run, name, entry
     low, high = entry.bounds(test["total"], deviations=4)
     by_chance = wilson_interval(round(entry.accuracy * test["total"]), test["total"])
     assert min(low, by_chance[0]) <= test["accuracy"] <= max(high, by_chance[1])
+
+
+@pytest.mark.parametrize("words", [["experiment", "tutorial"], ["tutorial"], ["experiment=tutorial"]])
+def test_an_experiment_is_shown_with_its_settings_and_its_figures(cli, words):
+    shown = cli("show", *words).stdout
+    assert "protocol: tutorial" in shown
+    assert "expected:" not in shown  # as they stand in the file
+    (figures,) = expected_in(FILES["tutorial"])
+    assert re.search(rf"{figures.share} +1 +7 min +{figures.hardware}; commit {figures.commit}", shown)
+
+
+@pytest.mark.parametrize(
+    ("width", "with_figures", "without"),
+    [
+        (80, r"experiment=tutorial .*\n 97.84 %, 7 min ", r"experiment=scifar .*\n – "),
+        (120, r"experiment=tutorial .* 97.84 % +7 min", r"experiment=scifar .* – +\n"),
+    ],
+)
+def test_experiments_are_listed_with_accuracy_and_cost(cli, monkeypatch, width, with_figures, without):
+    monkeypatch.setenv("COLUMNS", str(width))
+    listed = cli("list", "experiments").stdout
+    assert re.search(with_figures, listed)
+    assert re.search(without, listed)
+
+
+def test_the_figures_are_there_for_programs(cli):
+    every = json.loads(cli("list", "experiments", "--json").stdout)
+    listed = {found["name"]: found["expected"] for found in every}
+    shown = json.loads(cli("show", "tutorial", "--json").stdout)["expected"]
+    assert shown == listed["tutorial"] == [asdict(entry) for entry in expected_in(FILES["tutorial"])]
+    assert listed["scifar"] == []
