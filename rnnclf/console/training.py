@@ -283,9 +283,9 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         headline = Text("test accuracy ").append(percent(test.accuracy), style=style)
         headline.append(f"   {bounds}   {guessing}")
         border = style.removeprefix("bold ")
-        expected = Text(_expected(report))
-        expected.stylize("yellow" if "outside" in expected.plain else "")
-        whole = Group(headline, *([expected] if expected else []), *_course(report), _summary(report))
+        expected = _expected(report)
+        lines = [Text(expected, style="yellow" if "outside" in expected else "")] if expected else []
+        whole = Group(headline, *lines, *_course(report), _summary(report))
         console.print(Panel.fit(whole, title=_title(report), border_style=border))
         # outside the panel, so that the commands can be copied whole
         console.print(Text("run folder     ", style="dim").append(folder, style="default"), soft_wrap=True)
