@@ -7,6 +7,7 @@ for unknown keys, types and ranges.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -23,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from rnnclf import expectation
 from rnnclf.augment import AUGMENTS, Augment
 from rnnclf.averaging import AVERAGES, Average
 from rnnclf.cells import CELLS, Cell
@@ -263,11 +265,15 @@ NESTED: dict[str, type[Options]] = {
 
 
 def from_composed(composed: DictConfig) -> Config:
-    """Converts a composed DictConfig (without Hydra's own node) to a Config.
+    """Converts a composed DictConfig (without Hydra's own node) to a Config; checks and omits `expected`.
 
     Raises ConfigError for the first unknown key, wrong type or value out of range.
     """
     try:
+        if expectation.KEY in composed:
+            composed = copy.deepcopy(composed)
+            with open_dict(composed):
+                expectation.from_plain(_plain(composed.pop(expectation.KEY)))
         _check_tree(composed, "")
         config = OmegaConf.to_object(composed)
     except (OmegaConfBaseException, ValueError, OverflowError) as error:

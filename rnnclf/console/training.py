@@ -38,6 +38,7 @@ from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.baseline_runs import baselines_beside
+from rnnclf.workflows.expected import judged
 from rnnclf.workflows.runs import picture, read_csv
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
@@ -267,6 +268,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         recordings = recordings_in_words(report.results["test"])
         for line in (
             words,
+            _expected(report),
             recordings,
             _warning(report),
             f"run folder: {folder}",
@@ -281,7 +283,9 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         headline = Text("test accuracy ").append(percent(test.accuracy), style=style)
         headline.append(f"   {bounds}   {guessing}")
         border = style.removeprefix("bold ")
-        whole = Group(headline, *_course(report), _summary(report))
+        expected = _expected(report)
+        lines = [Text(expected, style="yellow" if "outside" in expected else "")] if expected else []
+        whole = Group(headline, *lines, *_course(report), _summary(report))
         console.print(Panel.fit(whole, title=_title(report), border_style=border))
         # outside the panel, so that the commands can be copied whole
         console.print(Text("run folder     ", style="dim").append(folder, style="default"), soft_wrap=True)
@@ -290,6 +294,19 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
             console.print(next_line, soft_wrap=True)
         if baselines is not None:
             console.print(baselines, soft_wrap=True)
+
+
+def _expected(report: Report) -> str:
+    """What the file of the experiment says of such a run, and whether it came true; '' if it says nothing."""
+    found = judged(report.folder, report.results)
+    if found is None:
+        return ""
+    of = f"{found.expectation.runs}; {interval(found.bounds)}"
+    if found.within:
+        verdict = "within it"
+    else:
+        verdict = f"outside it, {'below' if found.accuracy < found.bounds[0] else 'above'}"
+    return f"expected {found.expectation.share} ({of}): {verdict}"
 
 
 def _course(report: Report) -> list[Text]:

@@ -58,7 +58,10 @@ def _store_schema(group: str, name: str, kind: type) -> None:
     for part in (*group.split("/"), f"{name}.yaml"):
         stored = stored.get(part, {})
     if not stored or OmegaConf.get_type(stored.node) is not kind:
-        store.store(group=group, name=name, node=kind, provider="rnnclf")
+        node = OmegaConf.structured(kind)
+        if kind is Config:  # the file of an experiment holds figures, too; `from_composed` refuses other keys
+            node._set_flag("struct", False)
+        store.store(group=group, name=name, node=node, provider="rnnclf")
 
 
 def _claimed(base: str, name: str | None = None) -> str:

@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Glob, Sweep
 from rnnclf.config import GROUPS, NESTED, Config, kinds_of, unknown_key
 from rnnclf.data.recognition import exists
 from rnnclf.errors import ConfigError, DataError
+from rnnclf.expectation import KEY
 from rnnclf.hydra_app.grammar import FUNCTION, is_quoted, is_resolved, literal, meant, parts, quoted, read
 from rnnclf.hydra_app.repeats import REPEATS, is_repeat, only_for_training
 from rnnclf.hydra_app.setup import conf_dir
@@ -184,6 +185,8 @@ def _in_grammar(word: str, sweep: bool, several: str) -> str:
     """One override in Hydra's grammar. `several` says what to do about values separated by commas."""
     given, _, value = word.partition("=")
     key = given.strip()
+    if key.lstrip("+~").partition(".")[0] == KEY:
+        raise ConfigError(f"{KEY} is no setting: it holds the figures in the file of an experiment.")
     if key.startswith("~") and not key.startswith("~hydra"):
         raise _cannot_be_removed(key)
     if is_repeat(word):

@@ -13,6 +13,8 @@ from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
 from rnnclf.config import GROUPS
 from rnnclf.docstrings import docstring_of
 from rnnclf.errors import UnknownNameError
+from rnnclf.expectation import Expectation
+from rnnclf.hydra_app.experiments import expected_in, without_expected
 from rnnclf.hydra_app.setup import conf_dir, register
 from rnnclf.metrics import METRICS
 from rnnclf.options import OptionFacts, described
@@ -36,11 +38,14 @@ class Choice:
     details: str = ""
     options: tuple[OptionFacts, ...] = ()
     facts: tuple[tuple[str, Any], ...] = ()
+    expected: tuple[Expectation, ...] = ()
+    """Of an experiment: the accuracy and the cost that were measured, for each set of further words."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **asdict(self),
             "options": [asdict(o) for o in self.options],
+            "expected": [asdict(found) for found in self.expected],
             "facts": dict(self.facts),
         }
 
@@ -114,10 +119,13 @@ def _in_files(group: str) -> list[Choice]:
     """The choices of a group whose files set keys of all groups."""
     choices = []
     for path in _files(group):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
+        expected = tuple(expected_in(path))
+        lines = (without_expected(text) if expected else text).splitlines()
         comments = [line.lstrip("# ") for line in lines if line.startswith("# ") and "@package" not in line]
         body = "\n".join(line for line in lines if not line.startswith("#"))
-        choices.append(Choice(group, path.stem, " ".join(comments), f"{group}={path.stem}", body))
+        word, summary = f"{group}={path.stem}", " ".join(comments)
+        choices.append(Choice(group, path.stem, summary, word, body, expected=expected))
     return choices
 
 
