@@ -5,6 +5,7 @@ Torch-free.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,8 +18,8 @@ from rnnclf.statistics import LEAST_RUNS, Spread, mean_and_sd
 
 KEY = "expected"
 """The key of the figures in the file of an experiment."""
-DEVIATIONS = 3.0
-"""How many standard deviations from the mean a single run may be, to be as expected."""
+CONFIDENCE = 0.99
+"""The share of runs that are to be as expected, if nothing has changed."""
 
 
 @dataclass
@@ -55,13 +56,18 @@ class Expectation(Options):
         """The number of seeds in words."""
         return "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
 
-    def bounds(self, sequences: int, deviations: float = DEVIATIONS) -> tuple[float, float]:
-        """The range in which the accuracy of one more run is as expected: mean ± `deviations` · sd, and at
-        least ± one sequence. After too few runs for that, it is the 95 % interval of their mean as a share of
-        as many test sequences."""
+    def bounds(self, sequences: int) -> tuple[float, float]:
+        """The range in which the accuracy of one more run is as expected.
+
+        Student's prediction interval for a value like those that were measured, and at least ± one sequence.
+        After too few runs for that, it is the interval of their mean as a share of as many test sequences.
+        """
+        from scipy.special import stdtrit
+
         if self.sd is None or self.seeds < LEAST_RUNS:
             return wilson_interval(round(self.accuracy * sequences), sequences)
-        half = max(deviations * self.sd, 1 / sequences)
+        t = float(stdtrit(self.seeds - 1, (1 + CONFIDENCE) / 2))
+        half = max(t * self.sd * math.sqrt(1 + 1 / self.seeds), 1 / sequences)
         return max(self.accuracy - half, 0.0), min(self.accuracy + half, 1.0)
 
 

@@ -102,7 +102,7 @@ def test_an_experiment_reaches_what_is_expected_of_it(cli, only_run, name, entry
     assert done.exit_code == 0, done.output
     assert "expected" in done.output
     test = json.loads((only_run() / "results.json").read_text())["test"]
-    low, high = entry.bounds(test["total"], deviations=4)
+    low, high = entry.bounds(test["total"])
     by_chance = wilson_interval(round(entry.accuracy * test["total"]), test["total"])
     assert min(low, by_chance[0]) <= test["accuracy"] <= max(high, by_chance[1])
 
