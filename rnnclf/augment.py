@@ -7,10 +7,12 @@ H height, W width, K knots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnclf import warping
 from rnnclf.errors import ConfigError
 from rnnclf.options import Component, option
 from rnnclf.registry import Registry
@@ -31,6 +33,12 @@ class Augment(Component):
     def active(self) -> bool:
         """Whether it changes anything at all."""
         raise NotImplementedError(f"{type(self).__name__} must define active.")
+
+    @property
+    def keeps_lengths(self) -> bool:
+        """Whether every sequence keeps its number of steps. Sequences of equal length are then trained as
+        such, which takes less time; False is always right."""
+        return False
 
     def check_layout(self, layout: PictureLayout | None) -> None:
         """Raises ConfigError if it does not support data of this layout; None means no pictures."""
@@ -63,6 +71,10 @@ class NoAugment(Augment):
     @property
     def active(self) -> bool:
         return False
+
+    @property
+    def keeps_lengths(self) -> bool:
+        return True
 
     def __call__(
         self,
@@ -101,6 +113,10 @@ class ImageAugment(Augment):
     def active(self) -> bool:
         return any((self.shift, self.rotate, self.scale, self.shear, self.elastic, self.flip))
 
+    @property
+    def keeps_lengths(self) -> bool:
+        return True
+
     def check_layout(self, layout: PictureLayout | None) -> None:
         if layout is None:
             raise ConfigError(
@@ -120,76 +136,31 @@ class ImageAugment(Augment):
 
         assert layout is not None
         x_BCHW = layout.pictures(x_BTI[..., :values])
-        grid_BHW2 = _grid(self._draw_maps(x_BCHW), *x_BCHW.shape[2:])
+        grid_B2HW = warping.grid(self._draw_maps(x_BCHW), *x_BCHW.shape[2:])
         if self.elastic:
-            grid_BHW2 = grid_BHW2 + self._draw_field(x_BCHW)
-        changed_BTI = layout.sequences(_sampled(x_BCHW, grid_BHW2))
+            grid_B2HW += self._draw_field(x_BCHW)
+        changed_BTI = layout.sequences(warping.sampled(x_BCHW, grid_B2HW))
         if values is not None:
             changed_BTI = torch.cat((changed_BTI, x_BTI[..., values:]), dim=-1)
         return changed_BTI, lengths_B
 
     def _draw_maps(self, x_BCHW: Tensor) -> Tensor:
-        import torch
-
-        turn_B, slant_B, size_B, *shift_2B = x_BCHW.new_empty(5, len(x_BCHW)).uniform_(-1, 1)
-        mirrored_B = x_BCHW.new_empty(len(x_BCHW)).uniform_() < self.flip
-        return _backward_maps(
-            angle_B=torch.deg2rad(self.rotate * turn_B),
-            slant_B=torch.deg2rad(self.shear * slant_B),
-            size_B=1 + self.scale * size_B,
-            mirrored_B=mirrored_B,
-            shift_B2=self.shift * torch.stack(shift_2B, dim=-1),
+        draws_6B = x_BCHW.new_empty(6, len(x_BCHW)).uniform_(-1, 1)
+        turn_B, slant_B, size_B = draws_6B[:3].unbind()
+        return warping.backward_maps(
+            angle_B=turn_B * math.radians(self.rotate),
+            slant_B=slant_B * math.radians(self.shear),
+            size_B=1 + size_B * self.scale,
+            mirrored_B=draws_6B[3] < 2 * self.flip - 1,
+            shift_2B=draws_6B[4:] * self.shift,
         )
 
     def _draw_field(self, x_BCHW: Tensor) -> Tensor:
-        """The displacements of elastic distortion (B, H, W, 2), in the units of a grid."""
+        """The displacements of elastic distortion (B, 2, H, W), in the units of a grid."""
         b, _, height, width = x_BCHW.shape
-        noise_B2HW = x_BCHW.new_empty(b, 2, height, width).uniform_(-1, 1)
-        pixels_BHW2 = self.elastic * _smoothed(noise_B2HW, self.elastic_sigma).movedim(1, -1)
-        return pixels_BHW2 * pixels_BHW2.new_tensor((2 / width, 2 / height))
-
-
-def _backward_maps(
-    angle_B: Tensor, slant_B: Tensor, size_B: Tensor, mirrored_B: Tensor, shift_B2: Tensor
-) -> Tensor:
-    """Affine maps (B, 2, 3) from a pixel of the augmented picture to its position in the original.
-
-    Positions are (x to the right, y down) from the centre of the picture, in pixels. angle_B (radians)
-    rotates anticlockwise; slant_B (radians) shears the lower part to the right; shift_B2 is (right, down).
-    """
-    import torch
-
-    cos, sin, slope = angle_B.cos(), angle_B.sin(), slant_B.tan()
-    mirror = 1 - 2 * mirrored_B.to(cos.dtype)
-    rows = (mirror * (cos - slope * sin), -mirror * (sin + slope * cos), sin, cos)
-    linear_B22 = (torch.stack(rows) / size_B).T.reshape(-1, 2, 2)
-    return torch.cat((linear_B22, -linear_B22 @ shift_B2.unsqueeze(-1)), dim=-1)
-
-
-def _grid(maps_B23: Tensor, height: int, width: int) -> Tensor:
-    """The sampling position of each pixel (B, H, W, 2), from -1 to 1 across the picture."""
-    from torch.nn import functional
-
-    units_23 = maps_B23.new_tensor(((1, height / width, 2 / width), (width / height, 1, 2 / height)))
-    return functional.affine_grid(maps_B23 * units_23, [len(maps_B23), 1, height, width], align_corners=False)
-
-
-def _sampled(x_BCHW: Tensor, grid_BHW2: Tensor) -> Tensor:
-    from torch.nn import functional
-
-    return functional.grid_sample(x_BCHW, grid_BHW2, "bilinear", "zeros", align_corners=False)
-
-
-def _smoothed(x_BCHW: Tensor, sigma: float) -> Tensor:
-    """Smooths with a Gaussian of `sigma` pixels."""
-    import torch
-
-    def weights(size: int) -> Tensor:
-        position = torch.arange(size, dtype=x_BCHW.dtype, device=x_BCHW.device)
-        return (-((position - position.unsqueeze(-1)) ** 2) / (2 * sigma**2)).softmax(dim=-1)
-
-    height, width = x_BCHW.shape[2:]
-    return weights(height) @ x_BCHW @ weights(width).T
+        pixel_21 = warping.frame(height, width, x_BCHW.dtype, x_BCHW.device).pixel_21
+        noise_HB2W = warping.noise((height, b, 2, width), self.elastic * pixel_21)
+        return warping.smoothed(noise_HB2W, self.elastic_sigma).movedim(0, 2)
 
 
 @dataclass
@@ -225,6 +196,10 @@ class SeriesAugment(Augment):
     def active(self) -> bool:
         strengths = (self.jitter, self.scale, self.time_warp, self.time_mask, self.channel_drop)
         return any(strengths) or self.crop < 1
+
+    @property
+    def keeps_lengths(self) -> bool:
+        return self.crop == 1
 
     def __call__(
         self,

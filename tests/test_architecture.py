@@ -24,6 +24,7 @@ FLOORS = {
     "errors": 0, "registry": 0, "options": 0, "durations": 0,
     "files": 0, "escaping": 0, "docstrings": 0, "system": 0,
     "cells": 1, "engine": 1, "readout": 1, "stack": 1, "sizing": 1, "model": 1, "conformance": 1,
+    "warping": 1,
     "data": 1, "augment": 1, "averaging": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1,
     "calibration": 1, "diagnosis": 1, "expectation": 1, "baselines": 1, "statistics": 1, "export": 1,
     "report": 1, "trackers": 1, "tuning": 1,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnclf.augment import AUGMENTS, ImageAugment, NoAugment, SeriesAugment
+from rnnclf.augment import AUGMENTS, Augment, ImageAugment, NoAugment, SeriesAugment
 from rnnclf.data.dataset import Batch
 from rnnclf.data.patches import side_by_side
 from rnnclf.errors import ConfigError
@@ -116,6 +116,27 @@ def test_equal_sequences_of_one_batch_are_changed_differently(name):
     x_BTI, _, layout = batch_for(name)
     after, _ = changed(STRONG[name], x_BTI[:1].expand(5, -1, -1), None, layout)
     assert len({tuple(x_TI.flatten().tolist()) for x_TI in after}) == 5
+
+
+KEEPERS = [NoAugment(), ImageAugment(), STRONG["image"], SeriesAugment(), replace(STRONG["series"], crop=1.0)]
+
+
+@pytest.mark.parametrize("augmentation", KEEPERS, ids=str)
+@pytest.mark.parametrize("lengths", [None, [12, 3, 1, 5, 6, 7, 8]])
+def test_one_that_keeps_lengths_keeps_them_all(augmentation, lengths):
+    assert augmentation.keeps_lengths
+    lengths_B = None if lengths is None else torch.tensor(lengths)
+    x_BTI, layout = series(), None
+    if isinstance(augmentation, ImageAugment):
+        x_BTI, layout = Rows().sequences(pictures(7)), Rows()
+    after, after_lengths = changed(augmentation, x_BTI, lengths_B, layout)
+    assert after_lengths is lengths_B
+    assert after.shape == x_BTI.shape
+
+
+def test_a_crop_keeps_no_lengths_and_an_augmentation_of_ones_own_need_not_say():
+    assert not replace(SeriesAugment(), crop=0.9).keeps_lengths
+    assert not Augment().keeps_lengths
 
 
 @pytest.mark.parametrize(("name", "option"), options())

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.nn import functional
 
-from rnnclf import augment
+from rnnclf import warping
 from rnnclf.augment import ImageAugment
+from rnnclf.data.layout import PictureLayout
 from tests.augmented import STILL, STRONG, Rows, changed, pictures
 
 
@@ -30,14 +32,14 @@ class Permuted(Rows):
 def sampled(x_BCHW, angle=0.0, slant=0.0, size=1.0, mirrored=False, shift=(0.0, 0.0)):
     """All pictures through one map, by the code under test."""
     b = len(x_BCHW)
-    maps_B23 = augment._backward_maps(
+    maps_B23 = warping.backward_maps(
         torch.full((b,), math.radians(angle)),
         torch.full((b,), math.radians(slant)),
         torch.full((b,), size),
         torch.full((b,), mirrored),
-        torch.tensor(shift).expand(b, 2),
+        torch.tensor(shift).unsqueeze(-1).expand(2, b),
     )
-    return augment._sampled(x_BCHW, augment._grid(maps_B23, *x_BCHW.shape[2:]))
+    return warping.sampled(x_BCHW, warping.grid(maps_B23, *x_BCHW.shape[2:]))
 
 
 @pytest.mark.parametrize(("right", "down"), [(2, 0), (0, 3), (-4, 1), (5, -2)])
@@ -92,27 +94,29 @@ def test_a_map_equals_that_of_scipy(moves):
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 4.0, 50.0])
 def test_the_field_is_smoothed_by_a_gaussian(sigma):
-    noise = torch.rand(2, 2, 6, 9, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    expected = np.empty(noise.shape)
+    noise_HBCW = torch.rand(6, 2, 2, 9, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    expected = np.empty(noise_HBCW.shape)
     for place in np.ndindex(2, 2):
+        picture = slice(None), *place, slice(None)
         smoothed, weight = (
             ndimage.gaussian_filter(part, sigma, mode="constant", radius=9)
-            for part in (noise[place].numpy().astype(np.float64), np.ones((6, 9)))
+            for part in (noise_HBCW[picture].numpy().astype(np.float64), np.ones((6, 9)))
         )
-        expected[place] = smoothed / weight
-    np.testing.assert_allclose(augment._smoothed(noise, sigma), expected, rtol=0, atol=1e-6)
+        expected[picture] = smoothed / weight
+    np.testing.assert_allclose(warping.smoothed(noise_HBCW, sigma), expected, rtol=0, atol=1e-6)
 
 
 def test_elastic_samples_each_pixel_beside_its_place():
     x_BCHW = pictures()
+    b = len(x_BCHW)
     bent = ImageAugment(**STILL, elastic=20, elastic_sigma=2)
     torch.manual_seed(0)
-    field_BHW2 = bent._draw_field(x_BCHW)
+    field_B2HW = bent._draw_field(x_BCHW)
     torch.manual_seed(0)
-    noise_B2HW = torch.empty(len(x_BCHW), 2, 6, 9).uniform_(-1, 1)
-    pixels_B2HW = 20 * augment._smoothed(noise_B2HW, 2).numpy().astype(np.float64)
-    still_B23 = torch.eye(2, 3).expand(len(x_BCHW), 2, 3)
-    after = augment._sampled(x_BCHW, augment._grid(still_B23, 6, 9) + field_BHW2)
+    noise_HB2W = warping.noise((6, b, 2, 9), torch.ones(2, 1))
+    pixels_B2HW = 20 * warping.smoothed(noise_HB2W, 2).numpy().transpose(1, 2, 0, 3).astype(np.float64)
+    still_B23 = torch.eye(2, 3).expand(b, 2, 3)
+    after = warping.sampled(x_BCHW, warping.grid(still_B23, 6, 9) + field_B2HW)
     rows, columns = np.mgrid[:6, :9]
     for x_CHW, (right, down), after_CHW in zip(x_BCHW, pixels_B2HW, after, strict=True):
         for x_HW, after_HW in zip(x_CHW, after_CHW, strict=True):
@@ -120,6 +124,35 @@ def test_elastic_samples_each_pixel_beside_its_place():
                 x_HW.numpy().astype(np.float64), (rows + down, columns + right), order=1, mode="grid-constant"
             )
             np.testing.assert_allclose(after_HW, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(40, 50, 2, 51), (1, 1, 2, 3)])
+def test_noise_is_spread_evenly_between_its_bounds(shape, dtype):
+    torch.manual_seed(0)
+    noise = warping.noise(shape, torch.tensor(((2.0,), (5.0,)), dtype=dtype))
+    assert noise.shape == shape
+    assert noise.dtype == dtype
+    if math.prod(shape) > 1000:
+        assert_even(noise[..., 0, :], -2, 2)
+        assert_even(noise[..., 1, :], -5, 5)
+
+
+def test_the_noise_of_a_picture_is_independent_from_pixel_to_pixel():
+    torch.manual_seed(0)
+    noise_BP = warping.noise((20_000, 2, 4), torch.ones(2, 1)).flatten(1)
+    np.testing.assert_allclose(np.corrcoef(noise_BP.numpy().T), np.eye(8), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 9), (28, 28), (1, 1)])
+def test_a_grid_is_that_of_torch(height, width):
+    maps_B23 = torch.randn(5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    shares = torch.tensor(((1, height / width, 2 / width), (width / height, 1, 2 / height)))
+    expected = functional.affine_grid(maps_B23 * shares.double(), [5, 1, height, width], align_corners=False)
+    for dtype, error in ((torch.float32, 1e-5), (torch.float64, 1e-6)):
+        grid_B2HW = warping.grid(maps_B23.to(dtype), height, width)
+        assert grid_B2HW.dtype == dtype
+        np.testing.assert_allclose(grid_B2HW.movedim(1, -1), expected, rtol=0, atol=error)
 
 
 def maps_drawn(**strengths):
@@ -176,6 +209,37 @@ def test_pictures_are_changed_as_pictures_however_they_lie_in_a_sequence(kind):
     x_BTI, lengths_B = changed(mirror, layout.sequences(pictures()), layout=layout)
     assert lengths_B is None
     torch.testing.assert_close(layout.pictures(x_BTI), pictures().flip(-1), rtol=0, atol=2e-6)
+
+
+LAYOUTS = {
+    "rows": {},
+    "columns": {"sequence": "columns"},
+    "patches": {"sequence": "patches", "patch": 2},
+    "pixels": {"sequence": "pixels"},
+    "permuted pixels": {"sequence": "pixels", "permutation": "seed:0"},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_gives_the_same_augmented_pictures(name, colours, dtype):
+    layout = PictureLayout(6, 8, colours, **LAYOUTS[name])
+    x_BCHW = pictures(width=8, colours=colours).to(dtype)
+    torch.manual_seed(0)
+    image = STRONG["image"]
+    grid_B2HW = warping.grid(image._draw_maps(x_BCHW), 6, 8) + image._draw_field(x_BCHW)
+    after, _ = changed(image, layout.sequences(x_BCHW), layout=layout)
+    assert after.dtype == dtype
+    assert torch.equal(layout.pictures(after), warping.sampled(x_BCHW, grid_B2HW))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_sequences_are_copied_only_where_their_order_differs_from_that_of_the_picture(name):
+    layout = PictureLayout(6, 8, 1, **LAYOUTS[name])
+    x_BTI = layout.sequences(pictures(width=8, colours=1))
+    shares_memory = layout.pictures(x_BTI).data_ptr() == x_BTI.data_ptr()
+    assert shares_memory == (name in ("rows", "pixels"))
 
 
 def test_features_that_are_no_values_stay_beside_the_pictures():

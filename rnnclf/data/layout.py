@@ -1,7 +1,7 @@
 """Converts between pictures and sequences.
 
-Shapes: B batch, H height, W width, C colours, T steps, I features.  Torch-free except for the two methods
-that convert batches.
+Shapes: B batch, H height, W width, C colours, T steps, I features.  Torch-free except for the
+conversion of batches.
 """
 
 from __future__ import annotations
@@ -73,18 +73,29 @@ class PictureLayout:
         flat[self.places_TI.ravel()] = x_TI.ravel()
         return flat.reshape(self.height, self.width, self.colours)
 
+    @cached_property
+    def _orders(self) -> tuple[Tensor, Tensor] | None:
+        """The indices that turn flattened pictures (H, W, C) into flattened sequences, and those that turn
+        them back; None if both have the same order."""
+        import numpy as np
+        import torch
+
+        places = self.places_TI.ravel()
+        if np.array_equal(places, np.arange(len(places))):
+            return None
+        return torch.from_numpy(places), torch.from_numpy(places.argsort())
+
     def sequences(self, x_BCHW: Tensor) -> Tensor:
         """Converts a batch of pictures (B, C, H, W) to sequences (B, T, I); the inverse of `pictures`."""
-        import torch
-
         flat = x_BCHW.permute(0, 2, 3, 1).flatten(1)
-        index = torch.from_numpy(self.places_TI.ravel()).to(x_BCHW.device)
-        return flat.index_select(1, index).view(len(x_BCHW), *self.places_TI.shape)
+        if self._orders is not None:
+            flat = flat.index_select(1, self._orders[0].to(flat.device))
+        return flat.view(len(flat), *self.places_TI.shape)
 
     def pictures(self, x_BTI: Tensor) -> Tensor:
-        """Converts a batch of sequences (B, T, I) to pictures (B, C, H, W); the inverse of `sequences`."""
-        import torch
-
-        index = torch.from_numpy(self.places_TI.ravel().argsort()).to(x_BTI.device)
-        flat = x_BTI.flatten(1).index_select(1, index)
+        """Converts a batch of sequences (B, T, I) to pictures (B, C, H, W); the inverse of `sequences`. Gives
+        a view if the order does not change."""
+        flat = x_BTI.flatten(1)
+        if self._orders is not None:
+            flat = flat.index_select(1, self._orders[1].to(flat.device))
         return flat.view(-1, self.height, self.width, self.colours).permute(0, 3, 1, 2)

@@ -203,8 +203,9 @@ def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDat
     from rnnclf.training.whole_step import WholeSteps
 
     loss = recipe.cross_entropy(len(train.classes))
-    change = recipe.augmented if recipe.augment.active else None
-    return WholeSteps(model, loss, train, recipe.clip, change=change)
+    augment = recipe.augment
+    change = recipe.augmented if augment.active else None
+    return WholeSteps(model, loss, train, recipe.clip, change=change, keeps_lengths=augment.keeps_lengths)
 
 
 Results = tuple[Tensor, Tensor, Tensor]

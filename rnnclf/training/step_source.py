@@ -56,10 +56,14 @@ class Source:
         raise NotImplementedError
 
 
-def source_of(data: SequenceDataset, change: Callable[[Batch], Batch] | None = None) -> Source:
+def source_of(
+    data: SequenceDataset, change: Callable[[Batch], Batch] | None = None, keeps_lengths: bool = False
+) -> Source:
     """The source of these data. change: what is done to each batch before it is used, such as
-    augmentation."""
-    return RawData(data) if change is None and reads_raw(data) else PreparedBatches(data, change)
+    augmentation. keeps_lengths: whether that leaves the number of steps of all sequences as it is."""
+    if change is None and reads_raw(data):
+        return RawData(data)
+    return PreparedBatches(data, change, keeps_lengths)
 
 
 class RawData(Source):
@@ -82,12 +86,17 @@ class PreparedBatches(Source):
     """One batch at a time, as torch prepares and changes it: the same values as with autograd, and the same
     random numbers in the same order."""
 
-    def __init__(self, data: SequenceDataset, change: Callable[[Batch], Batch] | None) -> None:
+    def __init__(
+        self,
+        data: SequenceDataset,
+        change: Callable[[Batch], Batch] | None = None,
+        keeps_lengths: bool = False,
+    ) -> None:
         self.data, self.change = data, change
         inputs = data.input_size
         self.shift_I, self.scale_I = (0.0,) * inputs, (1.0,) * inputs
         self.steps = data.steps
-        self.ragged = data.ragged or change is not None
+        self.ragged = data.ragged or not (change is None or keeps_lengths)
         self._allocate(0)
 
     def _allocate(self, batch: int) -> None:
@@ -106,5 +115,9 @@ class PreparedBatches(Source):
             self._allocate(count)
         self.x_BTI[:, :steps] = batch.x_BTI
         self.y_N[:] = batch.y_B
+        chosen_B = torch.arange(count).numpy()
+        if not self.ragged:
+            assert steps == self.steps
+            return chosen_B, None
         lengths_B = torch.full((count,), steps) if batch.lengths_B is None else batch.lengths_B
-        return torch.arange(count).numpy(), lengths_B.numpy() if self.ragged else None
+        return chosen_B, lengths_B.numpy()

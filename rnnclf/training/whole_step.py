@@ -50,6 +50,7 @@ class WholeSteps:
     model, data: such that `is_eligible` holds. max_norm: the norm to which gradients are clipped.
     needs_gradients: whether to compute gradients; otherwise a step ends with the loss and leaves the
     gradients of the weights alone. change: what is done to each batch first, such as augmentation.
+    keeps_lengths: whether that leaves the number of steps of all sequences as it is.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class WholeSteps:
         max_norm: float | None = None,
         needs_gradients: bool = True,
         change: Callable[[Batch], Batch] | None = None,
+        keeps_lengths: bool = False,
     ) -> None:
         self.model, self.loss, self.data, self.needs_gradients = model, loss, data, needs_gradients
-        self.source = source_of(data, change)
+        self.source = source_of(data, change, keeps_lengths)
         self.max_norm = math.inf if max_norm is None else float(max_norm)
         self._step: _Step | None = None
 

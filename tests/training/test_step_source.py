@@ -157,6 +157,15 @@ AUGMENTED = {
 }
 
 
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_sequences_are_of_equal_length_to_machine_code_where_augmentation_keeps_it(name):
+    data, changes = AUGMENTED[name]
+    model = model_for(data)
+    steps = epoch_steps.compiled_steps(model, recipe(**changes), data)
+    assert steps.source.ragged == (name not in ("noise", "pictures"))
+    steps.close()
+
+
 def recipe(**changes):
     return Recipe(**{"epochs": 2, "batch_size": 16, "optimizer": Adam(), "schedule": Constant(), **changes})
 
