@@ -1,8 +1,13 @@
-"""Makes the pictures of the README from today's output: python docs/pictures.py"""
+"""Makes the pictures of the README and of the pages here.
+
+python docs/pictures.py             # all, from today's output and from the figures in benchmarks/
+python docs/pictures.py gradients   # only the gradients by time step
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -18,6 +23,10 @@ from rnnclf.console.screen import PICTURE_WIDTH, self_contained
 DOCS = Path(__file__).resolve().parent
 TRAIN = "rnnclf train cell=basic hidden=150 dataset=digits"
 CHECK = "rnnclf data check my.csv"
+GRADIENTS = {
+    "recurrent_init": "Gradient by time step: initialisation",
+    "readout": "Gradient by time step: what is read out",
+}
 MAKE = "rnnclf data make my.csv"  # before CHECK, outside the picture
 
 
@@ -39,7 +48,22 @@ def save(command: str, output: str, name: str) -> None:
     (DOCS / name).write_text(self_contained(console.export_svg(title="rnnclf")), encoding="utf-8")
 
 
+def draw_gradients() -> None:
+    """The gradient by time step under two levers, from the figures of benchmarks/recipes/gradients.py."""
+    from rnnclf.report.drawing import svg_of
+    from rnnclf.report.gradient_chart import gradients_by_step
+
+    panels: dict[str, dict[str, list[float]]] = {}
+    for line in (DOCS.parent / "benchmarks" / "recipes" / "gradients.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        panels.setdefault(GRADIENTS[run["lever"]], {})[f"{run['lever']}={run['name']}"] = run["gradient"]
+    (DOCS / "recipes-gradients.svg").write_text(svg_of(gradients_by_step(panels)), encoding="utf-8")
+
+
 def main() -> None:
+    draw_gradients()
+    if sys.argv[1:] == ["gradients"]:
+        return
     with tempfile.TemporaryDirectory() as folder:
         save(TRAIN, shown(TRAIN, folder), "train.svg")
         shown(MAKE, folder)

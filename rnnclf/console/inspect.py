@@ -32,6 +32,7 @@ from rnnclf.workflows.inspect import (
     SearchFacts,
     SweepFacts,
 )
+from rnnclf.workflows.report_words import breaks_of
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 from rnnclf.workflows.search.standing import STATES
 
@@ -174,6 +175,8 @@ def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
         return
     yield "epochs", f"{found.epochs} of {_plain(config.get('epochs', '?'))}"
     yield from _scores(found.results)
+    for sentence in breaks_of(found.results):
+        yield "break", sentence
     versions = provenance.get("versions")
     yield "made with", _words(versions, " ") if isinstance(versions, dict) else ""
     hardware = provenance.get("hardware")

@@ -172,10 +172,8 @@ class Epoch:
         self._take_snapshot()
 
     def _add_results(self, indices_B: Tensor, row: list[float]) -> None:
-        so_far, (loss, _, correct) = self.training.so_far, row
-        so_far.seen += len(indices_B)
-        so_far.correct += int(correct)
-        so_far.loss_sum += loss * len(indices_B)
+        training, (loss, norm, correct) = self.training, row
+        training.so_far.add(len(indices_B), loss, norm, int(correct), training.recipe.clip)
 
     def _is_divergent(self, row: list[float]) -> bool:
         loss, norm, _ = row

@@ -18,18 +18,20 @@ from rnnclf.training.averaging import holding, renew_statistics
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
 from rnnclf.training.evaluation import score_model
+from rnnclf.training.gradient_norms import GradientNorms
 from rnnclf.training.state import BatchProgress, EpochSoFar, Rollback, Training
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch: scores, the learning rate of its last step, seconds of training plus validation."""
+    """One epoch: scores, the learning rate of its last step, seconds of training plus validation, norms."""
 
     epoch: int
     train: Score
     validation: Score
     learning_rate: float
     seconds: float
+    gradients: GradientNorms | None = None  # none in epochs of versions that did not keep them
     test: Score | None = None  # set by the caller that holds the test split, never here
 
     def in_words(self, epochs: int) -> str:
@@ -115,12 +117,13 @@ def _one_epoch(
     if not math.isfinite(validated.loss):
         place = f"in epoch {training.epoch + 1}, after its last batch"
         raise Divergence(f"The validation loss became {validated.loss} {place}{blame(training.model)}")
-    learning_rate = training.so_far.learning_rate
+    learning_rate, gradients = training.so_far.learning_rate, training.so_far.gradient_norms
     training.epoch += 1
     training.so_far = EpochSoFar()
     if not is_complete or training.epoch < training.recipe.epochs:
         training.stopped = stop()
-    return EpochResult(training.epoch, score, validated, learning_rate, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return EpochResult(training.epoch, score, validated, learning_rate, seconds, gradients)
 
 
 def _train(

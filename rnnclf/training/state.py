@@ -17,6 +17,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training.averaging import WeightAverage
 from rnnclf.training.cuda_graph import CapturedStep, make_capturable
 from rnnclf.training.divergence import Losses
+from rnnclf.training.gradient_norms import GradientNorms
 from rnnclf.training.recipe import Recipe
 
 ROLLBACKS = 5  # per run; each halves the learning rate
@@ -37,7 +38,11 @@ class BatchProgress:
 
 @dataclass
 class EpochSoFar:
-    """The unfinished epoch: its batches so far, and sums over the sequences whose results have been read."""
+    """The unfinished epoch: its batches so far, and sums over the sequences whose results have been read.
+
+    `norms` counts the steps whose gradient norms are in the fields after it: fewer than all if the epoch was
+    begun by a version that did not keep them.
+    """
 
     batches: int = 0
     seen: int = 0
@@ -46,6 +51,26 @@ class EpochSoFar:
     learning_rate: float = 0.0
     """Of the last step."""
     seconds: float = 0.0
+    norms: int = 0
+    norm_sum: float = 0.0
+    largest_norm: float = 0.0
+    clipped: int = 0
+
+    def add(self, sequences: int, loss: float, norm: float, correct: int, clip: float | None) -> None:
+        """Adds the results of a step. norm: of its gradients before they were clipped."""
+        self.seen += sequences
+        self.correct += correct
+        self.loss_sum += loss * sequences
+        self.norms += 1
+        self.norm_sum += norm
+        self.largest_norm = max(self.largest_norm, norm)
+        self.clipped += clip is not None and norm > clip
+
+    @property
+    def gradient_norms(self) -> GradientNorms | None:
+        if not self.norms:
+            return None
+        return GradientNorms(self.norm_sum / self.norms, self.largest_norm, self.clipped / self.norms)
 
 
 @dataclass(frozen=True)
@@ -202,7 +227,8 @@ class Training:
         self.epoch = _count(state["epoch"])
         self.so_far = _from_plain(EpochSoFar, state["so_far"])
         self.stopped = _text(state.get("stopped", ""))  # older checkpoints have none
-        if not self.so_far.batches <= self.so_far.seen >= self.so_far.correct:
+        so_far = self.so_far
+        if not (so_far.batches <= so_far.seen >= so_far.correct and so_far.norms >= so_far.clipped):
             raise ValueError("its counts are impossible")
         self.rollbacks = [_from_plain(Rollback, rollback) for rollback in state["rollbacks"]]
         recent = tensors["losses"].tolist()

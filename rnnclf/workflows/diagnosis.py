@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -31,11 +32,11 @@ gate that is always open or always shut."""
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The figures of one epoch, and two sentences on what they mean."""
+    """The figures of one epoch, and sentences: how training broke, if it did, and what the figures mean."""
 
     epoch: int
     figures: tuple[Figure, ...]
-    words: tuple[str, str]
+    words: tuple[str, ...]
 
     def gradients(self) -> dict[tuple[int, str], list[float]]:
         """The gradient norm at each step, by layer and direction."""
@@ -60,12 +61,15 @@ def record_diagnosis(path: Path, epoch: int, training: Training, data: SequenceD
     write_atomically(path, "\n".join([",".join(COLUMNS), *lines, ""]).encode())
 
 
-def read_diagnosis(path: Path, config: Config) -> Diagnosis | None:
-    """The diagnosis of the last epoch in the file; None if there is none."""
+def read_diagnosis(path: Path, config: Config, breaks: Sequence[str] = ()) -> Diagnosis | None:
+    """The diagnosis of the last epoch in the file; None if there is none. breaks: sentences on those of
+    training, which the figures of the last epoch cannot show."""
     rows = _rows(path)
     epoch = max((int(row["epoch"]) for row in rows), default=0)
     figures = tuple(_figure(row) for row in rows if int(row["epoch"]) == epoch)
-    return Diagnosis(epoch, figures, in_words(figures, config)) if _gradients(figures) else None
+    if not _gradients(figures):
+        return None
+    return Diagnosis(epoch, figures, (*breaks, *in_words(figures, config)))
 
 
 def _rows(path: Path) -> list[re.Match[str]]:

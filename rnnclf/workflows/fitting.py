@@ -147,6 +147,7 @@ def fit_in_memory(
             )
         header = header_after(config, splits, engine, history.best, labels=labels, calibration=calibration)
         notes = *begun.notes, *splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped
+        notes += tuple(found["words"] for found in history.breaks(config.clip))
         epochs_of_run = tuple(map(row, history.results))
         return Classifier(
             config, splits.learned, model.cpu(), header, epochs_of_run, tuple(filter(None, notes))

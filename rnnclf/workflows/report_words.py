@@ -97,6 +97,15 @@ def doubts_of(r: Mapping[str, Any], judged: Judged | str) -> list[str]:
     if isinstance(rollbacks, list) and rollbacks:
         times = f"{len(rollbacks)} times" if len(rollbacks) > 1 else "once"
         found.append(f"Training diverged {times} and continued with a smaller learning rate.")
+    found += breaks_of(r)
     if isinstance(extended, list) and extended:
         found.append("It was trained longer than first planned, when its results were already known.")
     return found
+
+
+def breaks_of(r: Mapping[str, Any]) -> list[str]:
+    """What is said of the breaks of training, in results of any origin; runs of older versions have none."""
+    breaks = r.get("breaks")
+    if not isinstance(breaks, list):
+        return []
+    return [found["words"] for found in breaks if fits(found, {"words": str})]

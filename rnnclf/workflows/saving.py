@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ from rnnclf.errors import CheckpointError
 from rnnclf.metrics import Score
 from rnnclf.model import SequenceClassifier
 from rnnclf.system.signals import DeferredSignals
+from rnnclf.training.breaks import breaks_in
 from rnnclf.training.eligibility import EngineUsed
+from rnnclf.training.gradient_norms import GradientNorms
 from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
@@ -54,6 +56,11 @@ class History:
             self.best = result
             self.best_weights = {name: tensor.clone() for name, tensor in state.items()}
         return is_best
+
+    def breaks(self, clip: float | None) -> list[dict[str, Any]]:
+        """The breaks of training as stored in results.json; in_words of each is its `words`."""
+        assert self.best is not None  # a recipe has at least one epoch
+        return [found.to_dict(self.best.epoch, clip) for found in breaks_in(self.results)]
 
     def restore_best(self, model: SequenceClassifier) -> None:
         """Gives the model the weights of the best epoch."""
@@ -204,6 +211,7 @@ def history_of(saved: Checkpoint) -> History:
 
 def row(result: EpochResult) -> dict[str, Any]:
     """An epoch as a row of epochs.csv."""
+    gradients = result.gradients
     test = {} if result.test is None else {"test_accuracy": result.test.accuracy}
     return {
         "epoch": result.epoch,
@@ -214,6 +222,9 @@ def row(result: EpochResult) -> dict[str, Any]:
         **test,
         "learning_rate": result.learning_rate,
         "seconds": round(result.seconds, 4),
+        "gradient_norm": None if gradients is None else gradients.mean,
+        "largest_gradient_norm": None if gradients is None else gradients.largest,
+        "clipped": None if gradients is None else gradients.clipped,
     }
 
 
@@ -251,7 +262,8 @@ def header_after(
     )
 
 
-# Epochs are stored as rows of float64, which represents losses and counts below 2^53 exactly.
+# Epochs are stored as rows of float64, which represents losses and counts below 2^53 exactly; what an epoch
+# does not have is NaN.
 _SCORES = ("train", "validation", "test")
 
 
@@ -261,10 +273,11 @@ def _as_tensor(results: Sequence[EpochResult]) -> Tensor:
             result.learning_rate,
             result.seconds,
             *(n for name in _SCORES for n in _numbers(getattr(result, name))),
+            *((math.nan,) * 3 if result.gradients is None else astuple(result.gradients)),
         ]
         for result in results
     ]
-    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 2 + 3 * len(_SCORES))
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 5 + 3 * len(_SCORES))
 
 
 def _numbers(score: Score | None) -> tuple[float, float, float]:
@@ -274,13 +287,17 @@ def _numbers(score: Score | None) -> tuple[float, float, float]:
 def _from_tensor(rows: Tensor) -> list[EpochResult]:
     results = []
     for epoch, (rate, seconds, *numbers) in enumerate(rows.tolist(), start=1):
+        counted, norms = numbers[: 3 * len(_SCORES)], numbers[3 * len(_SCORES) :]  # none in older ones
         scores = {
             name: None if math.isnan(total) else Score(int(correct), int(total), loss)
-            for name, correct, total, loss in zip(_SCORES, *(numbers[i::3] for i in range(3)), strict=True)
+            for name, correct, total, loss in zip(_SCORES, *(counted[i::3] for i in range(3)), strict=True)
         }
         if scores["train"] is None or scores["validation"] is None:
             raise ValueError("an epoch has no score")
+        gradients = GradientNorms(*norms) if norms and not math.isnan(norms[0]) else None
         results.append(
-            EpochResult(epoch, scores["train"], scores["validation"], rate, seconds, scores["test"])
+            EpochResult(
+                epoch, scores["train"], scores["validation"], rate, seconds, gradients, scores["test"]
+            )
         )
     return results

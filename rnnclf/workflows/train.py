@@ -25,6 +25,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
 from rnnclf.training.averaging import holding
+from rnnclf.training.breaks import breaks_in, in_words
 from rnnclf.training.by_recording import with_recordings
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
@@ -327,6 +328,8 @@ def complete_run(run: Run, watch: Watcher) -> Report:
             is_best = saver.after_epoch(result)
             log.info("%s", result.in_words(run.config.epochs))
             watch.epoch(result, is_best)
+            if (breaks := breaks_in(history.results)) and breaks[-1].epoch == result.epoch:
+                note(in_words(breaks[-1], run.config.clip))
             saver.save_and_stop_if_signalled()
         if training.stopped:
             note(training.stopped)
@@ -406,6 +409,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: 
         "calibration": calibration.summary(),
         "warnings": list(run.data.splits.warnings),
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
+        "breaks": history.breaks(run.config.clip),
         "extended": history.extended,
         "epoch_seconds": [round(result.seconds, 4) for result in history.results],
         "train_seconds": round(earlier + trained - run.started, 3),
@@ -413,8 +417,11 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: 
     }
     write_json(run.folder.results, results)
     run.folder.drop_previous()
-    found = read_diagnosis(run.folder.diagnosis, run.config) if run.config.diagnose else None
-    return Report(run.folder, results, scores, evaluations, run.config.plots, found)
+    diagnosed = None
+    if run.config.diagnose:
+        breaks = [found["words"] for found in results["breaks"]]
+        diagnosed = read_diagnosis(run.folder.diagnosis, run.config, breaks)
+    return Report(run.folder, results, scores, evaluations, run.config.plots, diagnosed)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:

@@ -86,3 +86,23 @@ def test_restored_memory_lies_on_the_device_of_its_weight():
         target.restore(source.tensors(), source.state())
     for weight in target.model.parameters():
         assert target.torch_optimizer.state[weight]["square_avg"].device == weight.device
+
+
+def test_an_epoch_begun_by_a_version_without_gradient_norms_is_finished_with_those_that_are_known():
+    source, states = Training(classifier(), recipe()), []
+
+    def on_batch(progress):
+        if not states and source.so_far.batches == 2:
+            tensors = {name: tensor.clone() for name, tensor in source.tensors().items()}
+            states.append((tensors, source.state()))
+
+    expected = trained(source, on_batch=on_batch)
+    ((tensors, state),) = states
+    older = {"norms", "norm_sum", "largest_norm", "clipped"}
+    state["so_far"] = {name: value for name, value in state["so_far"].items() if name not in older}
+    target = Training(classifier(seed=5), recipe())
+    target.restore(tensors, state)
+    first, *rest = fit(target, sequences(), sequences())
+    assert first.train == expected[0].train
+    assert 0 < first.gradients.mean <= first.gradients.largest <= expected[0].gradients.largest
+    assert without_seconds(rest) == without_seconds(expected[1:])

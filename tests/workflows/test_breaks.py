@@ -1,0 +1,60 @@
+"""A run that breaks in the middle says so: at once, in its results, and wherever these are shown."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+
+from rnnclf.console.inspect import show_inspection
+from rnnclf.console.training import show_report
+from rnnclf.training import breaks
+from rnnclf.workflows.inspect import inspect
+from rnnclf.workflows.report_words import breaks_of
+from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.train import train
+from tests.workflows.killed_runs import Witness, config_of
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Each second epoch begins a break."""
+    monkeypatch.setattr(breaks, "_is_lost", lambda before, now: before is not now)
+    monkeypatch.setattr(breaks, "VALIDATION_Z", -math.inf)
+
+
+def test_a_break_is_told_at_once_and_wherever_results_are_shown(tmp_path, breaking, capsys, caplog):
+    folder, witness = RunFolder(tmp_path / "run"), Witness()
+    report = train(config_of("diagnose=true"), folder, witness)
+    found = report.results["breaks"]
+    assert found[0]["epoch"] == 2
+    (note, *_) = [note for note in witness.notes if note.startswith("Training broke in epoch 2")]
+    assert note in caplog.messages  # what train.log gets
+    words = found[0]["words"]
+    assert "that was kept" in words
+    assert "that was kept" not in note
+    assert breaks_of(folder.read_results()) == [one["words"] for one in found]
+    assert report.diagnosis is not None
+    assert words in report.diagnosis.words
+    show_report(report, None, parallel=True)
+    assert words in capsys.readouterr().out
+    show_inspection(inspect(folder.path))
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_each_epoch_is_recorded_with_its_gradient_norms(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    train(config_of("clip=1e-6"), folder, Witness())
+    with open(folder.epochs) as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-3:] == ["gradient_norm", "largest_gradient_norm", "clipped"]
+    for row in rows:
+        assert 0 < float(row["gradient_norm"]) <= float(row["largest_gradient_norm"])
+        assert float(row["clipped"]) == 1.0
+
+
+@pytest.mark.parametrize("of_unknown_origin", [None, 3, {}, [3], [{}], [{"words": 3}], [None]])
+def test_results_without_breaks_say_nothing_of_them(of_unknown_origin):
+    assert breaks_of({"breaks": of_unknown_origin}) == []
+    assert breaks_of({}) == []
