@@ -15,6 +15,12 @@ from rnnclf.readout import READOUTS
 class Stack(Options):
     """The options of a SequenceClassifier that do not depend on its cell."""
 
+    axes: str = option(
+        "steps",
+        "along which axes to read: the steps of a sequence, or with both also across them, as the columns of"
+        " a picture in rows, by layers of their own; all sequences must have the same number of steps",
+        choices=("steps", "both"),
+    )
     layers: int = option(1, "number of stacked recurrent layers", low=1, high=1000)
     bidirectional: bool = option(False, "also run each layer backward in time")
     residual: bool = option(False, "add the input of each layer but the first to its output")
