@@ -23,11 +23,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from rnnclf.augment import AUGMENTS, Augment, SeriesAugment
+from rnnclf.augment import AUGMENTS, Augment
 from rnnclf.averaging import AVERAGES, Average
 from rnnclf.cells import CELLS, Cell
 from rnnclf.data import DATASETS, Source
-from rnnclf.data.grid import refuse_layout
 from rnnclf.durations import PATIENCE, TIME, Duration, parse_interval, parse_patience, parse_time
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.files import refuse_odd_run_name
@@ -242,17 +241,8 @@ class Config(Stack):
             self.check_cell(self.cell)
             if self.match_parameters is None:
                 self.cell.check_size()
-        if self.axes == "both" and isinstance(self.dataset, Source):
-            refuse_layout(self.dataset.layout())
-            self._refuse_other_lengths()
-
-    def _refuse_other_lengths(self) -> None:
-        """Raises ConfigError for an augmentation after which sequences differ in length."""
-        if isinstance(self.augment, SeriesAugment) and self.augment.crop < 1:
-            raise ConfigError(
-                f"axes=both needs sequences of the same length, and augment.crop={self.augment.crop:g} makes"
-                " them shorter: use augment.crop=1."
-            )
+        if isinstance(self.dataset, Source):
+            self.check_data(self.dataset.layout(), getattr(self.augment, "crop", 1.0))
 
     def stack(self) -> Stack:
         """The options of the layers around the cell."""
