@@ -243,6 +243,8 @@ class Config(Stack):
             self.check_cell(self.cell)
             if self.match_parameters is None:
                 self.cell.check_size()
+        if isinstance(self.dataset, Source):
+            self.check_data(self.dataset.layout(), getattr(self.augment, "crop", 1.0))
 
     def stack(self) -> Stack:
         """The options of the layers around the cell."""

@@ -12,7 +12,8 @@ saturation  for tanh and sigmoid: the share of their results in a step at which 
             sigmoid below 0.026 or above 0.974.
 
 Steps are counted from 1 in the direction of the cell: the first step of a backward direction is the last one
-of the sequence. Sequences of different lengths are aligned at the last step; padding is not counted.
+of the sequence. Of layers that read a sequence across, whose directions end in `_across`, the steps are its
+columns. Sequences of different lengths are aligned at the last step; padding is not counted.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def _sample(data: SequenceDataset, model: SequenceClassifier) -> Tensor:
         if isinstance(module, CellModule)
         for leaf in leaves(module.initial_state(torch.zeros(1, module.input_size)))
     ]
-    affordable = STATE_BYTES // (data.steps * sum(sizes))
+    steps = data.steps if model.grid is None else max(data.steps, model.grid.columns)
+    affordable = STATE_BYTES // (steps * sum(sizes))
     count = min(len(data), max(FEWEST_SEQUENCES, min(MOST_SEQUENCES, affordable)))
     return torch.arange(count) * len(data) // count
 
@@ -117,15 +119,16 @@ def _with_recorders(
     model: SequenceClassifier, lengths_B: Tensor | None
 ) -> Iterator[tuple[int, str, CellModule, StepRecorder]]:
     """Makes the model run step by step, and records each cell; yields layer, direction, cell, recorder."""
-    for number, layer in enumerate(model.layers, 1):
-        assert isinstance(layer, RecurrentLayer)
-        layer.stack = replace(layer.stack, engine="loop")
-        for name, module in layer.directions.items():
-            assert isinstance(module, CellModule)
-            recorder = StepRecorder(module.cell.step, lengths_B)
-            module.cell = copy.copy(module.cell)  # all layers share one cell
-            vars(module.cell)["step"] = recorder
-            yield number, name.removesuffix("_cell"), module, recorder
+    for suffix, tower in zip(("", "_across"), model.towers, strict=False):
+        for number, layer in enumerate(tower.layers, 1):
+            assert isinstance(layer, RecurrentLayer)
+            layer.stack = replace(layer.stack, engine="loop")
+            for name, module in layer.directions.items():
+                assert isinstance(module, CellModule)
+                recorder = StepRecorder(module.cell.step, lengths_B)
+                module.cell = copy.copy(module.cell)  # all layers share one cell
+                vars(module.cell)["step"] = recorder
+                yield number, name.removesuffix("_cell") + suffix, module, recorder
 
 
 class StepRecorder(TorchFunctionMode):

@@ -77,6 +77,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         cell: str = "basic",
         hidden: int = 150,
+        axes: str = "steps",
         layers: int = 1,
         bidirectional: bool = False,
         readout: str = "last",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,12 @@ from rnnclf.cells import Cell
 from rnnclf.cells.module import CellModule, Weights
 from rnnclf.cells.state import map_states
 from rnnclf.data.categories import CodedFeatures
+from rnnclf.data.grid import Grid, other_length
 from rnnclf.engine.choose import ENGINES, engine_for
 from rnnclf.engine.parts import WORTH, parts_of_batches
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.unrolling import unroll
+from rnnclf.errors import ConfigError, DataError
 from rnnclf.readout import READOUTS, valid_steps
 from rnnclf.stack import Stack
 
@@ -169,8 +171,48 @@ class Names(nn.Module):
         return torch.cat((torch.zeros_like(known[:1]), known, known.mean(dim=0, keepdim=True))).to(like.dtype)
 
 
+class Tower(NamedTuple):
+    """Layers, each of which reads the outputs of the one before it, and the readouts of those that the head
+    sees: one for each direction."""
+
+    layers: nn.ModuleList
+    readouts: nn.ModuleList
+
+    @classmethod
+    def of(cls, cell: Cell, input_size: int, stack: Stack) -> Tower:
+        """A tower with newly initialised weights."""
+        directions = 2 if stack.bidirectional else 1
+        width = cell.hidden_size * directions
+        layers = nn.ModuleList(
+            RecurrentLayer(cell, width if index else input_size, stack, first=index == 0)
+            for index in range(stack.layers)
+        )
+        read_layers = stack.layers if stack.readout_layers == "all" else 1
+        weights = READOUTS[stack.readout].parameters(cell.hidden_size)
+        return cls(layers, nn.ModuleList(Weights(weights) for _ in range(directions * read_layers)))
+
+    def features(self, x_TBI: Tensor, lengths_B: Tensor | None, stack: Stack) -> list[Tensor]:
+        """The results of the readouts, (B, H) for each direction of each layer that the head sees."""
+        readout = READOUTS[stack.readout]
+        features: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            top = index == len(self.layers) - 1
+            every_step = not top or readout.every_step
+            outputs = layer(x_TBI, lengths_B, every_step)
+            if top or stack.readout_layers == "all":
+                needs_last = every_step and not readout.every_step
+                read = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if needs_last else outputs
+                for module, y in zip(self.readouts[len(features) :], read, strict=False):
+                    assert isinstance(module, Weights)
+                    features.append(readout.read(module.weights(), y, lengths_B))
+            if not top:
+                x_TBI = concatenated(outputs, lengths_B)
+        return features
+
+
 class SequenceClassifier(nn.Module):
-    """Layers of one cell, a readout, a linear head.
+    """Layers of one cell, a readout, a linear head; with axes=both two towers of such layers, of which one
+    reads the steps of a sequence and the other reads it across, and the head sees the readouts of both.
 
     Args:
         cell: the cell of every layer.
@@ -178,6 +220,7 @@ class SequenceClassifier(nn.Module):
         classes: number of classes.
         stack: the architecture around the cell. Raises ConfigError if the cell does not support it.
         coded: the features that are codes of names, if there are any.
+        grid: how sequences are read across; needed for axes=both.
     """
 
     def __init__(
@@ -187,6 +230,7 @@ class SequenceClassifier(nn.Module):
         classes: int,
         stack: Stack | None = None,
         coded: CodedFeatures | None = None,
+        grid: Grid | None = None,
     ) -> None:
         super().__init__()
         stack = stack or Stack()
@@ -195,29 +239,36 @@ class SequenceClassifier(nn.Module):
         first = input_size + (0 if self.names is None else self.names.added)
         self.stack = stack
         self.input_size = input_size
+        self.grid = _checked_grid(stack, input_size, coded, grid)
         self.frozen = False
         """Whether only the head is trained."""
         self.readout = READOUTS[stack.readout]
-        directions = 2 if stack.bidirectional else 1
-        width = cell.hidden_size * directions
-        read_layers = stack.layers if stack.readout_layers == "all" else 1
-        self.layers = nn.ModuleList(
-            RecurrentLayer(cell, width if index else first, stack, first=index == 0)
-            for index in range(stack.layers)
-        )
-        self.readouts = nn.ModuleList(
-            Weights(self.readout.parameters(cell.hidden_size)) for _ in range(directions * read_layers)
-        )
-        self.head_norm = Norm(stack.norm, width * read_layers)
-        self.head = nn.Linear(width * read_layers, classes)
+        self.layers, self.readouts = Tower.of(cell, first, stack)
+        if self.grid is not None:
+            self.across_layers, self.across_readouts = Tower.of(cell, self.grid.column_size, stack)
+        width = cell.hidden_size * sum(len(tower.readouts) for tower in self.towers)
+        self.head_norm = Norm(stack.norm, width)
+        self.head = nn.Linear(width, classes)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def towers(self) -> list[Tower]:
+        """The tower that reads the steps and, with axes=both, the one that reads across them."""
+        along = Tower(self.layers, self.readouts)
+        return [along] if self.grid is None else [along, Tower(self.across_layers, self.across_readouts)]
+
     def forward(self, x_BTI: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Logits (B, K) of sequences of equal length, or with `lengths_B` valid steps each."""
+        """Logits (B, K) of sequences of equal length, or with `lengths_B` valid steps each.
+
+        Raises DataError for sequences whose number of steps is not that of the grid.
+        """
         if x_BTI.ndim != 3 or x_BTI.shape[2] != self.input_size:
             expected = f"(batch, time, {self.input_size})"
             raise ValueError(f"x must have shape {expected}, got {tuple(x_BTI.shape)}.")
+        if self.grid is not None:
+            _refuse_other_lengths(self.grid.steps, x_BTI, lengths_B)
+            lengths_B = None
         x_TBI = x_BTI.transpose(0, 1)
         if lengths_B is not None:
             # multiplying by a mask would not remove a NaN in the padding from the gradient: 0 · NaN is NaN
@@ -231,27 +282,13 @@ class SequenceClassifier(nn.Module):
         return logits_BK
 
     def _features(self, x_TBI: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
-        """The results of the readouts, (B, H) for each direction of each layer that the head sees."""
-        features: list[Tensor] = []
-        for index, layer in enumerate(self.layers):
-            top = index == len(self.layers) - 1
-            every_step = not top or self.readout.every_step
-            outputs = layer(x_TBI, lengths_B, every_step)
-            if top or self.stack.readout_layers == "all":
-                needs_last = every_step and not self.readout.every_step
-                read = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if needs_last else outputs
-                features += self._read(read, lengths_B, len(features))
-            if not top:
-                x_TBI = concatenated(outputs, lengths_B)
-        return features
-
-    def _read(self, outputs: list[Tensor], lengths_B: Tensor | None, first: int) -> list[Tensor]:
-        """Applies the readouts, from index `first` on, to the outputs of the directions of one layer."""
-        features = []
-        for module, y in zip(self.readouts[first:], outputs, strict=False):
-            assert isinstance(module, Weights)
-            features.append(self.readout.read(module.weights(), y, lengths_B))
-        return features
+        """The results of the readouts of all towers, (B, H) each."""
+        views = [x_TBI] if self.grid is None else [x_TBI, self.grid.across(x_TBI)]
+        return [
+            feature
+            for tower, view in zip(self.towers, views, strict=True)
+            for feature in tower.features(view, lengths_B, self.stack)
+        ]
 
     def freeze(self) -> None:
         """Leaves the weights of everything below the head, and its normalisation, as they are."""
@@ -263,8 +300,9 @@ class SequenceClassifier(nn.Module):
         """Sets training mode, as in torch; of a frozen classifier for its head alone."""
         super().train(mode)
         if self.frozen:  # else batch normalisation would change its statistics
-            for part in (self.layers, self.readouts):
-                part.eval()
+            for tower in self.towers:
+                for part in tower:
+                    part.eval()
         return self
 
     def parameter_count(self) -> int:
@@ -290,6 +328,27 @@ class SequenceClassifier(nn.Module):
         weights = max(sum(weight.numel() for weight in module.parameters()) for module in modules)
         small = 2 * batch * weights < SMALLEST_SHARED
         return parts_of_batches() if by_parts or small else nullcontext()
+
+
+def _checked_grid(
+    stack: Stack, input_size: int, coded: CodedFeatures | None, grid: Grid | None
+) -> Grid | None:
+    """The grid if sequences are to be read across. Raises ConfigError if there is none."""
+    if stack.axes == "steps":
+        return None
+    if grid is None or coded is not None:
+        raise ConfigError("axes=both needs sequences of numbers that all have the same number of steps.")
+    if grid.input_size != input_size:
+        raise ValueError(f"The grid has {grid.input_size} features per step, the model {input_size}.")
+    return grid
+
+
+def _refuse_other_lengths(steps: int, x_BTI: Tensor, lengths_B: Tensor | None) -> None:
+    """Raises DataError unless all sequences have so many steps."""
+    lengths = [] if lengths_B is None else lengths_B.tolist()
+    found = next((length for length in lengths if length != steps), x_BTI.shape[1])
+    if found != steps:
+        raise DataError(other_length(steps, found))
 
 
 def reversed_in_time(x_TBI: Tensor, lengths_B: Tensor | None) -> Tensor:

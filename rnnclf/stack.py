@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rnnclf.cells.base import Cell
+from rnnclf.data.grid import refuse_layout
+from rnnclf.data.layout import PictureLayout
 from rnnclf.engine.choose import ENGINES
 from rnnclf.errors import ConfigError
 from rnnclf.options import Options, option
@@ -15,6 +17,12 @@ from rnnclf.readout import READOUTS
 class Stack(Options):
     """The options of a SequenceClassifier that do not depend on its cell."""
 
+    axes: str = option(
+        "steps",
+        "along which axes to read: the steps of a sequence, or with both also across them, as the columns of"
+        " a picture in rows, by layers of their own; all sequences must have the same number of steps",
+        choices=("steps", "both"),
+    )
     layers: int = option(1, "number of stacked recurrent layers", low=1, high=1000)
     bidirectional: bool = option(False, "also run each layer backward in time")
     residual: bool = option(False, "add the input of each layer but the first to its output")
@@ -82,3 +90,17 @@ class Stack(Options):
             )
         if self.zoneout and self.engine not in ("auto", "loop"):
             raise ConfigError(f"zoneout needs engine=loop or engine=auto, got engine={self.engine}.")
+
+    def check_data(self, layout: PictureLayout | None, crop: float) -> None:
+        """Raises ConfigError for data that cannot be read along these axes.
+
+        layout: that of pictures. crop: the smallest share of a sequence that augmentation leaves.
+        """
+        if self.axes == "steps":
+            return
+        refuse_layout(layout)
+        if crop < 1:
+            raise ConfigError(
+                f"axes=both needs sequences of the same length, and augment.crop={crop:g} makes them shorter:"
+                " use augment.crop=1."
+            )

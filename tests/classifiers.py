@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rnnclf.cells import CELLS
+from rnnclf.data.grid import Grid
 from rnnclf.model import SequenceClassifier
 from rnnclf.readout import READOUTS
 from rnnclf.stack import Stack
@@ -18,7 +19,7 @@ def classifier(name, **options):
     """In float64, with biases that are not zero either."""
     torch.manual_seed(0)
     cell = CELLS[name](hidden_size=HIDDEN)
-    model = SequenceClassifier(cell, INPUT, CLASSES, Stack(**options)).double()
+    model = SequenceClassifier(cell, INPUT, CLASSES, Stack(**options), grid=Grid(STEPS, INPUT)).double()
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.4 * torch.randn_like(weight)

@@ -210,6 +210,7 @@ CHANGES: dict[str, list[str]] = {
     "dataset": ["dataset.validation=31"],
     "experiment": ["experiment=tutorial", "dataset=digits", "epochs=2", "hidden=4"],
     "hidden": ["hidden=5"],
+    "axes": ["axes=both"],
     "layers": ["layers=2"],
     "bidirectional": ["bidirectional=true"],
     "readout": ["readout=mean"],

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from rnnclf.cells import CELLS
+from rnnclf.data.grid import Grid
 from rnnclf.engine.choose import choose
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier, reversed_in_time
@@ -222,6 +223,7 @@ def test_dropout_acts_between_layers():
 
 
 ALTERNATIVES = {
+    "axes": {"axes": "both"},
     "layers": {"layers": 3},
     "bidirectional": {"bidirectional": True},
     "residual": {"residual": True},
@@ -240,7 +242,8 @@ ALTERNATIVES = {
 def outcome(cell="basic", **options):
     """The initial weights and the logits while training, in one vector."""
     torch.manual_seed(0)
-    model = SequenceClassifier(CELLS[cell](hidden_size=HIDDEN), INPUT, CLASSES, Stack(**options))
+    grid = Grid(STEPS, INPUT)
+    model = SequenceClassifier(CELLS[cell](hidden_size=HIDDEN), INPUT, CLASSES, Stack(**options), grid=grid)
     logits_BK = model(torch.randn(BATCH, STEPS, INPUT))
     return torch.cat([t.detach().flatten() for t in (*model.parameters(), logits_BK)])
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 LONGEST = 400  # characters of a line; --json has all
 GROUPS = ("cell", "optimizer", "schedule", "dataset", "augment", "average")
-SIZES = ("layers", "bidirectional", "readout")
+SIZES = ("axes", "layers", "bidirectional", "readout")
 STYLES = {"done": "green", "failed": "red"}
 
 

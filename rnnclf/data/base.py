@@ -41,6 +41,9 @@ class Learned:
     preparation: Preparation
     classes: tuple[str, ...]
     training: TrainingData = field(default_factory=TrainingData)
+    steps: int | None = field(default=None, compare=False)
+    """The number of steps that all sequences have, once prepared; None if they differ, or of a checkpoint
+    whose model reads sequences of any length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +206,10 @@ class Source(Component):
             preparation = fitted(recordings, parts["train"], missing, self.normalise, patch)
             found = moments(recordings, progress) if self.layout() is None else None
             learned = Learned(
-                preparation, recordings.classes, TrainingData.of(recordings, parts["train"], found)
+                preparation,
+                recordings.classes,
+                TrainingData.of(recordings, parts["train"], found),
+                one_length(preparation.steps_of(_tensor(recordings.lengths_N))),
             )
             notes = (*notes, *unseen(recordings, preparation.vocabularies))
         hashes = digests(recordings, progress)
@@ -331,6 +337,12 @@ def _with_channels(recordings: Recordings, channels: tuple[str, ...]) -> Recordi
         channels=channels,
         notes=(*recordings.notes, *([note] if extra else [])),
     )
+
+
+def one_length(steps_N: Tensor) -> int | None:
+    """The number of steps that all sequences have; None if they differ."""
+    first = int(steps_N[0])
+    return first if bool((steps_N == first).all()) else None
 
 
 def _listed(names: Sequence[str]) -> str:

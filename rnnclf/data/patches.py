@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Steps = TypeVar("Steps", int, Tensor)
+    from rnnclf.data.recordings import Array
+
+    Steps = TypeVar("Steps", int, Tensor, Array)
 
 
 def side_by_side(x_BTFC: Tensor, lengths_B: Tensor, patch: int) -> Tensor:

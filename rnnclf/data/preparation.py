@@ -23,6 +23,8 @@ from rnnclf.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rnnclf.data.patches import Steps
+
 SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
 LARGE = 2.0**100  # float32, which goes up to 2 ** 128 and down to 2 ** -126, is used for scales well within
 BITS_LEFT = 8  # the differences of a channel are lost if fewer remain: float32 has 24, float64 53
@@ -122,7 +124,7 @@ class Preparation:
             found.append(tuple(place_of.get(n, len(known) + 1) for n in recordings.categories[channel]))
         return replace(self, places=tuple(found))
 
-    def steps_of(self, lengths: Tensor) -> Tensor:
+    def steps_of(self, lengths: Steps) -> Steps:
         """The numbers of steps of prepared sequences that were read with these lengths."""
         return lengths if self.patch == 1 else patches_of(lengths, self.patch)
 

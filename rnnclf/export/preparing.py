@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnclf.data.grid import Grid
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import BOOL, DOUBLE, FLOAT, INT64, Graph, Shape, value
 from rnnclf.export.prepared_step import needs_float64
@@ -67,6 +68,19 @@ def blanked(g: Graph, sequences: Sequences) -> Sequences:
         return sequences
     valid_TB1 = g("Unsqueeze", sequences.valid_TB(g), g.axes(2))
     return replace(sequences, x=g("Where", valid_TB1, sequences.x, g.number(0)))
+
+
+def read_across(g: Graph, sequences: Sequences, grid: Grid) -> Sequences:
+    """The sequences, which are not ragged, read across (P, B, D), as `Grid.across` does."""
+    sizes = g.axes(grid.steps, 0, grid.kinds, grid.columns, grid.values)
+    columns = g("Transpose", g("Reshape", sequences.x, sizes), perm=[3, 1, 0, 2, 4])
+    steps = g.axes(grid.columns)
+    return replace(
+        sequences,
+        x=g("Reshape", columns, g.axes(0, 0, grid.column_size)),
+        lengths=g("Expand", steps, sequences.batch),
+        steps=steps,
+    )
 
 
 def type_of_x(preparation: Preparation | None) -> int:

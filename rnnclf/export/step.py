@@ -117,6 +117,11 @@ def blend_of(stack: Stack) -> Blend | None:
 
 def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
     """Raises ConfigError for a classifier that cannot answer before a sequence has ended."""
+    if stack.axes == "both":
+        raise ConfigError(
+            "axes=both also reads a sequence across its steps, when it has ended, so the model cannot answer"
+            " step by step: train with axes=steps."
+        )
     if stack.bidirectional:
         raise ConfigError(
             "bidirectional=true also reads a sequence from its end, so the model cannot answer step by step:"

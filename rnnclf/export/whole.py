@@ -17,10 +17,10 @@ from rnnclf.cells.module import CellModule, Weights
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import BOOL, FLOAT, INT32, INT64, STRING, Graph, Piece, Shape, model_of, value
 from rnnclf.export.operators import Operator, own_operator
-from rnnclf.export.preparing import as_read, blanked, prepared, sequences_of, type_of_x
+from rnnclf.export.preparing import as_read, blanked, prepared, read_across, sequences_of, type_of_x
 from rnnclf.export.step import CellInputs, CellStep, as_real, blend_of
 from rnnclf.export.tracing import Function, traced
-from rnnclf.model import Norm, RecurrentLayer, SequenceClassifier
+from rnnclf.model import Norm, RecurrentLayer, SequenceClassifier, Tower
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,27 @@ class _Whole:
     # layers
 
     def features(self) -> list[str]:
-        """The results of the readouts, (B, H) for each direction of each layer that the head sees."""
+        """The results of the readouts of all towers, (B, H) for each direction of each layer that is read."""
+        along, *across = self.model.towers
+        features = self.features_of(along)
+        for tower in across:
+            assert self.model.grid is not None
+            self.sequences = read_across(self.g, self.sequences, self.model.grid)
+            features += self.features_of(tower)
+        return features
+
+    def features_of(self, tower: Tower) -> list[str]:
+        """The results of the readouts of one tower."""
         g, x = self.g, self.sequences.x
         features: list[str] = []
-        for index, layer in enumerate(self.model.layers):
+        for index, layer in enumerate(tower.layers):
             assert isinstance(layer, RecurrentLayer)
-            top = index == len(self.model.layers) - 1
+            top = index == len(tower.layers) - 1
             every = not top or self.stack.readout != "last"
             outputs = self.layer_outputs(layer, x, every)
             if top or self.stack.readout_layers == "all":
                 features += [
-                    self.read(self.model.readouts[len(features) + i], y, every) for i, y in enumerate(outputs)
+                    self.read(tower.readouts[len(features) + i], y, every) for i, y in enumerate(outputs)
                 ]
             if not top:
                 outputs[1:] = [self.turned(y) for y in outputs[1:]]

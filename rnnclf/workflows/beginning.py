@@ -21,7 +21,7 @@ from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import numbered
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.model import ONE_HOT, RecurrentLayer, SequenceClassifier
-from rnnclf.workflows.loading import build_model, load_model
+from rnnclf.workflows.loading import build_model, grid_for, load_model
 from rnnclf.workflows.pretrained import OF_STEPS, OF_VALUES, changed, misfit, word_of
 
 SHOWN = 5  # names in a sentence
@@ -121,11 +121,13 @@ def beginning(config: Config, learned: Learned) -> Beginning:
         raise CheckpointError(changed(file))
     trained = load_model(file, [])
     old, prepared = trained.model, learned.preparation
+    grid = grid_for(config, learned)
     with torch.device("meta"):
-        new = build_model(config, prepared.input_size, len(learned.classes), prepared.coded)
+        new = build_model(config, prepared.input_size, len(learned.classes), prepared.coded, grid)
     match = _Match(trained.learned.preparation, prepared)
     features = _places(_features(old, match.then, match.called), _features(new, prepared, str))
     classes = _places(trained.learned.classes, learned.classes)
+    _refuse_other_grid(old, new, config, features)
     parts, misfits = _parts(old, new, features, classes, _names(old, new, match))
     if misfits:
         raise _misfit(old, new, config, trained.config)
@@ -255,6 +257,21 @@ def _misfit(old: SequenceClassifier, new: SequenceClassifier, config: Config, th
         f"cell={config.cell.name} has other weights for {sizes[0]} inputs than for {sizes[1]}, with which"
         f" {config.init} was trained: leave out init."
     )
+
+
+def _refuse_other_grid(
+    old: SequenceClassifier, new: SequenceClassifier, config: Config, features: Places
+) -> None:
+    """Raises ConfigError if what is read across is not what the trained model read."""
+    if old.grid is None or new.grid is None:
+        return
+    same = list(range(new.input_size))
+    if old.grid != new.grid or features != (same, same):
+        sizes = [f"{grid.steps} steps of {grid.columns} columns" for grid in (old.grid, new.grid)]
+        raise ConfigError(
+            f"{config.init} was trained with axes=both on sequences of {sizes[0]}, and goes on only with the"
+            f" same ones; these have {sizes[1]}, or other channels: leave out init."
+        )
 
 
 def _refuse_frozen(config: Config, match: _Match) -> None:

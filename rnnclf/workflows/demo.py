@@ -77,7 +77,10 @@ def export_demo(path: Path, words: Sequence[str], folder: Path, tell: Callable[[
     if settings(words)[0].step:
         raise ConfigError("--demo needs the file for whole sequences: leave out step=true.")
     _refuse_folder(folder)
-    _refuse_durations(config_of(checkpoint.load(one_checkpoint(path))).dataset)
+    config = config_of(checkpoint.load(one_checkpoint(path)))
+    _refuse_durations(config.dataset)
+    if config.axes == "both" and config.dataset.layout() is None:
+        raise ConfigError("--demo of a model with axes=both takes pictures alone, and these data are series.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -131,7 +131,8 @@ def in_words(figures: tuple[Figure, ...], config: Config) -> tuple[str, str]:
 
 def place_in_words(place: tuple[int, str], among: dict[tuple[int, str], list[float]]) -> str:
     layer, direction = place
-    return f"layer {layer} {direction}" if len({other for _, other in among}) > 1 else f"layer {layer}"
+    words = direction.replace("_", " ")
+    return f"layer {layer} {words}" if len({other for _, other in among}) > 1 else f"layer {layer}"
 
 
 def _on_gradients(gradient: list[float], share: float, where: str) -> str:

@@ -153,6 +153,8 @@ def _refuse_impossible(options: ExportOptions, loaded: Loaded) -> None:
     """Raises ConfigError for options that this model cannot have."""
     cell = loaded.config.cell
     refuse_names(loaded.learned.preparation)
+    if options.lengths and loaded.steps is not None:
+        raise ConfigError("lengths=true has no effect with axes=both, which reads sequences of one length.")
     if options.step:
         refuse_streaming(loaded.model.stack, loaded.learned.preparation)
     if options.operators == "scan":
@@ -219,6 +221,7 @@ def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
         "int8": options.int8,
         "checkpoint": checkpoint.describe(loaded.checkpoint.path).sha256,
         "epoch": loaded.checkpoint.epoch,
+        **({} if loaded.steps is None else {"steps": loaded.steps}),
         "fingerprint": loaded.checkpoint.fingerprint,
         "metrics": header.get("metrics", {}),
         "test": {key: test[key] for key in ("accuracy", "interval95", "total") if key in test},

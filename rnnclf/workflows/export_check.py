@@ -100,9 +100,10 @@ def sample_for(loaded: Loaded) -> Sample:
         return _validation(recordings, loaded)
     except RnnclfError as error:
         preparation = loaded.learned.preparation
-        steps = int(loaded.checkpoint.header.get("steps") or 50) * preparation.patch
-        ragged = loaded.config.dataset.layout() is None
-        return Sample((_random(preparation, min(steps, 200), ragged),), ragged, str(error))
+        usual = min(int(loaded.checkpoint.header.get("steps") or 50) * preparation.patch, 200)
+        steps = usual if loaded.steps is None else loaded.steps * preparation.patch
+        ragged = loaded.config.dataset.layout() is None and loaded.steps is None
+        return Sample((_random(preparation, steps, ragged),), ragged, str(error))
 
 
 def _validation(recordings: Recordings, loaded: Loaded) -> Sample:

@@ -16,10 +16,11 @@ import torch
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Learned, Source
+from rnnclf.data.grid import other_length
 from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Recordings
-from rnnclf.errors import CheckpointError, ConfigError
+from rnnclf.errors import CheckpointError, ConfigError, DataError
 from rnnclf.export.reading import MOST_NUMBERS, read
 from rnnclf.export.running import Runner
 from rnnclf.training.evaluation import EVALUATION_BATCH, MOST_STEPS
@@ -53,6 +54,18 @@ class LoadedFile(NamedTuple):
     @property
     def cell(self) -> str:
         return str(self.runner.file.facts["cell"])
+
+    @property
+    def steps(self) -> int | None:
+        """As in `Loaded`."""
+        found = self.runner.file.facts.get("steps")
+        return found if type(found) is int else None
+
+    def refuse_other_lengths(self, lengths_n: Array) -> None:
+        """Raises DataError if a sequence does not have the number of steps that it must have."""
+        steps_n = self.learned.preparation.steps_of(lengths_n)
+        if self.steps is not None and (steps_n != self.steps).any():
+            raise DataError(other_length(self.steps, int(steps_n[steps_n != self.steps][0])))
 
     def correct_before(self, split: str, total: int) -> int | None:
         """How many of so many sequences of a split were classified correctly before the export, if the file
@@ -147,6 +160,7 @@ def logits_of(loaded: LoadedFile, recordings: Recordings, places_n: Array) -> Ar
     Raises CheckpointError if the file cannot be run, or its answers are no numbers.
     """
     runner, path = loaded.runner, loaded.checkpoint.path
+    loaded.refuse_other_lengths(recordings.lengths_N[places_n])
     found_nK = np.empty((len(places_n), len(loaded.learned.classes)), np.float32)
     for part_B in _batches(recordings.lengths_N[places_n], runner):
         batch = batch_of(recordings, places_n[part_B])

@@ -10,6 +10,7 @@ import torch
 
 from rnnclf.config import Config
 from rnnclf.data import SequenceDataset
+from rnnclf.data.grid import Grid
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.loop import fit
 from rnnclf.training.recipe import Recipe
@@ -27,6 +28,7 @@ def fitted_to_all(
     on_batch: Callable[[BatchProgress], None] = lambda progress: None,
     stop: Callable[[], str] = lambda: "",
     begun: Beginning | None = None,
+    grid: Grid | None = None,
 ) -> tuple[SequenceClassifier, str]:
     """A classifier trained from new weights on both sets, by a recipe whose weights of classes are theirs;
     and why that was ended early, '' if it was not.
@@ -34,7 +36,8 @@ def fitted_to_all(
     It makes as many steps as the first training made to its best epoch, which is `epochs`, at the rates of a
     schedule of as many steps as that of the first. Both sets must be parts of the same data set.
 
-    stop: as in `fit`. begun: the weights of another model, with which it begins. Raises DivergedError.
+    stop: as in `fit`. begun: the weights of another model, with which it begins. grid: as in `Data`. Raises
+    DivergedError.
     """
     both = joined(train, validation)
     per_epoch = math.ceil(len(both) / recipe.batch_size)
@@ -42,7 +45,7 @@ def fitted_to_all(
     planned = max(round(recipe.epochs * share), 1)
     last = min(max(round(epochs * share), 1), planned)
     torch.manual_seed(config.seed)
-    model = build_model(config, both.input_size, len(both.classes), both.coded)
+    model = build_model(config, both.input_size, len(both.classes), both.coded, grid)
     model = (begun or Beginning()).filled(model).to(both.y_N.device)
     training = Training(model, replace(recipe, epochs=planned))
     stopped = ""

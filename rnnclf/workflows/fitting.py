@@ -36,7 +36,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.beginning import beginning
 from rnnclf.workflows.checkpoints import only_checkpoint
 from rnnclf.workflows.final import fitted_to_all
-from rnnclf.workflows.loading import build_model, load_model
+from rnnclf.workflows.loading import build_model, grid_for, load_model
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
@@ -103,7 +103,7 @@ def fit_in_memory(
         config.augment.check_layout(config.dataset.layout())
         splits = config.dataset.divided(recordings, replace(config.dataset.plan(), test=None))
         parts = {"train": splits.train.to(device), "validation": splits.validation.to(device)}
-        data = Data(device, splits, parts)
+        data = Data(device, splits, parts, grid_for(config, splits.learned))
         config = settled(config, splits)
         begun = beginning(config, splits.learned)
         torch.manual_seed(config.seed)
@@ -144,6 +144,7 @@ def fit_in_memory(
                 epochs,
                 stop=lambda: final_fit_out_of_time(config, seconds()),
                 begun=begun,
+                grid=data.grid,
             )
         header = header_after(config, splits, engine, history.best, labels=labels, calibration=calibration)
         notes = *begun.notes, *splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped

@@ -13,7 +13,7 @@ from rnnclf.options import OptionFacts, described
 from rnnclf.registry import did_you_mean
 
 MODEL = (
-    *("hidden", "match_parameters", "layers", "bidirectional", "residual", "norm", "readout"),
+    *("hidden", "match_parameters", "axes", "layers", "bidirectional", "residual", "norm", "readout"),
     *("readout_layers", "dropout", "variational", "recurrent_dropout", "zoneout"),
 )
 TRAINING = (

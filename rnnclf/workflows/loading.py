@@ -16,6 +16,7 @@ from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import DATASETS, Learned, Source
 from rnnclf.data.categories import CodedFeatures
+from rnnclf.data.grid import Grid, grid_of
 from rnnclf.data.images.folder import holds_pictures
 from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
@@ -60,15 +61,32 @@ class Loaded(NamedTuple):
     def hidden(self) -> int:
         return self.config.cell.hidden_size
 
+    @property
+    def steps(self) -> int | None:
+        """The number of steps that a sequence must have; None if the model reads any number."""
+        return None if self.model.grid is None else self.model.grid.steps
+
 
 def build_model(
-    config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None
+    config: Config,
+    input_size: int,
+    classes: int,
+    coded: CodedFeatures | None = None,
+    grid: Grid | None = None,
 ) -> SequenceClassifier:
     """The classifier that `config` describes, with weights drawn from torch's random generator."""
-    model = SequenceClassifier(config.cell, input_size, classes, config.stack(), coded)
+    model = SequenceClassifier(config.cell, input_size, classes, config.stack(), coded, grid)
     if config.freeze == "cell":
         model.freeze()
     return model
+
+
+def grid_for(config: Config, learned: Learned) -> Grid | None:
+    """The grid as which the model reads its sequences; None if it reads their steps alone. Raises ConfigError
+    for data that cannot be read as one."""
+    if config.axes == "steps":
+        return None
+    return grid_of(learned.steps, learned.preparation, config.dataset.layout())
 
 
 def load_model(
@@ -85,7 +103,8 @@ def load_model(
     learned = learned_of(saved, config)
     with torch.device("meta"):
         prepared = learned.preparation
-        model = build_model(config, prepared.input_size, len(learned.classes), prepared.coded)
+        grid = grid_for(config, learned)
+        model = build_model(config, prepared.input_size, len(learned.classes), prepared.coded, grid)
     checkpoint.fill(model, saved)
     return Loaded(saved, config, learned, model, elsewhere)
 
@@ -223,7 +242,17 @@ def learned_of(saved: Checkpoint, config: Config) -> Learned:
             )
     if saved.input_size != preparation.input_size:
         raise CheckpointError(f"{saved.path} is damaged: its preparation does not match its model.")
-    return Learned(preparation, saved.classes, training)
+    return Learned(preparation, saved.classes, training, _steps_of(saved, config))
+
+
+def _steps_of(saved: Checkpoint, config: Config) -> int | None:
+    """The number of steps that a sequence must have. Raises CheckpointError."""
+    if config.axes == "steps":
+        return None
+    steps = saved.header.get("steps")
+    if type(steps) is not int or not 1 <= steps < 2**31:
+        raise CheckpointError(f"{saved.path} is damaged: its header has no valid 'steps'.")
+    return steps
 
 
 def in_files(source: Source) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from rnnclf.calibration import probabilities
 from rnnclf.data.base import assembled
 from rnnclf.data.gaps import complete
+from rnnclf.data.grid import other_length
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
 from rnnclf.data.survey import chunks, steps_of
 from rnnclf.data.training_data import Likeness
@@ -183,14 +184,15 @@ class Prediction:
     def _readable(self, part: Recordings) -> Array:
         """Which sequences can be classified, bool (N,). Raises DataError if one cannot, unless asked to skip
         it."""
+        right_N = self._of_right_length(part)
         if part.values_SC.dtype.kind != "f":
-            return np.ones(len(part), bool)
+            return right_N
         missing = {model.learned.preparation.missing for model in self.models}
         absent_S = np.isnan(part.values_SC).any(axis=1)
         infinite_N = _any(np.isinf(part.values_SC).any(axis=1), part)
         lacks_N = _any(absent_S, part) & ("error" in missing)
         empty_N = ~_any(~absent_S, part) & ("drop" in missing)
-        bad_N = infinite_N | lacks_N | empty_N
+        bad_N = infinite_N | lacks_N | empty_N | ~right_N
         if bad_N.any() and not self.skip_bad:
             n = int(bad_N.argmax())
             begin, end = part.starts_N[n], part.starts_N[n] + part.lengths_N[n]
@@ -208,6 +210,24 @@ class Prediction:
                 f"{place}: '{channel}' is missing, and the model was trained without missing values.{way}"
             )
         return ~bad_N
+
+    def _of_right_length(self, part: Recordings) -> Array:
+        """Which sequences have the number of steps that all models read, bool (N,). Raises DataError if one
+        has not, unless asked to skip it."""
+        right_N = np.ones(len(part), bool)
+        for model in self.models:
+            if model.steps is None:
+                continue
+            steps_N = model.learned.preparation.steps_of(part.lengths_N)
+            right_N &= steps_N == model.steps
+            if not right_N.all() and not self.skip_bad:
+                n = int(right_N.argmin())
+                raise DataError(
+                    f"The sequence that begins at {part.place(int(part.starts_N[n]))}:"
+                    f" {other_length(model.steps, int(steps_N[n]))} --skip-bad leaves such a sequence without"
+                    " a class."
+                )
+        return right_N
 
 
 def _logits(loaded: Loaded | LoadedFile, part: Recordings, device: Any) -> Array:

@@ -117,7 +117,7 @@ def _refuse_misfits(config: Config, there: Config, typed: set[str]) -> None:
     def options(c: Config) -> dict[str, Any]:
         return {
             **{"cell": c.cell.name, "hidden": c.cell.hidden_size, "cell.hidden_size": c.cell.hidden_size},
-            **{key: getattr(c, key) for key in ("layers", "bidirectional", "norm", "readout_layers")},
+            **{key: getattr(c, key) for key in ("axes", "layers", "bidirectional", "norm", "readout_layers")},
             **({"readout": c.readout} if "attention" in (config.readout, there.readout) else {}),
             **{f"dataset.{key}": getattr(c.dataset, key, None) for key in OF_STEPS},
         }

@@ -21,6 +21,8 @@ def what_was_trained(r: Mapping[str, Any], configuration: Mapping[str, Any]) -> 
         else f"{r['hidden']} {r['cell']} units"
     )
     ways = " that reads each sequence in both directions" if configuration.get("bidirectional") else ""
+    if configuration.get("axes") == "both":
+        ways += f"{' and' if ways else ' that reads each sequence'} along its steps and across them"
     data = r.get("data", r["dataset"])
     yield (
         f"A recurrent network of {layer} ({r['parameters']:,} parameters){ways} was trained to classify the"

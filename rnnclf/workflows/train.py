@@ -18,6 +18,7 @@ from rnnclf.calibration import Calibration, calibrate
 from rnnclf.config import Config
 from rnnclf.data import SPLITS, SequenceDataset, SplitName, Splits
 from rnnclf.data.categories import CodedFeatures
+from rnnclf.data.grid import Grid
 from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import made_folder, missing_folders, remove_empty, write_atomically, write_json
 from rnnclf.metrics import Evaluation, Score, commonest_share
@@ -37,7 +38,7 @@ from rnnclf.workflows.baseline_runs import division
 from rnnclf.workflows.beginning import Beginning, beginning
 from rnnclf.workflows.diagnosis import Diagnosis, read_diagnosis, record_diagnosis
 from rnnclf.workflows.final import fitted_to_all, joined
-from rnnclf.workflows.loading import build_model
+from rnnclf.workflows.loading import build_model, grid_for
 from rnnclf.workflows.predictions import write_predictions
 from rnnclf.workflows.pretrained import continued, record_of
 from rnnclf.workflows.reasons import reasons
@@ -116,7 +117,8 @@ def settled(config: Config, splits: Splits) -> Config:
     train = splits.train
     dataset = replace(config.dataset, **config.dataset.settled_options(splits.learned.preparation))
     config = replace(config, dataset=dataset, epochs=_epochs(config, len(train)))
-    return sized(config, train.input_size, len(train.classes), train.coded)
+    shape = train.input_size, len(train.classes), train.coded
+    return sized(config, *shape, grid_for(config, splits.learned))
 
 
 def _epochs(config: Config, sequences: int) -> int:
@@ -126,7 +128,13 @@ def _epochs(config: Config, sequences: int) -> int:
     return max(config.epochs, math.ceil(config.updates / steps_per_epoch(config, sequences)))
 
 
-def sized(config: Config, input_size: int, classes: int, coded: CodedFeatures | None = None) -> Config:
+def sized(
+    config: Config,
+    input_size: int,
+    classes: int,
+    coded: CodedFeatures | None = None,
+    grid: Grid | None = None,
+) -> Config:
     """The config with the hidden size that matches `match_parameters`, if that is set. Raises ConfigError."""
     if config.match_parameters is None:
         return config
@@ -136,7 +144,7 @@ def sized(config: Config, input_size: int, classes: int, coded: CodedFeatures | 
 
     def count(hidden: int) -> int:
         with torch.device("meta"):  # shapes only: no weights are drawn
-            return build_model(with_hidden(hidden), input_size, classes, coded).parameter_count()
+            return build_model(with_hidden(hidden), input_size, classes, coded, grid).parameter_count()
 
     target = parse_count(config.match_parameters)
     return with_hidden(hidden_for(target, count, config.cell.multiple))
@@ -208,6 +216,8 @@ class Data:
     splits: Splits
     parts: dict[str, SequenceDataset]
     """The splits by name, on the device."""
+    grid: Grid | None = None
+    """The grid as which the model reads its sequences; None if it reads their steps alone."""
 
     @classmethod
     def of(cls, config: Config, watch: Watcher) -> Data:
@@ -215,22 +225,23 @@ class Data:
         device = machine.prepare(config)
         config.augment.check_layout(config.dataset.layout())
         splits = config.dataset.load(progress=watch.reading)
+        grid = grid_for(config, splits.learned)
         for sentence in (*splits.notes, *splits.warnings):
             log.info("%s", sentence)
         machine.keep_freed_memory()
-        return cls(device, splits, {name: splits[name].to(device) for name in SPLITS})
+        return cls(device, splits, {name: splits[name].to(device) for name in SPLITS}, grid)
 
     def with_validation(self) -> Data:
         """These data with the validation sequences among the training sequences."""
         train = joined(self.splits.train, self.splits.validation)
         parts = {**self.parts, "train": joined(self.parts["train"], self.parts["validation"])}
-        return Data(self.device, replace(self.splits, train=train), parts)
+        return replace(self, splits=replace(self.splits, train=train), parts=parts)
 
     @property
-    def shape(self) -> tuple[int, int, CodedFeatures | None]:
-        """The number of features of a step, and of classes, and the features that are codes."""
+    def shape(self) -> tuple[int, int, CodedFeatures | None, Grid | None]:
+        """The number of features of a step, and of classes, the features that are codes, and the grid."""
         train = self.splits.train
-        return train.input_size, len(train.classes), train.coded
+        return train.input_size, len(train.classes), train.coded, self.grid
 
 
 @dataclass
@@ -367,6 +378,7 @@ def _train_on_all(run: Run, saver: Saver) -> None:
         lambda progress: saver.stop_if_signalled(),
         lambda: final_fit_out_of_time(run.config, saver.seconds),
         run.begun,
+        grid=run.data.grid,
     )
     if stopped:
         saver.note(stopped)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rnnclf.cells import CELLS
+from rnnclf.data.grid import Grid
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array
 from rnnclf.data.training_data import TrainingData
@@ -32,10 +33,13 @@ def preparation(missing: str = "error", **more: Any) -> Preparation:
     return Preparation(channels=CHANNELS, missing=missing, **{**usual, **more})
 
 
-def classifier(cell: str, inputs: int, hidden: int = 5, **stack: Any) -> SequenceClassifier:
+def classifier(
+    cell: str, inputs: int, hidden: int = 5, grid: Grid | None = None, **stack: Any
+) -> SequenceClassifier:
     """In float32, with biases and statistics that are not their initial ones."""
     torch.manual_seed(0)
-    model = SequenceClassifier(CELLS[cell](hidden_size=hidden), inputs, len(CLASSES), Stack(**stack))
+    of_cell = CELLS[cell](hidden_size=hidden)
+    model = SequenceClassifier(of_cell, inputs, len(CLASSES), Stack(**stack), grid=grid)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rnnclf.data.grid import grid_of
 from rnnclf.export.graph import IR, OPSET
 from rnnclf.export.whole import Answers, whole_model
 from tests.export.exporting import (
@@ -58,6 +59,19 @@ def test_sequences_of_one_length_need_no_lengths():
     x_BTC = torch.randn(3, 6, 2)
     assert [port.name for port in proto.graph.input] == ["x"]
     assert_equal_logits(logits_of(proto, {"x": x_BTC}), model(x_BTC))
+
+
+@pytest.mark.parametrize("preparing", [("error", 1), ("mask", 1), ("interpolate", 3)])
+@pytest.mark.parametrize(("cell", "stack"), STACKS)
+def test_both_axes_are_in_the_graph(cell, stack, preparing):
+    missing, patch = preparing
+    prepared, lengths_B = preparation(missing, patch=patch), torch.full_like(LENGTHS, 7)
+    grid = grid_of(int(prepared.steps_of(7)), prepared, None)
+    model = classifier(cell, prepared.input_size, grid=grid, axes="both", **stack)
+    x_BTC, _ = as_read(missing)
+    x_BTC = x_BTC.nan_to_num() if missing == "error" else x_BTC
+    proto = built(model, prepared, ragged=False)
+    assert_equal_logits(logits_of(proto, {"x": x_BTC}), model(prepared(x_BTC, lengths_B, None)))
 
 
 @pytest.mark.parametrize("timed", [False, True])

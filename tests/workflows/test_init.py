@@ -196,6 +196,7 @@ def test_new_names_and_new_gaps_are_said(base, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "there"),
     [
+        ("axes", "both", "steps"),
         ("layers", 1, 2),
         ("norm", "none", "batch"),
         ("readout", "attention", "last"),
