@@ -137,6 +137,8 @@ def _reading(trained: Source, data: Path, named: bool, labelled: bool) -> Source
     name = trained.name if named else source_for(str(data))
     if trained.name == name and "path" in trained.LOCATIONS:
         return replace(trained, path=str(data))  # type: ignore[call-arg]
+    if "path" not in DATASETS[name].LOCATIONS:
+        raise ConfigError(f"dataset={name} has data of its own, and does not read {data.name}: leave it out.")
     return DATASETS[name](path=str(data))  # type: ignore[call-arg]
 
 

@@ -139,6 +139,7 @@ def test_what_the_table_lacks_is_named(here, cli):
         (["long", "none.csv"], "none.csv does not exist."),
         (["long", "empty.csv"], "empty.csv is empty: it needs a header and rows."),
         (["long", "rows.csv"], "rows.csv has a header but no rows."),
+        (["long", "long.csv", "dataset=digits"], "dataset=digits has data of its own, and does not read"),
         (["long", "long.csv", "hidden=3"], "'hidden' cannot be changed for a prediction"),
         (["long", "long.csv", "-o", "a.txt"], "a.txt should end in .csv, .tsv, .jsonl or .parquet."),
         (["long", "long.csv", "-o", "no/a.csv"], "Cannot write no/a.csv: No such file or directory."),
