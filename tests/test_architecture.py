@@ -28,7 +28,7 @@ FLOORS = {
     "data": 1, "augment": 1, "averaging": 1, "optim": 1, "training": 1, "metrics": 1, "checkpoint": 1,
     "calibration": 1, "diagnosis": 1, "expectation": 1, "baselines": 1, "statistics": 1, "export": 1,
     "report": 1, "trackers": 1, "tuning": 1,
-    "config": 2, "synonyms": 2, "hydra_app": 2,
+    "config": 2, "config_reading": 2, "synonyms": 2, "hydra_app": 2,
     "workflows": 3,
     "cli": 4, "after_training": 4, "many_machines": 4, "deciding": 4,
     "reporting": 4, "data_commands": 4, "groups": 4,

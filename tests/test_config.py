@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnclf.config import GROUPS, Config, from_plain, known_keys
+from rnnclf.config import GROUPS, Config, known_keys
+from rnnclf.config_reading import from_plain
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app import load_config, overridden
 from rnnclf.stack import Stack

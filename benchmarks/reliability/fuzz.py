@@ -112,7 +112,7 @@ def _do_once() -> None:
     """
     from hydra.core.config_store import ConfigStore
 
-    from rnnclf.config import from_plain
+    from rnnclf.config_reading import from_plain
     from rnnclf.hydra_app import checks, compose, setup
     from rnnclf.workflows import evaluate, ledger, resume
 

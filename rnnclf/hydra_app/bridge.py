@@ -18,7 +18,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import Config, causes
+from rnnclf.config import Config
+from rnnclf.config_reading import causes
 from rnnclf.errors import ConfigError, JobFailed, OutputError, RnnclfError
 from rnnclf.files import claim_folder, in_the_way, not_created
 from rnnclf.hydra_app.checks import Refusal, Start, starting

@@ -23,7 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import GROUPS, Config, from_composed
+from rnnclf.config import GROUPS, Config
+from rnnclf.config_reading import from_composed
 from rnnclf.errors import ConfigError, OutputError, RnnclfError
 from rnnclf.files import missing_folders, remove_empty
 from rnnclf.hydra_app.compose import composing, explained, plugins_in, refuse_conflicting

@@ -16,7 +16,8 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import GROUPS, Config, causes, from_composed, from_plain, in_words, plain_node
+from rnnclf.config import GROUPS, Config
+from rnnclf.config_reading import causes, from_composed, from_plain, in_words, plain_node
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app.grammar import parse
 from rnnclf.hydra_app.recipes import with_recipe

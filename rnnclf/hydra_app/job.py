@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from rnnclf.config import Config, from_composed
+from rnnclf.config import Config
+from rnnclf.config_reading import from_composed
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.hydra_app.setup import add_plugins
 

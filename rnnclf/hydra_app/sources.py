@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from rnnclf.config import escaped
+from rnnclf.config_reading import escaped
 from rnnclf.data import DATASETS, Source
 from rnnclf.data.own import OwnData
 from rnnclf.data.recognition import exists, source_for

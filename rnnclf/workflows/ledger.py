@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from rnnclf.config import from_plain
+from rnnclf.config_reading import from_plain
 from rnnclf.data import DATASETS, Source
 from rnnclf.errors import CheckpointError, ConfigError, InUseError, JobFailed, RnnclfError
 from rnnclf.files import made_folder, missing_folders, read_record, refuse_pipe, remove_empty, write_json

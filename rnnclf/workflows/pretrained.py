@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf import checkpoint
-from rnnclf.config import Config, from_plain
+from rnnclf.config import Config
+from rnnclf.config_reading import from_plain
 from rnnclf.errors import CheckpointError, ConfigError, RnnclfError
 from rnnclf.files import absolute
 from rnnclf.options import as_typed

@@ -15,7 +15,8 @@ import torch
 
 from rnnclf import checkpoint
 from rnnclf.checkpoint import Checkpoint
-from rnnclf.config import Config, from_plain
+from rnnclf.config import Config
+from rnnclf.config_reading import from_plain
 from rnnclf.errors import CheckpointError, ConfigError, OutputError, RnnclfError
 from rnnclf.escaping import LogFormatter
 from rnnclf.files import write_json

@@ -17,7 +17,8 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnclf.config import GROUPS, NESTED, Config, in_words, kinds_of, unknown_key
+from rnnclf.config import GROUPS, NESTED, Config, kinds_of, unknown_key
+from rnnclf.config_reading import in_words
 from rnnclf.errors import ConfigError, RnnclfError
 from rnnclf.hydra_app import load_config
 from rnnclf.hydra_app.checks import plan

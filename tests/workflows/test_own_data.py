@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rnnclf import checkpoint
-from rnnclf.config import from_plain
+from rnnclf.config_reading import from_plain
 from rnnclf.data import Learned
 from rnnclf.data.findings import findings
 from rnnclf.data.preparation import Preparation
