@@ -85,6 +85,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         residual: bool = False,
         norm: str = "none",
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         variational: bool = False,
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,

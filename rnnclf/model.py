@@ -33,7 +33,7 @@ class RecurrentLayer(nn.Module):
     """One layer of a cell, run forward in time or, if bidirectional, forward and backward.
 
     Layers above the first apply normalisation and dropout to their inputs; with `residual` they add their
-    inputs, as they were before that, to their outputs.
+    inputs, as they were before that, to their outputs. The first one has a dropout of its own.
     """
 
     def __init__(self, cell: Cell, input_size: int, stack: Stack, first: bool) -> None:
@@ -50,7 +50,7 @@ class RecurrentLayer(nn.Module):
         """The outputs of each direction (T, B, H), in the order in which that direction runs through time;
         without `every_step`, only the last valid ones (B, H)."""
         plan = Plan(lengths_B, every_step, final_state=False)
-        inputs_TBI = x_TBI if self.first else self._dropped(self.norm(x_TBI, lengths_B))
+        inputs_TBI = self.dropped(self.norm(x_TBI, lengths_B))
         outputs = []
         for part, (name, module) in enumerate(self.directions.items()):
             assert isinstance(module, CellModule)
@@ -76,10 +76,14 @@ class RecurrentLayer(nn.Module):
             bf16=self.stack.precision == "bf16",
         )[0]
 
-    def _dropped(self, x_TBI: Tensor) -> Tensor:
-        rate = self.stack.dropout if self.training else 0.0
-        if self.stack.variational:
-            return x_TBI * functional.dropout(torch.ones_like(x_TBI[0]), rate)
+    def dropped(self, x_TBI: Tensor) -> Tensor:
+        """The inputs with some values set to 0, in training."""
+        rate = self.stack.input_dropout if self.first else self.stack.dropout
+        if not self.training or not rate:
+            return x_TBI
+        if self.stack.variational or self.first:  # inputs lie in memory in any order, which draws would follow
+            shape = x_TBI.shape[1:] if self.stack.variational else x_TBI.shape
+            return x_TBI * functional.dropout(x_TBI.new_ones(shape), rate)
         return functional.dropout(x_TBI, rate)
 
 

@@ -43,6 +43,9 @@ class Stack(Options):
     dropout: float = option(
         0.0, "share of values set to 0 between layers and before the head, in training", low=0, below=1
     )
+    input_dropout: float = option(
+        0.0, "share of the input values set to 0 at each step, in training", low=0, below=1
+    )
     variational: bool = option(False, "let dropout drop the same values at all steps of a sequence")
     recurrent_dropout: float = option(
         0.0, "share of the recurrent weights set to 0 in each batch (DropConnect)", low=0, below=1

@@ -221,6 +221,7 @@ CHANGES: dict[str, list[str]] = {
     "dropout": ["dropout=0.5"],
     "variational": ["layers=2", "dropout=0.5", "variational=true"],
     "recurrent_dropout": ["recurrent_dropout=0.5"],
+    "input_dropout": ["input_dropout=0.5"],
     "zoneout": ["zoneout=0.5"],
     "precision": ["precision=bf16"],
     "match_parameters": ["match_parameters=2k"],

@@ -78,6 +78,27 @@ def test_variational_dropout_drops_the_same_values_at_all_steps():
     assert not (fresh == fresh[0]).all()
 
 
+def test_dropout_of_the_input_leaves_the_layers_above_alone():
+    seen = []
+    model = classifier("basic", layers=2, input_dropout=0.5).train()
+
+    def outputs(module, x_TBI, plan):
+        seen.append(x_TBI)
+        y_TBH = x_TBI.new_ones(*x_TBI.shape[:2], HIDDEN)
+        return y_TBH if plan.every_step else y_TBH[-1]
+
+    for layer in model.layers:
+        layer._unrolled = outputs
+    model(x_BTI := random_input())
+    first, second = seen
+    kept = first != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    torch.testing.assert_close(first[kept], 2 * x_BTI.transpose(0, 1)[kept])
+    assert (second == 1).all()
+    model.eval()(x_BTI)
+    assert torch.equal(seen[2], x_BTI.transpose(0, 1))
+
+
 def test_recurrent_dropout_drops_single_weights_while_training_only():
     model = classifier("lstm", recurrent_dropout=0.5)
     module = model.layers[0].directions["forward_cell"]

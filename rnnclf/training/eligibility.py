@@ -21,6 +21,7 @@ INCLUDED = (
     "bidirectional",
     "readout",
     "dropout",
+    "input_dropout",
     "recurrent_dropout",
     "variational",
 )

@@ -26,7 +26,7 @@ from rnnclf.engine.machine.driver.layer import LayerWeights
 from rnnclf.engine.machine.driver.tables import address_of
 from rnnclf.engine.machine.driver.threads import ALL_ARRIVALS, ARRIVED, LAST_JOB, POSTED
 from rnnclf.engine.parts import rows_of_parts
-from rnnclf.model import SequenceClassifier
+from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers
 from rnnclf.training.recipe import CrossEntropy
 from rnnclf.training.step_dropout import Dropout
@@ -64,7 +64,9 @@ class WholeSteps:
         keeps_lengths: bool = False,
     ) -> None:
         self.model, self.loss, self.data, self.needs_gradients = model, loss, data, needs_gradients
-        self.source = source_of(data, change, keeps_lengths)
+        drops = needs_gradients and model.stack.input_dropout > 0
+        keeps_lengths = keeps_lengths or change is None
+        self.source = source_of(data, _with_dropout(model, change) if drops else change, keeps_lengths)
         self.max_norm = math.inf if max_norm is None else float(max_norm)
         self._step: _Step | None = None
 
@@ -94,6 +96,20 @@ class WholeSteps:
         if self._step is not None:
             self._step.close()
             self._step = None
+
+
+def _with_dropout(
+    model: SequenceClassifier, change: Callable[[Batch], Batch] | None
+) -> Callable[[Batch], Batch]:
+    """The change of a batch, and then the dropout of the inputs of the lowest layer."""
+    layer = model.layers[0]
+    assert isinstance(layer, RecurrentLayer)
+
+    def changed(batch: Batch) -> Batch:
+        batch = batch if change is None else change(batch)
+        return batch._replace(x_BTI=layer.dropped(batch.x_BTI.transpose(0, 1)).transpose(0, 1))
+
+    return changed
 
 
 def scoring_steps(model: SequenceClassifier, data: SequenceDataset) -> WholeSteps:

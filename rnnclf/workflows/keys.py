@@ -14,7 +14,7 @@ from rnnclf.registry import did_you_mean
 
 MODEL = (
     *("hidden", "match_parameters", "axes", "layers", "bidirectional", "residual", "norm", "readout"),
-    *("readout_layers", "dropout", "variational", "recurrent_dropout", "zoneout"),
+    *("readout_layers", "dropout", "input_dropout", "variational", "recurrent_dropout", "zoneout"),
 )
 TRAINING = (
     *(

@@ -260,6 +260,7 @@ def test_a_value_that_is_not_finite_is_found_in_the_batch_that_lost_the_loss(mon
     "stack",
     [
         {"dropout": 0.4},
+        {"input_dropout": 0.4},
         pytest.param(
             {"dropout": 0.4, "layers": 2, "bidirectional": True, "variational": True}, marks=pytest.mark.long
         ),

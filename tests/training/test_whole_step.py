@@ -213,6 +213,8 @@ def test_a_step_reads_the_weights_as_they_are_by_then(case):
     [
         pytest.param({"recurrent_dropout": 0.5}, marks=pytest.mark.long),
         pytest.param({"dropout": 0.4, "layers": 2}, marks=pytest.mark.long),
+        pytest.param({"input_dropout": 0.4}, marks=pytest.mark.long),
+        {"input_dropout": 0.4, "variational": True, "bidirectional": True},
         {"dropout": 0.4, "layers": 2, "bidirectional": True, "variational": True, "recurrent_dropout": 0.3},
     ],
 )
@@ -238,7 +240,8 @@ def test_the_same_values_are_dropped_as_in_the_general_way(stack, cores):
 
 
 def test_nothing_is_dropped_outside_training():
-    model, data = classifier(dropout=0.5, recurrent_dropout=0.5, layers=2).eval(), ready(ragged=True)
+    model = classifier(dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5, layers=2).eval()
+    data = ready(ragged=True)
     scoring = WholeSteps(model, PLAIN, data, needs_gradients=False)
     loss, _, _ = scoring(torch.arange(20))
     assert loss == pytest.approx(by_autograd(model, PLAIN, data, torch.arange(20))[0], rel=1e-6)
