@@ -57,13 +57,23 @@ LEVERS = {
 }
 """What each row changes in the first."""
 
-WITHOUT: dict[str, str] = {}
+WITHOUT = {
+    "without augmentation": "augment.shift=0 augment.rotate=0 augment.scale=0 augment.shear=0",
+    "with milder augmentation": "augment.shift=1 augment.rotate=10 augment.scale=0.1 augment.shear=5",
+    "reading the last state": "readout=last",
+    "at a constant rate": "schedule=constant optimizer.lr=0.001",
+    "without weight decay": "optimizer.weight_decay=0",
+    "without clipping": "clip=null",
+    "the tutorial's initial weights": "cell.input_init=tensorflow1 cell.recurrent_init=tensorflow1",
+}
 """What each row takes back of `better`."""
 
 ROWS = {
     **{row: f"{TUTORIAL} {words}".strip() for row, words in LEVERS.items()},
     "better": "experiment=better",
     **{row: f"experiment=better {words}" for row, words in WITHOUT.items()},
+    "longer, without weight decay": "experiment=better epochs=300 optimizer=adam optimizer.lr=0.002"
+    " optimizer.weight_decay=0",
 }
 
 

@@ -67,7 +67,8 @@ def levers() -> Iterator[str]:
 
 
 def together() -> Iterator[str]:
-    return table(["better", *WITHOUT], "better", lambda row: WITHOUT.get(row, ROWS[row]))
+    rows = [row for row in ROWS if row not in LEVERS]
+    return table(rows, "better", lambda row: WITHOUT.get(row, ROWS[row]))
 
 
 def chosen() -> Iterator[str]:
