@@ -91,7 +91,17 @@ def measured(row: str, seed: int, folder: Path) -> dict[str, Any]:
     scores = {name: round(report.scores[name].accuracy, 5) for name in ("train", "validation", "test")}
     results = report.results
     more = {"seconds": results["train_seconds"], "epochs": results["epochs"], "commit": commit()}
-    return {"row": row, "words": ROWS[row], "seed": seed, **scores, **more}
+    radius = round(spectral_radius(run.best), 2)
+    return {"row": row, "words": ROWS[row], "seed": seed, **scores, "radius": radius, **more}
+
+
+def spectral_radius(weights: Path) -> float:
+    """The largest absolute eigenvalue of the recurrent weights in a checkpoint."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    (recurrent_HH,) = (w for name, w in load_file(weights).items() if name.endswith("recurrent_weight"))
+    return float(np.abs(np.linalg.eigvals(recurrent_HH)).max())
 
 
 def lines() -> list[dict[str, Any]]:

@@ -47,10 +47,13 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+COLUMNS = ("", "words", "seeds", "validation", "test", "difference on test, points [95 %]", "radius", "time")
+
+
 def table(rows: Sequence[str], base: str, words: Callable[[str], str]) -> Iterator[str]:
     """A line for each row that has been measured, with the difference from the row `base`."""
-    yield "| | words | seeds | validation | test | difference on test, points [95 %] | time |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"| --- | --- {'| ---: ' * (len(COLUMNS) - 2)}|"
     for row in rows:
         if not (runs := runs_of(row)):
             continue
@@ -58,8 +61,9 @@ def table(rows: Sequence[str], base: str, words: Callable[[str], str]) -> Iterat
             mean_and_sd(spread([line[split] for line in runs.values()])) for split in ("validation", "test")
         )
         difference = "" if row == base else against(runs, runs_of(base), "test")
-        seconds = in_words(median(line["seconds"] for line in runs.values()))
-        yield (f"| {row} | `{words(row)}` | {len(runs)} | {validation} | {test} | {difference} | {seconds} |")
+        radius, seconds = (median(line[key] for line in runs.values()) for key in ("radius", "seconds"))
+        figures = (validation, test, difference, f"{radius:.1f}", in_words(seconds))
+        yield f"| {' | '.join((row, f'`{words(row)}`', str(len(runs)), *figures))} |"
 
 
 def levers() -> Iterator[str]:
