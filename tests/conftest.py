@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -119,3 +120,9 @@ def terminal(request, monkeypatch) -> int:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", str(request.param))
     return int(request.param)
+
+
+def rows_without_times(path: Path) -> list[dict[str, str]]:
+    """The lines of an epochs.csv."""
+    with open(path) as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from rnnclf import checkpoint
 from rnnclf.cells import CELLS
 from rnnclf.hydra_app import setup
 from tests.cli_runs import SMALL
+from tests.conftest import rows_without_times
 
 RUN_FILES = {
     ".hydra", "status.json", "train.log", "epochs.csv", "results.json", "accuracy.txt", "accuracy.svg",
@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 from rnnclf.cells import GatedCell
 from rnnclf.options import option
+from tests.conftest import rows_without_times
 
 
 @dataclass
@@ -50,11 +51,6 @@ class Leaky(GatedCell):
         h = (1 - self.rate) * h + self.rate * (z + h @ p.recurrent_weight.t()).tanh()
         return h, h
 '''
-
-
-def rows_without_times(path: Path) -> list[dict[str, str]]:
-    with open(path) as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.mark.long

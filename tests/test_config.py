@@ -23,6 +23,7 @@ from rnnclf.hydra_app import load_config, overridden
 from rnnclf.stack import Stack
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
+from tests.conftest import rows_without_times
 
 SMALL = ["hidden=4", "epochs=2", "threads=1"]
 SMALL_DIGITS = ["dataset=digits", "dataset.validation=30", "dataset.test=1500"]
@@ -360,8 +361,7 @@ def outcome(*words: str) -> str:
         report = train(config, folder)
     except RnnclfError as error:
         return str(error)
-    rows = [line.rpartition(",")[0] for line in folder.epochs.read_text().splitlines()]
-    return "\n".join([*rows, str(report.scores)])
+    return "\n".join(map(str, [*rows_without_times(folder.epochs), report.scores]))
 
 
 def test_every_key_is_in_the_table_of_changes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import multiprocessing
 import signal
@@ -30,6 +31,13 @@ class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
 
 _parents_ends: set[Connection] = set()
 """The ends of pipes whose closing tells the children of this process to end."""
+
+
+@atexit.register  # before multiprocessing waits for them
+def _ask_all_to_end() -> None:
+    """For children that nobody waits for yet: a signal may end this process while it starts one."""
+    for end in _parents_ends:
+        end.close()
 
 
 class Child:

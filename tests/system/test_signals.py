@@ -61,6 +61,14 @@ def test_a_job_leaves_a_signal_to_its_launcher_and_saves_when_that_ends(tmp_path
     assert (tmp_path / "saved").read_text() == str(128 + signal.SIGTERM)
 
 
+@pytest.mark.usefixtures("tmp_path")
+def test_a_job_that_nobody_waits_for_yet_is_ended_with_its_process():
+    script = GROUP.format(name="SIGCONT", handling="from rnnclf.system.fork import Child\n")
+    script += "child = Child(work, Path('log'))\nsys.exit(3)\n"
+    done = subprocess.run([sys.executable, "-c", script], timeout=20, start_new_session=True)
+    assert done.returncode == 3  # the job itself would take 30 s
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_without_a_launcher_a_job_saves_at_the_signal_of_its_batch_system(tmp_path, name):
     code = 128 + getattr(signal, name)

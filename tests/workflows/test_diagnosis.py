@@ -20,6 +20,7 @@ from rnnclf.workflows.diagnosis import COLUMNS, Diagnosis, in_words, read_diagno
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import Watcher, train
+from tests.conftest import rows_without_times
 from tests.diagnosed import batch, built
 
 SMALL = ["dataset=digits", "dataset.validation=30", "dataset.test=1500", "hidden=4", "threads=1"]
@@ -37,7 +38,7 @@ def test_a_diagnosed_run_trains_bit_for_bit_like_one_that_is_not(tmp_path):
         folder.path.mkdir()
         train(load_config([*SMALL, *words, f"diagnose={diagnosed}"]), folder)
         assert folder.diagnosis.exists() == (diagnosed == "true")
-        rows = [row.rpartition(",")[0] for row in folder.epochs.read_text().splitlines()]
+        rows = rows_without_times(folder.epochs)
         tensors[diagnosed] = (rows, checkpoint.load(folder.last).tensors)
         del tensors[diagnosed][1]["epochs"]  # the rows once more, with their seconds
     (rows, before), (rows_too, after) = tensors.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -350,5 +351,6 @@ def test_seconds_of_runs_that_run_count(found):
     run = found.seen[0].run
     assert isinstance(run, RunFolder)
     run.status.write_text(json.dumps({**run.read_status(), "seconds": 0.0}))
-    rows = run.epochs.read_text().splitlines()
-    assert outcome().seen[0].seconds == pytest.approx(sum(float(row.split(",")[-1]) for row in rows[1:]))
+    with open(run.epochs) as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert outcome().seen[0].seconds == pytest.approx(sum(seconds))
