@@ -1,7 +1,4 @@
-"""What a run of an experiment is expected to reach and to cost: figures in its file, which are no settings.
-
-Torch-free.
-"""
+"""The expected accuracy and cost of an experiment: figures in its file that are not settings. Torch-free."""
 
 from __future__ import annotations
 

@@ -81,9 +81,8 @@ class RecurrentLayer(nn.Module):
         rate = self.stack.input_dropout if self.first else self.stack.dropout
         if not self.training or not rate:
             return x_TBI
-        if (
-            self.stack.variational or self.first
-        ):  # inputs lie in memory in any order, which draws would follow
+        # dropout draws in the order of memory, which for inputs may be any
+        if self.stack.variational or self.first:
             shape = x_TBI.shape[1:] if self.stack.variational else x_TBI.shape
             return x_TBI * functional.dropout(x_TBI.new_ones(shape), rate)
         return functional.dropout(x_TBI, rate)

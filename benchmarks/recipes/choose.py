@@ -84,12 +84,23 @@ def measured(words: str, seed: int) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """The version that is measured; -dirty if anything but the figures here has been changed since."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!*.jsonl")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """What is in a file of JSON lines; nothing if there is none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in CANDIDATES.read_text().splitlines()] if CANDIDATES.exists() else []
+    return lines_of(CANDIDATES)
 
 
 def run(candidates: list[str], seeds: list[int], jobs: int) -> None:
@@ -103,17 +114,27 @@ def run(candidates: list[str], seeds: list[int], jobs: int) -> None:
             print(json.dumps(line), flush=True)
 
 
-def table(part: str) -> Iterator[str]:
-    """A row for each candidate whose words contain `part`, the lowest validation loss first."""
+def ranked() -> list[tuple[str, list[dict[str, Any]]]]:
+    """The words of the candidates, and the lines of each: the lowest validation loss first."""
     found = defaultdict(list)
     for line in lines():
-        if part in line["words"]:
-            found[line["words"]].append(line)
-    for words, group in sorted(found.items(), key=lambda item: mean(line["loss"] for line in item[1])):
-        loss, *shares = (mean(line[key] for line in group) for key in ("loss", "validation", "train"))
-        accuracies = " ".join(f"{100 * share:6.2f}" for share in shares)
-        minutes = mean(line["seconds"] for line in group) / 60
-        yield f"{loss:.4f} {accuracies}  n={len(group)} {minutes:5.1f} min  {words}"
+        found[line["words"]].append(line)
+    return sorted(found.items(), key=lambda item: mean(line["loss"] for line in item[1]))
+
+
+def means(group: list[dict[str, Any]]) -> list[float]:
+    """Of a candidate over its seeds: the validation loss, the accuracies of validation and training."""
+    return [mean(line[key] for line in group) for key in ("loss", "validation", "train")]
+
+
+def table(part: str) -> Iterator[str]:
+    """A row for each candidate whose words contain `part`."""
+    for words, group in ranked():
+        if part in words:
+            loss, validation, train = means(group)
+            minutes = mean(line["seconds"] for line in group) / 60
+            accuracies = f"{100 * validation:6.2f} {100 * train:6.2f}"
+            yield f"{loss:.4f} {accuracies}  n={len(group)} {minutes:5.1f} min  {words}"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ import statistics
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measure import lines as read
+
 from rnnclf.hydra_app.experiments import NO_SETTINGS
 
-RESULTS = Path(__file__).with_name("results.jsonl")
 TUTORIAL = Path(__file__).parent.parent / "tutorial" / "epochs.csv"
 HARDWARE = "2 cores of an AMD EPYC, one thread a run"
 
@@ -62,11 +65,6 @@ def of_tutorial(path: Path = TUTORIAL) -> dict:
     facts = {"hardware": "2 CPU cores", "commit": "62f1548"}  # see docs/tutorial.md
     source = {"source": "benchmarks/tutorial/epochs.csv"}
     return {"accuracy": float(best["test_accuracy"]), "seeds": 1, "seconds": seconds, **facts, **source}
-
-
-def read(path: Path = RESULTS) -> list[dict]:
-    """The lines of the file; none if it does not exist."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def block(entries: list[dict]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from choose import commit
+from choose import commit, lines_of
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 
@@ -105,7 +105,7 @@ def spectral_radius(weights: Path) -> float:
 
 
 def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return lines_of(RESULTS)
 
 
 def run(rows: list[str], seeds: list[int], jobs: int, folder: Path) -> None:

@@ -11,12 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from choose import lines as candidates
+from choose import means, ranked
 from measure import BASE, LEVERS, ROWS, WITHOUT, lines
 
 from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
@@ -79,13 +79,8 @@ def chosen() -> Iterator[str]:
     """The candidates, those with the lowest loss on the validation images first."""
     yield "| words | seeds | validation loss | validation | training | epochs |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for line in candidates():
-        groups.setdefault(line["words"], []).append(line)
-    for words, group in sorted(groups.items(), key=lambda item: fmean(line["loss"] for line in item[1])):
-        loss, validation, training = (
-            fmean(line[key] for line in group) for key in ("loss", "validation", "train")
-        )
+    for words, group in ranked():
+        loss, validation, training = means(group)
         shares = f"{loss:.4f} | {100 * validation:.2f} % | {100 * training:.2f} %"
         yield f"| `{words}` | {len(group)} | {shares} | {group[0]['epochs']} |"
 

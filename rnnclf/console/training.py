@@ -272,7 +272,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         recordings = recordings_in_words(report.results["test"])
         for line in (
             words,
-            _expected(report),
+            _expected(report).plain,
             recordings,
             _warning(report),
             *map(one_line, breaks_of(report.results)),
@@ -289,8 +289,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
         headline.append(f"   {bounds}   {guessing}")
         border = style.removeprefix("bold ")
         expected = _expected(report)
-        lines = [Text(expected, style="yellow" if "outside" in expected else "")] if expected else []
-        whole = Group(headline, *lines, *_course(report), _summary(report))
+        whole = Group(headline, *([expected] if expected else []), *_course(report), _summary(report))
         console.print(Panel.fit(whole, title=_title(report), border_style=border))
         # outside the panel, so that the commands can be copied whole
         console.print(Text("run folder     ", style="dim").append(folder, style="default"), soft_wrap=True)
@@ -301,17 +300,19 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
             console.print(baselines, soft_wrap=True)
 
 
-def _expected(report: Report) -> str:
-    """What the file of the experiment says of such a run, and whether it came true; '' if it says nothing."""
+def _expected(report: Report) -> Text:
+    """What the file of the experiment says of such a run, and whether it came true; empty if it says
+    nothing."""
     found = judged(report.folder, report.results)
     if found is None:
-        return ""
+        return Text()
     of = f"{found.expectation.runs}; {interval(found.bounds)}"
     if found.within:
         verdict = "within it"
     else:
         verdict = f"outside it, {'below' if found.accuracy < found.bounds[0] else 'above'}"
-    return f"expected {found.expectation.share} ({of}): {verdict}"
+    style = "" if found.within else "yellow"
+    return Text(f"expected {found.expectation.share} ({of}): {verdict}", style=style)
 
 
 def _course(report: Report) -> list[Text]:

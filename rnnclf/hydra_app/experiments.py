@@ -15,7 +15,7 @@ from rnnclf.hydra_app.grammar import meant
 from rnnclf.hydra_app.setup import conf_dir
 
 NO_SETTINGS = ("seed", "threads", "device", "name", "plots", "diagnose", "checkpoint.every", "dataset.root")
-"""The words with which an experiment is still the same one."""
+"""The keys that can be set beside an experiment without making it another one."""
 
 
 def expected_in(path: Path) -> list[Expectation]:

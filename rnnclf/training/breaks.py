@@ -21,7 +21,7 @@ from rnnclf.metrics import Score
 if TYPE_CHECKING:
     from rnnclf.training.loop import EpochResult
 
-LOST = 0.03  # of all training sequences that were classified correctly before
+LOST = 0.03  # share of the training sequences by which accuracy falls
 MORE_ERRORS = 1.5  # factor on the share of errors: the first epochs, in which there are many, may vary
 TRAIN_Z, VALIDATION_Z = 4.0, 2.0  # standard errors of the fall of an accuracy
 RECOVERED = 0.5  # of what was lost
@@ -186,8 +186,8 @@ def in_words(found: Break, clip: float | None, best_epoch: int | None = None) ->
 
 
 def _levers(found: Break, clip: float | None) -> list[str]:
-    """Half of the highest learning rate that training had borne, or not, until the break; and if gradients
-    were much larger than before, clipping at their usual norm."""
+    """Half of the highest learning rate so far; and clipping at the usual norm, if gradients were much larger
+    than before."""
     levers = [f"optimizer.lr={found.highest_rate / 2:.2g}"]
     if found.norms is not None and found.norms.largest >= SPIKE * found.norms.usual_largest:
         usual = float(f"{found.norms.usual_mean:.1g}")
