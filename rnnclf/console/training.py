@@ -307,12 +307,9 @@ def _expected(report: Report) -> Text:
     if found is None:
         return Text()
     of = f"{found.expectation.runs}; {interval(found.bounds)}"
-    if found.within:
-        verdict = "within it"
-    else:
-        verdict = f"outside it, {'below' if found.accuracy < found.bounds[0] else 'above'}"
+    side = "within" if found.within else "below" if found.accuracy < found.bounds[0] else "above"
     style = "" if found.within else "yellow"
-    return Text(f"expected {found.expectation.share} ({of}): {verdict}", style=style)
+    return Text(f"expected {found.expectation.share} ({of}): {side} that range", style=style)
 
 
 def _course(report: Report) -> list[Text]:

@@ -186,7 +186,7 @@ def _in_grammar(word: str, sweep: bool, several: str) -> str:
     given, _, value = word.partition("=")
     key = given.strip()
     if key.lstrip("+~").partition(".")[0] == KEY:
-        raise ConfigError(f"{KEY} is no setting: it holds the figures in the file of an experiment.")
+        raise ConfigError(f"{KEY} is not a setting: it holds the figures in the file of an experiment.")
     if key.startswith("~") and not key.startswith("~hydra"):
         raise _cannot_be_removed(key)
     if is_repeat(word):

@@ -21,8 +21,8 @@ FIGURES = """expected:
     seeds: 1
     seconds: 2
 """
-WITHIN = "expected 10.00 ± 30.00 % (3 seeds; 0.00 – 100.00): within it"
-BELOW = "expected 99.99 % (1 seed; 98.94 – 100.00): outside it, below"
+WITHIN = "expected 10.00 ± 30.00 % (3 seeds; 0.00 – 100.00): within that range"
+BELOW = "expected 99.99 % (1 seed; 98.94 – 100.00): below that range"
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_a_file_that_cannot_be_read_is_named(own, text):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["expected=3"], "expected is no setting: it holds the figures in the file of an experiment."),
-        (["+expected=[]"], "expected is no setting: it holds the figures in the file of an experiment."),
-        (["~expected"], "expected is no setting: it holds the figures in the file of an experiment."),
+        (["expected=3"], "expected is not a setting: it holds the figures in the file of an experiment."),
+        (["+expected=[]"], "expected is not a setting: it holds the figures in the file of an experiment."),
+        (["~expected"], "expected is not a setting: it holds the figures in the file of an experiment."),
     ],
 )
 def test_figures_cannot_be_typed(cli, words, message):
