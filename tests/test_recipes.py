@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.recipes import choose, measure, page
 from rnnclf import load_config
+from rnnclf.hydra_app.experiments import expected_in
 from rnnclf.workflows.train import Data, Watcher
 from tests.conftest import ROOT
 
@@ -69,6 +70,11 @@ def test_the_page_says_what_the_raw_figures_say():
     assert page.page(text) == text
     tables = set(re.findall(r"<!-- (\w+) -->", text)) - {"end"}
     assert {"together", "candidates"} <= tables <= page.TABLES.keys()
+
+
+def test_the_readme_says_what_the_experiment_expects():
+    (found,) = expected_in(ROOT / "conf" / "experiment" / "better.yaml")
+    assert f"{found.share} over {found.runs}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_no_run_was_measured_twice():
