@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from choose import commit, lines_of
 
+from rnnclf.workflows.runs import RunFolder
+
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 TUTORIAL = "experiment=tutorial protocol=standard epochs=20"
@@ -79,21 +81,24 @@ ROWS = {
 
 
 def measured(row: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Trains or resumes a run; its line."""
+    """Trains or resumes a run of a row; its line."""
+    run = RunFolder(folder / row.replace(" ", "_").replace(",", "") / str(seed))
+    line = {"row": row, **trained(ROWS[row], seed, run)}
+    return line | {"radius": round(spectral_radius(run.best), 2)}
+
+
+def trained(words: str, seed: int, run: RunFolder) -> dict[str, Any]:
+    """Trains with these words on one thread, or goes on with a run that was killed; its scores and cost."""
     from rnnclf import load_config
     from rnnclf.workflows.resume import resume_run
-    from rnnclf.workflows.runs import RunFolder
     from rnnclf.workflows.train import train
 
-    words = [*ROWS[row].split(), "threads=1", "plots=false", f"seed={seed}"]
-    run = RunFolder(folder / row.replace(" ", "_").replace(",", "") / str(seed))
-    report = resume_run(run) if run.has_begun() else train(load_config(words), run, overrides=words)
+    typed = [*words.split(), "threads=1", "plots=false", f"seed={seed}"]
+    report = resume_run(run) if run.has_begun() else train(load_config(typed), run, overrides=typed)
     assert report is not None, f"{run.path} is complete, but has no line: delete it"
     scores = {name: round(report.scores[name].accuracy, 5) for name in ("train", "validation", "test")}
-    results = report.results
-    more = {"seconds": results["train_seconds"], "epochs": results["epochs"], "commit": commit()}
-    radius = round(spectral_radius(run.best), 2)
-    return {"row": row, "words": ROWS[row], "seed": seed, **scores, "radius": radius, **more}
+    cost = {"seconds": report.results["train_seconds"], "epochs": report.results["epochs"]}
+    return {"words": words, "seed": seed, **scores, **cost, "commit": commit()}
 
 
 def spectral_radius(weights: Path) -> float:
