@@ -77,6 +77,7 @@ ROWS = {
     **{row: f"experiment=better {words}" for row, words in WITHOUT.items()},
     "longer, without weight decay": "experiment=better epochs=300 optimizer=adam optimizer.lr=0.002"
     " optimizer.weight_decay=0",
+    "best_rows": "experiment=best_rows",
 }
 
 
@@ -84,7 +85,8 @@ def measured(row: str, seed: int, folder: Path) -> dict[str, Any]:
     """Trains or resumes a run of a row; its line."""
     run = RunFolder(folder / row.replace(" ", "_").replace(",", "") / str(seed))
     line = {"row": row, **trained(ROWS[row], seed, run)}
-    return line | {"radius": round(spectral_radius(run.best), 2)}
+    radius = spectral_radius(run.best)
+    return line if radius is None else line | {"radius": round(radius, 2)}
 
 
 def trained(words: str, seed: int, run: RunFolder) -> dict[str, Any]:
@@ -101,13 +103,15 @@ def trained(words: str, seed: int, run: RunFolder) -> dict[str, Any]:
     return {"words": words, "seed": seed, **scores, **cost, "commit": commit()}
 
 
-def spectral_radius(weights: Path) -> float:
-    """The largest absolute eigenvalue of the recurrent weights in a checkpoint."""
+def spectral_radius(weights: Path) -> float | None:
+    """The largest absolute eigenvalue of the recurrent weights in a checkpoint; None for gates and towers."""
     import numpy as np
     from safetensors.numpy import load_file
 
-    (recurrent_HH,) = (w for name, w in load_file(weights).items() if name.endswith("recurrent_weight"))
-    return float(np.abs(np.linalg.eigvals(recurrent_HH)).max())
+    recurrent = [w for name, w in load_file(weights).items() if name.endswith("recurrent_weight")]
+    if len(recurrent) > 1 or recurrent[0].shape[0] != recurrent[0].shape[1]:
+        return None
+    return float(np.abs(np.linalg.eigvals(recurrent[0])).max())
 
 
 def lines() -> list[dict[str, Any]]:
