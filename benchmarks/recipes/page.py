@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from choose import means, ranked
-from measure import BASE, LEVERS, ROWS, WITHOUT, lines
+from measure import BASE, BEST, GIVEN_UP, LEVERS, ROWS, WITHOUT, lines
 
 from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
 
@@ -61,8 +61,10 @@ def table(rows: Sequence[str], base: str, words: Callable[[str], str]) -> Iterat
             mean_and_sd(spread([line[split] for line in runs.values()])) for split in ("validation", "test")
         )
         difference = "" if row == base else against(runs, runs_of(base), "test")
-        radius, seconds = (median(line[key] for line in runs.values()) for key in ("radius", "seconds"))
-        figures = (validation, test, difference, f"{radius:.1f}", in_words(seconds))
+        radii = [line["radius"] for line in runs.values() if "radius" in line]
+        radius = f"{median(radii):.1f}" if radii else ""
+        seconds = in_words(median(line["seconds"] for line in runs.values()))
+        figures = (validation, test, difference, radius, seconds)
         yield f"| {' | '.join((row, f'`{words(row)}`', str(len(runs)), *figures))} |"
 
 
@@ -71,8 +73,12 @@ def levers() -> Iterator[str]:
 
 
 def together() -> Iterator[str]:
-    rows = [row for row in ROWS if row not in LEVERS]
-    return table(rows, "better", lambda row: WITHOUT.get(row, ROWS[row]))
+    changed = WITHOUT | GIVEN_UP
+    return table(["better", *changed], "better", lambda row: changed.get(row, ROWS[row]))
+
+
+def best() -> Iterator[str]:
+    return table([BEST], BEST, ROWS.__getitem__)
 
 
 def chosen() -> Iterator[str]:
@@ -85,7 +91,7 @@ def chosen() -> Iterator[str]:
         yield f"| `{words}` | {len(group)} | {shares} | {group[0]['epochs']} |"
 
 
-TABLES = {"levers": levers, "together": together, "candidates": chosen}
+TABLES = {"levers": levers, "together": together, "best": best, "candidates": chosen}
 
 
 def page(text: str) -> str:
