@@ -17,10 +17,13 @@ from benchmarks.reliability.kill import differences
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import jobs_of
 from tests.conftest import ROOT
-from tests.workflows.sweeps import command, states, wait_for
+from tests.workflows.sweeps import MORTAL, MORTAL_WORDS, command, states, wait_for
 
 HERE = ROOT / "tests" / "slurm"
-JOBS = ("cell=basic", "hidden=8", "dataset=digits", "threads=1", "device=cpu", "checkpoint.every=2s")
+SMALL = ("hidden=8", "dataset=digits", "threads=1", "device=cpu", "checkpoint.every=2s", "seed=0,1")
+FAST = ("cell=basic", "epochs=300", *SMALL)
+# Takes minutes as long as the file `deadly` is there, and seconds when it is gone, whatever the machine.
+SLOW = (*MORTAL_WORDS, "cell.end=slow", "epochs=120", *SMALL)
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,17 +76,23 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     subprocess.run([HERE / "stop.sh", folder], check=True, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def in_peace(tmp_path_factory) -> Callable[[int], Path]:
-    """The sweep seed=0,1 with this number of epochs, trained here and undisturbed."""
-    folders: dict[int, Path] = {}
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_cells.py").write_text(MORTAL)
 
-    def sweep(epochs: int) -> Path:
-        if epochs not in folders:
-            folder = folders[epochs] = tmp_path_factory.mktemp("peace") / "sweep"
-            words = ("train", "-m", *JOBS, f"epochs={epochs}", "seed=0,1", f"hydra.sweep.dir={folder}")
-            subprocess.run(command(*words), check=True, capture_output=True, timeout=600)
-        return folders[epochs]
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory) -> Callable[[tuple[str, ...]], Path]:
+    """The sweep of these words, trained here and undisturbed."""
+    folders: dict[tuple[str, ...], Path] = {}
+
+    def sweep(words: tuple[str, ...]) -> Path:
+        if words not in folders:
+            folder = folders[words] = tmp_path_factory.mktemp("peace") / "sweep"
+            line = command("train", "-m", *words, f"hydra.sweep.dir={folder}")
+            subprocess.run(line, check=True, capture_output=True, timeout=600)
+        return folders[words]
 
     return sweep
 
@@ -125,7 +134,9 @@ def kill(cluster: Cluster, sweep: Path) -> None:
 
 
 def wait_for_the_limit(cluster: Cluster, sweep: Path) -> None:
-    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=120)
+    """Slurm looks at its limits twice a minute or so."""
+    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=180)
+    Path("deadly").unlink()
 
 
 def errors_of(sweep: Path) -> str:
@@ -137,25 +148,26 @@ MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
 
 
 @pytest.mark.parametrize(
-    ("way", "epochs", "words"),
+    ("way", "jobs", "words"),
     [
-        pytest.param(requeue, 300, (), id="requeue"),
-        pytest.param(warn, 300, (), id="SIGUSR2"),
-        pytest.param(preempt, 300, (), id="preemption"),
-        pytest.param(kill, 300, (), id="SIGKILL"),
-        pytest.param(wait_for_the_limit, 400, MINUTE, id="time limit"),
+        pytest.param(requeue, FAST, (), id="requeue"),
+        pytest.param(warn, FAST, (), id="SIGUSR2"),
+        pytest.param(preempt, FAST, (), id="preemption"),
+        pytest.param(kill, FAST, (), id="SIGKILL"),
+        pytest.param(wait_for_the_limit, SLOW, MINUTE, id="time limit", marks=pytest.mark.timeout(900)),
     ],
 )
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
-    way, epochs, words, cluster, in_peace, tmp_path
+    way, jobs, words, cluster, in_peace, tmp_path
 ):
-    reference, sweep = in_peace(epochs), tmp_path / "sweep"
-    sweep_words = (*JOBS, f"epochs={epochs}", "seed=0,1", f"hydra.sweep.dir={sweep}", *words)
-    head = cluster.started("train", "-m", "hydra/launcher=slurm", *sweep_words)
+    reference, sweep = in_peace(jobs), tmp_path / "sweep"
+    if jobs is SLOW:
+        Path("deadly").touch()
+    head = cluster.started("train", "-m", "hydra/launcher=slurm", *jobs, f"hydra.sweep.dir={sweep}", *words)
     try:
-        wait_for(lambda: epochs_of(RunFolder(sweep / "0")) >= 20, seconds=200)
+        wait_for(lambda: epochs_of(RunFolder(sweep / "0")) >= 5, seconds=200)
         way(cluster, sweep)
-        output, _ = head.communicate(timeout=1200)
+        output, _ = head.communicate(timeout=600)
     finally:
         head.kill()
     assert head.returncode == 0, output
