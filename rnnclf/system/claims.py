@@ -67,6 +67,11 @@ class Claim:
                 self.record.unlink()
         os.close(self.descriptor)
 
+    def is_lost(self) -> bool:
+        """Whether another process has taken the folder."""
+        owner = owner_of(self.folder)
+        return owner is not None and owner.token != self.owner.token
+
     def keep_alive(self) -> None:
         """Touches the record until the claim ends."""
         while not self.ended.wait(BEAT):
