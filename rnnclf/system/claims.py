@@ -60,11 +60,13 @@ class Claim:
         return self.folder / RECORD
 
     def release(self) -> None:
-        """Ends the claim. A forked child that has inherited it keeps the kernel's lock until it ends."""
+        """Ends the claim, and with it the kernel's lock in all children that were forked in the meantime: they
+        have inherited it, whatever their work is."""
         self.ended.set()
         if (owner := owner_of(self.folder)) and owner.token == self.owner.token:
             with suppress(OSError):
                 self.record.unlink()
+        _unlock(self.descriptor)
         os.close(self.descriptor)
 
     def is_lost(self) -> bool:
@@ -193,6 +195,13 @@ def _has_locks(descriptor: int) -> bool | None:
     except OSError:
         return False
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _recorded(folder: Path, descriptor: int) -> Owner:

@@ -12,6 +12,7 @@ from functools import partial
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.hydra_app import Job
+from rnnclf.hydra_app.setup import register
 from rnnclf.system import fork
 from rnnclf.system.claims import Claim
 from rnnclf.system.fork import Child, ChildDied
@@ -45,7 +46,8 @@ def run_jobs(take: Take, train: Train, watch: JobsWatcher, places: int) -> None:
 
     The errors of jobs go to `watch`. If this process is asked to end, the jobs save, and it ends.
     """
-    import_torch()  # once here, instead of in the process of each job
+    import_torch()  # once here, instead of in the process of each job; so are the schemas of configurations
+    register([])
     watch.preload()
     running: dict[Child, Taken] = {}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -101,8 +102,8 @@ def epochs_of(run: RunFolder) -> int:
     return len(run.epochs.read_text().splitlines()) - 1 if run.epochs.exists() else 0
 
 
-def process_of(sweep: Path, task: str) -> int:
-    """The process of submitit that runs a job: the oldest with this command, of which the job is a fork."""
+def process_of(word: str, sweep: Path, task: str) -> int:
+    """The process of a task: the oldest with these two words in its command, of which others are forks."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -110,7 +111,7 @@ def process_of(sweep: Path, task: str) -> int:
             variables = (folder / "environ").read_text().split("\0")
         except OSError:  # it has ended
             continue
-        ours = "submitit.core._submit" in words and "srun" not in words[0]
+        ours = word in words and "srun" not in words[0]
         if ours and any(str(sweep) in word for word in words) and f"SLURM_ARRAY_TASK_ID={task}" in variables:
             found.append(int(folder.name))
     return min(found)
@@ -130,7 +131,7 @@ def preempt(cluster: Cluster, sweep: Path) -> None:
 
 
 def kill(cluster: Cluster, sweep: Path) -> None:
-    os.kill(process_of(sweep, "0"), signal.SIGKILL)
+    os.kill(process_of("submitit.core._submit", sweep, "0"), signal.SIGKILL)
 
 
 def wait_for_the_limit(cluster: Cluster, sweep: Path) -> None:
@@ -176,3 +177,18 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
     assert [differences(sweep / seed, reference / seed) for seed in "01"] == [[], []]
     assert max(run.read_status().get("resumed", 0) for run in jobs_of(sweep)) >= 1
     wait_for(cluster.is_empty)
+
+
+def test_workers_in_an_array_go_on_for_each_other(cluster, in_peace, tmp_path):
+    """One is put back into the queue, the other is killed; the first does what is left of both jobs."""
+    reference, sweep = in_peace(FAST), tmp_path / "sweep"
+    words = command("train", "-m", "hydra/launcher=later", *FAST, f"hydra.sweep.dir={sweep}")
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    cluster.call("sbatch", "--array=1-2", "--requeue", f"--wrap={shlex.join(command('work', sweep))}")
+    wait_for(lambda: all(epochs_of(run) >= 5 for run in jobs_of(sweep)), seconds=200)
+    os.kill(process_of("rnnclf", sweep, "2"), signal.SIGKILL)
+    (left,) = (task for task in cluster.running() if task.endswith("_1"))
+    cluster.call("scontrol", "requeue", left)
+    wait_for(cluster.is_empty, seconds=200)
+    assert [(run.state(), run.read_status().get("resumed")) for run in jobs_of(sweep)] == [("done", 1)] * 2
+    assert [differences(sweep / seed, reference / seed) for seed in "01"] == [[], []]
