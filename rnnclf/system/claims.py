@@ -60,8 +60,8 @@ class Claim:
         return self.folder / RECORD
 
     def release(self) -> None:
-        """Ends the claim, and with it the kernel's lock in all children that were forked in the meantime: they
-        have inherited it, whatever their work is."""
+        """Ends the claim, and with it the kernel's lock in all children that were forked in the meantime.
+        They inherited it, whatever work they do."""
         self.ended.set()
         if (owner := owner_of(self.folder)) and owner.token == self.owner.token:
             with suppress(OSError):
