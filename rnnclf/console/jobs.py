@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnclf.console.screen import print_error, print_json, print_note, print_plain, screen, use_stderr
+from rnnclf.errors import InUseError
 from rnnclf.hydra_app.bridge import Job
 from rnnclf.system import streams
 from rnnclf.workflows.jobs import JobsWatcher
@@ -26,10 +27,12 @@ class JobsDisplay(JobsWatcher):
     """Prints the events of jobs. json: results go to stdout as JSON, and text for people to stderr.
 
     has_board: the process of the sweep shows all jobs on the terminal, so that theirs print nothing there.
+    is_search: the trials of a search are shown, those that fail among them.
     """
 
     json: bool
     has_board: bool = False
+    is_search: bool = False
 
     def _attach(self) -> None:
         """Sets up printing again: a launcher may run the job in a new process."""
@@ -96,7 +99,8 @@ class JobsDisplay(JobsWatcher):
 
     def job_failed(self, job: Job, error: Exception) -> None:
         self._attach()
-        if not self._is_silent():
+        is_shown = self.is_search and not isinstance(error, InUseError)  # which is not the end of a trial
+        if not is_shown and not self._is_silent():
             print_error(f"#{job.number} {error}")
 
     def note(self, sentence: str) -> None:
@@ -121,10 +125,16 @@ class JobsDisplay(JobsWatcher):
         if self.json:
             print_json({"folder": str(folder), "jobs": jobs})
 
-    def searching(self, folder: Path, search: Search) -> AbstractContextManager[None]:
+    @contextmanager
+    def searching(self, folder: Path, search: Search) -> Iterator[None]:
         from rnnclf.console.search import search_display
 
-        return search_display(folder, search)
+        self.is_search = True
+        try:
+            with search_display(folder, search):
+                yield
+        finally:
+            self.is_search = False
 
     def search_ended(self, outcome: Outcome) -> None:
         from rnnclf.console.search import show_outcome

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from rnnclf.console.screen import interval, mean_and_sd, print_plain, screen, seconds_in_words, short
-from rnnclf.console.sweep_display import board, line, looking
+from rnnclf.console.sweep_display import board, line, looking, show_failed
 from rnnclf.console.tables import PlainTable
 from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
@@ -86,7 +86,7 @@ def _in_words(one: Seen) -> str:
 def _show_ended(one: Seen, outcome: Outcome) -> None:
     epochs = len(one.trial.curve)
     if one.trial.state == "failed":
-        print_plain(f"{_in_words(one)}: failed: {one.reason}")
+        show_failed(_in_words(one), one.run, one.status)
     elif one.trial.state == "pruned":
         print_plain(f"{_in_words(one)}: pruned after {epochs} epoch{'s' * (epochs != 1)}")
     else:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +18,7 @@ from rnnclf.console.screen import interval, print_error, print_plain, printed_ab
 from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
 from rnnclf.metrics import percent
+from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_progress import Best, Ended, JobsFollowed, RunningJob, SweepProgress
 
 PERIOD = 0.5  # seconds between two looks at the files of the jobs
@@ -156,6 +158,11 @@ def _show_ended(job: Ended) -> None:
         accuracy = f"{percent(test['accuracy'])} ({interval(tuple(test['interval95']))})"
         print_plain(f"{name}: test accuracy {accuracy}, {short(job.run.path)}")
         return
-    reason = str(job.status.get("error", "")).rstrip(".") or "failed"
-    where = "" if str(job.run.path) in reason else f" (log in {short(job.run.log)})"
+    show_failed(name, job.run, job.status)
+
+
+def show_failed(name: str, run: RunFolder, status: dict[str, Any]) -> None:
+    """Prints why a run has failed."""
+    reason = str(status.get("error", "")).rstrip(".") or "failed"
+    where = "" if str(run.path) in reason else f" (log in {short(run.log)})"
     print_error(f"{name}: {reason}{where}")

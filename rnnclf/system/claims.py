@@ -60,12 +60,19 @@ class Claim:
         return self.folder / RECORD
 
     def release(self) -> None:
-        """Ends the claim. A forked child that has inherited it keeps the kernel's lock until it ends."""
+        """Ends the claim, and with it the kernel's lock in all children that were forked in the meantime.
+        They inherited it, whatever work they do."""
         self.ended.set()
         if (owner := owner_of(self.folder)) and owner.token == self.owner.token:
             with suppress(OSError):
                 self.record.unlink()
+        _unlock(self.descriptor)
         os.close(self.descriptor)
+
+    def is_lost(self) -> bool:
+        """Whether another process has taken the folder."""
+        owner = owner_of(self.folder)
+        return owner is not None and owner.token != self.owner.token
 
     def keep_alive(self) -> None:
         """Touches the record until the claim ends."""
@@ -188,6 +195,13 @@ def _has_locks(descriptor: int) -> bool | None:
     except OSError:
         return False
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _recorded(folder: Path, descriptor: int) -> Owner:

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
@@ -19,6 +20,10 @@ from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.system.signals import ask_to_end, ended_by, exit_on_signals, leave_to_launcher
 
 Work = Callable[[], float | None]
+
+SAVING = 60.0
+"""Seconds that a child has to save after it was asked to end. One that hangs, as on a file system that has
+gone away, would hold its parent for ever."""
 
 
 class ChildDied(Exception):  # noqa: N818 - reads better than ChildDiedError
@@ -68,24 +73,38 @@ class Child:
 
     def answer(self) -> float | None:
         """Waits for the end of the work, and returns or raises what it does, or raises ChildDied. If this
-        process is asked to end, so is the child, and this waits for it."""
+        process is asked to end, so is the child, and this waits for it; if the child had to be killed, the
+        ChildDied is the cause of what this raises."""
         try:
             return _answer(self.process, self.answers)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit) as end:
             self.ask_to_end()
-            self.wait()
+            try:
+                self.wait()
+            except ChildDied as death:
+                raise end from death
             raise
         finally:
             self.ask_to_end()
 
     def ask_to_end(self) -> None:
-        """Makes the child save its state and exit, if it has not ended yet."""
+        """Makes the child save its state and exit within SAVING seconds, if it has not ended yet."""
+        self._deadline = time.monotonic() + SAVING
         _parents_ends.discard(self._alive)
         self._alive.close()
 
     def wait(self) -> None:
-        """Waits until the process has ended; a second interrupt terminates it."""
-        _wait_for_exit(self.process)
+        """Waits until the process has ended that was asked to; a second interrupt terminates it. Raises
+        ChildDied if it did not end in time, and was killed."""
+        while self.process.is_alive():
+            try:
+                self.process.join(max(self._deadline - time.monotonic(), 0))
+                if self.process.is_alive():
+                    self.process.kill()
+                    self.process.join()
+                    raise ChildDied(f"its process did not save within {SAVING:g} s and was killed")
+            except (KeyboardInterrupt, SystemExit):
+                self.process.terminate()
 
 
 def in_subprocess(work: Work, log: Path) -> float | None:
@@ -152,15 +171,6 @@ def _answer(process: BaseProcess, answers: Connection) -> float | None:
     if not fine:
         raise answer
     return answer  # type: ignore[no-any-return]
-
-
-def _wait_for_exit(process: BaseProcess) -> None:
-    """Waits for the process to save and exit; a second interrupt terminates it."""
-    while process.is_alive():
-        try:
-            process.join()
-        except (KeyboardInterrupt, SystemExit):
-            process.terminate()
 
 
 def exit_reason(exit_code: int | None) -> str:

@@ -29,6 +29,7 @@ from rnnclf.hydra_app.bridge import Outcome as Launched
 from rnnclf.hydra_app.checks import Planned, Start, side_by_side
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.grammar import is_about_hydra, literal, meant, parts
+from rnnclf.system.fork import ChildDied
 from rnnclf.system.startup import import_torch
 from rnnclf.workflows.places import run_named
 from rnnclf.workflows.pretrained import continued_jobs
@@ -364,6 +365,10 @@ def _in_subprocess(watch: JobsWatcher, job: Job, work: Callable[[], float | None
     except InUseError as error:
         watch.note(f"#{job.number} is left to another process: {error}")
         return None
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end.__cause__, ChildDied):
+            watch.note(ledger.killed(RunFolder(job.folder, job.number), end.__cause__))
+        raise
     except (RnnclfError, JobFailed) as error:
         watch.job_failed(job, error)
         raise

@@ -200,7 +200,10 @@ def recorded_end(run: RunFolder) -> Iterator[None]:
             _close(run, "failed", str(error))
         raise
     except (KeyboardInterrupt, SystemExit) as end:
-        record_interruption(run, end)
+        if isinstance(end.__cause__, ChildDied) and not run.busy():
+            record_kill(run, end.__cause__)
+        else:
+            record_interruption(run, end)
         raise
 
 
@@ -209,6 +212,17 @@ def record_interruption(run: RunFolder, end: BaseException) -> None:
     known = isinstance(end, KeyboardInterrupt) or (isinstance(end, SystemExit) and ended_by(end.code))
     if known and run.read_status().get("state") == "interrupted":  # submitit exits with -1
         _close(run, "interrupted", reason_of(end))
+
+
+def record_kill(run: RunFolder, death: ChildDied) -> None:
+    """Records that a job did not save when its process was asked to end. No other process may
+    have claimed it."""
+    _close(run, "interrupted", str(death))
+
+
+def killed(run: RunFolder, death: ChildDied) -> str:
+    """What the user is told of such a job."""
+    return f"#{run.number} {death}: it goes on from its last checkpoint."
 
 
 def _close(run: RunFolder, state: str, reason: str) -> None:

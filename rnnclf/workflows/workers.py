@@ -12,9 +12,10 @@ from functools import partial
 
 from rnnclf.errors import JobFailed, RnnclfError
 from rnnclf.hydra_app import Job
+from rnnclf.hydra_app.setup import register
 from rnnclf.system import fork
 from rnnclf.system.claims import Claim
-from rnnclf.system.fork import Child
+from rnnclf.system.fork import Child, ChildDied
 from rnnclf.system.startup import import_torch
 from rnnclf.workflows import ledger
 from rnnclf.workflows.jobs import JobsWatcher
@@ -45,7 +46,8 @@ def run_jobs(take: Take, train: Train, watch: JobsWatcher, places: int) -> None:
 
     The errors of jobs go to `watch`. If this process is asked to end, the jobs save, and it ends.
     """
-    import_torch()  # once here, instead of in the process of each job
+    import_torch()  # once here, instead of in the process of each job; so are the schemas of configurations
+    register([])
     watch.preload()
     running: dict[Child, Taken] = {}
     try:
@@ -66,10 +68,20 @@ def run_jobs(take: Take, train: Train, watch: JobsWatcher, places: int) -> None:
         for child in running:
             child.ask_to_end()
         for child, taken in running.items():
-            child.wait()
-            ledger.record_interruption(taken.run, end)
-            taken.claim.release()
+            _let_save(child, taken, end, watch)
         raise
+
+
+def _let_save(child: Child, taken: Taken, end: BaseException, watch: JobsWatcher) -> None:
+    """Waits until a job that was asked to end has saved, and lets others take it."""
+    try:
+        child.wait()
+        ledger.record_interruption(taken.run, end)
+    except ChildDied as death:
+        watch.note(ledger.killed(taken.run, death))
+        if not taken.claim.is_lost():
+            ledger.record_kill(taken.run, death)
+    taken.claim.release()
 
 
 def share_cores(places: int) -> None:

@@ -190,6 +190,20 @@ def test_a_forked_child_inherits_a_claim(tmp_path):
     assert not is_claimed(tmp_path)
 
 
+def test_a_child_that_does_other_work_does_not_keep_a_claim(tmp_path):
+    """A worker of several jobs claims one, and forks the next before the first has ended."""
+    made = claim(tmp_path)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    made.release()
+    try:
+        assert not is_claimed(tmp_path)
+        claim(tmp_path).release()
+    finally:
+        child.kill()
+        child.join()
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1]", b"\xff", b'{"token": 1}', b'{"token":"a","kernel":"b","host":[],"pid":"c"}'],

@@ -26,7 +26,8 @@ def requeue(number, frame):  # as submitit
 def work():
     try:
         os.killpg(0, signal.{name})
-        time.sleep(30)
+        for _ in range(300):  # a signal just before a sleep does not shorten it
+            time.sleep(0.1)
     except SystemExit as end:
         time.sleep(0.1)
         Path("saved").write_text(str(end.code))

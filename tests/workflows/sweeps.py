@@ -23,11 +23,21 @@ from dataclasses import dataclass
 from rnnclf.cells import GatedCell
 from rnnclf.options import option
 
+
+def hang():
+    """As on a file system that has gone away: no signal ends it."""
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    open("sweep/hangs", "w").close()
+    time.sleep(600)
+
+
 ENDS = {
     "exit": lambda: os._exit(3),
     "crash": lambda: ctypes.string_at(0),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "slow": lambda: time.sleep(0.02),
+    "hang": lambda: hang(),
     "never": lambda: None,
 }
 

@@ -164,7 +164,7 @@ def test_a_folder_without_a_record_is_the_place_of_the_next_trial(found, cli):
     assert "found/4/notes.txt is in the place of a trial: move found/4 away." in done.stderr
 
 
-def test_a_trial_that_fails_is_told_and_counted_as_the_worst(found, cli, monkeypatch):
+def test_a_trial_that_fails_is_told_once_and_counted_as_the_worst(found, cli, monkeypatch):
     def diverge(*_: object, **__: object) -> None:
         raise DivergedError("The loss became nan.")
 
@@ -172,8 +172,11 @@ def test_a_trial_that_fails_is_told_and_counted_as_the_worst(found, cli, monkeyp
     run = found.seen[2].run
     run.status.write_text(json.dumps({**run.read_status(), "state": "waiting"}))
     done = cli("resume", "found")
-    assert "#2 The loss became nan." in done.stderr
     assert (done.exit_code, outcome().seen[2].trial.state) == (0, "failed")
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "The loss became nan" in line]
+    assert line in done.stderr
+    assert line.startswith("error: #2 ")
+    assert line.endswith(f": The loss became nan (log in {run.log})")
 
 
 def test_a_search_whose_first_trials_all_fail_ends(cli):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,13 @@ from benchmarks.reliability.kill import differences
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.sweep_folder import jobs_of
 from tests.conftest import ROOT
-from tests.workflows.sweeps import command, states, wait_for
+from tests.workflows.sweeps import MORTAL, MORTAL_WORDS, command, states, wait_for
 
 HERE = ROOT / "tests" / "slurm"
-JOBS = ("cell=basic", "hidden=8", "dataset=digits", "threads=1", "device=cpu", "checkpoint.every=2s")
+SMALL = ("hidden=8", "dataset=digits", "threads=1", "device=cpu", "checkpoint.every=2s", "seed=0,1")
+FAST = ("cell=basic", "epochs=300", *SMALL)
+# Takes minutes as long as the file `deadly` is there, and seconds when it is gone, whatever the machine.
+SLOW = (*MORTAL_WORDS, "cell.end=slow", "epochs=120", *SMALL)
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,17 +77,23 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     subprocess.run([HERE / "stop.sh", folder], check=True, timeout=120)
 
 
-@pytest.fixture(scope="module")
-def in_peace(tmp_path_factory) -> Callable[[int], Path]:
-    """The sweep seed=0,1 with this number of epochs, trained here and undisturbed."""
-    folders: dict[int, Path] = {}
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_cells.py").write_text(MORTAL)
 
-    def sweep(epochs: int) -> Path:
-        if epochs not in folders:
-            folder = folders[epochs] = tmp_path_factory.mktemp("peace") / "sweep"
-            words = ("train", "-m", *JOBS, f"epochs={epochs}", "seed=0,1", f"hydra.sweep.dir={folder}")
-            subprocess.run(command(*words), check=True, capture_output=True, timeout=600)
-        return folders[epochs]
+
+@pytest.fixture(scope="module")
+def in_peace(tmp_path_factory) -> Callable[[tuple[str, ...]], Path]:
+    """The sweep of these words, trained here and undisturbed."""
+    folders: dict[tuple[str, ...], Path] = {}
+
+    def sweep(words: tuple[str, ...]) -> Path:
+        if words not in folders:
+            folder = folders[words] = tmp_path_factory.mktemp("peace") / "sweep"
+            line = command("train", "-m", *words, f"hydra.sweep.dir={folder}")
+            subprocess.run(line, check=True, capture_output=True, timeout=600)
+        return folders[words]
 
     return sweep
 
@@ -92,8 +102,8 @@ def epochs_of(run: RunFolder) -> int:
     return len(run.epochs.read_text().splitlines()) - 1 if run.epochs.exists() else 0
 
 
-def process_of(sweep: Path, task: str) -> int:
-    """The process of submitit that runs a job: the oldest with this command, of which the job is a fork."""
+def process_of(word: str, sweep: Path, task: str) -> int:
+    """The process of a task: the oldest with these two words in its command, of which others are forks."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -101,7 +111,7 @@ def process_of(sweep: Path, task: str) -> int:
             variables = (folder / "environ").read_text().split("\0")
         except OSError:  # it has ended
             continue
-        ours = "submitit.core._submit" in words and "srun" not in words[0]
+        ours = word in words and "srun" not in words[0]
         if ours and any(str(sweep) in word for word in words) and f"SLURM_ARRAY_TASK_ID={task}" in variables:
             found.append(int(folder.name))
     return min(found)
@@ -121,11 +131,13 @@ def preempt(cluster: Cluster, sweep: Path) -> None:
 
 
 def kill(cluster: Cluster, sweep: Path) -> None:
-    os.kill(process_of(sweep, "0"), signal.SIGKILL)
+    os.kill(process_of("submitit.core._submit", sweep, "0"), signal.SIGKILL)
 
 
 def wait_for_the_limit(cluster: Cluster, sweep: Path) -> None:
-    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=120)
+    """Slurm looks at its limits twice a minute or so."""
+    wait_for(lambda: "Caught signal SIGUSR2" in errors_of(sweep), seconds=180)
+    Path("deadly").unlink()
 
 
 def errors_of(sweep: Path) -> str:
@@ -137,25 +149,26 @@ MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20")
 
 
 @pytest.mark.parametrize(
-    ("way", "epochs", "words"),
+    ("way", "jobs", "words"),
     [
-        pytest.param(requeue, 300, (), id="requeue"),
-        pytest.param(warn, 300, (), id="SIGUSR2"),
-        pytest.param(preempt, 300, (), id="preemption"),
-        pytest.param(kill, 300, (), id="SIGKILL"),
-        pytest.param(wait_for_the_limit, 400, MINUTE, id="time limit"),
+        pytest.param(requeue, FAST, (), id="requeue"),
+        pytest.param(warn, FAST, (), id="SIGUSR2"),
+        pytest.param(preempt, FAST, (), id="preemption"),
+        pytest.param(kill, FAST, (), id="SIGKILL"),
+        pytest.param(wait_for_the_limit, SLOW, MINUTE, id="time limit", marks=pytest.mark.timeout(900)),
     ],
 )
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
-    way, epochs, words, cluster, in_peace, tmp_path
+    way, jobs, words, cluster, in_peace, tmp_path
 ):
-    reference, sweep = in_peace(epochs), tmp_path / "sweep"
-    sweep_words = (*JOBS, f"epochs={epochs}", "seed=0,1", f"hydra.sweep.dir={sweep}", *words)
-    head = cluster.started("train", "-m", "hydra/launcher=slurm", *sweep_words)
+    reference, sweep = in_peace(jobs), tmp_path / "sweep"
+    if jobs is SLOW:
+        Path("deadly").touch()
+    head = cluster.started("train", "-m", "hydra/launcher=slurm", *jobs, f"hydra.sweep.dir={sweep}", *words)
     try:
-        wait_for(lambda: epochs_of(RunFolder(sweep / "0")) >= 20, seconds=200)
+        wait_for(lambda: epochs_of(RunFolder(sweep / "0")) >= 5, seconds=200)
         way(cluster, sweep)
-        output, _ = head.communicate(timeout=1200)
+        output, _ = head.communicate(timeout=600)
     finally:
         head.kill()
     assert head.returncode == 0, output
@@ -164,3 +177,18 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bits(
     assert [differences(sweep / seed, reference / seed) for seed in "01"] == [[], []]
     assert max(run.read_status().get("resumed", 0) for run in jobs_of(sweep)) >= 1
     wait_for(cluster.is_empty)
+
+
+def test_workers_in_an_array_go_on_for_each_other(cluster, in_peace, tmp_path):
+    """One is put back into the queue, the other is killed; the first does what is left of both jobs."""
+    reference, sweep = in_peace(FAST), tmp_path / "sweep"
+    words = command("train", "-m", "hydra/launcher=later", *FAST, f"hydra.sweep.dir={sweep}")
+    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    cluster.call("sbatch", "--array=1-2", "--requeue", f"--wrap={shlex.join(command('work', sweep))}")
+    wait_for(lambda: all(epochs_of(run) >= 5 for run in jobs_of(sweep)), seconds=200)
+    os.kill(process_of("rnnclf", sweep, "2"), signal.SIGKILL)
+    (left,) = (task for task in cluster.running() if task.endswith("_1"))
+    cluster.call("scontrol", "requeue", left)
+    wait_for(cluster.is_empty, seconds=200)
+    assert [(run.state(), run.read_status().get("resumed")) for run in jobs_of(sweep)] == [("done", 1)] * 2
+    assert [differences(sweep / seed, reference / seed) for seed in "01"] == [[], []]

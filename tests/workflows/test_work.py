@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -140,6 +141,8 @@ def test_an_error_of_a_job_is_told_and_the_others_run(cli, monkeypatch):
 
 # In processes of their own
 
+IMPATIENT = "from rnnclf.cli import main; from rnnclf.system import fork; fork.SAVING = 0.5; main()"
+
 
 @SLOW
 def test_jobs_at_once_equal_single_runs(tmp_path):
@@ -166,6 +169,30 @@ def test_an_interrupted_worker_saves_all_its_jobs_and_another_goes_on(tmp_path):
     Path("deadly").unlink()
     assert shell("work", "sweep", "--jobs", "2").returncode == 0
     assert [run.read_status().get("resumed") for run in runs[:2]] == [1, 1]
+
+
+@SLOW
+@pytest.mark.parametrize("launcher", ["later", "basic"])
+def test_a_job_that_does_not_end_when_it_is_asked_is_killed_and_can_go_on(launcher):
+    shell(*mortal("cell.end=hang,never", launcher="later"))
+    words = ("work", "sweep", "--jobs", "2") if launcher == "later" else ("resume", "sweep")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    hangs = RunFolder(Path("sweep/0"))
+    wait_for(lambda: hangs.path.with_name("hangs").exists())
+    if launcher == "later":
+        wait_for(lambda: states(Path("sweep"))["1"] == "done")
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143
+    reason = "its process did not save within 0.5 s and was killed"
+    assert stderr.count(f"#0 {reason}: it goes on from its last checkpoint.") == 1, stderr
+    assert (hangs.state(), hangs.read_status()["error"]) == ("interrupted", reason)
+    assert not hangs.busy()
+    Path("deadly").unlink()
+    assert shell("work", "sweep").returncode == 0
+    assert (hangs.state(), hangs.read_status().get("resumed")) == ("done", 1)
 
 
 @SLOW
