@@ -15,7 +15,8 @@ from rich.segment import ControlType
 def redrawn_when_narrowed(live: Live) -> Iterator[None]:
     """Erases all of a running live display when the window gets narrower.
 
-    The terminal then wraps the lines of the display, but rich erases as many lines as it has written.
+    The terminal then wraps the lines of the display, but rich erases as many lines as it has written. In a
+    terminal that cuts lines instead, as many lines above are lost.
     """
     live.console.push_render_hook(_Wrapped(live))
     try:

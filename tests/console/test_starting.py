@@ -14,11 +14,16 @@ from rnnclf.console.starting import WORD
 pty = pytest.importorskip("pty")
 
 TRAIN = ("train", "dataset=digits", "hidden=2", "epochs=1", "threads=1", "hydra.run.dir=run")
-REPORTING = (
-    "import sys; from rnnclf.console import starting; starting._write = lambda text: print(repr(text),"
-)
-REPORTING += " 'torch' in sys.modules, 'hydra' in sys.modules); sys.argv = ['rnnclf', *sys.argv[1:]];"
-REPORTING += " from rnnclf.cli import main; main()"
+REPORTING = """
+import sys
+from rnnclf.console import starting
+
+starting._write = lambda text: print(repr(text), "torch" in sys.modules, "hydra" in sys.modules)
+sys.argv[0] = "rnnclf"
+from rnnclf.cli import main
+
+main()
+"""
 
 
 def on_a_terminal(*words: str, **environment: str) -> str:
