@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rnnclf.after_training import export, predict, stream, track
+from rnnclf.console.starting import clear_starting, show_starting
 from rnnclf.data_commands import data
 from rnnclf.deciding import board, compare, ensemble, runs
 from rnnclf.errors import RnnclfError
@@ -57,6 +58,7 @@ def main() -> None:
     try:
         app(prog_name="rnnclf")
     except SystemExit as end:
+        clear_starting()
         if not isinstance(end.code, int):
             raise
         code = end.code
@@ -107,6 +109,7 @@ def train(
         from rnnclf.console.help import explain_train
 
         return explain_train([word for word in words if word not in ("--help", "-h")], json)
+    show_starting()
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -132,6 +135,7 @@ def resume(
     json: AsJson = False,
 ) -> None:
     """Resume a run or a sweep, as if it had not been interrupted. [cyan]rnnclf resume outputs/RUN[/]"""
+    show_starting()
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows import jobs
@@ -173,6 +177,7 @@ def evaluate(
     json: AsJson = False,
 ) -> None:
     """Score saved checkpoints: accuracy, classes, confusions. [cyan]rnnclf eval outputs/RUN[/]"""
+    show_starting()
     import_torch()
     from rnnclf.console.evaluation import save_evaluation, show_evaluation
     from rnnclf.console.mistakes import show_mistakes

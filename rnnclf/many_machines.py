@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rnnclf.console.starting import show_starting
 from rnnclf.groups import AsJson, finish, run_argument, run_at
 from rnnclf.shell import complete_train
 
@@ -19,6 +20,7 @@ def work(
     json: AsJson = False,
 ) -> None:
     """Run jobs of a sweep until none is left, beside any other workers. [cyan]rnnclf work SWEEP[/]"""
+    show_starting()
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows.search.command import resume_search
@@ -48,6 +50,7 @@ def tune(
     json: AsJson = False,
 ) -> None:
     """Search for the settings that train best. [cyan]rnnclf tune my.csv budget=10m[/]"""
+    show_starting()
     from rnnclf.console.jobs import JobsDisplay
     from rnnclf.console.screen import use_stderr
     from rnnclf.workflows.search.command import tune as workflow

@@ -55,7 +55,7 @@ def title_of(section: BoardSection) -> str:
     protocol = (
         [] if judged.protocol == "tutorial" else [f"{judged.protocol} protocol"]
     )  # which the title says
-    order = [] if judged.permutation is None else [f"permutation {judged.permutation}"]
+    order = [] if judged.permutation in (None, "none") else [f"permutation {judged.permutation}"]
     return ", ".join([section.title, *protocol, *order, f"data {judged.fingerprint[:8]}"])
 
 
@@ -117,10 +117,15 @@ def sheets_of(board: Board) -> list[Sheet]:
             (_place(c), c.name, *(show(c.candidate) for show in columns.values())) for c in section.contenders
         )
         title = title_of(section)
-        sheets.append(Sheet(title, ("", "with", *columns), rows, tuple(legend([own])), words=2))
+        sheets.append(Sheet(title, ("", "with", *columns), rows, tuple(legend([own])), words=(0, 1)))
         if section.published:
             sheets.append(
-                Sheet(f"{title}: published", PUBLISHED, tuple(published_rows(section)), words=len(PUBLISHED))
+                Sheet(
+                    f"{title}: published",
+                    PUBLISHED,
+                    tuple(published_rows(section)),
+                    words=range(len(PUBLISHED)),
+                )
             )
     return sheets
 

@@ -188,16 +188,23 @@ def sheets_of(found: Compared) -> list[Sheet]:
             )
             for contender in comparison.contenders
         ]
-        title = comparison.title
+        title, pairs = comparison.title, pair_columns(comparison)
         sheets.append(
-            Sheet(title, ("", "with", *columns), tuple(rows), tuple(legend([section], versus=False)), words=2)
+            Sheet(
+                title,
+                ("", "with", *columns),
+                tuple(rows),
+                tuple(legend([section], versus=False)),
+                words=(0, 1),
+            )
         )
         sheets.append(
             Sheet(
                 f"{title}: each pair",
-                tuple(pair_columns(comparison)),
+                tuple(pairs),
                 tuple(tuple(pair_cells(pair, numbers, has_chances(comparison))) for pair in comparison.pairs),
                 (*pair_legend(comparison, numbers, found.equal), *comparison.notes),
+                words=(0, pairs.index("verdict")),
             )
         )
     return [*sheets, _across_sheet(found.across)] if found.across else sheets

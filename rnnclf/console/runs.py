@@ -139,11 +139,11 @@ def _width(lines: Sequence[Line], key: str) -> int:
 
 
 def _legend(listed: Sequence[Listed]) -> Iterator[str]:
-    yield "accuracy on the test split, where nothing else is said"
+    yield "accuracy: on the test split unless stated otherwise"
     if any(each.kind == "sweep" and each.accuracy is not None for each in listed):
-        yield "of a sweep: the configuration with the best validation accuracy"
+        yield "of a sweep: that of the configuration with the best validation accuracy"
     if any(each.kind == "search" and each.accuracy is not None for each in listed):
-        yield "of a search: the best trial, which its validation accuracy flatters"
+        yield "of a search: the validation accuracy of its best trial, too high because it was chosen by it"
     if any(each.state == "lost" for each in listed):
         yield "lost: its process ended without reporting, or its record is damaged"
 

@@ -21,6 +21,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from rnnclf.console.starting import clear_starting, in_notebook
 from rnnclf.durations import seconds_in_words as seconds_in_words
 from rnnclf.escaping import harmless, json_text, one_line
 from rnnclf.files import write_atomically
@@ -45,6 +46,8 @@ class SafeConsole(Console):
     """Rich's console for text of unknown origin: nothing in it acts as markup or as a terminal command."""
 
     def __init__(self, **options: Any) -> None:
+        if in_notebook():
+            options.setdefault("force_terminal", False)
         super().__init__(highlight=False, markup=False, emoji=False, **options)
         if self.width < NARROWEST:  # a terminal that does not know its size, or a tiny one, which then wraps
             self.width = USUAL_WIDTH
@@ -73,11 +76,13 @@ def printed_above(live: Console) -> Iterator[None]:
 
 
 def _stderr() -> Console:
+    clear_starting()
     return _above if _above is not None and sys.stderr.isatty() else SafeConsole(stderr=True)
 
 
 def screen() -> Console:
     """The console for text for people. Created for each use, so that it follows a replaced sys.stdout."""
+    clear_starting()
     if _above is not None:
         return _above
     console = SafeConsole(stderr=_to_stderr)
@@ -88,6 +93,7 @@ def screen() -> Console:
 
 def print_plain(line: str) -> None:
     """Prints one line without wrapping it."""
+    clear_starting()
     if _above is not None:
         _above.print(Text(one_line(line)), soft_wrap=True)
         return
@@ -108,6 +114,7 @@ def print_error(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints JSON on stdout: in ASCII, unless the stream can hold any text."""
+    clear_starting()
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
     print(json_text(value, ascii_only=not encoding.startswith("utf")))
 

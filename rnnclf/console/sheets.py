@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rnnclf.escaping import one_line
@@ -12,9 +12,12 @@ _LATEX = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"},
     **{"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}"},
-    **{'"': "\\char34{}", "'": "\\char39{}", "`": "\\char96{}"},  # which become other quotation marks
+    **{'"': "{\\char34}", "'": "{\\char39}", "`": "{\\char96}"},  # bare ones join: ?` is ¿
     **{"±": "$\\pm$", "×": "$\\times$", "–": "--", "*": "$^*$", "\N{REPLACEMENT CHARACTER}": "?"},
+    "[": "{[}",  # at the start of a row it would be an option of the \\\\ or the rule above
 }
+_MINUS, _LIGATURE = r"(?<![\w-])-(?=\d)", r"-(?=-)|,(?=,)"
+_CHARACTER = re.compile(rf"(?P<minus>{_MINUS})|(?P<ligature>{_LIGATURE})|.")
 
 # so that the table compiles with and without \usepackage{booktabs}
 RULES = "".join(f"\\providecommand{{\\{name}rule}}{{\\hline}}" for name in ("top", "mid", "bottom"))
@@ -29,8 +32,8 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     """Sentences below it."""
-    words: int = 1
-    """The number of columns at the left that hold words; the others hold numbers."""
+    words: Collection[int] = (0,)
+    """The columns that hold words, from 0; the others hold numbers."""
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:
@@ -41,7 +44,7 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 def _markdown(sheet: Sheet) -> str:
     lines = [sheet.columns, *sheet.rows]
     rows = [f"| {' | '.join(map(markdown_text, cells))} |" for cells in lines]
-    sides = ["---" if n < sheet.words else "---:" for n in range(len(sheet.columns))]
+    sides = ["---" if n in sheet.words else "---:" for n in range(len(sheet.columns))]
     rows.insert(1, f"| {' | '.join(sides)} |")
     notes = [f"\n{markdown_text(note)}" for note in sheet.notes]
     return "\n".join([f"**{markdown_text(sheet.title)}**\n", *rows, *notes]) + "\n"
@@ -58,7 +61,7 @@ def latex(sheets: Sequence[Sheet]) -> str:
 
 
 def _latex(sheet: Sheet) -> str:
-    sides = "".join("l" if n < sheet.words else "r" for n in range(len(sheet.columns)))
+    sides = "".join("l" if n in sheet.words else "r" for n in range(len(sheet.columns)))
     head, *rows = [f"{' & '.join(map(latex_text, cells))} \\\\" for cells in (sheet.columns, *sheet.rows)]
     lines = [f"\\begin{{tabular}}{{{sides}}}", "\\toprule", head, "\\midrule", *rows, "\\bottomrule"]
     comments = [f"% {one_line(text)}" for text in (sheet.title, *sheet.notes)]
@@ -66,5 +69,15 @@ def _latex(sheet: Sheet) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text in which nothing is a command."""
-    return "".join(_LATEX.get(char, char) for char in one_line(text))
+    """Text in which nothing is a command, and in which the sign of a number is a minus, not a hyphen."""
+    return _CHARACTER.sub(_written, one_line(text))
+
+
+def _written(found: re.Match[str]) -> str:
+    match found.lastgroup:
+        case "minus":
+            return "$-$"
+        case "ligature":  # -- would become a dash, and ,, a quotation mark
+            return f"{found[0]}{{}}"
+        case _:
+            return _LATEX.get(found[0], found[0])

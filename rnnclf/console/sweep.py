@@ -123,7 +123,7 @@ def columns_of(section: Section, versus: bool = True) -> tuple[dict[str, Column]
     if versus and repeated and len(candidates) > 1:
         second["vs first"] = beside_first
     second["parameters"] = lambda c: number_of(c.mean_of("parameters"))
-    second["time a run" if repeated else "time"] = lambda c: seconds_in_words(
+    second["time per run" if repeated else "time"] = lambda c: seconds_in_words(
         c.mean_of("total_seconds") or 0.0
     )
     return first, second

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rnnclf.console.narrowing import redrawn_when_narrowed
 from rnnclf.console.screen import interval, print_error, print_plain, printed_above, screen, short
 from rnnclf.durations import roughly
 from rnnclf.escaping import one_line
@@ -80,6 +81,7 @@ def looking(look: Callable[[], Group]) -> Iterator[None]:
     with ExitStack() as shown:
         if has_board:
             shown.enter_context(live)
+            shown.enter_context(redrawn_when_narrowed(live))
             shown.enter_context(printed_above(console))
         thread.start()
         try:

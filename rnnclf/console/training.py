@@ -23,6 +23,7 @@ from rnnclf.console.metrics import (
     metrics_table,
     recordings_in_words,
 )
+from rnnclf.console.narrowing import redrawn_when_narrowed
 from rnnclf.console.screen import (
     interval,
     print_plain,
@@ -44,7 +45,7 @@ from rnnclf.workflows.runs import picture, read_csv
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
 SLOW = 5.0  # seconds between progress lines while data are read
-WIDEST = 80  # columns of the line with the bar: a line that a narrowed window wraps would stay behind
+WIDEST = 80  # columns of the line with the bar
 NUMBERS = 72  # of them, for the numbers beside the bar
 SHORTEST = 6  # columns of the bar
 COURSE = 40  # columns of the line of bars in the closing panel
@@ -66,7 +67,7 @@ def training_display(job: int | None, parallel: bool) -> Iterator[Watcher]:
     if not console.is_terminal or parallel:
         yield PlainDisplay("" if job is None else f"#{job} ")
         return
-    with LiveDisplay() as display:
+    with LiveDisplay() as display, redrawn_when_narrowed(display.progress.live):
         yield display
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from rnnclf.trackers.base import PROJECT, Epoch, TrackedRun, Tracker
 
@@ -18,6 +19,12 @@ class Wandb(Tracker):
     """
 
     module = "wandb"
+    settings: ClassVar[Mapping[str, str]] = {
+        "WANDB_SILENT": "true",  # also while it logs in
+        "WANDB_INIT_TIMEOUT": "20",
+        "WANDB_FINISH_TIMEOUT": "60",  # without one it waits for its server for ever
+        "WANDB_FINISH_TIMEOUT_RAISES": "true",
+    }
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb

@@ -78,7 +78,7 @@ def pair_legend(
 ) -> Iterator[str]:
     """How the pairs were compared, and what the columns mean. names: as in `pair_cells`."""
     pairs = comparison.pairs
-    yield "difference: of the mean test accuracies, first minus second, in points"
+    yield "difference: test accuracy of the first minus that of the second, in percentage points"
     for how in dict.fromkeys(pair.how for pair in pairs):
         own = [pair for pair in pairs if pair.how == how]
         which = "" if len(own) == len(pairs) else f"{_listed(own, names)}: "
@@ -87,7 +87,7 @@ def pair_legend(
     if any(pair.how in ("checkpoints", "recordings") for pair in pairs):
         yield "this is about two checkpoints, not two methods: to compare methods, train with seeds=5"
     if len(pairs) > 1:
-        yield "p, Holm: corrected for the number of pairs, which intervals are not"
+        yield "p, Holm: corrected for the number of pairs; the intervals are not"
     if equal is not None and not has_chances(comparison):
         yield "equal= is about runs of several seeds or folds: it says nothing here"
     elif equal is not None:
@@ -95,8 +95,9 @@ def pair_legend(
         yield f"chances, in per cent: the first is better by more than {points} / neither is / the second is"
     if any(c.candidate.is_single_baseline for c in comparison.contenders) and len(pairs) > 1:
         yield BASELINE
-    if any(pair.disagreement for pair in pairs):
-        yield "alone right: sequences that the first alone gets right / the second alone, in each run"
+    if found := [pair.disagreement for pair in pairs if pair.disagreement]:
+        per = " (mean over the runs)" if any(each.pairs > 1 for each in found) else ""
+        yield "alone right: sequences that only the first gets right / only the second" + per
 
 
 def _listed(pairs: Sequence[Pair], names: Mapping[str, str]) -> str:

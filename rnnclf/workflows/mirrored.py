@@ -56,13 +56,15 @@ class Attempts:
             self._attempt(self.mirror.catch_up)
 
     def end(self) -> None:
-        if self.begun:
-            self._attempt(self.mirror.end)
+        if self.begun and self._attempt(self.mirror.end) and self.noted:
+            self.note(f"tracker={self.mirror.name} can be reached again, and nothing is missing in it")
 
-    def _attempt(self, work: Callable[[], None]) -> None:
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        """Whether it went well."""
         began = time.monotonic()
         try:
             work()
+            return True
         except Exception as error:
             now = time.monotonic()
             self.rests_until = now + PATIENCE * (now - began)
@@ -74,6 +76,7 @@ class Attempts:
                     f" To send what is missing afterwards: rnnclf track {folder} tracker={name}"
                 )
             self.noted = True
+            return False
 
 
 class MirroringWatcher(Watcher):

@@ -169,7 +169,7 @@ def _differing(rows: Sequence[SweepRow]) -> str:
     if len(folds) > 1:
         times = f", with {len(seeds)} random seeds" if len(seeds) > 1 else ""
         return f"the {len(folds)} folds of a cross-validation{times}"
-    return f"alike but for the random seed, of which there are {len(seeds)}"
+    return f"alike except for the random seed ({len(seeds)} seeds)"
 
 
 def _headline(found: SweepReported, first: Candidate) -> Headline:
@@ -221,7 +221,9 @@ def _compared(found: SweepReported, section: Section, draw: PageDrawer) -> list[
     if len(candidates) > 1 or len(candidates[0].done) > 1:
         rate = candidates[0].mean_of("test", "commonest_rate")
         bars = [_bar(found, candidate) for candidate in candidates[:MOST_BARS]]
-        caption = "The lines are 95 % intervals, the small marks single runs. In the order of validation."
+        caption = (
+            "The lines are 95 % intervals, the small marks single runs. In the order of validation accuracy."
+        )
         figures.append(Figure(draw(charts.comparison(bars, rate), "test accuracies"), caption))
     rows = list(_bands(found, candidates[: charts.MOST_LINES]))
     if rows:
@@ -237,7 +239,7 @@ def _compared(found: SweepReported, section: Section, draw: PageDrawer) -> list[
 
 _TITLES = (
     *("configuration", "rank", "runs", "validation", "95 % interval", "vs first"),
-    *("parameters", "time a run"),
+    *("parameters", "time per run"),
 )
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shlex
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -292,12 +293,30 @@ def _one_at_a_time(sweep: Path | None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of a tracker's error, without a full stop and without passwords in addresses."""
+def reason_of(error: BaseException) -> str:
+    """The first line of a tracker's error, without a full stop and without passwords in addresses; if a
+    connection failed below all that the libraries say, just that."""
+    if failure := next(filter(None, map(_failed_connection, _causes(error))), ""):
+        return f"no connection to its server ({failure})"
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     line = re.sub(r"//[^/\s@]*@", "//", line)
     line = (line or type(error).__name__).rstrip(".")
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} …"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _failed_connection(error: BaseException) -> str:
+    """What the system calls a connection that failed, as in `connection refused`; '' for other errors."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    if isinstance(error, ConnectionError | socket.gaierror):
+        return (error.strerror or "").lower()
+    return ""
 
 
 @dataclass(frozen=True)

@@ -97,10 +97,10 @@ class Report:
     """The outcome of a run; `results` is the content of results.json."""
 
     folder: RunFolder
-    results: dict[str, Any]
+    results: dict[str, Any] = field(repr=False)
     scores: dict[str, Score]
     """The scores of all three splits with the weights of the best epoch."""
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[str, Evaluation] = field(repr=False)
     """The evaluations of the validation and the test split with the weights of the best epoch."""
     plots: str = "false"
     """Whether pictures are wanted: `Config.plots`."""

@@ -11,9 +11,17 @@ import pytest
 from rnnclf.console.sheets import Sheet, latex, latex_text, markdown
 
 SPECIAL = r"\ & % $ # _ { } ~ ^ < > | \" ' ` * ± × –"
-SHEET = Sheet(
-    "a title_", ("", "with %"), (("1", SPECIAL), ("2", r"\input{x} \end{tabular}")), ("note_",), words=2
+HOSTILE = (
+    SPECIAL,
+    r"\input{x} \end{tabular}",
+    "[1].csv",
+    "*",
+    "a--b ,,c ?`d",
+    "^^41 $x$",
+    "é ü ñ",
+    "-1.5 to -0.5",
 )
+SHEET = Sheet("a title_", ("[", "with %"), tuple((text, text) for text in HOSTILE), ("note_",), words=(0, 1))
 
 
 @pytest.mark.parametrize("char", SPECIAL.split())
@@ -26,20 +34,30 @@ def test_a_special_character_is_plain_text_in_latex(char):
 
 def test_a_table_has_as_many_cells_in_each_line_whatever_its_names():
     lines = [line for line in latex([SHEET]).splitlines() if line.endswith("\\\\")]
-    assert [len(re.findall(r"(?<!\\)&", line)) for line in lines] == [1, 1, 1]
+    assert [len(re.findall(r"(?<!\\)&", line)) for line in lines] == [1] * (1 + len(HOSTILE))
     hostile = Sheet("t", ("a", "b"), (("x|y", "<b>*z*</b>"),))
     rows = [line for line in markdown([hostile]).splitlines() if line.startswith("|")]
     assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3, 3, 3]
     assert r"\<b\>\*z\*\</b\>" in rows[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("-2.71 to +4", "$-$2.71 to +4"), ("lr=-1", "lr=$-$1"), ("2026-11-30", "2026-11-30"), ("1e-5", "1e-5")],
+)
+def test_only_the_sign_of_a_number_is_a_minus_in_latex(text, written):
+    assert latex_text(text) == written
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed here")
+@pytest.mark.parametrize("engine", ["pdflatex", "xelatex"])
 @pytest.mark.parametrize("package", ["", "\\usepackage{booktabs}"])
-def test_latex_compiles(tmp_path, package):
+def test_latex_compiles(tmp_path, engine, package):
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed here")
     (tmp_path / "table.tex").write_text(latex([SHEET, SHEET]))
     document = f"\\documentclass{{article}}{package}\\begin{{document}}\\input{{table}}\\end{{document}}"
     (tmp_path / "paper.tex").write_text(document)
-    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    words = [engine, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout

@@ -185,14 +185,25 @@ def test_where_a_run_is_kept_is_remembered_without_the_password(monkeypatch):
     assert len(reason_of(ConnectionError("x" * 1000))) < 200
 
 
+def test_a_connection_that_failed_is_named_whatever_the_libraries_make_of_it():
+    for cause, words in (
+        (ConnectionRefusedError(111, "Connection refused"), "connection refused"),
+        (TimeoutError("timed out"), "it does not answer"),
+    ):
+        error = RuntimeError("HTTPConnectionPool(host='a'): Max retries exceeded with url: /api")
+        error.__cause__ = ValueError("in between")
+        error.__cause__.__context__ = cause
+        assert reason_of(error) == f"no connection to its server ({words})"
+
+
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracker that takes nothing."""
+    monkeypatch.setattr(TRACKERS["wandb"], "send", _refuse)
 
-    def refuse(self: object, epochs: object) -> None:
-        raise ConnectionError("the server is on fire\nline two")
 
-    monkeypatch.setattr(TRACKERS["wandb"], "send", refuse)
+def _refuse(self: object, epochs: object) -> None:
+    raise ConnectionError("the server is on fire\nline two")
 
 
 def test_a_broken_tracker_is_told_once_and_tried_seldom(broken, monkeypatch):
@@ -219,6 +230,20 @@ def test_a_broken_tracker_is_told_once_and_tried_seldom(broken, monkeypatch):
         "tracker=wandb failed, and the run goes on without it: the server is on fire. To send what is missing"
         " afterwards: rnnclf track run tracker=wandb"
     )
+
+
+def test_a_tracker_that_comes_back_gets_everything_and_this_is_said(monkeypatch):
+    notes: list[str] = []
+    attempts = Attempts(Mirror(a_run(Path("run")), "wandb"), notes.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(TRACKERS["wandb"], "send", _refuse)
+        attempts.begin()
+        attempts.catch_up()
+    attempts.end()
+    assert [note.split(":")[0] for note in notes] == [
+        "tracker=wandb failed, and the run goes on without it",
+        "tracker=wandb can be reached again, and nothing is missing in it",
+    ]
 
 
 def test_track_sends_what_is_there(cli, tmp_path):

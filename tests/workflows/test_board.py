@@ -54,7 +54,7 @@ def test_each_data_set_has_a_table_ranked_by_validation(outputs):
     (single,) = pixels.contenders
     assert (single.name, single.candidate.interval95) == ("cell=gru hidden=8", (0.1, 0.9))  # of results.json
     text = shown(board)
-    assert "digits, standard protocol, permutation none, data ffffffff" in text
+    assert "digits, standard protocol, data ffffffff" in text
     assert "84.00 ± 1.00 %" in text
 
 
