@@ -101,18 +101,22 @@ class Calibration:
 
 def calibrate(found: Evaluation) -> Calibration:
     """Fits the temperature of a model on its evaluation on the validation split, at temperature 1."""
+    return measured(replace(found, temperature=helpful_temperature(found)))
+
+
+def measured(found: Evaluation) -> Calibration:
+    """The calibration of a model whose temperature is that of its evaluation on validation sequences."""
     import numpy as np
 
-    tempered = replace(found, temperature=helpful_temperature(found))
-    score_N = np.sort(-np.expm1(-tempered.loss_N))
+    score_N = np.sort(-np.expm1(-found.loss_N))
     kept = min(len(found), SCORES)
     last_n = -(-np.arange(1, kept + 1) * len(found) // kept)  # of each of `kept` parts of about equal size
     scores_n = np.ceil(score_N[last_n - 1].clip(0, 1) / SCORE_UNIT) * SCORE_UNIT
     return Calibration(
-        tempered.temperature,
+        found.temperature,
         len(found),
+        calibration_error(replace(found, temperature=1.0)),
         calibration_error(found),
-        calibration_error(tempered),
         tuple(scores_n.round(6).clip(0, 1).tolist()),
     )
 
