@@ -74,10 +74,11 @@ class Exported:
         found = []
         if self.options.int8 and self.file.size >= 0.6 * self.float_size:
             found.append("int8 saves little here: most of the file is not the weights of matrix products.")
-        if self.options.int8 and self.why_random:
+        calibration = self.file.facts["calibration"]
+        if self.options.int8 and calibration is not None and not calibration["scores"]:
             found.append(
-                "Without the validation sequences, it is not known how large the sets of an int8 file have to"
-                " be: sets=, --sets and --abstain will be refused."
+                "Without validation sequences that are new to the model, it is not known how large the sets"
+                " of an int8 file have to be: sets=, --sets and --abstain will be refused."
             )
         return tuple(found)
 
@@ -287,7 +288,7 @@ def _of_int8(loaded: Loaded, runner: Runner, sample: Sample) -> Calibration | No
     """The calibration of a file of 8 bits, whose probabilities are not those of the model: measured on the
     validation sequences of the sample, without scores if there are none or the model was trained on them."""
     known = loaded.calibration
-    if known is None or not known.scores or sample.why_random:
+    if known is None or loaded.final_fit or sample.why_random:
         return known and known.without_scores()
     logits_NK = np.concatenate([answered_by(runner, batch) for batch in sample.batches])
     y_N = np.concatenate([batch.labels_B for batch in sample.batches if batch.labels_B is not None])

@@ -57,6 +57,10 @@ class LoadedFile(NamedTuple):
         """That of the model or, with int8, of the file itself; None if the run had none."""
         return self.checkpoint.calibration
 
+    @property
+    def final_fit(self) -> bool:
+        return self.config.final_fit
+
     def limit_of_sets(self, level: float, word: str) -> float:
         """See `Checkpoint.limit_of_sets`."""
         facts, path = self.runner.file.facts, self.checkpoint.path
@@ -65,10 +69,11 @@ class LoadedFile(NamedTuple):
                 f"{word}: {path} does not hold the scores of validation, as files of this version do:"
                 " export it again."
             )
-        if facts["int8"] and self.calibration and not (self.calibration.scores or self.config.final_fit):
+        if facts["int8"] and self.calibration and not self.calibration.scores:
+            way = "Train with final_fit=false." if self.final_fit else "Export it where the data are."
             raise ConfigError(
-                f"{word}: int8 has changed the probabilities, and {path} was exported without the validation"
-                " sequences, which measure them again: export it where the data are."
+                f"{word}: int8 has changed the probabilities, and {path} was exported without validation"
+                f" sequences that are new to the model, which would measure them again. {way}"
             )
         return self.checkpoint.limit_of_sets(level, word)
 

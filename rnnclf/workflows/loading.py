@@ -58,6 +58,10 @@ class Loaded(NamedTuple):
     def calibration(self) -> Calibration | None:
         return self.checkpoint.calibration
 
+    @property
+    def final_fit(self) -> bool:
+        return self.config.final_fit
+
     def limit_of_sets(self, level: float, word: str) -> float:
         """See `Checkpoint.limit_of_sets`."""
         return self.checkpoint.limit_of_sets(level, word)

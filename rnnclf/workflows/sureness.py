@@ -50,6 +50,9 @@ class Calibrated(Protocol):
     @property
     def calibration(self) -> Calibration | None: ...
 
+    @property
+    def final_fit(self) -> bool: ...
+
     def limit_of_sets(self, level: float, word: str) -> float: ...
 
 
@@ -119,8 +122,16 @@ def sureness_of(words: SureWords, models: Sequence[Calibrated], whole_recordings
         calibration = models[0].calibration
         assert calibration is not None  # which `limit_of_sets` needs
         share = percent(calibration.coverage(limits[word]))
-        notes[
-            f"On the {calibration.sequences:,} validation sequences, {share} of the sets of {100 * level:g} %"
-            " contain the true class; on data unlike these it may be fewer."
-        ] = None
+        those = f"the {calibration.sequences:,} validation sequences"
+        if models[0].final_fit:
+            note = (
+                f"The sets of {100 * level:g} % are approximate: on {those}, {share} of those of the model"
+                " before its final fit contain the true class; the final model was trained on these."
+            )
+        else:
+            note = (
+                f"On {those}, {share} of the sets of {100 * level:g} % contain the true class; on data unlike"
+                " these it may be fewer."
+            )
+        notes[note] = None
     return Sureness(limits.get("--sets"), limits.get("--abstain"), words.min_probability, tuple(notes))

@@ -106,9 +106,13 @@ NO_SCORES.pop("temperature")
             "does not hold the scores of validation, as files of this",
         ),
         ("model", {"calibration": None}, "needs a model whose training has ended, with a version of rnnclf"),
-        ("int8", {"calibration": NO_SCORES}, "was exported without the validation sequences, which"),
-        ("model", {"calibration": NO_SCORES, "final_fit": True}, "but final_fit=true trained it on the"),
-        ("int8", {"calibration": NO_SCORES, "final_fit": True}, "but final_fit=true trained it on the"),
+        ("int8", {"calibration": NO_SCORES}, "was exported without validation sequences that are"),
+        ("model", {"calibration": NO_SCORES, "final_fit": True}, "which earlier versions did not keep with"),
+        (
+            "int8",
+            {"calibration": NO_SCORES, "final_fit": True},
+            "measure them again. Train with final_fit=false.",
+        ),
         ("model", {"calibration": [0.1]}, "damaged: its metadata have no valid 'calibration'."),
         (
             "model",
@@ -150,5 +154,19 @@ def test_int8_without_the_data_says_that_sets_will_be_refused(place, tmp_path, m
         (place / "away.csv").rename(place / "old.csv")
     assert "sets=, --sets and --abstain will be refused." in re.sub(r"\s+", " ", found.stdout)
     loaded = load_file(tmp_path / "model.onnx", data=place / "new.csv")
-    with pytest.raises(RnnclfError, match="export it where the data are"):
+    with pytest.raises(RnnclfError, match="Export it where the data are"):
         loaded.limit_of_sets(0.9, "--sets")
+
+
+def test_after_a_final_fit_the_sets_of_a_file_are_approximate_and_those_of_8_bits_refused(place, tmp_path):
+    words = ("hidden=4", "epochs=1", "threads=1", "final_fit=true", f"hydra.run.dir={tmp_path / 'run'}")
+    done("train", place / "old.csv", *words)
+    for name, options in {"model": (), "int8": ("int8=true",)}.items():
+        said = done("export", tmp_path / "run", *options, "-o", tmp_path / f"{name}.onnx").stdout
+        assert ("that are new to the model" in re.sub(r"\s+", " ", said)) == (name == "int8")
+    found = [
+        done("predict", tmp_path / name, place / "new.csv", "--sets", "0.9") for name in ("run", "model.onnx")
+    ]
+    assert [each.stderr.count("The sets of 90 % are approximate: ") for each in found] == [1, 1]
+    with pytest.raises(RnnclfError, match=r"Train with final_fit=false\."):
+        load_file(tmp_path / "int8.onnx", data=place / "new.csv").limit_of_sets(0.9, "--sets")
