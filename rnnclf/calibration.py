@@ -37,8 +37,9 @@ class Calibration:
     temperature: divides the logits; 1 where no other one helped.
     sequences: the number of validation sequences.
     ece_before, ece_after: their expected calibration error without and with the temperature.
-    scores: up to 1,000 quantiles of 1 - probability of the true class, ascending; none if the model was
-        trained once more on the validation sequences (final_fit).
+    scores: up to 1,000 quantiles of 1 - probability of the true class, ascending. After a final fit they
+        are those of the model before it, which had not seen the validation sequences, or none in older
+        checkpoints.
     """
 
     temperature: float
@@ -70,7 +71,7 @@ class Calibration:
         return {key: value for key, value in asdict(self).items() if key != "scores"}
 
     def without_scores(self) -> Calibration:
-        """For a model that was trained on the validation sequences, too: these scores are not its own."""
+        """For probabilities that are no longer those of the model, such as with weights of 8 bits."""
         return replace(self, scores=())
 
     def limit(self, level: float, word: str) -> float:
@@ -83,8 +84,8 @@ class Calibration:
         """
         if not self.scores:
             raise ConfigError(
-                f"{word} needs sequences that the model was not trained on, but final_fit=true trained it on"
-                " the validation sequences, too. Train it with final_fit=false."
+                f"{word} needs the scores of sequences that the model was not trained on, which earlier"
+                " versions did not keep with final_fit=true: train it again."
             )
         if self.sequences < (least := sequences_for(level)):
             raise ConfigError(
@@ -101,18 +102,22 @@ class Calibration:
 
 def calibrate(found: Evaluation) -> Calibration:
     """Fits the temperature of a model on its evaluation on the validation split, at temperature 1."""
+    return measured(replace(found, temperature=helpful_temperature(found)))
+
+
+def measured(found: Evaluation) -> Calibration:
+    """The calibration of a model whose temperature is that of its evaluation on validation sequences."""
     import numpy as np
 
-    tempered = replace(found, temperature=helpful_temperature(found))
-    score_N = np.sort(-np.expm1(-tempered.loss_N))
+    score_N = np.sort(-np.expm1(-found.loss_N))
     kept = min(len(found), SCORES)
     last_n = -(-np.arange(1, kept + 1) * len(found) // kept)  # of each of `kept` parts of about equal size
     scores_n = np.ceil(score_N[last_n - 1].clip(0, 1) / SCORE_UNIT) * SCORE_UNIT
     return Calibration(
-        tempered.temperature,
+        found.temperature,
         len(found),
+        calibration_error(replace(found, temperature=1.0)),
         calibration_error(found),
-        calibration_error(tempered),
         tuple(scores_n.round(6).clip(0, 1).tolist()),
     )
 

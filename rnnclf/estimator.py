@@ -199,7 +199,8 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Which classes are likely, (N, K), columns as in `classes_`: a share `level` of these sets contains
         the true class, on average over sequences like those of the validation part; some may be empty.
 
-        Raises ConfigError if that part had too few sequences for the level, or none (`final_fit`).
+        With `final_fit` that is approximate: it was measured with the model before the final fit. Raises
+        ConfigError if the validation part had too few sequences for the level.
         """
         from rnnclf.calibration import class_sets, level_of
 

@@ -164,7 +164,7 @@ def test_the_least_number_of_sequences_for_a_level():
         with pytest.raises(ConfigError, match=message):
             less.limit(level, "--sets")
     fitted_again = enough.without_scores()
-    with pytest.raises(ConfigError, match=r"--abstain 0\.9 needs sequences .* final_fit=false"):
+    with pytest.raises(ConfigError, match=r"--abstain 0\.9 needs the scores .* train it again"):
         fitted_again.limit(0.9, "--abstain 0.9")
 
 

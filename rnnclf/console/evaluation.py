@@ -245,6 +245,8 @@ def _sets(result: Evaluated, named: bool) -> str:
         words += f", the true one in {percent(found.single_correct / found.single)} of these"
     if result.split == "validation" and not result.other_data:
         words += "; these are the sequences that decided how large the sets are"
+    if result.config.final_fit:
+        words += "; the share is approximate: it was measured with the model before the final fit"
     return one_line(f"{short(_folder(result))}: {words}" if named else words)
 
 

@@ -40,7 +40,7 @@ from rnnclf.workflows.runs import (
     run_of,
     write_csv,
 )
-from rnnclf.workflows.sureness import refuse_of_average, refuse_of_exported
+from rnnclf.workflows.sureness import refuse_of_average
 from rnnclf.workflows.sweep_folder import is_ensemble, is_sweep
 
 
@@ -386,9 +386,6 @@ def _evaluate_ensemble(
 
 def _limit(loaded: Loaded | LoadedFile, level: float | None, by_step: bool) -> float | None:
     """The limit of sets of this level. Raises an RnnclfError for what the model does not know."""
-    if isinstance(loaded, LoadedFile):
-        if by_step:
-            raise ConfigError("early=true needs a run or a checkpoint, not an exported file.")
-        if level is not None:
-            refuse_of_exported(f"sets={level}")
-    return None if level is None else loaded.checkpoint.limit_of_sets(level, f"sets={level}")
+    if isinstance(loaded, LoadedFile) and by_step:
+        raise ConfigError("early=true needs a run or a checkpoint, not an exported file.")
+    return None if level is None else loaded.limit_of_sets(level, f"sets={level}")

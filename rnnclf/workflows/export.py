@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rnnclf import __version__, checkpoint
+from rnnclf.calibration import Calibration, measured
 from rnnclf.errors import ConfigError, JobFailed, OutputError
 from rnnclf.export.operators import OWN
 from rnnclf.export.reading import FORMAT, SUFFIX, ExportedFile, described, refuse_missing_packages
@@ -21,11 +23,12 @@ from rnnclf.export.step import refuse_names, refuse_streaming
 from rnnclf.files import refuse_pipe, write_atomically
 from rnnclf.hydra_app.compose import parsed
 from rnnclf.hydra_app.setup import register
+from rnnclf.metrics import Evaluation
 from rnnclf.options import Options, as_typed, expected, option, types_of
 from rnnclf.registry import did_you_mean
 from rnnclf.workflows import machine
 from rnnclf.workflows.export_check import Comparison, Sample, compared, sample_for
-from rnnclf.workflows.exported import options_of
+from rnnclf.workflows.exported import answered_by, options_of, without_temperature
 from rnnclf.workflows.loading import Loaded, in_files, load_model, one_checkpoint, with_times_told
 from rnnclf.workflows.runs import run_of
 
@@ -68,9 +71,16 @@ class Exported:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if not self.options.int8 or self.file.size < 0.6 * self.float_size:
-            return ()
-        return ("int8 saves little here: most of the file is not the weights of matrix products.",)
+        found = []
+        if self.options.int8 and self.file.size >= 0.6 * self.float_size:
+            found.append("int8 saves little here: most of the file is not the weights of matrix products.")
+        calibration = self.file.facts["calibration"]
+        if self.options.int8 and calibration is not None and not calibration["scores"]:
+            found.append(
+                "Without validation sequences that are new to the model, it is not known how large the sets"
+                " of an int8 file have to be: sets=, --sets and --abstain will be refused."
+            )
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         found = self.comparison
@@ -117,9 +127,12 @@ def export(path: Path, words: Sequence[str] = (), output: Path | None = None) ->
     plain = described(target, _with_facts(_built(loaded, options, sample), facts))
     final = described(target, _in_int8(plain, facts)) if options.int8 else plain
     threads = torch.get_num_threads()
-    found = compared(loaded.model, loaded.learned, Runner(final, threads=threads), sample)
+    runner = Runner(final, threads=threads)
+    found = compared(loaded.model, loaded.learned, runner, sample)
     _refuse_different(target, loaded, found, options)
     facts |= {"check": _in_short(found, sample)}
+    if options.int8:
+        facts |= {"calibration": without_temperature(_of_int8(loaded, runner, sample))}
     final = described(target, _with_facts(final.content, facts))
     runtime = Runner(final, threads=threads).runtime  # what is written is what runs
     write_atomically(target, final.content)
@@ -223,6 +236,7 @@ def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
         "epoch": loaded.checkpoint.epoch,
         **({} if loaded.steps is None else {"steps": loaded.steps}),
         "fingerprint": loaded.checkpoint.fingerprint,
+        "calibration": without_temperature(loaded.calibration),
         "metrics": header.get("metrics", {}),
         "test": {key: test[key] for key in ("accuracy", "interval95", "total") if key in test},
     }
@@ -237,7 +251,8 @@ def _with_facts(content: bytes, facts: dict[str, Any]) -> bytes:
     del model.metadata_props[:]
     for key, value in facts.items():
         entry = model.metadata_props.add()
-        entry.key, entry.value = key, json.dumps(value, allow_nan=False)
+        entry.key = key
+        entry.value = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return _bytes(model)
 
 
@@ -267,6 +282,19 @@ def _in_int8(file: ExportedFile, facts: dict[str, Any]) -> bytes:
             return _with_facts(result.read_bytes(), facts)
     finally:
         logging.disable(before)
+
+
+def _of_int8(loaded: Loaded, runner: Runner, sample: Sample) -> Calibration | None:
+    """The calibration of a file of 8 bits, whose probabilities are not those of the model: measured on the
+    validation sequences of the sample, without scores if there are none or the model was trained on them."""
+    known = loaded.calibration
+    if known is None or loaded.final_fit or sample.why_random:
+        return known and known.without_scores()
+    logits_NK = np.concatenate([answered_by(runner, batch) for batch in sample.batches])
+    y_N = np.concatenate([batch.labels_B for batch in sample.batches if batch.labels_B is not None])
+    return measured(
+        Evaluation(loaded.learned.classes, y_N, logits_NK, np.arange(len(y_N)), None, known.temperature)
+    )
 
 
 def _refuse_different(target: Path, loaded: Loaded, found: Comparison, options: ExportOptions) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rnnclf.calibration import Calibration
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import Learned, Source
@@ -50,6 +51,31 @@ class LoadedFile(NamedTuple):
     @property
     def temperature(self) -> float:
         return float(self.runner.file.facts["temperature"])
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """That of the model or, with int8, of the file itself; None if the run had none."""
+        return self.checkpoint.calibration
+
+    @property
+    def final_fit(self) -> bool:
+        return self.config.final_fit
+
+    def limit_of_sets(self, level: float, word: str) -> float:
+        """See `Checkpoint.limit_of_sets`."""
+        facts, path = self.runner.file.facts, self.checkpoint.path
+        if "calibration" not in facts:
+            raise CheckpointError(
+                f"{word}: {path} does not hold the scores of validation, as files of this version do:"
+                " export it again."
+            )
+        if facts["int8"] and self.calibration and not self.calibration.scores:
+            way = "Train with final_fit=false." if self.final_fit else "Export it where the data are."
+            raise ConfigError(
+                f"{word}: int8 has changed the probabilities, and {path} was exported without validation"
+                f" sequences that are new to the model, which would measure them again. {way}"
+            )
+        return self.checkpoint.limit_of_sets(level, word)
 
     @property
     def cell(self) -> str:
@@ -135,6 +161,7 @@ def _header(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if preparation.vocabularies or list(preparation.channels) != facts["channels"]:
         raise CheckpointError(f"{path} is damaged: its metadata have no valid 'preparation'.")
+    calibration = _calibration(path, facts)
     epoch = facts.get("epoch")
     config = {
         **{group: {"name": name} for group, name in UNUSED.items()},
@@ -146,12 +173,31 @@ def _header(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         "input_size": preparation.input_size,
         "epoch": epoch if type(epoch) is int else 0,
         "in_files": facts.get("in_files") is True,
+        **({} if calibration is None else {"calibration": calibration.to_plain()}),
         **{key: facts[key] for key in ("classes", "preparation", "reading", "fingerprint", "training_data")},
     }
     source = config_of(Checkpoint(path, saved, {})).dataset
     if places_in(source) & facts["dataset"].keys():
         raise CheckpointError(f"{path} is damaged: its metadata name files of their own.")
     return saved
+
+
+def without_temperature(calibration: Calibration | None) -> dict[str, Any] | None:
+    """The calibration as metadata, which hold the temperature already."""
+    if calibration is None:
+        return None
+    return {key: value for key, value in calibration.to_plain().items() if key != "temperature"}
+
+
+def _calibration(path: Path, facts: dict[str, Any]) -> Calibration | None:
+    """Reads what `without_temperature` returns. Raises CheckpointError."""
+    found = facts.get("calibration")
+    if found is None:
+        return None
+    try:
+        return Calibration.from_plain({**found, "temperature": facts["temperature"]})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: its metadata have no valid 'calibration'.") from error
 
 
 def logits_of(loaded: LoadedFile, recordings: Recordings, places_n: Array) -> Array:
@@ -164,7 +210,7 @@ def logits_of(loaded: LoadedFile, recordings: Recordings, places_n: Array) -> Ar
     found_nK = np.empty((len(places_n), len(loaded.learned.classes)), np.float32)
     for part_B in _batches(recordings.lengths_N[places_n], runner):
         batch = batch_of(recordings, places_n[part_B])
-        logits_BK = _stepwise(runner, batch) if runner.is_step else _whole(runner, batch)
+        logits_BK = answered_by(runner, batch)
         if logits_BK.shape != (len(part_B), found_nK.shape[1]):
             raise CheckpointError(f"{path} is damaged: it does not answer with a number for each class.")
         if not np.isfinite(logits_BK).all():
@@ -189,6 +235,11 @@ def _batches(lengths_n: Array, runner: Runner) -> Iterator[Array]:
             last = min(last, first + int(np.searchsorted(some_n, some_n[0], side="right")))
         yield order_n[first:last]
         first = last
+
+
+def answered_by(runner: Runner, batch: Batch) -> Array:
+    """The logits (B, K) of a file for a batch."""
+    return _stepwise(runner, batch) if runner.is_step else _whole(runner, batch)
 
 
 def _whole(runner: Runner, batch: Batch) -> Array:

@@ -135,7 +135,6 @@ def fit_in_memory(
         if config.final_fit:
             epochs = epochs_up_to(history.best, config, size)
             both = recipe(config, data.with_validation())
-            calibration = calibration.without_scores()
             model, final_stopped = fitted_to_all(
                 config,
                 both,

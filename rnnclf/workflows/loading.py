@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rnnclf import checkpoint
+from rnnclf.calibration import Calibration
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import DATASETS, Learned, Source
@@ -52,6 +53,18 @@ class Loaded(NamedTuple):
     @property
     def temperature(self) -> float:
         return self.checkpoint.temperature
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.checkpoint.calibration
+
+    @property
+    def final_fit(self) -> bool:
+        return self.config.final_fit
+
+    def limit_of_sets(self, level: float, word: str) -> float:
+        """See `Checkpoint.limit_of_sets`."""
+        return self.checkpoint.limit_of_sets(level, word)
 
     @property
     def cell(self) -> str:

@@ -336,9 +336,7 @@ def prediction(
         source = first.config.dataset
         if whole_recordings and getattr(source, "window", None) is None:
             raise ConfigError("--recordings needs a model that was trained on windows (dataset.window).")
-        if any(isinstance(model, LoadedFile) for model in models):
-            sure.refuse_exported()
-        limits = sureness_of(sure, [model.checkpoint for model in models], whole_recordings)
+        limits = sureness_of(sure, models, whole_recordings)
         with machine.one_at_a_time:
             recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
             notes = (*recordings.notes, *limits.notes)

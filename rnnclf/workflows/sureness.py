@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from rnnclf.calibration import class_sets, level_of
-from rnnclf.checkpoint import Checkpoint
+from rnnclf.calibration import Calibration, class_sets, level_of
 from rnnclf.data.recordings import Array
 from rnnclf.errors import ConfigError
 from rnnclf.metrics import percent
@@ -43,17 +43,17 @@ class SureWords:
         named = {"--sets": self.sets, "--abstain": self.abstain}
         return {word: level for word, level in named.items() if level is not None}
 
-    def refuse_exported(self) -> None:
-        """Raises ConfigError if sets are asked for, of which an exported file knows nothing."""
-        for word in self.levels:
-            refuse_of_exported(word)
 
+class Calibrated(Protocol):
+    """A model of which validation may say how large its sets have to be: see `Checkpoint`."""
 
-def refuse_of_exported(word: str) -> None:
-    """Raises ConfigError for a word that asks an exported file for sets."""
-    raise ConfigError(
-        f"{word} needs a run or a checkpoint: an exported file does not hold the scores of validation."
-    )
+    @property
+    def calibration(self) -> Calibration | None: ...
+
+    @property
+    def final_fit(self) -> bool: ...
+
+    def limit_of_sets(self, level: float, word: str) -> float: ...
 
 
 def refuse_of_average(word: str) -> None:
@@ -103,7 +103,7 @@ NOTHING_ASKED = SureWords()
 ALWAYS_SURE = Sureness()
 
 
-def sureness_of(words: SureWords, models: Sequence[Checkpoint], whole_recordings: bool) -> Sureness:
+def sureness_of(words: SureWords, models: Sequence[Calibrated], whole_recordings: bool) -> Sureness:
     """The limits for these models, whose probabilities are averaged if there are several.
 
     Raises ConfigError or CheckpointError where nothing is known of how often such sets would be right.
@@ -122,8 +122,16 @@ def sureness_of(words: SureWords, models: Sequence[Checkpoint], whole_recordings
         calibration = models[0].calibration
         assert calibration is not None  # which `limit_of_sets` needs
         share = percent(calibration.coverage(limits[word]))
-        notes[
-            f"On the {calibration.sequences:,} validation sequences, {share} of the sets of {100 * level:g} %"
-            " contain the true class; on data unlike these it may be fewer."
-        ] = None
+        those = f"the {calibration.sequences:,} validation sequences"
+        if models[0].final_fit:
+            note = (
+                f"The sets of {100 * level:g} % are approximate: on {those}, {share} of those of the model"
+                " before its final fit contain the true class; the final model was trained on these."
+            )
+        else:
+            note = (
+                f"On {those}, {share} of the sets of {100 * level:g} % contain the true class; on data unlike"
+                " these it may be fewer."
+            )
+        notes[note] = None
     return Sureness(limits.get("--sets"), limits.get("--abstain"), words.min_probability, tuple(notes))

@@ -351,7 +351,7 @@ def complete_run(run: Run, watch: Watcher) -> Report:
         validation = evaluate_model(training.model, parts["validation"])
         saver.stop_if_signalled()
         calibration = calibrate(validation)
-        saver.calibration = calibration.without_scores() if run.config.final_fit else calibration
+        saver.calibration = calibration
         if run.config.final_fit:
             _train_on_all(run, saver)
         else:

@@ -22,6 +22,7 @@ from rnnclf.workflows.evaluate import evaluate
 from rnnclf.workflows.loading import load_model
 from rnnclf.workflows.resume import resume_run
 from rnnclf.workflows.runs import RunFolder
+from rnnclf.workflows.sureness import SureWords, sureness_of
 from rnnclf.workflows.train import Data, Watcher, train
 from tests.workflows.killed_runs import Kill
 
@@ -191,18 +192,22 @@ def test_killed_around_it_and_resumed_a_run_ends_the_same(report, tmp_path, monk
 
 
 @pytest.mark.long
-def test_with_a_final_fit_the_temperature_is_that_of_the_first_and_sets_are_refused(report, cli, tmp_path):
+def test_with_a_final_fit_the_calibration_is_that_of_the_first_and_sets_are_approximate(report, tmp_path):
     fitted = train(config_of("final_fit=true"), tmp_path / "run")
     first, found = (checkpoint.load(each.folder.best) for each in (report, fitted))
-    assert found.calibration == first.calibration.without_scores()
+    assert found.calibration == first.calibration
     assert fitted.results["validation"] == report.results["validation"]
     assert "150 validation sequences before the final fit (" in str(training_summary(fitted).renderables[-1])
     (scored,) = evaluate(fitted.folder.path)
     assert scored.evaluation.temperature == first.temperature
     assert scored.evaluation.score.loss == pytest.approx(fitted.results["test"]["loss"])
-    done = cli("eval", fitted.folder.path, "sets=0.9")
-    assert done.exit_code == 2
-    assert "sets=0.9 needs sequences that the model was not trained on" in done.stderr
+    (scored,) = evaluate(fitted.folder.path, ["sets=0.9"])
+    assert scored.sets.limit == first.limit_of_sets(0.9, "sets=0.9")
+    assert _sets(scored, named=False).endswith(
+        "; the share is approximate: it was measured with the model before the final fit"
+    )
+    sure = sureness_of(SureWords(sets=0.9), [found], whole_recordings=False)
+    assert sure.notes[0].startswith("The sets of 90 % are approximate: on the 150 validation sequences, ")
 
 
 def test_python_gives_the_same_probabilities(tmp_path):

@@ -101,9 +101,12 @@ def test_many_sequences_are_answered_in_batches(trained, files, monkeypatch):
     ("words", "message"),
     [
         (["eval", "model.onnx"], "Give the data after the file: rnnclf eval model.onnx DATA."),
-        (["eval", "model.onnx", "data.csv", "sets=0.9"], "sets=0.9 needs a run or a checkpoint"),
+        (["eval", "model.onnx", "data.csv", "sets=0.9"], "sets=0.9: model.onnx does not hold the scores of"),
         (["eval", "model.onnx", "data.csv", "early=true"], "early=true needs a run or a checkpoint"),
-        (["predict", "model.onnx", "data.csv", "--sets", "0.9"], "--sets needs a run or a checkpoint"),
+        (
+            ["predict", "model.onnx", "data.csv", "--sets", "0.9"],
+            "--sets 0.9: model.onnx does not hold the",
+        ),
         (
             ["predict", "model.onnx", "data.csv", "engine=loop"],
             "engine has no effect on an exported file: leave it out.",
