@@ -143,7 +143,7 @@ def _legend(listed: Sequence[Listed]) -> Iterator[str]:
     if any(each.kind == "sweep" and each.accuracy is not None for each in listed):
         yield "of a sweep: that of the configuration with the best validation accuracy"
     if any(each.kind == "search" and each.accuracy is not None for each in listed):
-        yield "of a search: the validation accuracy of its best trial, optimistic, because it was chosen by it"
+        yield "of a search: the validation accuracy of its best trial, which was chosen by it: optimistic"
     if any(each.state == "lost" for each in listed):
         yield "lost: its process ended without reporting, or its record is damaged"
 
