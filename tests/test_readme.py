@@ -25,6 +25,7 @@ from rnnclf.metrics import METRICS
 from rnnclf.readout import READOUTS
 from rnnclf.workflows.runs import RunFolder
 from tests.conftest import ROOT
+from tests.export.exporting import needs_onnx
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -225,6 +226,13 @@ def test_the_page_of_the_cells_is_what_its_raw_figures_say():
     assert runpy.run_path(str(CELLS_PAGE))["page"]() == (ROOT / "docs" / "cells.md").read_text(
         encoding="utf-8"
     )
+
+
+def test_the_table_of_exported_cells_is_what_its_raw_figures_say():
+    needs_onnx()
+    text = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "benchmarks" / "export" / "cells.py"))["page"](text) == text
+    assert all(f"| `{name}` |" in text for name in GROUPS["cell"].names())
 
 
 def test_every_cell_was_measured_with_each_seed_and_learning_rate():
