@@ -144,11 +144,6 @@ class Checkpoint:
         return Calibration.from_plain(self.header["calibration"]) if "calibration" in self.header else None
 
     @property
-    def final_fit(self) -> bool:
-        """Whether the model was trained once more, on the validation sequences too."""
-        return self.header.get("config", {}).get("final_fit") is True
-
-    @property
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities."""
         return 1.0 if self.calibration is None else self.calibration.temperature

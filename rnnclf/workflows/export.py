@@ -236,7 +236,7 @@ def _facts(loaded: Loaded, options: ExportOptions) -> dict[str, Any]:
         "epoch": loaded.checkpoint.epoch,
         **({} if loaded.steps is None else {"steps": loaded.steps}),
         "fingerprint": loaded.checkpoint.fingerprint,
-        "calibration": without_temperature(loaded.calibration),
+        "calibration": without_temperature(loaded.checkpoint.calibration),
         "metrics": header.get("metrics", {}),
         "test": {key: test[key] for key in ("accuracy", "interval95", "total") if key in test},
     }
@@ -287,8 +287,8 @@ def _in_int8(file: ExportedFile, facts: dict[str, Any]) -> bytes:
 def _of_int8(loaded: Loaded, runner: Runner, sample: Sample) -> Calibration | None:
     """The calibration of a file of 8 bits, whose probabilities are not those of the model: measured on the
     validation sequences of the sample, without scores if there are none or the model was trained on them."""
-    known = loaded.calibration
-    if known is None or loaded.final_fit or sample.why_random:
+    known = loaded.checkpoint.calibration
+    if known is None or loaded.config.final_fit or sample.why_random:
         return known and known.without_scores()
     logits_NK = np.concatenate([answered_by(runner, batch) for batch in sample.batches])
     y_N = np.concatenate([batch.labels_B for batch in sample.batches if batch.labels_B is not None])

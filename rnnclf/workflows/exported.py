@@ -38,8 +38,9 @@ UNUSED = {"cell": "basic", "optimizer": "adam", "schedule": "constant", "augment
 class LoadedFile(NamedTuple):
     """An exported file, ready to classify data that are read with its configuration.
 
-    checkpoint: its metadata in the form of a checkpoint, without weights. config: its dataset alone means
-    something. elsewhere: see `Loaded`.
+    checkpoint: its metadata in the form of a checkpoint, without weights; the calibration is that of the
+    model or, with int8, of the file itself. config: its dataset and final_fit alone mean something.
+    elsewhere: see `Loaded`.
     """
 
     checkpoint: Checkpoint
@@ -52,15 +53,6 @@ class LoadedFile(NamedTuple):
     def temperature(self) -> float:
         return float(self.runner.file.facts["temperature"])
 
-    @property
-    def calibration(self) -> Calibration | None:
-        """That of the model or, with int8, of the file itself; None if the run had none."""
-        return self.checkpoint.calibration
-
-    @property
-    def final_fit(self) -> bool:
-        return self.config.final_fit
-
     def limit_of_sets(self, level: float, word: str) -> float:
         """See `Checkpoint.limit_of_sets`."""
         facts, path = self.runner.file.facts, self.checkpoint.path
@@ -69,8 +61,8 @@ class LoadedFile(NamedTuple):
                 f"{word}: {path} does not hold the scores of validation, as files of this version do:"
                 " export it again."
             )
-        if facts["int8"] and self.calibration and not self.calibration.scores:
-            way = "Train with final_fit=false." if self.final_fit else "Export it where the data are."
+        if facts["int8"] and (known := self.checkpoint.calibration) and not known.scores:
+            way = "Train with final_fit=false." if self.config.final_fit else "Export it where the data are."
             raise ConfigError(
                 f"{word}: int8 has changed the probabilities, and {path} was exported without validation"
                 f" sequences that are new to the model, which would measure them again. {way}"

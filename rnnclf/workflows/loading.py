@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 from rnnclf import checkpoint
-from rnnclf.calibration import Calibration
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
 from rnnclf.data import DATASETS, Learned, Source
@@ -53,14 +52,6 @@ class Loaded(NamedTuple):
     @property
     def temperature(self) -> float:
         return self.checkpoint.temperature
-
-    @property
-    def calibration(self) -> Calibration | None:
-        return self.checkpoint.calibration
-
-    @property
-    def final_fit(self) -> bool:
-        return self.config.final_fit
 
     def limit_of_sets(self, level: float, word: str) -> float:
         """See `Checkpoint.limit_of_sets`."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rnnclf.calibration import Calibration, class_sets, level_of
+from rnnclf.calibration import class_sets, level_of
+from rnnclf.checkpoint import Checkpoint
+from rnnclf.config import Config
 from rnnclf.data.recordings import Array
 from rnnclf.errors import ConfigError
 from rnnclf.metrics import percent
@@ -48,10 +50,10 @@ class Calibrated(Protocol):
     """A model of which validation may say how large its sets have to be: see `Checkpoint`."""
 
     @property
-    def calibration(self) -> Calibration | None: ...
+    def checkpoint(self) -> Checkpoint: ...
 
     @property
-    def final_fit(self) -> bool: ...
+    def config(self) -> Config: ...
 
     def limit_of_sets(self, level: float, word: str) -> float: ...
 
@@ -119,11 +121,11 @@ def sureness_of(words: SureWords, models: Sequence[Calibrated], whole_recordings
                 " leave out --recordings."
             )
         limits[word] = models[0].limit_of_sets(level, f"{word} {level:g}")
-        calibration = models[0].calibration
+        calibration = models[0].checkpoint.calibration
         assert calibration is not None  # which `limit_of_sets` needs
         share = percent(calibration.coverage(limits[word]))
         those = f"the {calibration.sequences:,} validation sequences"
-        if models[0].final_fit:
+        if models[0].config.final_fit:
             note = (
                 f"The sets of {100 * level:g} % are approximate: on {those}, {share} of those of the model"
                 " before its final fit contain the true class; the final model was trained on these."

@@ -71,9 +71,9 @@ def test_a_file_is_as_sure_as_its_run(place, name, words):
 def test_a_file_of_8_bits_answers_the_validation_sequences_itself(place, name):
     loaded = load_file(place / f"{name}.onnx", data=place / "new.csv")
     run = checkpoint.load(place / "run/best.safetensors").calibration
-    assert loaded.calibration.sequences == run.sequences == 30
-    assert loaded.calibration.temperature == run.temperature
-    assert loaded.calibration.scores != run.scores
+    assert loaded.checkpoint.calibration.sequences == run.sequences == 30
+    assert loaded.checkpoint.calibration.temperature == run.temperature
+    assert loaded.checkpoint.calibration.scores != run.scores
     scored = done("eval", place / f"{name}.onnx", place / "old.csv", "split=validation", "sets=0.9", "--json")
     [found] = json.loads(scored.stdout)
     assert found["sets"]["covered"] == np.ceil(31 * 0.9)  # as split conformal prediction has it

@@ -37,7 +37,7 @@ ENDS = {
     "crash": lambda: ctypes.string_at(0),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "slow": lambda: time.sleep(0.02),
-    "hang": lambda: hang(),
+    "hang": hang,
     "never": lambda: None,
 }
 

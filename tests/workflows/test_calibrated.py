@@ -206,7 +206,7 @@ def test_with_a_final_fit_the_calibration_is_that_of_the_first_and_sets_are_appr
     assert _sets(scored, named=False).endswith(
         "; the share is approximate: it was measured with the model before the final fit"
     )
-    sure = sureness_of(SureWords(sets=0.9), [found], whole_recordings=False)
+    sure = sureness_of(SureWords(sets=0.9), [load_model(found.path, [])], whole_recordings=False)
     assert sure.notes[0].startswith("The sets of 90 % are approximate: on the 150 validation sequences, ")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -55,20 +56,23 @@ def test_every_form_holds_the_same_sets(tmp_path):
     assert pl.read_parquet(tmp_path / "a.parquet").equals(lists)
 
 
-def checkpoint(sequences: int) -> Checkpoint:
+def model(sequences: int) -> SimpleNamespace:
+    """One whose validation split has so many sequences, with scores that are spread evenly."""
     scores = tuple(round(n / sequences, 6) for n in range(sequences))
     header = {"calibration": Calibration(1.0, sequences, 0.1, 0.1, scores).to_plain()}
-    return Checkpoint(Path("run/best.safetensors"), header, {})
+    saved = Checkpoint(Path("run/best.safetensors"), header, {})
+    settings = SimpleNamespace(final_fit=False)
+    return SimpleNamespace(checkpoint=saved, config=settings, limit_of_sets=saved.limit_of_sets)
 
 
 def test_what_sets_covered_on_validation_is_said_once():
-    found = sureness_of(SureWords(0.9, 0.9), [checkpoint(100)], whole_recordings=False)
+    found = sureness_of(SureWords(0.9, 0.9), [model(100)], whole_recordings=False)
     assert found.set_limit == found.abstain_limit == 0.9  # the 91st of 100, by (100 + 1) * 0.9
     assert found.notes == (
         "On the 100 validation sequences, 91.00 % of the sets of 90 % contain the true class; on data unlike"
         " these it may be fewer.",
     )
-    assert sureness_of(SureWords(min_probability=0.9), [checkpoint(1)] * 2, True).notes == ()
+    assert sureness_of(SureWords(min_probability=0.9), [model(1)] * 2, True).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -81,13 +85,13 @@ def test_what_sets_covered_on_validation_is_said_once():
 )
 def test_sets_of_which_nothing_is_known_are_refused(words, models, message):
     with pytest.raises(ConfigError, match=message):
-        sureness_of(SureWords(**words), [checkpoint(n) for n in models], whole_recordings=False)
+        sureness_of(SureWords(**words), [model(n) for n in models], whole_recordings=False)
     assert sequences_for(0.95) == 19
 
 
 def test_sets_of_whole_recordings_are_refused():
     with pytest.raises(ConfigError, match="--abstain is for windows, of which validation tells"):
-        sureness_of(SureWords(abstain=0.9), [checkpoint(99)], whole_recordings=True)
+        sureness_of(SureWords(abstain=0.9), [model(99)], whole_recordings=True)
 
 
 @pytest.mark.parametrize(
