@@ -28,7 +28,7 @@ DATA = {
         f"dataset.path={VOWELS / 'JapaneseVowels_TRAIN.ts'}",
         f"dataset.test_path={VOWELS / 'JapaneseVowels_TEST.ts'}",
     ],
-    "waves": ["waves.csv", "dataset.missing=interpolate"],
+    "waves": ["waves.csv", "dataset.missing=interpolate", "batch_size=30"],
 }
 COMMON = ["cell=basic", "epochs=30", "threads=1", "recipe=plain", "device=cpu", "plots=false"]
 RANGES = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "hidden=range(8,65,8)", "dropout=interval(0,0.5)"]
@@ -44,7 +44,7 @@ def main() -> None:
     out, budget, first, end, *names = sys.argv[1:]
     file = Path(out).absolute()
     os.chdir(tempfile.mkdtemp())
-    made = ["rnnclf", "data", "make", "waves.csv", "--sequences", "300", "--missing", "0.5"]
+    made = ["rnnclf", "data", "make", "waves.csv", "--sequences", "300"]
     subprocess.run(made, check=True, capture_output=True)
     for seed in range(int(first), int(end)):
         for name in names or DATA:

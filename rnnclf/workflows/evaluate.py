@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from rnnclf.calibration import Calibration, SetsFound, level_of, reliability, sets_found
 from rnnclf.config import Config
 from rnnclf.data import SPLITS
-from rnnclf.data.seen import Seen
 from rnnclf.errors import CheckpointError, ConfigError, DivergedError, OutputError, RnnclfError
 from rnnclf.export.reading import is_exported
 from rnnclf.files import claim_folder, write_json
@@ -38,6 +37,7 @@ from rnnclf.workflows.runs import (
     evaluation_record,
     fits,
     run_of,
+    seen_by,
     write_csv,
 )
 from rnnclf.workflows.sureness import refuse_of_average
@@ -329,7 +329,7 @@ def _evaluate_one(
         seconds=time.perf_counter() - started,
         recorded_correct=None if other_data else before,
         other_data=other_data,
-        trained_on=data.trained_on(None if run is None else Seen.read(run.seen)),
+        trained_on=data.trained_on(seen_by(file)),
         notes=notes if other_data else (*doubts, *notes),
         mistakes=Mistakes(evaluation, data.recordings, data.places_N),
         overrides=tuple(run.read_status().get("overrides", ())) if run else (),
@@ -359,8 +359,7 @@ def _evaluate_ensemble(
         except (CheckpointError, DivergedError) as error:
             raise CheckpointError(f"{member.checkpoint}: {error}") from error
         mixture.add(columns_of(evaluation), member.weight)
-        run = run_of(member.checkpoint)
-        trained_on.append(data.trained_on(None if run is None else Seen.read(run.seen)))
+        trained_on.append(data.trained_on(seen_by(member.checkpoint)))
     y_N, ids_N, recordings_N = evaluation.y_N, evaluation.ids_N, evaluation.recordings_N
     other_data = any(data.fingerprint != model.checkpoint.fingerprint for model in models)
     recorded = {} if other_data else found.scores.get(data.split, {})

@@ -20,7 +20,8 @@ from rnnclf.data.base import assembled
 from rnnclf.data.gaps import complete
 from rnnclf.data.grid import other_length
 from rnnclf.data.recordings import Array, Progress, Recordings, silent
-from rnnclf.data.survey import chunks, steps_of
+from rnnclf.data.seen import Seen
+from rnnclf.data.survey import chunks, digests, steps_of
 from rnnclf.data.training_data import Likeness
 from rnnclf.errors import CheckpointError, ConfigError, DataError, DivergedError
 from rnnclf.export.reading import is_exported
@@ -33,6 +34,7 @@ from rnnclf.workflows.ensemble_models import refuse_different
 from rnnclf.workflows.exported import LoadedFile, load_file, logits_of
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.mixture import weighted_mean
+from rnnclf.workflows.runs import seen_by
 from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
 from rnnclf.workflows.sweep_folder import is_ensemble
 
@@ -61,6 +63,7 @@ class Prediction:
 
     notes: what was inferred from the data, as sentences; `remarks` has more when all is classified.
     weights: how often each model counts; once each if there are none.
+    records: what each model was trained on; None where that is not known.
     skipped and the other numbers: of sequences so far.
     """
 
@@ -71,11 +74,13 @@ class Prediction:
     skip_bad: bool = False
     sure: Sureness = ALWAYS_SURE
     weights: tuple[int, ...] = ()
+    records: tuple[Seen | None, ...] = ()
     skipped: int = 0
     classified: int = 0
     abstained: int = 0
     right: int = 0
     labelled: int = 0
+    trained_on: int = 0
     right_where_sure: int = 0
     labelled_where_sure: int = 0
     likeness: Likeness = field(init=False)
@@ -123,7 +128,16 @@ class Prediction:
         if self.sure.may_abstain and (sure := self.labelled_where_sure):
             right = self.right_where_sure
             words += f"; where the model does not abstain, {right:,} of {sure:,} ({percent(right / sure)})"
-        return f"{words}."
+        return f"{words}.{self._known}"
+
+    @property
+    def _known(self) -> str:
+        """What the score is worth: how many of the labels the models have learned from."""
+        if self.trained_on:
+            return f" {self.trained_on:,} of them were trained on: the accuracy is too optimistic."
+        if None in self.records:
+            return " There is no record of which sequences were trained on: some of these may be among them."
+        return ""
 
     def answers(self, progress: Progress = silent) -> Iterator[Answers]:
         """The answers, part by part. Raises DataError for a sequence that cannot be classified."""
@@ -166,16 +180,20 @@ class Prediction:
         ]
         mean_NK = weighted_mean(each_MNK, self.weights or [1] * len(self.models))
         if self.recordings.truth_N is not None:
-            self._score_part(mean_NK, numbers_N)
+            self._score_part(mean_NK, part, numbers_N)
         return Answers(ids_N, mean_NK, logits_MNK[0] if len(self.models) == 1 else None)
 
-    def _score_part(self, probabilities_NK: Array, numbers_N: Array) -> None:
-        """Counts the sequences that have a label, and those of them whose most probable class that is."""
+    def _score_part(self, probabilities_NK: Array, part: Recordings, numbers_N: Array) -> None:
+        """Counts the sequences that have a label, those of them whose most probable class that is, and those
+        that a model was trained on."""
         assert self.recordings.truth_N is not None
         truth_N = self.recordings.truth_N[numbers_N]
         scored_N = ~np.isnan(probabilities_NK[:, 0]) & (truth_N != None)  # noqa: E711
         named_n = np.array(self.classes, dtype=object)[probabilities_NK[scored_N].argmax(axis=1)]
         right_n, sure_n = named_n == truth_N[scored_N], ~self.sure.abstains(probabilities_NK[scored_N])
+        hashes_N = digests(part).digests_N
+        known_MN = [seen.among(part, hashes_N) for seen in self.records if seen is not None]
+        self.trained_on += int((np.any(known_MN, axis=0) & scored_N).sum()) if known_MN else 0
         self.labelled += len(right_n)
         self.right += int(right_n.sum())
         self.labelled_where_sure += int(sure_n.sum())
@@ -340,7 +358,8 @@ def prediction(
         with machine.one_at_a_time:
             recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
             notes = (*recordings.notes, *limits.notes)
-            yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits, weights)
+            records = tuple(seen_by(file) for file in files)
+            yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits, weights, records)
 
 
 def _files_of(runs: Sequence[Path], ensemble: bool) -> tuple[list[Path], tuple[int, ...]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnclf.data.seen import Seen
 from rnnclf.errors import OutputError, RnnclfError
 from rnnclf.escaping import spreadsheet_cell
 from rnnclf.files import (
@@ -275,6 +276,12 @@ def run_of(checkpoint: Path) -> RunFolder | None:
     """The run that has this file as its best checkpoint; None if there is none."""
     run = RunFolder(checkpoint.parent)
     return run if checkpoint == run.best else None
+
+
+def seen_by(checkpoint: Path) -> Seen | None:
+    """What the model of this file was trained on, by the record of its run; None if there is none."""
+    run = run_of(checkpoint)
+    return None if run is None else Seen.read(run.seen)
 
 
 def read_json(path: Path) -> dict[str, Any]:

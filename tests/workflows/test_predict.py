@@ -270,6 +270,22 @@ def test_labels_in_the_data_are_scored_in_one_line(here, cli):
         assert number == 0 or f"{number} sequences have labels: " in done.stderr
 
 
+def test_a_score_says_how_many_labels_were_trained_on(here, cli):
+    told = cli("predict", "long", "long.csv").stderr
+    known = np.load("long/trained_on.npz")["hashes_n"]
+    assert f" {len(known)} of them were trained on: the accuracy is too optimistic." in told
+    shifted = pl.read_csv("long.csv").with_columns(pl.col("x0") + 1e-3)
+    shifted.write_csv("new.csv")
+    told = cli("predict", "long", "new.csv").stderr
+    assert "40 sequences have labels" in told
+    assert "trained on" not in told
+    Path("alone.safetensors").write_bytes(Path("long/best.safetensors").read_bytes())
+    told = cli("predict", "alone.safetensors", "new.csv").stderr
+    assert "no record of which sequences were trained on" in told
+    told = cli("predict", "alone.safetensors", "long", "long.csv", "--ensemble").stderr
+    assert f" {len(known)} of them were trained on" in told
+
+
 def test_sets_are_those_of_eval_and_of_python(here, cli):
     done = cli("predict", "long", "long.csv", "--sets", "0.8", "--abstain", "0.8")
     found = answers(done)
