@@ -1,7 +1,8 @@
 """Training steps of every sequential cell: machine code, the loop, torch.compile, JAX and torch's own layers.
 
-    taskset -c 0 python benchmarks/machine_code/measure.py OUT.jsonl [--cells lstm,lem] [--settings
-    rows,small]     [--with loop,engine,torch,step,jax] [--seconds 3]
+    taskset -c 0 python benchmarks/machine_code/measure.py OUT.jsonl [--cells lstm,lem]
+        [--settings rows,small] [--with loop,engine,torch,step,jax] [--seconds 3]
+    python benchmarks/machine_code/measure.py OUT.jsonl --settings rows,small,long --with two_threads
 
 A training step is what comes between a batch and the gradients of all weights: a layer of the cell, a
 linear head on its last output (or the mean, see SETTINGS), cross-entropy. All candidates take turns in one
@@ -10,7 +11,8 @@ more about its neighbours; a ratio is the median over the turns.
 
 whole: the whole step as one call of machine code; engine: the same layer in machine code with torch around
 it; step: torch.compile of the cell's step in a Python loop; torch: torch's own layer; jax: lax.scan,
-equations below."""
+equations below. two_threads: the whole step with two threads, in wall clock seconds, as then all others
+are, and without other load on two cores."""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -58,6 +61,7 @@ SETTINGS = {
     "small": Setting(64, 32, 28, 28),
     "long": Setting(128, 150, 784, 1),
     "own": Setting(64, 16, 100, 3, ragged=True),
+    "single": Setting(150, 1, 1, 28),
 }
 
 
@@ -95,6 +99,10 @@ class Case:
             return None
         steps, every_B = WholeSteps(model, CrossEntropy.plain(CLASSES), data), torch.arange(len(self.y_B))
         return lambda: steps(every_B)
+
+    def with_two_threads(self) -> Step | None:
+        step = self.whole()
+        return None if step is None else partial(_in_threads, 2, step)
 
     def torch_layer(self) -> Step | None:
         if self.name not in TORCH_LAYERS or self.setting.ragged:
@@ -153,6 +161,7 @@ class Case:
     def candidates(self, others: list[str]) -> dict[str, Step]:
         makers = {
             "whole": self.whole,
+            "two_threads": self.with_two_threads,
             "engine": lambda: self.by_engine("machine"),
             "loop": lambda: self.by_engine("loop"),
             "torch": self.torch_layer,
@@ -161,6 +170,14 @@ class Case:
         }
         made = {name: make() for name, make in makers.items() if name in ("whole", *others)}
         return {name: step for name, step in made.items() if step is not None}
+
+
+def _in_threads(threads: int, step: Step) -> Any:
+    torch.set_num_threads(threads)
+    try:
+        return step()
+    finally:
+        torch.set_num_threads(1)
 
 
 def _basic(p: Any, z: Any, state: Any) -> Any:
@@ -210,10 +227,11 @@ JAX_CELLS: dict[str, tuple[Any, int]] = {
 
 
 def measured(steps: dict[str, Step], seconds: float) -> dict[str, Any]:
-    """CPU seconds of the first call of each, then medians of many and their ratios to machine code."""
+    """Seconds of the first call of each, then medians of many and their ratios to machine code."""
+    now = time.perf_counter if "two_threads" in steps else time.process_time
     first: dict[str, float] = {}
     for name, step in list(steps.items()):
-        begin = time.process_time()
+        begin = now()
         try:
             step()
         except Exception as error:  # what torch.compile refuses
@@ -221,16 +239,16 @@ def measured(steps: dict[str, Step], seconds: float) -> dict[str, Any]:
             print(f"    {name}: {type(error).__name__}", flush=True)
             del steps[name]
             continue
-        first[name] = time.process_time() - begin
+        first[name] = now() - begin
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
     ours = "whole" if "whole" in steps else "engine"
     while time.perf_counter() < end or len(times[ours]) < 4:
         for name, step in steps.items():
-            begin = time.process_time()
+            begin = now()
             step()
-            times[name].append(time.process_time() - begin)
+            times[name].append(now() - begin)
     ratios = {n: median(a / b for a, b in zip(t, times[ours], strict=True)) for n, t in times.items()}
     return {
         "ms": {name: 1e3 * median(each) for name, each in times.items()},
