@@ -5,8 +5,7 @@ Shapes: N sequences, S steps in total, B batch, T time, C channels as read, I fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -250,22 +249,26 @@ class SequenceDataset:
         steps_BT = starts_B.unsqueeze(-1) + torch.minimum(t_T, lengths_B.unsqueeze(-1) - 1)
         return values_S[steps_BT.to(values_S.device)]
 
-    def in_random_order(self) -> AbstractContextManager[None]:
-        """Context in which batches are drawn at random, each of them announced by `expect`: of mapped files,
-        nothing else is read."""
-        if not self.files:
-            return nullcontext()
-        mapped = [values for values in (self.x_SI, self.times_S) if values is not None]
-        return paging.at_random(*((values.data_ptr(), values.nbytes) for values in mapped))
+    def in_turn(self, batches: list[Tensor]) -> Generator[Tensor]:
+        """These batches, one after another. Of mapped files, a batch is read while the one before it is
+        computed, and nothing else is read: training and evaluation both go through a file at random."""
+        with paging.at_random(*map(_memory, self._mapped)):
+            for indices_B, next_B in zip([None, *batches], [*batches, None], strict=True):
+                if next_B is not None:
+                    self._begin_to_read(next_B)
+                if indices_B is not None:
+                    yield indices_B
 
-    def expect(self, indices_B: Tensor) -> None:
-        """Begins to read these sequences, if they are in mapped files; returns at once."""
-        if not self.files:
+    @property
+    def _mapped(self) -> list[Tensor]:
+        """The tensors that are mapped files."""
+        return [values for values in (self.x_SI, self.times_S) if values is not None and self.files]
+
+    def _begin_to_read(self, indices_B: Tensor) -> None:
+        if not self._mapped:
             return
         places = list(zip(self.starts_N[indices_B].tolist(), self.lengths_N[indices_B].tolist(), strict=True))
-        for values_S in (self.x_SI, self.times_S):
-            if values_S is None:
-                continue
+        for values_S in self._mapped:
             first, step = values_S.data_ptr(), values_S.stride(0) * values_S.element_size()
             for start, length in places:
                 paging.fetch(first + start * step, length * step)
@@ -304,3 +307,7 @@ def padded_dataset(
     if not ((lengths_N >= 1) & (lengths_N <= steps)).all():
         raise ValueError(f"lengths must be between 1 and the number of steps, {steps}.")
     return SequenceDataset(x_NTI.reshape(n * steps, size), torch.arange(n) * steps, lengths_N, y_N, classes)
+
+
+def _memory(values: Tensor) -> paging.Range:
+    return values.data_ptr(), values.nbytes

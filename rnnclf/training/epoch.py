@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -89,20 +90,16 @@ class Epoch:
         """Runs the remaining steps, or fewer if `stop` gives a reason to; the epoch has at least one. Raises
         Divergence."""
         self._take_snapshot()
-        self._expect(self.training.so_far.batches)
-        for number in range(self.training.so_far.batches, len(self.indices)):
-            if number and stop():
-                break
-            self._expect(number + 1)
-            self._step(number, checked=self.every == 1)
-            if self.unread == self.every or number + 1 == len(self.indices):
-                self.read_results()
-            after_batch(self.total)
+        begin = self.training.so_far.batches
+        with closing(self.train.in_turn(self.indices[begin:])) as batches:
+            for number, _ in enumerate(batches, begin):
+                if number and stop():
+                    break
+                self._step(number, checked=self.every == 1)
+                if self.unread == self.every or number + 1 == len(self.indices):
+                    self.read_results()
+                after_batch(self.total)
         self.read_results()
-
-    def _expect(self, number: int) -> None:
-        if number < len(self.indices):
-            self.train.expect(self.indices[number])
 
     @property
     def is_complete(self) -> bool:

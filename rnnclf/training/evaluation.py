@@ -58,7 +58,7 @@ def _score_compiled(model: SequenceClassifier, data: SequenceDataset) -> list[li
 
     rows = []
     with closing(scoring_steps(model, data)) as step:
-        for indices_B in scoring_batches(data):
+        for indices_B in data.in_turn(scoring_batches(data)):
             loss, _, right = step(indices_B)
             rows.append([right, loss * len(indices_B)])
     return rows
@@ -102,7 +102,7 @@ def _logits_compiled(model: SequenceClassifier, data: SequenceDataset) -> Iterat
     from rnnclf.training.whole_step import scoring_batches, scoring_steps
 
     with closing(scoring_steps(model, data)) as step:
-        for indices_B in scoring_batches(data):
+        for indices_B in data.in_turn(scoring_batches(data)):
             step(indices_B)
             yield indices_B, step.logits_BK
 
@@ -120,7 +120,7 @@ def _batch_size(data: SequenceDataset) -> int:
 def _batches(model: SequenceClassifier, data: SequenceDataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Indices, logits and labels, batch by batch."""
     order = data.evaluation_order(_batch_size(data))
-    for indices_B, at_hand_B in zip(order, data.at_hand(order), strict=True):
+    for indices_B, at_hand_B in zip(data.in_turn(order), data.at_hand(order), strict=True):
         x_BTI, y_B, lengths_B = data.batch(at_hand_B)
         yield indices_B, model(x_BTI, lengths_B), y_B
 

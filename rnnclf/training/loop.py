@@ -134,8 +134,7 @@ def _train(
     training.model.train()
     training.steps = epoch
     try:
-        with train.in_random_order():
-            epoch.run(after_batch, stop)
+        epoch.run(after_batch, stop)
     finally:
         training.steps = None
         epoch.close()

@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from rnnclf.cells import CELLS
 from rnnclf.data.base import _tensor
 from rnnclf.data.dataset import SequenceDataset
 from rnnclf.data.npy import mapped
+from rnnclf.model import SequenceClassifier
+from rnnclf.stack import Stack
+from rnnclf.training.evaluation import evaluate_model, score_model
 
 N, T, C = 256, 64, 64  # sequences of four pages each
 
@@ -62,21 +66,29 @@ def on_disk(tmp_path: Path) -> SequenceDataset:
 
 def test_only_announced_sequences_are_read(on_disk: SequenceDataset) -> None:
     before, chosen_B = resident(on_disk.x_SI), torch.tensor([200, 40, 120])
-    with on_disk.in_random_order():
-        on_disk.expect(chosen_B)
-        pages = T * C * 4 // mmap.PAGESIZE
-        wanted = np.zeros_like(before)
-        for n in chosen_B.tolist():
-            wanted[n * pages : (n + 1) * pages + 1] = True  # the array begins within a page
-        assert settles(lambda: bool(resident(on_disk.x_SI)[wanted].all()))
-        x_BTI = on_disk.batch(chosen_B).x_BTI
-    assert (x_BTI.flatten(1)[:, 0] == chosen_B * T * C).all()
+    pages = T * C * 4 // mmap.PAGESIZE
+    wanted = np.zeros_like(before)
+    for n in chosen_B.tolist():
+        wanted[n * pages : (n + 1) * pages + 1] = True  # the array begins within a page
+    for first_B in on_disk.in_turn([torch.tensor([200]), torch.tensor([40, 120])]):
+        if len(first_B) == 1:  # the second batch is announced, but not yet asked for
+            assert settles(lambda: bool(resident(on_disk.x_SI)[wanted].all()))
+        x_BTI = on_disk.batch(first_B).x_BTI
+        assert (x_BTI.flatten(1)[:, 0] == first_B * T * C).all()
     assert not (resident(on_disk.x_SI) & ~before & ~wanted).any()
 
 
+def test_scoring_reads_only_the_sequences_of_its_split(on_disk: SequenceDataset) -> None:
+    before, part = resident(on_disk.x_SI), on_disk.subset(torch.tensor([200, 40, 120]))
+    model = SequenceClassifier(CELLS["basic"](hidden_size=4), C, 1, Stack())
+    for score in (score_model, evaluate_model):
+        score(model, part)
+    pages = T * C * 4 // mmap.PAGESIZE
+    assert (resident(on_disk.x_SI) & ~before).sum() <= 3 * (pages + 1)
+
+
 def test_outside_the_system_reads_ahead_again(on_disk: SequenceDataset) -> None:
-    with on_disk.in_random_order():
-        pass
+    list(on_disk.in_turn([]))
     on_disk.batch(torch.tensor([100]))
     pages = T * C * 4 // mmap.PAGESIZE
     assert settles(lambda: bool(resident(on_disk.x_SI)[101 * pages + 2]))
