@@ -55,7 +55,7 @@ class RNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         missing: error, mask, interpolate or drop: how missing values (NaN) are treated.
-        normalise: standard, minmax, robust or none: each channel, by the training part alone.
+        normalise: standard, minmax, robust, quantiles or none: each channel, by the training part alone.
         layout: channels_last for arrays (N, T, C), channels_first for (N, C, T).
         id, time, label, channels: columns of a data frame with a row for each step. id tells sequences apart
             and is required; time orders the steps of each; label holds the classes, if y does not; channels

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rnnclf.data.layout import PictureLayout
 
-NORMALISERS = ("none", "standard", "minmax", "robust")
+NORMALISERS = ("none", "standard", "minmax", "robust", "quantiles")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Source(Component):
     )
     normalise: str = option(
         "none",
-        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1)"
-        " or robust (median and quartiles)",
+        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1),"
+        " robust (median and quartiles) or quantiles (ranks, spread evenly with mean 0 and deviation 1)",
         choices=NORMALISERS,
     )
 

@@ -39,8 +39,8 @@ class OwnData(Source):
     )
     normalise: str = option(
         "standard",
-        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1)"
-        " or robust (median and quartiles)",
+        "rescale each channel, fitted on the training split: standard (mean 0, deviation 1), minmax (0 to 1),"
+        " robust (median and quartiles) or quantiles (ranks, spread evenly with mean 0 and deviation 1)",
         choices=NORMALISERS,
     )
     patch: int | str = option(

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rnnclf.data.categories import CodedFeatures, vocabulary
 from rnnclf.data.patches import patches_of, side_by_side
+from rnnclf.data.quantiles import IDENTITY, Curve, along
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.survey import Moments, chunks, moments, powers_of, steps_of
 from rnnclf.errors import ConfigError, DataError
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
     from rnnclf.data.patches import Steps
 
-SAMPLE = 2**20  # steps; medians and quartiles are estimated from about this many
+T = TypeVar("T")
+
+SAMPLE = 2**20  # steps; medians and quantiles are estimated from about this many
 LARGE = 2.0**100  # float32, which goes up to 2 ** 128 and down to 2 ** -126, is used for scales well within
 BITS_LEFT = 8  # the differences of a channel are lost if fewer remain: float32 has 24, float64 53
 COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 are left
@@ -33,7 +36,8 @@ COARSE = 2.0**12  # and for shifts of at most so many scales: of its 24 bits 12 
 
 @dataclass(frozen=True)
 class Preparation:
-    """(x - shift) / scale for each channel, followed by the treatment of missing values and by patches.
+    """(x - shift) / scale for each channel, on its curve if there are curves, followed by the treatment of
+    missing values and by patches.
 
     Channels of names become the last features: their codes, see rnnclf.data.categories.
 
@@ -48,6 +52,7 @@ class Preparation:
     vocabulary_C: the names that a channel had in the training split, None for a channel of numbers; () if
         all are of numbers.
     timed: whether the training data had times; None in checkpoints that do not say.
+    curve_C: where each channel's shifted and scaled values go, see rnnclf.data.quantiles; () leaves them.
     """
 
     channels: tuple[str, ...]
@@ -58,6 +63,7 @@ class Preparation:
     patch: int = 1
     vocabulary_C: tuple[tuple[str, ...] | None, ...] = ()
     timed: bool | None = None
+    curve_C: tuple[Curve, ...] = ()
     places: tuple[tuple[int, ...], ...] = field(default=(), repr=False, compare=False)
     """For each channel of names, the place in its vocabulary of each code of the data at hand; see `reading`.
     """
@@ -69,6 +75,8 @@ class Preparation:
             map(_is_scale, (*self.scale_C, self.interval))
         ):
             raise ConfigError("The preparation must have finite shifts, and finite scales above 0.")
+        if self.curve_C and len(self.curve_C) != len(self.channels):
+            raise ConfigError("The preparation must have one curve or none per channel.")
         if self.patch < 1:
             raise ConfigError("The preparation must have patches of at least one step.")
         if self.vocabulary_C and len(self.vocabulary_C) != len(self.channels):
@@ -104,6 +112,10 @@ class Preparation:
     def _numbers(self) -> list[int]:
         """The places of the channels of numbers."""
         return [c for c, name in enumerate(self.channels) if name not in self.vocabularies]
+
+    def of_numbers(self, each_C: tuple[T, ...]) -> tuple[T, ...]:
+        """What belongs to the channels of numbers."""
+        return tuple(each_C[c] for c in self._numbers) if self.vocabularies else each_C
 
     @property
     def input_size(self) -> int:
@@ -147,6 +159,7 @@ class Preparation:
                     for names in plain.get("vocabulary_C", ())
                 ),
                 timed=None if plain.get("timed") is None else bool(plain["timed"]),
+                curve_C=tuple(map(Curve.from_plain, plain.get("curve_C", ()))),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"The preparation of the data is incomplete: {error}.") from error
@@ -186,15 +199,15 @@ class Preparation:
         """The batch without patches, (B, T, F, C): F is 3 with missing=mask, otherwise 1."""
         import torch
 
-        shift_C, scale_C = self.shift_C, self.scale_C
-        if self.vocabularies:
-            shift_C, scale_C = (tuple(each[c] for c in self._numbers) for each in (shift_C, scale_C))
+        shift_C, scale_C = (self.of_numbers(each) for each in (self.shift_C, self.scale_C))
         wide = x_BTC.dtype in (torch.float64, torch.int64, torch.int32)  # float32 would round these
         exact = torch.float32 if self.fits_float32 and not wide else torch.float64
         x_BTC = x_BTC.to(exact)
         if any(shift_C):
             x_BTC = x_BTC - _for_each(shift_C, x_BTC)
         x_BTC = (x_BTC / _for_each(scale_C, x_BTC)).float()
+        if self.curve_C:
+            x_BTC = along(self.of_numbers(self.curve_C), x_BTC)
         if not self.fills_gaps:
             return x_BTC.unsqueeze(2)
         seen_BTC, times_BT = _seen(~x_BTC.isnan(), lengths_B), _clock(times_BT, x_BTC)
@@ -269,7 +282,7 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str, p
 
     size = len(recordings.channels)
     shift_C, scale_C = np.zeros(size), np.full(size, recordings.unit)
-    if normalise == "robust":
+    if normalise in ("robust", "quantiles"):
         shift_C, scale_C = _quartiles(recordings, train)
     elif normalise != "none":
         parts = moments(recordings)
@@ -294,6 +307,7 @@ def fitted(recordings: Recordings, train: Array, missing: str, normalise: str, p
         if recordings.categories
         else (),
         timed=recordings.times_S is not None,
+        curve_C=_curves(recordings, train, shift_C, scale_C) if normalise == "quantiles" else (),
     )
 
 
@@ -393,16 +407,33 @@ def _difference(high_C: Array, low_C: Array) -> Array:
 
 
 def _quartiles(recordings: Recordings, train: Array) -> tuple[Array, Array]:
-    """Medians and interquartile ranges (C,); of every k-th sequence if there are too many steps."""
+    """Medians and interquartile ranges (C,)."""
+    import numpy as np
+
+    values = _sample(recordings, train)
+    empty_C = np.isnan(values).all(axis=0)
+    low_C, middle_C, high_C = np.nanpercentile(np.where(empty_C, 0.0, values), (25, 50, 75), axis=0)
+    return middle_C, _difference(high_C, low_C)
+
+
+def _curves(recordings: Recordings, train: Array, shift_C: Array, scale_C: Array) -> tuple[Curve, ...]:
+    """The curves of the channels, those of names left as they are."""
+    values_SC = (_sample(recordings, train) - shift_C) / scale_C
+    return tuple(
+        IDENTITY if name in recordings.categories else Curve.through(values_S)
+        for name, values_S in zip(recordings.channels, values_SC.T, strict=True)
+    )
+
+
+def _sample(recordings: Recordings, train: Array) -> Array:
+    """The values of the training sequences (S, C), float64; of every k-th one if there are too many steps."""
     import numpy as np
 
     every = max(int(recordings.lengths_N[train].sum()) // SAMPLE, 1)
     some = np.sort(train)[::every]
     steps = steps_of(recordings.starts_N[some], recordings.lengths_N[some])
-    values = recordings.values_SC[steps].astype(np.float64)
-    empty_C = np.isnan(values).all(axis=0)
-    low_C, middle_C, high_C = np.nanpercentile(np.where(empty_C, 0.0, values), (25, 50, 75), axis=0)
-    return middle_C, _difference(high_C, low_C)
+    values_SC: Array = recordings.values_SC[steps].astype(np.float64)
+    return values_SC
 
 
 def mean_interval(recordings: Recordings, train: Array) -> float:

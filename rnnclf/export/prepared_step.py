@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnclf.data.preparation import Preparation
+from rnnclf.data.quantiles import Pieces
 
 COARSE = 16.0
 """Shifts of more than so many scales are subtracted in float64: float32 has 24 bits, and here 4 would go."""
@@ -41,7 +42,12 @@ class PreparedStep(nn.Module):
         self.shift_C: Tensor
         self.scale_C: Tensor
         for key, values in (("shift_C", preparation.shift_C), ("scale_C", preparation.scale_C)):
-            self.register_buffer(key, torch.tensor([values[c] for c in self.numbers_N], dtype=exact))
+            self.register_buffer(key, torch.tensor(preparation.of_numbers(values), dtype=exact))
+        self.curved = bool(preparation.curve_C)
+        if self.curved:
+            pieces = Pieces.of(preparation.of_numbers(preparation.curve_C))
+            for key, values in pieces._asdict().items():
+                self.register_buffer(key, torch.tensor(values, dtype=dtype))
 
     def forward(
         self, x: Tensor, elapsed: Tensor, count: Tensor, since: Tensor | None
@@ -57,6 +63,7 @@ class PreparedStep(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         x = x - self.shift_C if self.shifts else x
         x = (x / self.scale_C if self.scales else x).to(self.dtype)
+        x = Pieces(*(getattr(self, key) for key in Pieces._fields)).at(x) if self.curved else x
         if since is None:
             return x, None
         there = ~x.isnan()

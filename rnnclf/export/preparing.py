@@ -6,6 +6,7 @@ model. Graphs have time first, as the model has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from rnnclf.data.grid import Grid
 from rnnclf.data.preparation import Preparation
+from rnnclf.data.quantiles import Curve, Pieces
 from rnnclf.export.graph import BOOL, DOUBLE, FLOAT, INT64, Graph, Shape, value
 from rnnclf.export.prepared_step import needs_float64
 
@@ -106,7 +108,22 @@ def _normalised(g: Graph, x: str, preparation: Preparation) -> str:
         x = g("Sub", x, g.constant(preparation.shift_C, kind))
     if any(scale != 1 for scale in preparation.scale_C):
         x = g("Div", x, g.constant(preparation.scale_C, kind))
-    return g("Cast", x, to=FLOAT) if kind is np.float64 else x
+    x = g("Cast", x, to=FLOAT) if kind is np.float64 else x
+    return _along(g, x, preparation.curve_C) if preparation.curve_C else x
+
+
+def _along(g: Graph, x_TBC: str, curves: Sequence[Curve]) -> str:
+    """The values on the curves of their channels, see rnnclf.data.quantiles."""
+    pieces = Pieces(*(part.astype(np.float32) for part in Pieces.of(curves)))
+    below = g("Min", g("Sub", x_TBC, g.constant(pieces.low_C, np.float32)), g.number(0))
+    above = g("Max", g("Sub", x_TBC, g.constant(pieces.high_C, np.float32)), g.number(0))
+    y = g("Mul", g("Add", below, above), g.constant(pieces.slope_C, np.float32))
+    y = g("Add", y, g.constant(pieces.level_C, np.float32))
+    for start_C, width_C, rise_C in zip(pieces.start_KC, pieces.width_KC, pieces.rise_KC, strict=True):
+        share = g("Sub", x_TBC, g.constant(start_C, np.float32))
+        share = g("Clip", g("Div", share, g.constant(width_C, np.float32)), g.number(0), g.number(1))
+        y = g("Add", y, g("Mul", share, g.constant(rise_C, np.float32)))
+    return g("Where", g("IsNaN", x_TBC), x_TBC, y)  # clipping removes NaN
 
 
 def _without_gaps(g: Graph, sequences: Sequences) -> Sequences:

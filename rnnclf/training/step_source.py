@@ -26,7 +26,9 @@ def reads_raw(data: SequenceDataset) -> bool:
         return False
     if preparation is None:
         return True
-    changed = preparation.fills_gaps or preparation.patch > 1 or preparation.vocabularies
+    changed = (
+        preparation.fills_gaps or preparation.patch > 1 or preparation.vocabularies or preparation.curve_C
+    )
     return preparation.fits_float32 and not changed
 
 

@@ -130,7 +130,7 @@ def test_the_normalisers_are_numpys_of_the_training_values_alone():
         np.testing.assert_allclose(found.scale_C, scale, rtol=1e-12)
 
 
-@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust", "quantiles"])
 def test_other_sequences_than_those_of_the_training_change_nothing(normalise):
     data, train = recordings(times=True), np.array([0, 2, 4])
     before = fitted(data, train, "mask", normalise)
@@ -139,7 +139,7 @@ def test_other_sequences_than_those_of_the_training_change_nothing(normalise):
     assert fitted(data, train, "mask", normalise) == before
 
 
-@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust", "quantiles"])
 def test_a_constant_channel_is_not_divided_by_nothing(normalise):
     data = recordings(gaps=False)
     data.values_SC[:, 1] = 5.0
@@ -166,7 +166,7 @@ def at_scales(dtype: str, *scales: float, offset: float = 0.0) -> Recordings:
     return Recordings(values_SC, starts_N, lengths_N, np.arange(12) % 2, ("a", "b"), names)
 
 
-@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust", "quantiles"])
 @pytest.mark.parametrize("offset", [0.0, 5.0])
 @pytest.mark.parametrize(
     ("dtype", "scales"),
@@ -233,7 +233,7 @@ def test_whole_numbers_with_a_small_spread_keep_it():
 
 @pytest.mark.parametrize("spread", [3.0, 1e8])
 @pytest.mark.parametrize("kind", ["int32", "uint32", "int64"])
-@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust"])
+@pytest.mark.parametrize("normalise", ["standard", "minmax", "robust", "quantiles"])
 def test_large_whole_numbers_are_prepared_as_floats_of_64_bits_are(kind, spread, normalise):
     """Numbers above 2 ** 24 have digits that float32 does not hold."""
     data = at_scales("float64", spread)

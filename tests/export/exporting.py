@@ -12,6 +12,7 @@ import torch
 from rnnclf.cells import CELLS
 from rnnclf.data.grid import Grid
 from rnnclf.data.preparation import Preparation
+from rnnclf.data.quantiles import Curve
 from rnnclf.data.recordings import Array
 from rnnclf.data.training_data import TrainingData
 from rnnclf.model import SequenceClassifier
@@ -26,6 +27,9 @@ def needs_onnx() -> None:
     """Skips the tests of a file that need the extra."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="needs the extra: pip install 'rnnclf[export]'")
+
+
+CURVES = (Curve((-1.0, -0.2, 0.0, 0.4, 3.0), (-1.7, -0.6, 0.3, 0.5, 1.6)), Curve((-0.5, 0.5), (-1.0, 2.0)))
 
 
 def preparation(missing: str = "error", **more: Any) -> Preparation:

@@ -9,6 +9,7 @@ from rnnclf.errors import ConfigError
 from rnnclf.export.prepared_step import needs_float64
 from rnnclf.export.step import ClassifierStep, refuse_names
 from tests.export.exporting import (
+    CURVES,
     LENGTHS,
     as_read,
     classifier,
@@ -38,8 +39,9 @@ def assert_answers_on_the_way(model, prepared, x_BTC, lengths_B, times_BT, done_
 
 @pytest.mark.parametrize("readout", ["last", "mean", "max", "attention"])
 @pytest.mark.parametrize(("missing", "patch"), [("error", 1), ("mask", 1), ("error", 3), ("mask", 2)])
-def test_each_answer_is_the_one_for_the_steps_so_far(missing, patch, readout):
-    prepared = preparation(missing, patch=patch, timed=True)
+@pytest.mark.parametrize("curves", [(), CURVES])
+def test_each_answer_is_the_one_for_the_steps_so_far(missing, patch, readout, curves):
+    prepared = preparation(missing, patch=patch, timed=True, curve_C=curves)
     stack = {"layers": 2, "norm": "batch", "residual": True, "zoneout": 0.2, "readout_layers": "all"}
     model = classifier("lstm", prepared.input_size, readout=readout, **stack)
     x_BTC, times_BT = as_read(missing)

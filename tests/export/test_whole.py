@@ -10,6 +10,7 @@ from rnnclf.export.graph import IR, OPSET
 from rnnclf.export.whole import Answers, whole_model
 from tests.export.exporting import (
     CLASSES,
+    CURVES,
     LENGTHS,
     as_read,
     assert_equal_logits,
@@ -77,8 +78,9 @@ def test_both_axes_are_in_the_graph(cell, stack, preparing):
 @pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("patch", [1, 3])
 @pytest.mark.parametrize("missing", ["error", "mask", "interpolate", "drop"])
-def test_the_preparation_is_in_the_graph(missing, patch, timed):
-    prepared = preparation(missing, patch=patch, timed=timed)
+@pytest.mark.parametrize("curves", [(), CURVES])
+def test_the_preparation_is_in_the_graph(missing, patch, timed, curves):
+    prepared = preparation(missing, patch=patch, timed=timed, curve_C=curves)
     model = classifier("gru", prepared.input_size, bidirectional=True)
     x_BTC, times_BT = as_read(missing)
     wanted = model(prepared(x_BTC, LENGTHS, times_BT if timed else None), prepared.steps_of(LENGTHS))
