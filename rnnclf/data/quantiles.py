@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PIECES = 32  # of a curve; the ranks within a piece are interpolated
 WIDTH = 2 * math.sqrt(3.0)  # of a uniform distribution with deviation 1
 CLOSEST = 2.0**-20  # knots, as a share of their size: float32 hardly tells closer values apart
-AT_ONCE = 2**18  # values
+AT_ONCE = 2**16  # values
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,33 @@ class Pieces(NamedTuple):
         return Pieces(*map(x.new_tensor, self))
 
     def at(self, x: Tensor) -> Tensor:
-        """The values x (…, C) on the curves of their channels. NaN stays NaN."""
+        """The values x (…, C) on the curves of their channels, all pieces at once. NaN stays NaN."""
+        import torch
+
+        share_KC = ((x.unsqueeze(-2) - self.start_KC) / self.width_KC).clamp(0, 1)
+        y = self._line(x) + (self.rise_KC * share_KC).sum(-2)
+        return torch.where(x.isnan(), x, y)  # in other runtimes, clamping removes NaN
+
+    def at_many(self, x: Tensor) -> Tensor:
+        """The same, one piece after another, in memory that is used again."""
+        y, share = self._line(x), x.clone()
+        for start_C, width_C, rise_C in zip(self.start_KC, self.width_KC, self.rise_KC, strict=True):
+            y.add_(share.copy_(x).sub_(start_C).div_(width_C).clamp_(0, 1).mul_(rise_C))
+        return y
+
+    def _line(self, x: Tensor) -> Tensor:
+        """The first level and, outside the knots, the line beyond."""
         import torch
 
         beyond = torch.clamp(x - self.low_C, max=0) + torch.clamp(x - self.high_C, min=0)
-        share_KC = ((x.unsqueeze(-2) - self.start_KC) / self.width_KC).clamp(0, 1)
-        y: Tensor = self.level_C + self.slope_C * beyond + (self.rise_KC * share_KC).sum(-2)
-        return torch.where(x.isnan(), x, y)  # in other runtimes, clamping removes NaN
+        line: Tensor = self.level_C + self.slope_C * beyond
+        return line
 
 
 def along(curves: Sequence[Curve], x_BTC: Tensor) -> Tensor:
-    """The values on the curves of their channels, some sequences at a time: each piece takes as much memory
-    as the values."""
+    """The values on the curves of their channels, some sequences at a time, which fit into the caches."""
     import torch
 
     pieces = Pieces.of(curves).like(x_BTC)
     some = max(AT_ONCE // max(x_BTC[:1].numel(), 1), 1)
-    return torch.cat([pieces.at(part) for part in torch.split(x_BTC, some)])
+    return torch.cat([pieces.at_many(part) for part in torch.split(x_BTC, some)])

@@ -148,6 +148,9 @@ def requested(words: Sequence[str]) -> Request:
             )
     others = new_words(others)
     config = composed(others)
+    if config.recipe == "auto" and not any(word.startswith("dataset.normalise=") for word in others):
+        # the recipe's ranks were chosen for networks
+        config = replace(config, dataset=replace(config.dataset, normalise="standard"))
     notes = []
     if "classifiers" in own:
         names = list(dict.fromkeys(own["classifiers"].strip("[]").replace(" ", "").split(",")))

@@ -195,7 +195,7 @@ def _to_calm(config: Config) -> list[str]:
 
 
 def _to_desaturate(config: Config) -> list[str]:
-    normalised = getattr(config.dataset, "normalise", "standard") == "standard"
+    normalised = getattr(config.dataset, "normalise", "standard") in ("standard", "quantiles")
     return [_smaller_rate(config), *([] if normalised else ["dataset.normalise=standard"])]
 
 

@@ -181,7 +181,7 @@ def test_a_channel_is_the_same_at_every_scale(dtype, scales, offset, normalise):
     found = fitted(data, np.arange(8), "error", normalise)
     x_BTC = torch.from_numpy(data.values_SC).view(12, 5, -1)
     prepared = found(x_BTC, torch.full((12,), 5), None)
-    digits = 1e-5 if dtype == "float64" else 2e-3  # float32 holds 1e-42 with three digits
+    digits = 1e-5 if dtype == "float64" else 1e-2  # float32 holds 1e-42 with three digits
     for c in range(1, len(scales)):
         torch.testing.assert_close(prepared[..., c], prepared[..., 0], rtol=digits, atol=digits)
 

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from rnnclf.data import Learned
 from rnnclf.data.base import assembled
 from rnnclf.data.preparation import Preparation, fitted
-from rnnclf.data.quantiles import AT_ONCE, IDENTITY, PIECES, Curve, along
+from rnnclf.data.quantiles import AT_ONCE, IDENTITY, PIECES, Curve, Pieces, along
 from rnnclf.errors import ConfigError
 from rnnclf.training.step_source import reads_raw
 from tests.data.test_preparation import LENGTHS, padded, recordings
@@ -83,6 +83,8 @@ def test_missing_values_stay_missing_and_channels_keep_apart():
     assert y_BTC.dtype == x_BTC.dtype
     for c, curve in enumerate(curves):
         torch.testing.assert_close(y_BTC[..., [c]], along([curve], x_BTC[..., [c]]), equal_nan=True)
+    at_once = Pieces.of(curves).like(x_BTC).at(x_BTC)
+    torch.testing.assert_close(at_once, y_BTC, equal_nan=True)
 
 
 def test_many_values_are_done_part_by_part_with_the_same_result():

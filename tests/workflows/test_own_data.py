@@ -174,7 +174,7 @@ def test_other_data_are_prepared_as_the_training_data_were(cli, tmp_path, waves)
     ("words", "message"),
     [
         (["dataset.missing=drop"], "The model was trained with dataset.missing=mask"),
-        (["dataset.normalise=none"], "The model was trained with dataset.normalise=standard"),
+        (["dataset.normalise=none"], "The model was trained with dataset.normalise=quantiles"),
         (["dataset.path=nowhere.csv"], "nowhere.csv does not exist"),
         (["dataset.path=narrow.csv"], "trained on the channels x0, x1, x2; these data have u, v"),
         (
