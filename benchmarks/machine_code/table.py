@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 ALL = ("engine", "loop", "torch", "step", "jax")
-PEERS = {"rows": ALL, "small": ALL, "long": ("engine", "loop", "torch", "jax"), "own": ("engine", "loop")}
+PEERS = {
+    "rows": ALL,
+    "small": ALL,
+    "long": ("engine", "loop", "torch", "jax"),
+    "own": ("engine", "loop"),
+    "single": ("engine", "loop", "torch"),
+}
 
 
 def lines_of(path: str) -> list[dict[str, Any]]:
