@@ -25,7 +25,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from measure import CHOOSING, fitted, folder_of
+from measure import CHOOSING, fitted, path_of
 
 from rnnclf.calibration import probabilities
 
@@ -55,7 +55,7 @@ def alone(name: str, folder: Path) -> Path:
     """The training file without the test file beside it."""
     path = folder / f"{name}_TRAIN.ts"
     if not path.exists():
-        shutil.copy(folder_of(name) / path.name, path)
+        shutil.copy(path_of(name), path)
     return path
 
 

