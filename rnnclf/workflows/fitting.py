@@ -8,7 +8,7 @@ Shapes: N sequences, K classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from rnnclf import checkpoint
 from rnnclf.calibration import calibrate
 from rnnclf.config import Config
-from rnnclf.data import Learned
+from rnnclf.data import Learned, SequenceDataset
 from rnnclf.data.base import assembled
 from rnnclf.data.matching import matched
 from rnnclf.data.memory import for_prediction
@@ -30,7 +30,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import engine_used
 from rnnclf.training.evaluation import evaluate_model
-from rnnclf.training.loop import fit
+from rnnclf.training.loop import EpochResult, fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.beginning import beginning
@@ -108,50 +108,61 @@ def fit_in_memory(
         begun = beginning(config, splits.learned)
         torch.manual_seed(config.seed)
         model = begun.filled(build_model(config, *data.shape)).to(device)
-        training, history = Training(model, recipe(config, data)), History()
+        training = Training(model, recipe(config, data))
         engine = engine_used(model, training.recipe, parts["train"])
-        began, size = time.perf_counter(), len(parts["train"])
+        began, watch = time.perf_counter(), watch or Watcher()
 
         def seconds() -> float:
             return time.perf_counter() - began
 
-        def stop() -> str:
-            return out_of_time(config, seconds(), training)
-
-        watch = watch or Watcher()
         sizes = {name: len(part) for name, part in parts.items()}
         where = machine.device_in_words(device)
         watch.started(RunInfo(config, model.parameter_count(), sizes, where, engine))
-        for result in fit(training, parts["train"], parts["validation"], watch.batch, stop=stop):
-            watch.epoch(result, history.add(result, training.result, config.select))
-            assert history.best is not None
-            waited = out_of_patience(config, result.epoch, history.best.epoch, size)
-            training.stopped = training.stopped or waited
-        assert history.best is not None  # a recipe has at least one epoch
-        doubtful = doubt(history.best.validation, data.shape[1], config.optimizer.lr)
+        history, best = _trained(config, training, parts, watch, seconds)
+        doubtful = doubt(best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)
         calibration = calibrate(evaluate_model(model, parts["validation"]))
         final_stopped = ""
         if config.final_fit:
-            epochs = epochs_up_to(history.best, config, size)
-            both = recipe(config, data.with_validation())
             model, final_stopped = fitted_to_all(
                 config,
-                both,
+                recipe(config, data.with_validation()),
                 parts["train"],
                 parts["validation"],
-                epochs,
+                epochs_up_to(best, config, len(parts["train"])),
                 stop=lambda: final_fit_out_of_time(config, seconds()),
                 begun=begun,
                 grid=data.grid,
             )
-        header = header_after(config, splits, engine, history.best, labels=labels, calibration=calibration)
+        header = header_after(config, splits, engine, best, labels=labels, calibration=calibration)
         notes = *begun.notes, *splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped
         notes += tuple(found["words"] for found in history.breaks(config.clip))
         epochs_of_run = tuple(map(row, history.results))
         return Classifier(
             config, splits.learned, model.cpu(), header, epochs_of_run, tuple(filter(None, notes))
         )
+
+
+def _trained(
+    config: Config,
+    training: Training,
+    parts: Mapping[str, SequenceDataset],
+    watch: Watcher,
+    seconds: Callable[[], float],
+) -> tuple[History, EpochResult]:
+    """Trains until the epochs, the time or the patience are used up. Returns also the best epoch."""
+    history, train = History(), parts["train"]
+
+    def stop() -> str:
+        return out_of_time(config, seconds(), training)
+
+    for result in fit(training, train, parts["validation"], watch.batch, stop=stop):
+        watch.epoch(result, history.add(result, training.result, config.select))
+        assert history.best is not None
+        waited = out_of_patience(config, result.epoch, history.best.epoch, len(train))
+        training.stopped = training.stopped or waited
+    assert history.best is not None  # a recipe has at least one epoch
+    return history, history.best
 
 
 def load_classifier(path: Path, plugins: Sequence[str] = ()) -> tuple[Classifier, list[Any]]:
