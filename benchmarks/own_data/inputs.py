@@ -3,8 +3,9 @@
     python benchmarks/own_data/inputs.py [--set ACSF1] [--seeds 3] [--words W] standard four log ranks …
 
 The values are changed in a file of their own, whose channels are then standardised (but for what --words
-say). Ranks and quantiles are those of both files together, without their labels; `dataset.normalise=quantiles`
-takes those of the training split alone. Each row of inputs.jsonl is one way: the accuracy of each seed, and that of their mean probabilities.
+say). Ranks and quantiles are those of both files together, without their labels; those of
+`dataset.normalise=quantiles` are of the training split alone. Each row of inputs.jsonl is one way: the
+accuracy of each seed, and that of their mean probabilities.
 """
 
 from __future__ import annotations
