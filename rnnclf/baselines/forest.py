@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,9 +39,12 @@ class Forest(Baseline):
 
         forest = RandomForestClassifier(0, random_state=self.seed, n_jobs=self.threads, warm_start=True)
         x_NF = features(known)
-        for trees in range(TOGETHER, TREES + 1, TOGETHER):
-            forest.set_params(n_estimators=trees).fit(x_NF, known.y_N)
-            clock(trees / TREES)
+        with warnings.catch_warnings():
+            # scikit-learn takes numbers of many classes for values to regress on
+            warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
+            for trees in range(TOGETHER, TREES + 1, TOGETHER):
+                forest.set_params(n_estimators=trees).fit(x_NF, known.y_N)
+                clock(trees / TREES)
         found_Nk = forest.predict_proba(features(asked))
         probability_NK = in_columns(found_Nk, forest.classes_.tolist(), known.classes, 0.0)
         logits_NK: Array = np.log((TREES * probability_NK + 1 / known.classes) / (TREES + 1))

@@ -78,6 +78,12 @@ def test_the_forest_learns_and_repeats(small_forest):
     assert probability_NK[:, 2] == pytest.approx(np.full(6, 1 / 3 / 51), rel=1e-4)
 
 
+def test_a_forest_of_as_many_classes_as_sequences_warns_of_nothing(small_forest):
+    known = waves([12] * 22, classes=22)  # in these tests, a warning is an error
+    found_NK = BASELINES["forest"](1).logits(known, known, Clock())
+    assert (found_NK.argmax(axis=1) == known.y_N).mean() > 0.9
+
+
 def test_the_trees_that_are_added_in_parts_are_those_of_one_forest(small_forest):
     from sklearn.ensemble import RandomForestClassifier
 
