@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from rnnclf.cells import CELLS
 from rnnclf.data import padded_dataset
+from rnnclf.engine.parts import parts_of_batches
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.eligibility import is_eligible
@@ -175,7 +176,8 @@ class Case:
 def _in_threads(threads: int, step: Step) -> Any:
     torch.set_num_threads(threads)
     try:
-        return step()
+        with parts_of_batches():
+            return step()
     finally:
         torch.set_num_threads(1)
 

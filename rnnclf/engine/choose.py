@@ -75,11 +75,11 @@ ENGINES: Registry[Engine] = Registry(
     },
 )
 
-# The number of recurrent weights up to which they and their gradients fit into the caches, through which they
-# pass at every time step. Above it, torch's own layer is the fastest. Of these cells, oneDNN implements only
-# the LSTM. Measured: docs/speed.md.
+# The number of recurrent weights up to which machine code is faster than torch's own layer: weights and
+# gradients pass through the caches at every time step. Of these cells, oneDNN implements only the LSTM; the
+# others were measured no further. docs/speed.md
 MOST_CACHED_WEIGHTS = {"lstm": 2**20}
-MOST_CACHED_WEIGHTS_OTHERS = 3 * 2**19
+MOST_CACHED_WEIGHTS_OTHERS = 5 * 2**20
 
 
 def machine_code_and(*others: str) -> tuple[str, ...]:
