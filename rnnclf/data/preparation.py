@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rnnclf.data.categories import CodedFeatures, vocabulary
 from rnnclf.data.patches import patches_of, side_by_side
-from rnnclf.data.quantiles import IDENTITY, Curve, along
+from rnnclf.data.quantiles import IDENTITY, Curve, Pieces, along
 from rnnclf.data.recordings import Array, Recordings
 from rnnclf.data.survey import Moments, chunks, moments, powers_of, steps_of
 from rnnclf.errors import ConfigError, DataError
@@ -117,6 +117,11 @@ class Preparation:
         """What belongs to the channels of numbers."""
         return tuple(each_C[c] for c in self._numbers) if self.vocabularies else each_C
 
+    @cached_property
+    def _pieces(self) -> Pieces:
+        """The curves of the channels of numbers."""
+        return Pieces.of(self.of_numbers(self.curve_C))
+
     @property
     def input_size(self) -> int:
         return self.values * (3 if self.missing == "mask" else 1) + (self.coded.number if self.coded else 0)
@@ -207,7 +212,7 @@ class Preparation:
             x_BTC = x_BTC - _for_each(shift_C, x_BTC)
         x_BTC = (x_BTC / _for_each(scale_C, x_BTC)).float()
         if self.curve_C:
-            x_BTC = along(self.of_numbers(self.curve_C), x_BTC)
+            x_BTC = along(self._pieces, x_BTC)
         if not self.fills_gaps:
             return x_BTC.unsqueeze(2)
         seen_BTC, times_BT = _seen(~x_BTC.isnan(), lengths_B), _clock(times_BT, x_BTC)

@@ -95,7 +95,7 @@ class Pieces(NamedTuple):
     def of(cls, curves: Sequence[Curve]) -> Pieces:
         import numpy as np
 
-        most = max(len(curve.knots) for curve in curves) - 1
+        most = max((len(curve.knots) for curve in curves), default=1) - 1
         start_KC, width_KC, rise_KC = np.zeros((3, most, len(curves)))
         width_KC[:] = 1.0  # of the pieces that shorter curves lack, and that rise by 0
         for c, curve in enumerate(curves):
@@ -103,7 +103,7 @@ class Pieces(NamedTuple):
             start_KC[own, c], width_KC[own, c] = curve.knots[:-1], np.diff(curve.knots)
             rise_KC[own, c] = np.diff(curve.levels)
         ends = [(curve.levels[0], curve.slope, curve.knots[0], curve.knots[-1]) for curve in curves]
-        level_C, slope_C, low_C, high_C = np.array(ends).T
+        level_C, slope_C, low_C, high_C = np.array(ends).reshape(-1, 4).T
         return cls(level_C, slope_C, low_C, high_C, start_KC, width_KC, rise_KC)
 
     def like(self, x: Tensor) -> Pieces:
@@ -134,10 +134,10 @@ class Pieces(NamedTuple):
         return line
 
 
-def along(curves: Sequence[Curve], x_BTC: Tensor) -> Tensor:
+def along(pieces: Pieces, x_BTC: Tensor) -> Tensor:
     """The values on the curves of their channels, some sequences at a time, which fit into the caches."""
     import torch
 
-    pieces = Pieces.of(curves).like(x_BTC)
     some = max(AT_ONCE // max(x_BTC[:1].numel(), 1), 1)
-    return torch.cat([pieces.at_many(part) for part in torch.split(x_BTC, some)])
+    tensors = pieces.like(x_BTC)
+    return torch.cat([tensors.at_many(part) for part in torch.split(x_BTC, some)])

@@ -16,6 +16,7 @@ from rnnclf.data.base import assembled
 from rnnclf.data.preparation import Preparation, fitted
 from rnnclf.data.quantiles import AT_ONCE, IDENTITY, PIECES, Curve, Pieces, along
 from rnnclf.errors import ConfigError
+from rnnclf.export.prepared_step import PreparedStep
 from rnnclf.training.step_source import reads_raw
 from tests.data.test_preparation import LENGTHS, padded, recordings
 
@@ -30,7 +31,7 @@ def heavy(size: int = 20_000, seed: int = 0) -> np.ndarray:
 
 def on(curve: Curve, values: np.ndarray) -> np.ndarray:
     """In float64."""
-    return along([curve], torch.from_numpy(values)[:, None, None])[:, 0, 0].numpy()
+    return along(Pieces.of([curve]), torch.from_numpy(values)[:, None, None])[:, 0, 0].numpy()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,18 +79,22 @@ def test_missing_values_stay_missing_and_channels_keep_apart():
     curves = [Curve.through(heavy()), IDENTITY, Curve((0.0, 2.0), (-1.0, 1.0))]
     x_BTC = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(0))
     x_BTC[1, 2, 0] = x_BTC[3, 4, 2] = NAN
-    y_BTC = along(curves, x_BTC)
+    y_BTC = along(Pieces.of(curves), x_BTC)
     assert torch.equal(y_BTC.isnan(), x_BTC.isnan())
     assert y_BTC.dtype == x_BTC.dtype
     for c, curve in enumerate(curves):
-        torch.testing.assert_close(y_BTC[..., [c]], along([curve], x_BTC[..., [c]]), equal_nan=True)
+        torch.testing.assert_close(
+            y_BTC[..., [c]], along(Pieces.of([curve]), x_BTC[..., [c]]), equal_nan=True
+        )
     at_once = Pieces.of(curves).like(x_BTC).at(x_BTC)
     torch.testing.assert_close(at_once, y_BTC, equal_nan=True)
 
 
 def test_many_values_are_done_part_by_part_with_the_same_result():
     curve, x_BTC = Curve.through(heavy()), torch.randn(3, AT_ONCE // 2 + 1, 1)
-    assert torch.equal(along([curve], x_BTC), torch.cat([along([curve], x_BTC[[n]]) for n in range(3)]))
+    assert torch.equal(
+        along(Pieces.of([curve]), x_BTC), torch.cat([along(Pieces.of([curve]), x_BTC[[n]]) for n in range(3)])
+    )
 
 
 def test_the_curves_of_a_preparation_are_those_of_its_training_values():
@@ -113,7 +118,7 @@ def test_gaps_are_treated_after_the_curve(missing):
     x_BTC, lengths_B, times_BT = padded(data)
     shift, scale = (torch.tensor(each) for each in (prepare.shift_C, prepare.scale_C))
     straight = replace(prepare, shift_C=(0.0, 0.0), scale_C=(1.0, 1.0), curve_C=())
-    levels = along(prepare.curve_C, ((x_BTC - shift) / scale).float())
+    levels = along(Pieces.of(prepare.curve_C), ((x_BTC - shift) / scale).float())
     wanted, found = straight(levels, lengths_B, times_BT), prepare(x_BTC, lengths_B, times_BT)
     for n, length in enumerate(LENGTHS):
         torch.testing.assert_close(found[n, :length], wanted[n, :length])
@@ -144,6 +149,18 @@ def test_names_have_no_ranks():
     plain = replace(prepare, curve_C=(), shift_C=(0.0, 0.0), scale_C=(1.0, 1.0))
     x_BTC, lengths_B, _ = padded(data)
     assert torch.equal(prepare(x_BTC, lengths_B, None)[..., 1], plain(x_BTC, lengths_B, None)[..., 1])
+
+
+def test_a_table_of_names_alone_has_no_curves_to_follow():
+    data = recordings(gaps=False, categories={"u": ("red", "blue"), "v": ("red", "blue", "green")})
+    data.values_SC[:] = np.arange(data.values_SC.size).reshape(-1, 2) % 2
+    prepare = fitted(data, np.arange(5), "error", "quantiles").reading(data)
+    straight = replace(prepare, curve_C=(), shift_C=(0.0, 0.0), scale_C=(1.0, 1.0))
+    x_BTC, lengths_B, _ = padded(data)
+    assert torch.equal(prepare(x_BTC, lengths_B, None), straight(x_BTC, lengths_B, None))
+    step = PreparedStep(prepare, torch.float32)
+    features, _ = step(torch.ones(1, 2), torch.ones(1), torch.zeros(1, 1), None)
+    assert features.tolist() == [[1.0, 1.0]]
 
 
 def test_machine_code_does_not_read_values_that_lie_on_a_curve():
