@@ -56,7 +56,11 @@ class Attempts:
             self._attempt(self.mirror.catch_up)
 
     def end(self) -> None:
-        if self.begun and self._attempt(self.mirror.end) and self.noted:
+        if not self.begun:
+            return
+        if not self._attempt(self.mirror.end):
+            self._attempt(lambda: self.mirror.note_behind(True))
+        elif self.noted:
             self.note(f"tracker={self.mirror.name} can be reached again, and nothing is missing in it")
 
     def _attempt(self, work: Callable[[], None]) -> bool:

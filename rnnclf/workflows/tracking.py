@@ -87,12 +87,13 @@ def preload(run: Path) -> None:
 
 
 def viewers_of(folder: Path) -> list[str]:
-    """The commands that show a run or a sweep in its trackers."""
-    known = _record(folder)["trackers"]
+    """The commands that show a run or a sweep in its trackers, but for those that it could not be sent to."""
+    record = _record(folder)
+    known = record["trackers"]
     return [
         kind.viewer(typed(folder), kind.where(known[name]), is_sweep(folder))
         for name, kind in TRACKERS.items()
-        if name in known
+        if name in known and name not in record["behind"]
     ]
 
 
@@ -103,13 +104,15 @@ def typed(folder: Path) -> str:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """The content of tracker.json: the id of a run or sweep in trackers, and where each of them keeps it."""
+    """The content of tracker.json: the id of a run or sweep in trackers, where each of them keeps it, and
+    which of them have not got all of it."""
     found = read_json(RunFolder(folder).tracker)
     known = found.get("trackers")
     places = known if isinstance(known, dict) else {}
     return {
         "id": found["id"] if fits(found.get("id"), str) and _is_id(found["id"]) else None,
         "trackers": {k: v for k, v in places.items() if k in TRACKERS and _is_place(v)},
+        "behind": found["behind"] if fits(found.get("behind"), [str]) else [],
     }
 
 
@@ -126,6 +129,7 @@ def _note(folder: Path, places: Mapping[str, Mapping[str, str]], ident: str | No
     before = _record(folder)
     known = {name: {**before["trackers"].get(name, {}), **place} for name, place in places.items()}
     after = {
+        **before,
         "id": before["id"] or ident or _new_id(folder),
         "trackers": {**before["trackers"], **known},
     }
@@ -193,6 +197,15 @@ class Mirror:
         with _quiet():
             self.tracker.end(state, results_of(self.run) if state == "done" else None)
         self.tracker = None
+        self.note_behind(False)
+
+    def note_behind(self, behind: bool) -> None:
+        """Notes whether the tracker has not got all of a run that has ended."""
+        before = _record(self.run.path)
+        others = [name for name in before["behind"] if name != self.name]
+        after = {**before, "behind": [*others, self.name] if behind else others}
+        if after != before:
+            write_json(self.run.tracker, after)
 
     def forget(self) -> None:
         """After an error: what has been sent is unknown."""

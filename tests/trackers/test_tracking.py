@@ -18,7 +18,16 @@ from rnnclf.trackers import TRACKERS
 from rnnclf.workflows import mirrored
 from rnnclf.workflows.mirrored import Attempts
 from rnnclf.workflows.runs import RunFolder
-from rnnclf.workflows.tracking import Mirror, flat, reason_of, taken, track_jobs, trackers_of
+from rnnclf.workflows.tracking import (
+    Mirror,
+    flat,
+    reason_of,
+    taken,
+    track,
+    track_jobs,
+    trackers_of,
+    viewers_of,
+)
 from tests.cli_runs import SMALL
 from tests.trackers.stand_ins import told, write_epochs, write_stand_ins
 from tests.workflows.finished_runs import finished_run
@@ -230,6 +239,19 @@ def test_a_broken_tracker_is_told_once_and_tried_seldom(broken, monkeypatch):
         "tracker=wandb failed, and the run goes on without it: the server is on fire. To send what is missing"
         " afterwards: rnnclf track run tracker=wandb"
     )
+    assert viewers_of(run.path) == []
+
+
+def test_a_tracker_that_got_everything_later_can_be_looked_at(monkeypatch):
+    run = a_run(Path("run"))
+    attempts = Attempts(Mirror(run, "wandb"), [].append)
+    with monkeypatch.context() as patch:
+        patch.setattr(TRACKERS["wandb"], "send", _refuse)
+        attempts.begin()
+        attempts.end()
+    assert viewers_of(run.path) == []
+    track([run.path], ["tracker=wandb"])
+    assert len(viewers_of(run.path)) == 1
 
 
 def test_a_tracker_that_comes_back_gets_everything_and_this_is_said(monkeypatch):
@@ -297,7 +319,7 @@ def test_a_tracker_decides_nothing_whether_it_works_or_not(cli, broken):
         done = cli("train", *SMALL, f"tracker={name}", f"hydra.run.dir={name}", "--json")
         assert done.exit_code == 0
         assert done.stderr.count("tracker=wandb failed") == (name == "wandb")
-        assert done.stderr.count(f"see it in the tracker: {name}") == (name != "none")
+        assert done.stderr.count("see it in the tracker: ") == (name == "tensorboard")
         results[name] = json.loads(done.stdout)
     assert results["none"]["test"] == results["tensorboard"]["test"] == results["wandb"]["test"]
     digests = {RunFolder(Path(name)).read_status()["config"] for name in results}
