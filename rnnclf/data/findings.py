@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from rnnclf.data.doubts import MOST, Finding
 from rnnclf.data.outliers import outlying
-from rnnclf.data.preparation import spread
 from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.scaling import spread
 from rnnclf.data.survey import Digests, Moments, steps_of
 
 RARE = 10  # a class is rare if the most frequent one has this many times its sequences

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rnnclf.data.preparation import spread
 from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.scaling import spread
 from rnnclf.data.survey import Moments
 from rnnclf.errors import ConfigError
 
