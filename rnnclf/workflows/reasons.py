@@ -33,7 +33,9 @@ def reasons(asked: Config, config: Config, splits: Splits) -> tuple[str, ...]:
         found.append("dataset.missing=mask: values are missing, and the model is told which.")
     chosen = _chosen(asked, values, ("dataset.normalise",))
     if chosen and preparation.of_numbers(preparation.curve_C):
-        found.append(f"{chosen}: each channel by its ranks, so that few large values do not hide the others.")
+        found.append(
+            f"{chosen}: each channel by its ranks, so that a few large values do not hide the others."
+        )
     if preparation.patch > 1 and getattr(asked.dataset, "patch", None) == "auto":
         steps = f"{train.steps:,} of {preparation.patch} neighbouring steps each"
         found.append(
