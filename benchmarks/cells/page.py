@@ -38,9 +38,9 @@ Each cell reads the 28 rows of an image and has as many units as 30,000 paramete
 recipe: Adam, one cycle, batches of 150. That is little, and says how fast a cell learns more than
 how far it gets. The learning rate of each was chosen with one seed by the loss on 10,000 training
 images that were held out: from 0.003 on, in steps of about three, until the rates on both sides of
-the best one were worse or 0.1 was reached. Then three seeds were trained at that rate, and their 10,000 test images
-scored once. The table has the mean and the standard deviation between seeds, best first. A
-difference of less than 0.2 points means nothing here.
+the best one were worse or 0.1 was reached. Then three seeds were trained at that rate, and their
+10,000 test images scored once. The table has the mean and the standard deviation between seeds,
+best first. A difference of less than 0.2 points means nothing here.
 
 {mnist}
 
