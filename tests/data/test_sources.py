@@ -156,7 +156,7 @@ def test_folds_of_a_sweep_share_nothing_but_the_data():
     ("options", "words"),
     [
         ({"missing": "guess"}, "missing must be error, mask, interpolate, drop or auto, got 'guess'"),
-        ({"normalise": "z"}, "normalise must be none, standard, minmax or robust"),
+        ({"normalise": "z"}, "normalise must be none, standard, minmax, robust or quantiles"),
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"validation": 0}, "validation must be above 0, got 0"),
         ({"test": -0.5}, "test must be above 0"),
