@@ -28,9 +28,9 @@ class Curve:
     """A rising line through (knots, levels): quantiles of the training values, and their ranks, from -√3 to
     √3.
 
-    So training values get mean 0 and deviation 1, and an outlier is no further from the others than the
-    largest of them. Beyond the ends the line goes on with the mean slope, and what lies further out stays
-    further out. Values that are equal in many places have the mean of their ranks.
+    So training values that differ get mean 0 and deviation 1, and an outlier lies no further out than its
+    rank. Values that occur often get the mean of their ranks. Beyond the ends the line goes on with its mean
+    slope, so that larger values stay larger.
     """
 
     knots: tuple[float, ...]
@@ -49,7 +49,7 @@ class Curve:
 
     @classmethod
     def through(cls, values_S: Array) -> Curve:
-        """The curve of these values, of which NaN is none."""
+        """The curve of these values, leaving out NaN."""
         import numpy as np
 
         values_S = values_S[~np.isnan(values_S)].astype(np.float64)
