@@ -13,7 +13,8 @@ saturation  for tanh and sigmoid: the share of their results in a step at which 
 
 Steps are counted from 1 in the direction of the cell: the first step of a backward direction is the last one
 of the sequence. Of layers that read a sequence across, whose directions end in `_across`, the steps are its
-columns. Sequences of different lengths are aligned at the last step; padding is not counted.
+columns. With axes=alternating a step of a layer is a row of its grid or a column, and the state all that the
+layer has there. Sequences of different lengths are aligned at the last step; padding is not counted.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ def _sample(data: SequenceDataset, model: SequenceClassifier) -> Tensor:
         if isinstance(module, CellModule)
         for leaf in leaves(module.initial_state(torch.zeros(1, module.input_size)))
     ]
-    steps = data.steps if model.grid is None else max(data.steps, model.grid.columns)
+    steps = data.steps
+    if model.grid is not None:
+        places = model.grid.rows * model.grid.columns
+        steps = places if model.stack.axes == "alternating" else max(steps, model.grid.columns)
     affordable = STATE_BYTES // (steps * sum(sizes))
     count = min(len(data), max(FEWEST_SEQUENCES, min(MOST_SEQUENCES, affordable)))
     return torch.arange(count) * len(data) // count
@@ -176,12 +180,14 @@ class StepRecorder(TorchFunctionMode):
 
 
 def _norm(gradients: list[Tensor | None], batch: int) -> Tensor:
-    """For each sequence, the norm of the gradients of all tensors of its state: (B)."""
+    """For each sequence, the norm of the gradients of all tensors of its state: (B). A state may be that of
+    several sequences in each of a batch, (P × B, …)."""
     squares_B = torch.zeros(batch, dtype=torch.float64)
     for gradient in gradients:
         if gradient is not None:  # None for parts of the state that no later step or output uses
             # in float64: in float32 the squares of gradients below 1e-23 are zero
-            squares_B += gradient.abs().cpu().double().reshape(batch, -1).square().sum(1)
+            size_PBH = gradient.abs().cpu().double().reshape(len(gradient) // batch, batch, -1)
+            squares_B += size_PBH.square().sum((0, 2))
     return squares_B.sqrt()
 
 

@@ -45,6 +45,7 @@ class RecurrentLayer(nn.Module):
             module.recurrent_dropout = stack.recurrent_dropout
         self.norm = Norm("none" if first else stack.norm, input_size)
         self.stack, self.first = stack, first
+        self.input_size, self.width = input_size, cell.hidden_size * len(names)
 
     def forward(self, x_TBI: Tensor, lengths_B: Tensor | None, every_step: bool) -> list[Tensor]:
         """The outputs of each direction (T, B, H), in the order in which that direction runs through time;
@@ -207,17 +208,47 @@ class Tower(NamedTuple):
             if top or stack.readout_layers == "all":
                 needs_last = every_step and not readout.every_step
                 read = [Plan(lengths_B).last_of(y_TBH) for y_TBH in outputs] if needs_last else outputs
-                for module, y in zip(self.readouts[len(features) :], read, strict=False):
-                    assert isinstance(module, Weights)
-                    features.append(readout.read(module.weights(), y, lengths_B))
+                features += self._read(len(features), read, lengths_B, stack)
             if not top:
                 x_TBI = concatenated(outputs, lengths_B)
         return features
 
+    def features_of_places(self, x_RPBF: Tensor, stack: Stack) -> list[Tensor]:
+        """`features` of grids of R rows and P columns, whose layers read alternately each column downwards,
+        as a sequence of its own, and each row of the outputs; the readouts see the outputs of all places.
+
+        A ReNet without its square patches, which are a matter of the data: Visin et al. 2015,
+        https://arxiv.org/abs/1505.00393
+        """
+        features: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            beside = x_RPBF.shape[1:3]  # the sequences of a layer: those that lie side by side in each grid
+            outputs = layer(x_RPBF.flatten(1, 2), None, True)
+            top = index == len(self.layers) - 1
+            if top or stack.readout_layers == "all":
+                read = [y_TNH.reshape(-1, beside[1], y_TNH.shape[-1]) for y_TNH in outputs]
+                features += self._read(len(features), read, None, stack)
+            if not top:
+                y_TND = concatenated(outputs, None)
+                x_RPBF = y_TND.reshape(len(y_TND), *beside, -1).transpose(0, 1)
+        return features
+
+    def _read(
+        self, first: int, outputs: list[Tensor], lengths_B: Tensor | None, stack: Stack
+    ) -> list[Tensor]:
+        """The results of the readouts from the first one on, each of one direction."""
+        read = READOUTS[stack.readout].read
+        results = []
+        for module, y in zip(self.readouts[first:], outputs, strict=False):
+            assert isinstance(module, Weights)
+            results.append(read(module.weights(), y, lengths_B))
+        return results
+
 
 class SequenceClassifier(nn.Module):
     """Layers of one cell, a readout, a linear head; with axes=both two towers of such layers, of which one
-    reads the steps of a sequence and the other reads it across, and the head sees the readouts of both.
+    reads the steps of a sequence and the other reads it across, and the head sees the readouts of both; with
+    axes=alternating one tower, whose layers read by turns the columns and the rows of a grid.
 
     Args:
         cell: the cell of every layer.
@@ -225,7 +256,7 @@ class SequenceClassifier(nn.Module):
         classes: number of classes.
         stack: the architecture around the cell. Raises ConfigError if the cell does not support it.
         coded: the features that are codes of names, if there are any.
-        grid: how sequences are read across; needed for axes=both.
+        grid: how sequences are read across; needed unless axes=steps.
     """
 
     def __init__(
@@ -241,15 +272,15 @@ class SequenceClassifier(nn.Module):
         stack = stack or Stack()
         stack.check_cell(cell)
         self.names = None if coded is None else Names(coded)
-        first = input_size + (0 if self.names is None else self.names.added)
         self.stack = stack
         self.input_size = input_size
         self.grid = _checked_grid(stack, input_size, coded, grid)
         self.frozen = False
         """Whether only the head is trained."""
         self.readout = READOUTS[stack.readout]
-        self.layers, self.readouts = Tower.of(cell, first, stack)
-        if self.grid is not None:
+        self.layers, self.readouts = Tower.of(cell, self._first_input_size(), stack)
+        if stack.axes == "both":
+            assert self.grid is not None
             self.across_layers, self.across_readouts = Tower.of(cell, self.grid.column_size, stack)
         width = cell.hidden_size * sum(len(tower.readouts) for tower in self.towers)
         self.head_norm = Norm(stack.norm, width)
@@ -261,7 +292,15 @@ class SequenceClassifier(nn.Module):
     def towers(self) -> list[Tower]:
         """The tower that reads the steps and, with axes=both, the one that reads across them."""
         along = Tower(self.layers, self.readouts)
-        return [along] if self.grid is None else [along, Tower(self.across_layers, self.across_readouts)]
+        if self.stack.axes != "both":
+            return [along]
+        return [along, Tower(self.across_layers, self.across_readouts)]
+
+    def _first_input_size(self) -> int:
+        """The features of a step of the first layer."""
+        if self.grid is not None and self.stack.axes == "alternating":
+            return self.grid.place_size
+        return self.input_size + (0 if self.names is None else self.names.added)
 
     def forward(self, x_BTI: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Logits (B, K) of sequences of equal length, or with `lengths_B` valid steps each.
@@ -288,6 +327,8 @@ class SequenceClassifier(nn.Module):
 
     def _features(self, x_TBI: Tensor, lengths_B: Tensor | None) -> list[Tensor]:
         """The results of the readouts of all towers, (B, H) each."""
+        if self.grid is not None and self.stack.axes == "alternating":
+            return self.towers[0].features_of_places(self.grid.places(x_TBI), self.stack)
         views = [x_TBI] if self.grid is None else [x_TBI, self.grid.across(x_TBI)]
         return [
             feature
@@ -342,7 +383,9 @@ def _checked_grid(
     if stack.axes == "steps":
         return None
     if grid is None or coded is not None:
-        raise ConfigError("axes=both needs sequences of numbers that all have the same number of steps.")
+        raise ConfigError(
+            f"axes={stack.axes} needs sequences of numbers that all have the same number of steps."
+        )
     if grid.input_size != input_size:
         raise ValueError(f"The grid has {grid.input_size} features per step, the model {input_size}.")
     return grid

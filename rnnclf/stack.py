@@ -19,9 +19,10 @@ class Stack(Options):
 
     axes: str = option(
         "steps",
-        "along which axes to read: the steps of a sequence, or with both also across them, as the columns of"
-        " a picture in rows, by layers of their own; all sequences must have the same number of steps",
-        choices=("steps", "both"),
+        "along which axes to read: the steps of a sequence; with both also across them, as the columns of a"
+        " picture in rows, by layers of their own; with alternating one layer reads each column, the next"
+        " each row of its outputs; both and alternating need sequences with the same number of steps",
+        choices=("steps", "both", "alternating"),
     )
     layers: int = option(1, "number of stacked recurrent layers", low=1, high=1000)
     bidirectional: bool = option(False, "also run each layer backward in time")
@@ -66,8 +67,18 @@ class Stack(Options):
     )
 
     def check_cell(self, cell: Cell) -> None:
-        """Raises ConfigError for an option that the cell does not support."""
+        """Raises ConfigError for an option that the cell, or another option, does not support."""
         chosen = f"cell={cell.name}"
+        if self.axes == "alternating" and self.readout == "last":
+            raise ConfigError(
+                "axes=alternating has an output for each place of a picture, of which none is the last: use"
+                " readout=max, mean or attention."
+            )
+        if self.axes == "alternating" and self.layers < 2:
+            raise ConfigError(
+                "axes=alternating reads rows in the second layer, and layers=1 has none: use layers=2 or"
+                " more."
+            )
         if self.engine != "auto" and not (engine := ENGINES[self.engine]).installed:
             raise ConfigError(
                 f"engine={self.engine} needs {engine.needs}: pip install {engine.needs}, or use engine=auto."
@@ -101,9 +112,9 @@ class Stack(Options):
         """
         if self.axes == "steps":
             return
-        refuse_layout(layout)
+        refuse_layout(self.axes, layout)
         if crop < 1:
             raise ConfigError(
-                f"axes=both needs sequences of the same length, and augment.crop={crop:g} makes them shorter:"
-                " use augment.crop=1."
+                f"axes={self.axes} needs sequences of the same length, and augment.crop={crop:g} makes them"
+                " shorter: use augment.crop=1."
             )

@@ -134,7 +134,7 @@ def test_dropout_acts_in_both_towers():
 def test_a_picture_in_rows_read_across_is_the_picture_in_columns():
     rows, columns = (PictureLayout(4, 6, 3, sequence) for sequence in ("rows", "columns"))
     x_BCHW = torch.randn(2, 3, 4, 6)
-    grid = grid_of(4, plain(18), rows)
+    grid = grid_of("both", 4, plain(18), rows)
     assert grid == Grid(4, 6, values=3)
     across_TBI = grid.across(rows.sequences(x_BCHW).transpose(0, 1))
     assert torch.equal(across_TBI.transpose(0, 1), columns.sequences(x_BCHW))
@@ -151,7 +151,7 @@ def plain(channels, **more):
 def test_a_column_is_all_that_is_known_of_a_channel(missing, patch):
     prepared, lengths_B = plain(4, missing=missing, patch=patch), torch.full((2,), 6)
     x_BTC = torch.randn(2, 6, 4)
-    grid = grid_of(int(prepared.steps_of(6)), prepared, None)
+    grid = grid_of("both", int(prepared.steps_of(6)), prepared, None)
     assert (grid.input_size, grid.columns) == (prepared.input_size, 4)
 
     def columns_of(x_BTC):
@@ -179,7 +179,7 @@ def test_a_column_is_all_that_is_known_of_a_channel(missing, patch):
 )
 def test_data_without_columns_are_refused(steps, prepared, message):
     with pytest.raises(ConfigError, match=message):
-        grid_of(steps, prepared, None)
+        grid_of("both", steps, prepared, None)
 
 
 @pytest.mark.parametrize(

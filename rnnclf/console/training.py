@@ -78,8 +78,7 @@ def _info_in_words(info: RunInfo) -> str:
         model += f" × {config.layers} layers"
     if config.bidirectional:
         model += ", bidirectional"
-    if config.axes == "both":
-        model += ", along both axes"
+    model += {"both": ", along both axes", "alternating": ", along alternating axes"}.get(config.axes, "")
     data = f"{sizes['train']:,}/{sizes['validation']:,}/{sizes['test']:,}"
     parameters, device = f"{info.parameters:,} parameters", f"{info.device}; engine {info.engine.words}"
     return f"{model}; {parameters}; {config.dataset.title()} {data}; {device}"

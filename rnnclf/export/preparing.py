@@ -38,6 +38,11 @@ class Sequences:
         """The shape (B, *row)."""
         return g("Concat", self.batch, g.axes(*row), axis=0)
 
+    def of_steps(self, g: Graph, x: str, steps: int) -> Sequences:
+        """As many other sequences x (T, B, …), which all have so many steps."""
+        lengths = g("Expand", g.axes(steps), self.batch)
+        return replace(self, x=x, lengths=lengths, steps=g.axes(steps), ragged=False)
+
     def valid_TB(self, g: Graph) -> str:
         """Whether a step belongs to its sequence."""
         return g("Less", _numbers_T1(g, self.steps), self.lengths)
@@ -74,15 +79,17 @@ def blanked(g: Graph, sequences: Sequences) -> Sequences:
 
 def read_across(g: Graph, sequences: Sequences, grid: Grid) -> Sequences:
     """The sequences, which are not ragged, read across (P, B, D), as `Grid.across` does."""
-    sizes = g.axes(grid.steps, 0, grid.kinds, grid.columns, grid.values)
-    columns = g("Transpose", g("Reshape", sequences.x, sizes), perm=[3, 1, 0, 2, 4])
-    steps = g.axes(grid.columns)
-    return replace(
-        sequences,
-        x=g("Reshape", columns, g.axes(0, 0, grid.column_size)),
-        lengths=g("Expand", steps, sequences.batch),
-        steps=steps,
-    )
+    columns = g("Transpose", places(g, sequences, grid), perm=[1, 2, 0, 3])
+    return sequences.of_steps(g, g("Reshape", columns, g.axes(0, 0, grid.column_size)), grid.columns)
+
+
+def places(g: Graph, sequences: Sequences, grid: Grid) -> str:
+    """The sequences, which are not ragged, by row and column (R, P, B, F), as `Grid.places` does."""
+    if grid.one_by_one:
+        return g("Reshape", sequences.x, g.axes(grid.rows, grid.columns, -1, grid.place_size))
+    sizes = g.axes(grid.rows, -1, grid.kinds, grid.columns, grid.values)
+    by_column = g("Transpose", g("Reshape", sequences.x, sizes), perm=[0, 3, 1, 2, 4])
+    return g("Reshape", by_column, g.axes(0, 0, 0, grid.place_size))
 
 
 def type_of_x(preparation: Preparation | None) -> int:

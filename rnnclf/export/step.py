@@ -117,10 +117,10 @@ def blend_of(stack: Stack) -> Blend | None:
 
 def refuse_streaming(stack: Stack, preparation: Preparation | None) -> None:
     """Raises ConfigError for a classifier that cannot answer before a sequence has ended."""
-    if stack.axes == "both":
+    if stack.axes != "steps":
         raise ConfigError(
-            "axes=both also reads a sequence across its steps, when it has ended, so the model cannot answer"
-            " step by step: train with axes=steps."
+            f"axes={stack.axes} also reads a sequence across its steps, when it has ended, so the model"
+            " cannot answer step by step: train with axes=steps."
         )
     if stack.bidirectional:
         raise ConfigError(

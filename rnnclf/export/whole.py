@@ -6,7 +6,7 @@ classes. torch traces only the functions of a cell, which are small; the rest is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,15 @@ from rnnclf.cells.module import CellModule, Weights
 from rnnclf.data.preparation import Preparation
 from rnnclf.export.graph import BOOL, FLOAT, INT32, INT64, STRING, Graph, Piece, Shape, model_of, value
 from rnnclf.export.operators import Operator, own_operator
-from rnnclf.export.preparing import as_read, blanked, prepared, read_across, sequences_of, type_of_x
+from rnnclf.export.preparing import (
+    as_read,
+    blanked,
+    places,
+    prepared,
+    read_across,
+    sequences_of,
+    type_of_x,
+)
 from rnnclf.export.step import CellInputs, CellStep, as_real, blend_of
 from rnnclf.export.tracing import Function, traced
 from rnnclf.model import Norm, RecurrentLayer, SequenceClassifier, Tower
@@ -108,6 +116,8 @@ class _Whole:
     def features(self) -> list[str]:
         """The results of the readouts of all towers, (B, H) for each direction of each layer that is read."""
         along, *across = self.model.towers
+        if self.stack.axes == "alternating":
+            return self.features_of_places(along)
         features = self.features_of(along)
         for tower in across:
             assert self.model.grid is not None
@@ -117,7 +127,7 @@ class _Whole:
 
     def features_of(self, tower: Tower) -> list[str]:
         """The results of the readouts of one tower."""
-        g, x = self.g, self.sequences.x
+        x = self.sequences.x
         features: list[str] = []
         for index, layer in enumerate(tower.layers):
             assert isinstance(layer, RecurrentLayer)
@@ -129,9 +139,39 @@ class _Whole:
                     self.read(tower.readouts[len(features) + i], y, every) for i, y in enumerate(outputs)
                 ]
             if not top:
-                outputs[1:] = [self.turned(y) for y in outputs[1:]]
-                x = outputs[0] if len(outputs) == 1 else g("Concat", *outputs, axis=-1)
+                x = self.concatenated(outputs)
         return features
+
+    def features_of_places(self, tower: Tower) -> list[str]:
+        """The results of the readouts of a tower whose layers read columns and rows alternately."""
+        g, grid, pictures = self.g, self.model.grid, self.sequences
+        assert grid is not None
+        x = places(g, pictures, grid)
+        rows, columns = grid.rows, grid.columns
+        features: list[str] = []
+        for index, layer in enumerate(tower.layers):
+            assert isinstance(layer, RecurrentLayer)
+            beside = g("Reshape", x, g.axes(rows, -1, layer.input_size))
+            batch = g("Shape", beside, start=1, end=2)
+            self.sequences = replace(pictures, batch=batch).of_steps(g, beside, rows)
+            outputs = self.layer_outputs(layer, beside, True)
+            top = index == len(tower.layers) - 1
+            if not top:
+                joined = g("Reshape", self.concatenated(outputs), g.axes(rows, columns, -1, layer.width))
+                x = g("Transpose", joined, perm=[1, 0, 2, 3])
+            if top or self.stack.readout_layers == "all":
+                for y in outputs:
+                    y = g("Reshape", y, g.axes(rows * columns, -1, layer.width // len(outputs)))
+                    self.sequences = pictures.of_steps(g, y, rows * columns)
+                    features.append(self.read(tower.readouts[len(features)], y, True))
+            rows, columns = columns, rows
+        return features
+
+    def concatenated(self, outputs: list[str]) -> str:
+        """The outputs of all directions, step by step in forward time."""
+        if len(outputs) == 1:
+            return outputs[0]
+        return self.g("Concat", outputs[0], self.turned(outputs[1]), axis=-1)
 
     def layer_outputs(self, layer: RecurrentLayer, x: str, every: bool) -> list[str]:
         """The outputs of each direction (T, B, H), in the order in which it runs through time, or without

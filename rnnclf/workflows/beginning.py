@@ -230,7 +230,9 @@ def _is_table(name: str) -> bool:
 
 def _input_weights(model: SequenceClassifier) -> set[str]:
     """The weights whose last dimension is that of the features: those that change with their number."""
-    found = set()
+    found: set[str] = set()
+    if model.stack.axes == "alternating":  # these see a place of the grid, which must be the same
+        return found
     for name, module in _first(model).items():
         wider = module.cell.parameters(module.input_size + 1)
         for weight, spec in module.cell.parameters(module.input_size).items():
@@ -269,8 +271,8 @@ def _refuse_other_grid(
     if old.grid != new.grid or features != (same, same):
         sizes = [f"{grid.steps} steps of {grid.columns} columns" for grid in (old.grid, new.grid)]
         raise ConfigError(
-            f"{config.init} was trained with axes=both on sequences of {sizes[0]}, and goes on only with the"
-            f" same ones; these have {sizes[1]}, or other channels: leave out init."
+            f"{config.init} was trained with axes={config.axes} on sequences of {sizes[0]}, and goes on only"
+            f" with the same ones; these have {sizes[1]}, or other channels: leave out init."
         )
 
 

@@ -79,8 +79,10 @@ def export_demo(path: Path, words: Sequence[str], folder: Path, tell: Callable[[
     _refuse_folder(folder)
     config = config_of(checkpoint.load(one_checkpoint(path)))
     _refuse_durations(config.dataset)
-    if config.axes == "both" and config.dataset.layout() is None:
-        raise ConfigError("--demo of a model with axes=both takes pictures alone, and these data are series.")
+    if config.axes != "steps" and config.dataset.layout() is None:
+        raise ConfigError(
+            f"--demo of a model with axes={config.axes} takes pictures alone, and these data are series."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -167,7 +167,10 @@ def _refuse_impossible(options: ExportOptions, loaded: Loaded) -> None:
     cell = loaded.config.cell
     refuse_names(loaded.learned.preparation)
     if options.lengths and loaded.steps is not None:
-        raise ConfigError("lengths=true has no effect with axes=both, which reads sequences of one length.")
+        axes = loaded.config.axes
+        raise ConfigError(
+            f"lengths=true has no effect with axes={axes}, which reads sequences of one length."
+        )
     if options.step:
         refuse_streaming(loaded.model.stack, loaded.learned.preparation)
     if options.operators == "scan":

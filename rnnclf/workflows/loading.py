@@ -90,7 +90,7 @@ def grid_for(config: Config, learned: Learned) -> Grid | None:
     for data that cannot be read as one."""
     if config.axes == "steps":
         return None
-    return grid_of(learned.steps, learned.preparation, config.dataset.layout())
+    return grid_of(config.axes, learned.steps, learned.preparation, config.dataset.layout())
 
 
 def load_model(

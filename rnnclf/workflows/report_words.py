@@ -21,8 +21,10 @@ def what_was_trained(r: Mapping[str, Any], configuration: Mapping[str, Any]) -> 
         else f"{r['hidden']} {r['cell']} units"
     )
     ways = " that reads each sequence in both directions" if configuration.get("bidirectional") else ""
-    if configuration.get("axes") == "both":
-        ways += f"{' and' if ways else ' that reads each sequence'} along its steps and across them"
+    ways += {
+        "both": f"{' and' if ways else ' that reads each sequence'} along its steps and across them",
+        "alternating": f"{',' if ways else ' that reads each sequence'} by columns and by rows alternately",
+    }.get(configuration.get("axes", "steps"), "")
     data = r.get("data", r["dataset"])
     yield (
         f"A recurrent network of {layer} ({r['parameters']:,} parameters){ways} was trained to classify the"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rnnclf.data.grid import grid_of
+from rnnclf.data.grid import Grid, grid_of
 from rnnclf.export.graph import IR, OPSET
 from rnnclf.export.whole import Answers, whole_model
 from tests.export.exporting import (
@@ -67,12 +67,21 @@ def test_sequences_of_one_length_need_no_lengths():
 def test_both_axes_are_in_the_graph(cell, stack, preparing):
     missing, patch = preparing
     prepared, lengths_B = preparation(missing, patch=patch), torch.full_like(LENGTHS, 7)
-    grid = grid_of(int(prepared.steps_of(7)), prepared, None)
+    grid = grid_of("both", int(prepared.steps_of(7)), prepared, None)
     model = classifier(cell, prepared.input_size, grid=grid, axes="both", **stack)
     x_BTC, _ = as_read(missing)
     x_BTC = x_BTC.nan_to_num() if missing == "error" else x_BTC
     proto = built(model, prepared, ragged=False)
     assert_equal_logits(logits_of(proto, {"x": x_BTC}), model(prepared(x_BTC, lengths_B, None)))
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize(("cell", "stack"), [each for each in STACKS if each[1]["readout"] != "last"])
+def test_alternating_axes_are_in_the_graph(cell, stack, one_by_one):
+    grid = Grid(12, 4, 2, one_by_one=True) if one_by_one else Grid(3, 4, 2)
+    model = classifier(cell, grid.input_size, grid=grid, axes="alternating", **stack)
+    x_BTI = torch.randn(3, grid.steps, grid.input_size)
+    assert_equal_logits(logits_of(built(model, ragged=False), {"x": x_BTI}), model(x_BTI))
 
 
 @pytest.mark.parametrize("timed", [False, True])
