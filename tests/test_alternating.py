@@ -132,9 +132,7 @@ def test_all_engines_agree(name):
 def test_parameters_are_those_of_places():
     model = alternating("gru", bidirectional=True)
     cell = CELLS["gru"](hidden_size=HIDDEN)
-    layers = sum(
-        eval(cell.formula, {}, {**vars(cell), "n": n, "h": HIDDEN}) for n in (COLOURS, 2 * HIDDEN)
-    )
+    layers = sum(eval(cell.formula, {}, {**vars(cell), "n": n, "h": HIDDEN}) for n in (COLOURS, 2 * HIDDEN))
     assert model.parameter_count() == 2 * layers + 2 * HIDDEN * CLASSES + CLASSES
 
 

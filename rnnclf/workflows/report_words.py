@@ -20,11 +20,13 @@ def what_was_trained(r: Mapping[str, Any], configuration: Mapping[str, Any]) -> 
         if layers != 1
         else f"{r['hidden']} {r['cell']} units"
     )
-    ways = " that reads each sequence in both directions" if configuration.get("bidirectional") else ""
-    ways += {
-        "both": f"{' and' if ways else ' that reads each sequence'} along its steps and across them",
-        "alternating": f"{',' if ways else ' that reads each sequence'} by columns and by rows alternately",
+    axes = {
+        "both": "each sequence along its steps and across them",
+        "alternating": "the columns and the rows of each sequence alternately",
     }.get(configuration.get("axes", "steps"), "")
+    if configuration.get("bidirectional"):
+        axes = f"{axes}, in both directions," if axes else "each sequence in both directions"
+    ways = f" that reads {axes}" if axes else ""
     data = r.get("data", r["dataset"])
     yield (
         f"A recurrent network of {layer} ({r['parameters']:,} parameters){ways} was trained to classify the"

@@ -14,7 +14,7 @@ from rnnclf.cli import app
 from rnnclf.errors import CheckpointError, ConfigError
 from rnnclf.files import write_json
 from rnnclf.workflows import report
-from rnnclf.workflows.report_words import doubts_of, how_it_was_judged
+from rnnclf.workflows.report_words import doubts_of, how_it_was_judged, what_was_trained
 from rnnclf.workflows.runs import RunFolder
 from tests.cli_runs import SMALL
 from tests.conftest import logging_restored
@@ -51,6 +51,22 @@ def test_nothing_is_doubted_without_a_reason():
 def test_each_reason_to_doubt_is_told(changed, said):
     (doubt,) = doubts_of({**RESULTS, **changed}, "no predictions")
     assert said in doubt
+
+
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        ({}, "units (100 parameters) was trained"),
+        ({"bidirectional": True}, "that reads each sequence in both directions was trained"),
+        ({"axes": "both"}, "that reads each sequence along its steps and across them was trained"),
+        (
+            {"axes": "alternating", "bidirectional": True},
+            "that reads the columns and the rows of each sequence alternately, in both directions, was trained",
+        ),
+    ],
+)
+def test_how_the_network_reads_is_told(configuration, said):
+    assert said in "".join(what_was_trained(RESULTS, configuration))
 
 
 @pytest.mark.long
