@@ -78,7 +78,7 @@ def together() -> Iterator[str]:
 
 
 def best() -> Iterator[str]:
-    return table([BEST], BEST, ROWS.__getitem__)
+    return table(list(BEST), "best_rows", ROWS.__getitem__)
 
 
 def chosen() -> Iterator[str]:
