@@ -61,7 +61,7 @@ def test_each_reason_to_doubt_is_told(changed, said):
         ({"axes": "both"}, "that reads each sequence along its steps and across them was trained"),
         (
             {"axes": "alternating", "bidirectional": True},
-            "that reads the columns and the rows of each sequence alternately, in both directions, was trained",
+            "that reads the columns and the rows of each sequence alternately, in both directions, was",
         ),
     ],
 )
