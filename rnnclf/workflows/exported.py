@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rnnclf import checkpoint
 from rnnclf.calibration import Calibration
 from rnnclf.checkpoint import Checkpoint
 from rnnclf.config import Config
@@ -21,13 +22,15 @@ from rnnclf.data.grid import other_length
 from rnnclf.data.own import OwnData
 from rnnclf.data.preparation import Preparation
 from rnnclf.data.recordings import Array, Recordings
+from rnnclf.data.seen import Seen
 from rnnclf.errors import CheckpointError, ConfigError, DataError
 from rnnclf.export.reading import MOST_NUMBERS, read
 from rnnclf.export.running import Runner
 from rnnclf.training.evaluation import EVALUATION_BATCH, MOST_STEPS
 from rnnclf.workflows import machine
 from rnnclf.workflows.export_check import Batch, batch_of, elapsed_of
-from rnnclf.workflows.loading import config_for, config_of, learned_of
+from rnnclf.workflows.loading import Loaded, config_for, config_of, learned_of
+from rnnclf.workflows.runs import RunFolder, seen_by
 
 FREE_KEYS = ("dataset", "threads", "plugins")
 """The keys that words may change: a file runs on the CPU, as it is."""
@@ -128,6 +131,20 @@ def load_file(
     machine.prepare(config)
     runner = Runner(file, threads=torch.get_num_threads())
     return LoadedFile(saved, config, learned_of(saved, config), runner, elsewhere)
+
+
+def record_of(loaded: Loaded | LoadedFile) -> Seen | None:
+    """What a model was trained on, by the record of its run; None if its file does not lie in the folder of
+    its run, as an exported file need not."""
+    path = loaded.checkpoint.path
+    if isinstance(loaded, Loaded):
+        return seen_by(path)
+    best = RunFolder(path.parent).best
+    try:
+        is_its_own = checkpoint.describe(best).sha256 == loaded.runner.file.facts["checkpoint"]
+    except CheckpointError:
+        return None
+    return seen_by(best) if is_its_own else None
 
 
 def _refuse_other_words(words: Sequence[str]) -> None:

@@ -286,6 +286,25 @@ def test_a_score_says_how_many_labels_were_trained_on(here, cli):
     assert f" {len(known)} of them were trained on" in told
 
 
+@pytest.mark.long
+def test_an_exported_file_knows_what_its_run_was_trained_on(here, cli):
+    pytest.importorskip("onnxruntime")
+    assert cli("export", "long").exit_code == 0
+    known = len(np.load("long/trained_on.npz")["hashes_n"])
+    assert f" {known} of them were trained on" in cli("predict", "long/model.onnx", "long.csv").stderr
+    pl.read_csv("long.csv").filter(pl.col("id") < 30).write_csv("some.csv")  # other data than its own
+    by_file, by_run = (
+        json.loads(cli("eval", model, "some.csv", "--json").stdout)[0]["trained_on"]
+        for model in ("long/model.onnx", "long")
+    )
+    assert by_file == by_run > 0
+    for folder in ("elsewhere", "wide"):  # an empty folder, and that of another run
+        Path(folder).mkdir(exist_ok=True)
+        Path(folder, "model.onnx").write_bytes(Path("long/model.onnx").read_bytes())
+        told = cli("predict", f"{folder}/model.onnx", "long.csv").stderr
+        assert "no record of which sequences were trained on" in told
+
+
 def test_sets_are_those_of_eval_and_of_python(here, cli):
     done = cli("predict", "long", "long.csv", "--sets", "0.8", "--abstain", "0.8")
     found = answers(done)
