@@ -15,7 +15,7 @@ from rnnclf.errors import ConfigError
 from rnnclf.hydra_app import load_config
 from rnnclf.sizing import LARGEST, hidden_for, parse_count
 from rnnclf.workflows.loading import build_model
-from rnnclf.workflows.train import sized
+from rnnclf.workflows.settling import sized
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def fitted(words: list[str]) -> Evaluation:
     from rnnclf import load_config
     from rnnclf.training.evaluation import evaluate_model
     from rnnclf.workflows.final import fitted_to_all
-    from rnnclf.workflows.train import Data, Watcher, recipe, settled
+    from rnnclf.workflows.settling import settled
+    from rnnclf.workflows.train import Data, Watcher, recipe
 
     torch.set_num_threads(1)
     config = load_config([*words, "threads=1"])

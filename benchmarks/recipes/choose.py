@@ -52,7 +52,8 @@ def curve(words: list[str], seed: int) -> list[Any]:
     from rnnclf.training.state import Training
     from rnnclf.workflows.loading import build_model
     from rnnclf.workflows.recipe_of import recipe
-    from rnnclf.workflows.train import Data, Watcher, settled
+    from rnnclf.workflows.settling import settled
+    from rnnclf.workflows.train import Data, Watcher
 
     config = load_config([*DEFAULTS, *words, f"seed={seed}"])
     data = without_test(Data.of(config, Watcher()))

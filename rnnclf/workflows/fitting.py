@@ -39,8 +39,9 @@ from rnnclf.workflows.final import fitted_to_all
 from rnnclf.workflows.loading import build_model, grid_for, load_model
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.saving import History, header_after, row
+from rnnclf.workflows.settling import settled
 from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_patience, out_of_time
-from rnnclf.workflows.train import Data, RunInfo, Watcher, settled
+from rnnclf.workflows.train import Data, RunInfo, Watcher
 
 
 @dataclass(frozen=True, eq=False)

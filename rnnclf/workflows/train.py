@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from rnnclf.errors import ConfigError, DataError
 from rnnclf.files import made_folder, missing_folders, remove_empty, write_atomically, write_json
 from rnnclf.metrics import Evaluation, Score, commonest_share
 from rnnclf.model import SequenceClassifier
-from rnnclf.sizing import hidden_for, parse_count
 from rnnclf.system.signals import defer_signals
 from rnnclf.training.averaging import holding
 from rnnclf.training.breaks import breaks_in, in_words
@@ -45,7 +43,8 @@ from rnnclf.workflows.reasons import reasons
 from rnnclf.workflows.recipe_of import recipe
 from rnnclf.workflows.runs import RunFolder, config_record
 from rnnclf.workflows.saving import History, Saver
-from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_time, steps_per_epoch
+from rnnclf.workflows.settling import settled
+from rnnclf.workflows.stopping import epochs_up_to, final_fit_out_of_time, out_of_time
 
 log = logging.getLogger("rnnclf")
 
@@ -109,45 +108,6 @@ class Report:
 
 
 Conclusion = Callable[[Report], None]
-
-
-def settled(config: Config, splits: Splits) -> Config:
-    """The config with plain values for what depends on the data: `dataset.missing=auto` and the like, the
-    epochs that `updates` takes, the hidden size that matches `match_parameters`. Raises ConfigError."""
-    train = splits.train
-    dataset = replace(config.dataset, **config.dataset.settled_options(splits.learned.preparation))
-    config = replace(config, dataset=dataset, epochs=_epochs(config, len(train)))
-    shape = train.input_size, len(train.classes), train.coded
-    return sized(config, *shape, grid_for(config, splits.learned))
-
-
-def _epochs(config: Config, sequences: int) -> int:
-    """The number of epochs, raised to make at least `updates` steps."""
-    if config.updates is None:
-        return config.epochs
-    return max(config.epochs, math.ceil(config.updates / steps_per_epoch(config, sequences)))
-
-
-def sized(
-    config: Config,
-    input_size: int,
-    classes: int,
-    coded: CodedFeatures | None = None,
-    grid: Grid | None = None,
-) -> Config:
-    """The config with the hidden size that matches `match_parameters`, if that is set. Raises ConfigError."""
-    if config.match_parameters is None:
-        return config
-
-    def with_hidden(hidden: int) -> Config:
-        return replace(config, hidden=hidden, cell=replace(config.cell, hidden_size=hidden))
-
-    def count(hidden: int) -> int:
-        with torch.device("meta"):  # shapes only: no weights are drawn
-            return build_model(with_hidden(hidden), input_size, classes, coded, grid).parameter_count()
-
-    target = parse_count(config.match_parameters)
-    return with_hidden(hidden_for(target, count, config.cell.multiple))
 
 
 def train(
@@ -298,66 +258,91 @@ class Run:
 
 def complete_run(run: Run, watch: Watcher) -> Report:
     """Trains a run from its current state to its end, and writes its results."""
-    training, history, parts = run.training, run.history, run.data.parts
     watch.started(run.info())
     run.record()
-    if (seen := run.data.splits.seen) and not run.folder.seen.exists():
-        trained_on = seen["train"].together(seen["validation"]) if run.config.final_fit else seen["train"]
-        write_atomically(run.folder.seen, trained_on.to_bytes())
-
-    def on_rollback(rollback: Rollback) -> None:
-        run.record()
-        share = f"{rollback.factor:g} of the learning rate"
-        note(f"{rollback.reason}. Back to the start of epoch {training.epoch + 1}, with {share}.")
+    _record_training_sequences(run)
 
     def note(sentence: str) -> None:
         log.warning("%s", sentence)
         watch.note(sentence)
 
     with defer_signals() as waiting:
-        splits, started = run.data.splits, run.started
-        saver = Saver(run.folder, run.config, splits, run.engine, training, history, started, waiting, note)
+        saver = Saver(
+            run.folder,
+            run.config,
+            run.data.splits,
+            run.engine,
+            run.training,
+            run.history,
+            run.started,
+            waiting,
+            note,
+        )
         if run.changed:
             saver.save()
         saver.restore_files()
+        _train_epochs(run, saver, watch)
+        return _finished(run, saver)
 
-        def on_batch(progress: BatchProgress) -> None:
-            parts["train"].refuse_changed()  # before anything is saved
-            watch.batch(progress)
-            saver.after_batch()
 
-        def stop() -> str:
-            return out_of_time(run.config, saver.seconds, training)
+def _record_training_sequences(run: Run) -> None:
+    """Writes down which sequences the model has seen when the run has ended."""
+    if (seen := run.data.splits.seen) and not run.folder.seen.exists():
+        trained_on = seen["train"].together(seen["validation"]) if run.config.final_fit else seen["train"]
+        write_atomically(run.folder.seen, trained_on.to_bytes())
 
-        for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback, stop):
-            if run.config.protocol == "tutorial":
-                with holding(training.model, training.result):
-                    result = replace(result, test=score_model(training.model, parts["test"]))
-            if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
-                record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
-            parts["train"].refuse_changed()
-            is_best = saver.after_epoch(result)
-            log.info("%s", result.in_words(run.config.epochs))
-            watch.epoch(result, is_best)
-            if (breaks := breaks_in(history.results)) and breaks[-1].epoch == result.epoch:
-                note(in_words(breaks[-1], run.config.clip))
-            saver.save_and_stop_if_signalled()
-        if training.stopped:
-            note(training.stopped)
-        assert history.best is not None  # a recipe has at least one epoch
-        if sentence := doubt(history.best.validation, run.data.shape[1], run.config.optimizer.lr):
-            note(sentence)
-        history.restore_best(training.model)
-        validation = evaluate_model(training.model, parts["validation"])
-        saver.stop_if_signalled()
-        calibration = calibrate(validation)
-        saver.calibration = calibration
-        if run.config.final_fit:
-            _train_on_all(run, saver)
-        else:
-            saver.write_best()
-        validation = replace(validation, temperature=calibration.temperature)
-        return _write_results(run, saver, validation, calibration)
+
+def _train_epochs(run: Run, saver: Saver, watch: Watcher) -> None:
+    """Trains until the last epoch, and saves and shows what each has brought."""
+    training, history, parts = run.training, run.history, run.data.parts
+
+    def on_rollback(rollback: Rollback) -> None:
+        run.record()
+        share = f"{rollback.factor:g} of the learning rate"
+        saver.note(f"{rollback.reason}. Back to the start of epoch {training.epoch + 1}, with {share}.")
+
+    def on_batch(progress: BatchProgress) -> None:
+        parts["train"].refuse_changed()  # before anything is saved
+        watch.batch(progress)
+        saver.after_batch()
+
+    def stop() -> str:
+        return out_of_time(run.config, saver.seconds, training)
+
+    for result in fit(training, parts["train"], parts["validation"], on_batch, on_rollback, stop):
+        if run.config.protocol == "tutorial":
+            with holding(training.model, training.result):
+                result = replace(result, test=score_model(training.model, parts["test"]))
+        if run.config.diagnose:  # before the checkpoint: a resumed run does not repeat the epoch
+            record_diagnosis(run.folder.diagnosis, result.epoch, training, parts["train"])
+        parts["train"].refuse_changed()
+        is_best = saver.after_epoch(result)
+        log.info("%s", result.in_words(run.config.epochs))
+        watch.epoch(result, is_best)
+        if (breaks := breaks_in(history.results)) and breaks[-1].epoch == result.epoch:
+            saver.note(in_words(breaks[-1], run.config.clip))
+        saver.save_and_stop_if_signalled()
+
+
+def _finished(run: Run, saver: Saver) -> Report:
+    """Calibrates the weights that are kept, fits them to all data if asked to, and writes the results."""
+    training, history = run.training, run.history
+    if training.stopped:
+        saver.note(training.stopped)
+    assert history.best is not None  # a recipe has at least one epoch
+    if sentence := doubt(history.best.validation, run.data.shape[1], run.config.optimizer.lr):
+        saver.note(sentence)
+    history.restore_best(training.model)
+    validation = evaluate_model(training.model, run.data.parts["validation"])
+    saver.stop_if_signalled()
+    calibration = calibrate(validation)
+    saver.calibration = calibration
+    if run.config.final_fit:
+        _train_on_all(run, saver)
+    else:
+        saver.write_best()
+    validation = replace(validation, temperature=calibration.temperature)
+    return _write_results(run, saver, validation, calibration)
 
 
 def _train_on_all(run: Run, saver: Saver) -> None:
