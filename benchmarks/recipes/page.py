@@ -7,6 +7,7 @@ The page's text is written by hand; each table stands between `<!-- NAME -->` an
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from choose import means, ranked
+from choose import lines_of, means, ranked
 from measure import BASE, BEST, GIVEN_UP, LEVERS, ROWS, WITHOUT, lines
 
 from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parents[1] / "docs" / "recipes.md"
+IMAGES = 55_000  # to train on in an epoch of experiment=smnist
 
 Runs = dict[int, dict[str, Any]]
 """The lines of a row by seed."""
@@ -91,7 +94,35 @@ def chosen() -> Iterator[str]:
         yield f"| `{words}` | {len(group)} | {shares} | {group[0]['epochs']} |"
 
 
-TABLES = {"levers": levers, "together": together, "best": best, "candidates": chosen}
+def costs() -> Iterator[str]:
+    """What a recipe costs on a machine that does nothing else; the latest line of each counts."""
+    yield "| recipe | threads | an epoch | all epochs |"
+    yield "| --- | ---: | ---: | ---: |"
+    latest = {(line["recipe"], line["threads"]): line for line in lines_of(HERE / "cost.jsonl")}
+    for (recipe, threads), line in latest.items():
+        name = f"`experiment={recipe}`"
+        yield f"| {name} | {threads} | {line['epoch_seconds']:.1f} s | {in_words(line['seconds'])} |"
+
+
+def pixels() -> Iterator[str]:
+    """How long cells take to see every pixel of every image, by `rnnclf bench`."""
+    yield "| cell | engine | images per second | an epoch | 100 epochs |"
+    yield "| --- | --- | ---: | ---: | ---: |"
+    rows = [row for row in json.loads((HERE / "pixels.json").read_text())["rows"] if row["auto"]]
+    for row in sorted(rows, key=lambda row: -row["training"]):
+        seconds = IMAGES / row["training"]
+        figures = (f"{row['training']:,.0f}", in_words(seconds), f"{100 * seconds / 3600:.1f} h")
+        yield f"| {' | '.join((row['cell'], row['engine'], *figures))} |"
+
+
+TABLES = {
+    "levers": levers,
+    "together": together,
+    "best": best,
+    "candidates": chosen,
+    "costs": costs,
+    "pixels": pixels,
+}
 
 
 def page(text: str) -> str:
