@@ -7,7 +7,6 @@ The page's text is written by hand; each table stands between `<!-- NAME -->` an
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "recipes.md"
-IMAGES = 55_000  # to train on in an epoch of experiment=smnist
+IMAGES, BATCH = 55_000, 100  # of an epoch of experiment=smnist, and of a step in pixels.jsonl
 
 Runs = dict[int, dict[str, Any]]
 """The lines of a row by seed."""
@@ -105,14 +104,13 @@ def costs() -> Iterator[str]:
 
 
 def pixels() -> Iterator[str]:
-    """How long cells take to see every pixel of every image, by `rnnclf bench`."""
-    yield "| cell | engine | images per second | an epoch | 100 epochs |"
-    yield "| --- | --- | ---: | ---: | ---: |"
-    rows = [row for row in json.loads((HERE / "pixels.json").read_text())["rows"] if row["auto"]]
-    for row in sorted(rows, key=lambda row: -row["training"]):
-        seconds = IMAGES / row["training"]
-        figures = (f"{row['training']:,.0f}", in_words(seconds), f"{100 * seconds / 3600:.1f} h")
-        yield f"| {' | '.join((row['cell'], row['engine'], *figures))} |"
+    """How long cells take to see every pixel of every image; the latest line of each counts."""
+    yield "| cell | a step | an epoch | 100 epochs |"
+    yield "| --- | ---: | ---: | ---: |"
+    latest = {line["cell"]: line["step_seconds"] for line in lines_of(HERE / "pixels.jsonl")}
+    for cell, step in sorted(latest.items(), key=lambda item: item[1]):
+        epoch = step * IMAGES / BATCH
+        yield f"| `{cell}` | {step:.2f} s | {in_words(epoch)} | {100 * epoch / 3600:.1f} h |"
 
 
 TABLES = {
