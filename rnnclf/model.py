@@ -248,7 +248,7 @@ class Tower(NamedTuple):
 class SequenceClassifier(nn.Module):
     """Layers of one cell, a readout, a linear head; with axes=both two towers of such layers, of which one
     reads the steps of a sequence and the other reads it across, and the head sees the readouts of both; with
-    axes=alternating one tower, whose layers read by turns the columns and the rows of a grid.
+    axes=alternating one tower, whose layers read the columns and the rows of a grid alternately.
 
     Args:
         cell: the cell of every layer.

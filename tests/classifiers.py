@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from rnnclf.cells import CELLS
 from rnnclf.data.grid import Grid
@@ -28,6 +29,23 @@ def classifier(name, **options):
 
 def random_input(steps=STEPS):
     return torch.randn(BATCH, steps, INPUT, dtype=torch.float64)
+
+
+def assert_engines_agree(name, made, x_BTI):
+    """Logits and gradients of a classifier are the same by each engine of its cell, in float32.
+
+    made: gives the classifier with an engine, always with the same weights.
+    """
+    found = []
+    for engine in ("loop", *CELLS[name]().engines):
+        model = made(engine).float()
+        logits_BK = model(x_BTI.float())
+        functional.cross_entropy(logits_BK, torch.arange(len(x_BTI)) % CLASSES).backward()
+        gradients = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
+        found.append((logits_BK.detach(), torch.cat(gradients)))
+    for logits_BK, gradient in found[1:]:
+        torch.testing.assert_close(logits_BK, found[0][0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-3)
 
 
 def features_of(model, x_BTI, lengths_B=None):

@@ -1,4 +1,4 @@
-"""axes=alternating: layers read the columns and the rows of a grid by turns."""
+"""axes=alternating: layers read the columns and the rows of a grid alternately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rnnclf.export.step import ClassifierStep
 from rnnclf.hydra_app import load_config
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
-from tests.classifiers import BATCH, CLASSES, HIDDEN, classifier, features_of
+from tests.classifiers import BATCH, CLASSES, HIDDEN, assert_engines_agree, classifier, features_of
 from tests.test_axes import plain
 
 ROWS, COLUMNS, COLOURS = 6, 3, 2
@@ -117,16 +117,10 @@ def test_the_second_layer_sees_the_whole_picture():
 
 @pytest.mark.parametrize("name", ["basic", "gru", "mingru", "s4d"])  # one of each kind of engine
 def test_all_engines_agree(name):
-    found, x_BTI = [], sequences(pictures()).float()
-    for engine in ("loop", *CELLS[name]().engines):
-        model = alternating(name, bidirectional=True, engine=engine).float()
-        logits_BK = model(x_BTI)
-        functional.cross_entropy(logits_BK, torch.arange(BATCH) % CLASSES).backward()
-        gradients = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
-        found.append((logits_BK.detach(), torch.cat(gradients)))
-    for logits_BK, gradient in found[1:]:
-        torch.testing.assert_close(logits_BK, found[0][0], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-3)
+    def made(engine):
+        return alternating(name, bidirectional=True, engine=engine)
+
+    assert_engines_agree(name, made, sequences(pictures()))
 
 
 def test_parameters_are_those_of_places():

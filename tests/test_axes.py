@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from rnnclf.cells import CELLS
 from rnnclf.data.grid import Grid, grid_of
@@ -18,7 +17,16 @@ from rnnclf.export.step import ClassifierStep
 from rnnclf.hydra_app import load_config
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
-from tests.classifiers import BATCH, CLASSES, HIDDEN, INPUT, STEPS, classifier, random_input
+from tests.classifiers import (
+    BATCH,
+    CLASSES,
+    HIDDEN,
+    INPUT,
+    STEPS,
+    assert_engines_agree,
+    classifier,
+    random_input,
+)
 
 EVERYTHING = {"layers": 2, "bidirectional": True, "norm": "layer", "residual": True, "readout": "attention"}
 
@@ -73,16 +81,10 @@ def test_the_transposed_sequence_is_the_same_to_swapped_towers(name, options):
 
 @pytest.mark.parametrize("name", ["basic", "gru", "mingru", "s4d"])  # one of each kind of engine
 def test_all_engines_agree_along_both_axes(name):
-    found = []
-    for engine in ("loop", *CELLS[name]().engines):
-        model = classifier(name, axes="both", engine=engine, readout="mean", layers=2).float()
-        logits_BK = model(random_input().float())
-        functional.cross_entropy(logits_BK, torch.arange(BATCH) % CLASSES).backward()
-        gradients = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
-        found.append((logits_BK.detach(), torch.cat(gradients)))
-    for logits_BK, gradient in found[1:]:
-        torch.testing.assert_close(logits_BK, found[0][0], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(gradient, found[0][1], rtol=1e-3, atol=1e-3)
+    def made(engine):
+        return classifier(name, axes="both", engine=engine, readout="mean", layers=2)
+
+    assert_engines_agree(name, made, random_input())
 
 
 def test_gradients_of_both_towers_are_those_of_differences():

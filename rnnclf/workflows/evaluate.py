@@ -25,7 +25,7 @@ from rnnclf.workflows.early import Early
 from rnnclf.workflows.ensemble_file import EnsembleFile, read
 from rnnclf.workflows.ensemble_models import load_members
 from rnnclf.workflows.evaluation_data import ALL, Loader, evaluated_on
-from rnnclf.workflows.exported import LoadedFile, load_file, record_of
+from rnnclf.workflows.exported import LoadedFile, load_file, seen_by_model
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.mistakes import Mistakes
 from rnnclf.workflows.mixture import Mixture, columns_of
@@ -328,7 +328,7 @@ def _evaluate_one(
         seconds=time.perf_counter() - started,
         recorded_correct=None if other_data else before,
         other_data=other_data,
-        trained_on=data.trained_on(record_of(loaded)),
+        trained_on=data.trained_on(seen_by_model(loaded)),
         notes=notes if other_data else (*doubts, *notes),
         mistakes=Mistakes(evaluation, data.recordings, data.places_N),
         overrides=tuple(run.read_status().get("overrides", ())) if run else (),
@@ -358,7 +358,7 @@ def _evaluate_ensemble(
         except (CheckpointError, DivergedError) as error:
             raise CheckpointError(f"{member.checkpoint}: {error}") from error
         mixture.add(columns_of(evaluation), member.weight)
-        trained_on.append(data.trained_on(record_of(model)))
+        trained_on.append(data.trained_on(seen_by_model(model)))
     y_N, ids_N, recordings_N = evaluation.y_N, evaluation.ids_N, evaluation.recordings_N
     other_data = any(data.fingerprint != model.checkpoint.fingerprint for model in models)
     recorded = {} if other_data else found.scores.get(data.split, {})

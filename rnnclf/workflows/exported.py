@@ -133,7 +133,7 @@ def load_file(
     return LoadedFile(saved, config, learned_of(saved, config), runner, elsewhere)
 
 
-def record_of(loaded: Loaded | LoadedFile) -> Seen | None:
+def seen_by_model(loaded: Loaded | LoadedFile) -> Seen | None:
     """What a model was trained on, by the record of its run; None if its file does not lie in the folder of
     its run, as an exported file need not."""
     path = loaded.checkpoint.path

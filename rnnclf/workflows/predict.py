@@ -31,7 +31,7 @@ from rnnclf.workflows import machine
 from rnnclf.workflows.checkpoints import checkpoints_in
 from rnnclf.workflows.ensemble_file import read, verified
 from rnnclf.workflows.ensemble_models import refuse_different
-from rnnclf.workflows.exported import LoadedFile, load_file, logits_of, record_of
+from rnnclf.workflows.exported import LoadedFile, load_file, logits_of, seen_by_model
 from rnnclf.workflows.loading import Loaded, load_model, register_plugins_of
 from rnnclf.workflows.mixture import weighted_mean
 from rnnclf.workflows.sureness import ALWAYS_SURE, NOTHING_ASKED, Sureness, SureWords, sureness_of
@@ -357,7 +357,7 @@ def prediction(
         with machine.one_at_a_time:
             recordings = source.recordings_to_predict(path, first.learned, progress, skip_bad)
             notes = (*recordings.notes, *limits.notes)
-            records = tuple(map(record_of, models))
+            records = tuple(map(seen_by_model, models))
             yield Prediction(models, recordings, notes, whole_recordings, skip_bad, limits, weights, records)
 
 
