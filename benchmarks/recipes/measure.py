@@ -83,11 +83,18 @@ BEST = {
 }
 """The best reader of rows, and one that was given up."""
 
+PIXELS = {
+    "best_pixels": "experiment=best_pixels",
+    "best_permuted": "experiment=best_permuted",
+}
+"""What reads one pixel per step."""
+
 ROWS = {
     **{row: f"{TUTORIAL} {words}".strip() for row, words in LEVERS.items()},
     "better": "experiment=better",
     **{row: f"experiment=better {words}" for row, words in (WITHOUT | GIVEN_UP).items()},
     **BEST,
+    **PIXELS,
 }
 
 
