@@ -9,6 +9,7 @@ coefficients and its output; its step follows from them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 class LinearState(NamedTuple):
     """The state of a linear cell that also depends on earlier inputs.
 
-    h: (B, *state_shape). past_BKW: the values that `keep` returned for the last K inputs, oldest first.
+    h: see `LinearCell.to_rows`. past: the values that `keep` returned for the last K inputs side by side, the
+    oldest first: (B, K·W).
     """
 
     h: Tensor
-    past_BKW: Tensor
+    past: Tensor
 
 
 @dataclass
@@ -45,21 +47,11 @@ class LinearCell(Cell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return machine_code_and("scan", "loop") if self._is_flat else ("scan", "loop")
-
-    @property
-    def missing_engine(self) -> str:
-        return super().missing_engine if self._is_flat else ""
-
-    @property
-    def _is_flat(self) -> bool:
-        """Whether the state is real numbers (B, N), which machine code can keep."""
-        several = self.complex_state or self.pairs or self.past[0] > 0 or len(self.state_shape) > 1
-        return not several
+        return machine_code_and("scan", "loop")
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """The shape of h for one sequence."""
+        """The shape of h for one sequence, as the methods below have it."""
         return (self.hidden_size,)
 
     @property
@@ -87,26 +79,46 @@ class LinearCell(Cell):
         """The output (…, H), from the signals and the state after the step."""
         raise NotImplementedError(f"{type(self).__name__} must define read(p, s, h).")
 
+    def to_rows(self, h: Tensor) -> Tensor:
+        """h (B, *state_shape) as it is kept between steps: a row of real numbers for each sequence, which is
+        what machine code and exported files can keep. First come all real parts, or the first elements of
+        all pairs, then the others."""
+        import torch
+
+        if self.complex_state:
+            return torch.cat((h.real.flatten(1), h.imag.flatten(1)), dim=1)
+        return torch.cat(h.unbind(-1), dim=1) if self.pairs else h.flatten(1)
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """The inverse of `to_rows`."""
+        import torch
+
+        if self.complex_state:
+            return torch.complex(*(part.unflatten(1, self.state_shape) for part in rows.chunk(2, dim=1)))
+        return (
+            torch.stack(rows.chunk(2, dim=1), dim=-1) if self.pairs else rows.unflatten(1, self.state_shape)
+        )
+
     def initial_state(self, x_BI: Tensor) -> Any:
-        kind = x_BI.dtype.to_complex() if self.complex_state else x_BI.dtype
-        h = x_BI.new_zeros(x_BI.shape[0], *self.state_shape, dtype=kind)
+        h = x_BI.new_zeros(len(x_BI), math.prod(self.state_shape) * (2 if self.complex_state else 1))
         steps, width = self.past
-        return LinearState(h, x_BI.new_zeros(x_BI.shape[0], steps, width)) if steps else h
+        return LinearState(h, x_BI.new_zeros(len(x_BI), steps * width)) if steps else h
 
     def step(self, p: Parameters, z: Tensor, state: Any) -> tuple[Tensor, Any]:
-        if not self.past[0]:
+        steps, width = self.past
+        if not steps:
             return self._advance(p, self.signals(p, z, ()), state)
-        s = self.signals(p, z, state.past_BKW.flip(1).unbind(1))
+        s = self.signals(p, z, state.past.chunk(steps, dim=1)[::-1])
         output, h = self._advance(p, s, state.h)
         import torch
 
-        past_BKW = torch.cat((state.past_BKW[:, 1:], self.keep(z).unsqueeze(1)), dim=1)
-        return output, LinearState(h, past_BKW)
+        return output, LinearState(h, torch.cat((state.past[:, width:], self.keep(z)), dim=1))
 
-    def _advance(self, p: Parameters, s: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(self, p: Parameters, s: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.recurrence(p, s)
+        h = self.from_rows(rows)
         h = ((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b
-        return self.read(p, s, h), h
+        return self.read(p, s, h), self.to_rows(h)
 
 
 @dataclass

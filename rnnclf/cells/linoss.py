@@ -80,19 +80,16 @@ class LinOSS(LinearCell):
         }
 
     def prepare(self, p: Parameters) -> Parameters:
-        """Adds `transition` (N, 2, 2) and `force` (N, 2): (z, y) becomes transition (z, y) + force B x_t."""
+        """Adds what each oscillator keeps of its velocity z and position y, and takes of its force B x_t."""
         import torch
 
         a, dt = p.stiffness.relu(), p.timestep.sigmoid()
-        shrink = 1 / (1 + dt * dt * a) if self.discretization == "implicit" else torch.ones_like(a)
-        zz, zy = shrink, -shrink * dt * a  # ∂z_t/∂z_{t-1} and ∂z_t/∂y_{t-1}
-        transition = torch.stack((zz, zy, dt * zz, 1 + dt * zy), dim=-1)
-        return Parameters(
-            **vars(p),
-            transition=transition.reshape(-1, 2, 2),
-            force=torch.stack((dt * zz, dt * dt * zz), dim=-1),
-            joint_weight=torch.cat((p.input_weight, p.skip_weight)),
-        )
+        z_of_z = 1 / (1 + dt * dt * a) if self.discretization == "implicit" else torch.ones_like(a)
+        z_of_y, z_of_force = -z_of_z * dt * a, z_of_z * dt
+        moved = {"y_of_z": dt * z_of_z, "y_of_y": 1 + dt * z_of_y, "y_of_force": dt * z_of_force}
+        weights = {"joint_weight": torch.cat((p.input_weight, p.skip_weight))}
+        pushed = {"z_of_z": z_of_z, "z_of_y": z_of_y, "z_of_force": z_of_force}
+        return Parameters(**vars(p), **pushed, **moved, **weights)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         import torch
@@ -100,12 +97,30 @@ class LinOSS(LinearCell):
         return torch.nn.functional.linear(x, p.joint_weight)
 
     def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
         driven = s[..., : self.oscillators]
-        return p.transition, driven.unsqueeze(-1) * p.force
+        transition = torch.stack((p.z_of_z, p.z_of_y, p.y_of_z, p.y_of_y), dim=-1).unflatten(-1, (2, 2))
+        return transition, driven.unsqueeze(-1) * torch.stack((p.z_of_force, p.y_of_force), dim=-1)
 
     def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
+        return self._output(p, s, h[..., 1])
+
+    def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocities and positions apart, of which machine code can be made."""
+        import torch
+
+        driven = z[..., : self.oscillators]
+        velocity, position = state.chunk(2, dim=1)
+        after = (
+            p.z_of_z * velocity + p.z_of_y * position + p.z_of_force * driven,
+            p.y_of_z * velocity + p.y_of_y * position + p.y_of_force * driven,
+        )
+        return self._output(p, z, after[1]), torch.cat(after, dim=1)
+
+    def _output(self, p: Parameters, s: Tensor, position: Tensor) -> Tensor:
         from torch.nn import functional
 
         skipped = s[..., self.oscillators :]
-        v = functional.gelu(functional.linear(h[..., 1], p.output_weight) + skipped)
+        v = functional.gelu(functional.linear(position, p.output_weight) + skipped)
         return functional.glu(functional.linear(v, p.glu_weight, p.glu_bias), dim=-1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from rnnclf.cells.initializers import normal
 from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.cells.parameters import Parameters, ParameterSpec
+from rnnclf.engine.choose import machine_code_and, missing_of_any
 from rnnclf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +53,11 @@ class DiagonalCell(TimeInvariantCell):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("scan", "fft", "loop")  # fft transforms as many signals as scan has states
+        return machine_code_and("scan", "fft", "loop")  # fft transforms as many signals as scan has states
+
+    @property
+    def missing_engine(self) -> str:
+        return missing_of_any()
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -75,8 +80,11 @@ class DiagonalCell(TimeInvariantCell):
         log_a, gain = self.dynamics(p)
         b = gain.unsqueeze(-1) * torch.complex(p.input_weight_re, p.input_weight_im)
         from_input = torch.cat((b.real, b.imag, p.skip_weight))
-        to_output = self.copies * re_im(torch.complex(p.output_weight_re, -p.output_weight_im))
-        return Parameters(**vars(p), log_a=log_a, a=log_a.exp(), from_input=from_input, to_output=to_output)
+        a, c_re, c_im = log_a.exp(), self.copies * p.output_weight_re, -self.copies * p.output_weight_im
+        step = {"a_re": a.real.contiguous(), "a_im": a.imag.contiguous(), "c_re": c_re, "c_im": c_im}
+        to_output = torch.stack((c_re, c_im), dim=-1).flatten(1)
+        whole = {"log_a": log_a, "a": a, "to_output": to_output}
+        return Parameters(**vars(p), from_input=from_input, **whole, **step)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         """Contributions to the state (real, then imaginary parts) and D x: (…, 2M + H)."""
@@ -97,6 +105,17 @@ class DiagonalCell(TimeInvariantCell):
         from torch.nn import functional
 
         return self.output(p, functional.linear(re_im(h), p.to_output) + s.skip)
+
+    def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """In real arithmetic, of which machine code can be made."""
+        import torch
+        from torch.nn.functional import linear
+
+        b_re, b_im, skip = torch.split(z, [self.modes, self.modes, self.hidden_size], dim=-1)
+        re, im = state.chunk(2, dim=1)
+        re, im = p.a_re * re - p.a_im * im + b_re, p.a_im * re + p.a_re * im + b_im
+        y = linear(re, p.c_re) + linear(im, p.c_im) + skip
+        return self.output(p, y), torch.cat((re, im), dim=1)
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:

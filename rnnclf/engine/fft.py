@@ -25,7 +25,7 @@ def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tens
     fresh = state is None
     if fresh:
         state = cell.initial_state(x_TBI[0])
-    s, h, past_BKW = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
+    s, h, past = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
     source_TBS = cell.source(p, s)
     t_T = torch.arange(len(x_TBI), device=x_TBI.device, dtype=x_TBI.dtype)
     kernel_TS = cell.kernel(p, t_T)
@@ -40,8 +40,8 @@ def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tens
         output = cell.read_convolved(p, plan.last_of(s), v_BS)
     if not plan.final_state:
         return output, None
-    h = _final_h(cell, p, s, h, t_T, plan)
-    return output, h if past_BKW is None else LinearState(h, past_BKW)
+    rows = cell.to_rows(_final_h(cell, p, s, h, t_T, plan))
+    return output, rows if past is None else LinearState(rows, past)
 
 
 def convolve(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:

@@ -32,27 +32,29 @@ def scan(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Ten
     assert isinstance(cell, LinearCell)
     if state is None:
         state = cell.initial_state(x_TBI[0])
-    s, h, past_BKW = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
+    s, h, past = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
     h_TBN = linear_scan(*cell.recurrence(p, s), h)
     last_h = plan.last_of(h_TBN)
     # without every_step, `read` is called for one step only: in many cells it has the largest products
     every = plan.every_step
     output = plan.held(cell.read(p, s, h_TBN)) if every else cell.read(p, plan.last_of(s), last_h)
-    return output, last_h if past_BKW is None else LinearState(last_h, past_BKW)
+    rows = cell.to_rows(last_h)
+    return output, rows if past is None else LinearState(rows, past)
 
 
 def signals(
     cell: LinearCell, p: Parameters, z_TBZ: Tensor, state: Any, plan: Plan
 ) -> tuple[Any, Tensor, Tensor | None]:
-    """The signals of all steps, the initial h, and the final `past_BKW` (None for cells without one)."""
+    """The signals of all steps, the initial h, and the final `LinearState.past` (None for cells without
+    one)."""
     steps, _ = cell.past
     if not steps:
-        return cell.signals(p, z_TBZ, ()), state, None
-    kept = torch.cat((state.past_BKW.transpose(0, 1), cell.keep(z_TBZ)))
+        return cell.signals(p, z_TBZ, ()), cell.from_rows(state), None
+    kept = torch.cat((torch.stack(state.past.chunk(steps, dim=1)), cell.keep(z_TBZ)))
     time = len(z_TBZ)
     past = tuple(kept[steps - k : steps - k + time] for k in range(1, steps + 1))
     latest = [plan.last_of(kept[steps - k : steps - k + time]) for k in reversed(range(steps))]
-    return cell.signals(p, z_TBZ, past), state.h, torch.stack(latest, dim=1)
+    return cell.signals(p, z_TBZ, past), cell.from_rows(state.h), torch.cat(latest, dim=1)
 
 
 def linear_scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ def oscillators(module):
 
 
 def energy(state, stiffness):
-    z, y = state[..., 0], state[..., 1]
+    z, y = np.split(state, 2, axis=-1)
     return z**2 + stiffness * y**2
 
 
 def swung(module, steps):
     """The states of free oscillators before and after a number of steps."""
-    before = torch.randn(1, *module.cell.state_shape, dtype=torch.float64)
+    before = torch.randn(1, 2 * module.cell.oscillators, dtype=torch.float64)
     x_TBI = torch.zeros(steps, 1, module.input_size, dtype=torch.float64)
     after = unroll(module, x_TBI, before)[1]
     return before.numpy()[0], after.detach().numpy()[0]

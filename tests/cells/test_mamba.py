@@ -53,11 +53,11 @@ def test_mamba_without_earlier_inputs_has_no_window_in_its_state():
 def test_mamba_steps_never_let_a_state_grow():
     module = wild(Mamba)
     assert (-np.exp(weights_of(module)["log_rate"]) < 0).all()
-    state = torch.randn(1, *module.cell.state_shape, dtype=torch.float64)
+    x_BI = torch.zeros(1, 2, dtype=torch.float64)
+    start = module.initial_state(x_BI)
+    state = torch.randn(start.h.shape, dtype=torch.float64)
     with torch.no_grad():  # without input and biases nothing is written
         for name in ("input_bias", "conv_bias"):
             getattr(module, name).zero_()
-    past_BKW = torch.zeros(1, *module.cell.past, dtype=torch.float64)
-    x_BI = torch.zeros(1, 2, dtype=torch.float64)
-    after = module(x_BI, LinearState(state, past_BKW))[1].h
+    after = module(x_BI, LinearState(state, start.past))[1].h
     assert (after.abs() < state.abs()).all()

@@ -79,7 +79,7 @@ def kept_of_the_state(module, x_BI):
     """a_t, element by element: how the state after a step follows the one before."""
     state = module.initial_state(x_BI)
     h = state.h.clone().requires_grad_()
-    after = module(x_BI, LinearState(h, state.past_BKW))[1]
+    after = module(x_BI, LinearState(h, state.past))[1]
     return torch.autograd.grad(after.h.sum(), h)[0].detach().numpy()
 
 

@@ -51,8 +51,9 @@ def qrnn(x, state, weights, cell):
     """The state keeps of each earlier input what it adds to the gates one step later, two steps, …"""
     shares = [x @ weight.T for weight in weights["input_weight"]]  # of this step, of the next one, …
     a = shares[0] + weights["bias"]
+    earlier = np.split(state[1], cell.window - 1, axis=-1) if cell.window > 1 else []
     for k in range(1, cell.window):
-        a = a + np.split(state[1][:, -k], cell.window - 1, axis=-1)[k - 1]
+        a = a + np.split(earlier[-k], cell.window - 1, axis=-1)[k - 1]
     gates = dict(zip("zfoi", np.split(a, {"f": 2, "fo": 3, "ifo": 4}[cell.pooling], axis=-1), strict=False))
     z, f = np.tanh(gates["z"]), sigmoid(gates["f"])
     i = sigmoid(gates["i"]) if cell.pooling == "ifo" else 1 - f
@@ -61,7 +62,7 @@ def qrnn(x, state, weights, cell):
     if cell.window == 1:
         return h, [c]
     kept = np.concatenate(shares[1:], axis=-1)
-    return h, [c, np.concatenate([state[1], kept[:, None]], axis=1)[:, 1:]]
+    return h, [c, np.concatenate([*earlier[1:], kept], axis=-1)]
 
 
 def rglru_gates(u, weights):
@@ -76,15 +77,14 @@ def rglru_gates(u, weights):
 
 def rglru(x, state, weights, cell):
     v, y = np.split(x @ weights["input_weight"].T + weights["input_bias"], 2, axis=-1)
-    window = v[:, None] if cell.conv_width == 1 else np.concatenate([state[1], v[:, None]], axis=1)
-    u = weights["conv_bias"] + sum(
-        weights["conv_weight"][k] * window[:, -1 - k] for k in range(cell.conv_width)
-    )
+    width = cell.conv_width
+    window = [*np.split(state[1], width - 1, axis=-1), v] if width > 1 else [v]  # oldest first
+    u = weights["conv_bias"] + sum(weights["conv_weight"][k] * window[-1 - k] for k in range(width))
     r, i = rglru_gates(u, weights)
     log_a = -8 * r * softplus(-weights["decay"])  # sigmoid(d) = exp(-softplus(-d))
     h = np.exp(log_a) * state[0] + np.sqrt(-np.expm1(2 * log_a)) * (i * u)  # 1 - a^2 without cancellation
     output = (h * gelu(y)) @ weights["output_weight"].T + weights["output_bias"]
-    return output, [h] if cell.conv_width == 1 else [h, window[:, 1:]]
+    return output, [h, np.concatenate(window[1:], axis=-1)] if width > 1 else [h]
 
 
 EQUATIONS = {"mingru": mingru, "minlstm": minlstm, "sru": sru, "qrnn": qrnn, "rglru": rglru}

@@ -23,9 +23,10 @@ TOLERANCE = 1e-3
 def mismatch(module: CellModule, code: CellCode) -> str:
     """Why machine code must not be used, as part of a sentence; '' if it gives the numbers of the loop."""
     draws = torch.Generator().manual_seed(0)
+    weights = {name: _disturbed(weight, draws) for name, weight in vars(module.weights()).items()}
     p = {
-        name: _disturbed(weight, draws)
-        for name, weight in vars(module.cell.prepare(module.weights())).items()
+        name: weight.detach().requires_grad_(weight.requires_grad)
+        for name, weight in vars(module.cell.prepare(Parameters(**weights))).items()
     }
     dtype = next(iter(p.values())).dtype
     x_TBI = torch.randn(STEPS, BATCH, module.input_size, generator=draws, dtype=dtype).requires_grad_()

@@ -6,7 +6,9 @@ polynomials, computed in vectors. Their largest errors over all of float32, as m
 
     tanh     5.1 ulp            x P(x²) / Q(x²) between -9 and 9, fitted to that range
     sigmoid  1.5e-7, absolute   0.5 + 0.5 tanh(x / 2)
+    erf      6.4 ulp            x P(x²) / Q(x²) between -3.93 and 3.93, fitted to that range
     exp      1.0 ulp            2ⁿ · polynomial on ±log(2)/2, from Cephes
+    expm1    1.0 ulp            the same parts, put together without cancellation
     log      0.8 ulp            exponent · log(2) + polynomial, from Cephes
     log1p    2.3 ulp            log(1 + x), corrected for the rounding of 1 + x (Kahan)
 """
@@ -27,6 +29,9 @@ COMPARISONS = {"gt": ">", "lt": "<", "ge": ">=", "le": "<=", "eq": "==", "ne": "
 # tanh(x) = x P(x²) / Q(x²), coefficients from the constant term up
 TANH_P = (9.99999979e-01, 1.33810390e-01, 3.49560325e-03, 2.06093005e-05, 1.33549081e-08)
 TANH_Q = (1.0, 4.67143546e-01, 2.58770417e-02, 3.28565821e-04, 7.77667094e-07)
+# erf(x) = x P(x²) / Q(x²), likewise
+ERF_P = (1.12837915e00, 1.90780341e-01, 5.27898249e-02, 3.77945818e-03, 2.84804963e-04, 2.04199534e-06)
+ERF_Q = (1.0, 5.02407396e-01, 1.14256079e-01, 1.49971373e-02, 1.16517551e-03, 3.80041370e-05)
 # exp(r) = 1 + r + r² P(r) for |r| ≤ log(2) / 2 (Cephes)
 EXP = (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
 # log(1 + m) = m - m² / 2 + m³ P(m) for √½ ≤ 1 + m < √2 (Cephes)
@@ -194,10 +199,18 @@ class Elementwise:
     def op_tanh(self, x: Any) -> Any:
         if self.double:
             return self.library("tanh", x)
-        x = self.clamped(x, -9.0, 9.0)
+        return self._odd(self.clamped(x, -9.0, 9.0), TANH_P, TANH_Q)
+
+    def op_erf(self, x: Any) -> Any:
+        if self.double:
+            return self.library("erf", x)
+        return self._odd(self.clamped(x, -3.93, 3.93), ERF_P, ERF_Q)
+
+    def _odd(self, x: Any, p: tuple[float, ...], q: tuple[float, ...]) -> Any:
+        """x P(x²) / Q(x²), at most 1."""
         square = self.mul(x, x)
-        numerator = self.mul(x, self.polynomial(square, TANH_P))
-        return self.clamped(self.b.fdiv(numerator, self.polynomial(square, TANH_Q)), -1.0, 1.0)
+        numerator = self.mul(x, self.polynomial(square, p))
+        return self.clamped(self.b.fdiv(numerator, self.polynomial(square, q)), -1.0, 1.0)
 
     def op_sigmoid(self, x: Any) -> Any:
         """In float64 also numbers close to 0 have all their digits; in float32 the error is that of 1."""
@@ -212,19 +225,36 @@ class Elementwise:
         if self.double:
             return self.library("exp", x)
         b = self.b
-        x = self.clamped(x, -104.0, 89.0)
+        rest, exponent = self._powers_of_two_and_rest(self.clamped(x, -104.0, 89.0))
+        y, half = self.add(rest, self.constant(1.0)), b.ashr(exponent, self.integer(1))
+        for part in (half, b.sub(exponent, half)):  # 2ⁿ in two factors, of which neither overflows
+            y = b.fmul(y, self._power_of_two(part))
+        return y
+
+    def op_expm1(self, x: Any) -> Any:
+        """2ⁿ (eʳ - 1) + (2ⁿ - 1); from 80 on there is no difference to eˣ."""
+        if self.double:
+            return self.library("expm1", x)
+        b = self.b
+        rest, exponent = self._powers_of_two_and_rest(self.clamped(x, -20.0, 80.0))
+        power = self._power_of_two(exponent)
+        y = self.add(self.mul(power, rest), b.fsub(power, self.constant(1.0)))
+        return b.select(b.fcmp_ordered(">", x, self.constant(80.0)), self.op_exp(x), y)
+
+    def _powers_of_two_and_rest(self, x: Any) -> tuple[Any, Any]:
+        """eʳ - 1 and the whole number n with eˣ = 2ⁿ eʳ and |r| ≤ log(2) / 2."""
+        b = self.b
         magic = self.constant(12582912.0)  # 1.5 · 2²³: adding it rounds to a whole number, in the lowest bits
         shifted = b.fadd(b.fmul(x, self.constant(1.4426950408889634)), magic)
         n = b.fsub(shifted, magic)
         r = self.sub(x, self.mul(n, self.constant(LOG2_HIGH)))
         r = self.sub(r, self.mul(n, self.constant(LOG2_LOW)))
-        y = self.add(self.add(self.mul(self.polynomial(r, EXP), self.mul(r, r)), r), self.constant(1.0))
-        exponent = b.sub(b.bitcast(shifted, self.whole), self.integer(0x4B400000))
-        half = b.ashr(exponent, self.integer(1))
-        for part in (half, b.sub(exponent, half)):  # 2ⁿ in two factors, of which neither overflows
-            factor = b.shl(b.add(part, self.integer(127)), self.integer(23))
-            y = b.fmul(y, b.bitcast(factor, self.kind))
-        return y
+        rest = self.add(self.mul(self.polynomial(r, EXP), self.mul(r, r)), r)
+        return rest, b.sub(b.bitcast(shifted, self.whole), self.integer(0x4B400000))
+
+    def _power_of_two(self, n: Any) -> Any:
+        """2ⁿ for a whole number n from -126 to 127."""
+        return self.b.bitcast(self.b.shl(self.b.add(n, self.integer(127)), self.integer(23)), self.kind)
 
     def op_log(self, x: Any) -> Any:
         """-∞ for 0, NaN for less."""

@@ -18,8 +18,11 @@ class Operands:
         self.nodes = step.nodes
         self.copies: dict[Node, None] = {}
 
+    def copied(self, node: Node) -> bool:
+        return node.op in ("dnew", "dout", "fill", "const", "vec")
+
     def __call__(self, node: Node) -> Node:
-        if node.op not in ("dnew", "dout", "fill", "const", "vec"):
+        if not self.copied(node):
             return node
         copy = self.nodes.make("copy", node, width=node.width)
         self.copies[copy] = None
@@ -40,7 +43,9 @@ class Backward:
         self.operand = Operands(step)
         self.stages, self.last = Stages(), list[Product]()
         self.levels = Levels(
-            needs.roots, lambda node: node in needs.saved or node in needs.available or not node.args
+            needs.roots,
+            lambda node: node in needs.saved or node in needs.available or not node.args,
+            self.operand.copied,
         )
         self.groups = self.levels.groups()
         self.sums = WeightGradients(step, layout, forward, self.operand)

@@ -46,21 +46,26 @@ def reached(roots: Iterable[Node], stop: Callable[[Node], bool] | None = None) -
 
 
 class Levels(dict[Node, Level]):
-    """The level of each node that some roots need."""
+    """The level of each node that some roots need.
 
-    def __init__(self, roots: Iterable[Node], given: Given) -> None:
+    copied: whether a product reads a copy of a node, which the first pass makes.
+    """
+
+    def __init__(
+        self, roots: Iterable[Node], given: Given, copied: Callable[[Node], bool] = lambda node: False
+    ) -> None:
         super().__init__()
-        self.given = given
+        self.given, self.copied = given, copied
         for node in reached(roots, stop=given):
             self[node] = self._level(node)
 
     def _level(self, node: Node) -> Level:
         if self.given(node) or not node.args:
             return BEFORE
-        latest = max(self[operand] for operand in node.args)
         if node.op == "gather":
+            latest = max(FIRST if self.copied(operand) else self[operand] for operand in node.args)
             return Level(latest.stage + 1, 0)
-        latest = max(latest, FIRST)
+        latest = max(FIRST, *(self[operand] for operand in node.args))
         return Level(latest.stage, latest.number + 1) if node.op in OVER_ROWS else latest
 
     def runs_at(self, node: Node) -> Level:

@@ -250,8 +250,13 @@ def _sort(lowering: Lowering, call: Call) -> None:
 
 def _results(r: _Recording) -> list[tuple[Tensor, Tensor]]:
     """The results of the step, each with the tensor whose pieces it must have: those of the state and its
-    gradient are read by the next step."""
-    pairs = [*zip(r.new, r.old, strict=True), *zip(r.d_old, r.old, strict=True), (r.d_x, r.x)]
+    gradient are read by the next step. That gradient is the given one there, whose pieces are the same."""
+    pairs = [
+        (tensor, old)
+        for tensors in (r.new, r.d_old, r.d_new)
+        for tensor, old in zip(tensors, r.old, strict=True)
+    ]
+    pairs.append((r.d_x, r.x))
     if r.d_out is not None:
         pairs.append((r.out, r.d_out))
     return [(tensor, like) for tensor, like in pairs if tensor is not None]
