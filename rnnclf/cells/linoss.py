@@ -96,12 +96,18 @@ class LinOSS(LinearCell):
 
         return torch.nn.functional.linear(x, p.joint_weight)
 
+    def transition(self, p: Parameters) -> Tensor:
+        """The matrix by which each oscillator's (z, y) is multiplied in a step: (N, 2, 2)."""
+        import torch
+
+        return torch.stack((p.z_of_z, p.z_of_y, p.y_of_z, p.y_of_y), dim=-1).unflatten(-1, (2, 2))
+
     def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
         driven = s[..., : self.oscillators]
-        transition = torch.stack((p.z_of_z, p.z_of_y, p.y_of_z, p.y_of_y), dim=-1).unflatten(-1, (2, 2))
-        return transition, driven.unsqueeze(-1) * torch.stack((p.z_of_force, p.y_of_force), dim=-1)
+        force = torch.stack((p.z_of_force, p.y_of_force), dim=-1)
+        return self.transition(p), driven.unsqueeze(-1) * force
 
     def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
         return self._output(p, s, h[..., 1])

@@ -83,7 +83,7 @@ class Mamba(LinearCell):
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        return (self.inner, self.state_size)
+        return (self.state_size, self.inner)
 
     @property
     def past(self) -> tuple[int, int]:
@@ -109,7 +109,7 @@ class Mamba(LinearCell):
         }
 
     def prepare(self, p: Parameters) -> Parameters:
-        return Parameters(**vars(p), rate=-p.log_rate.exp())
+        return Parameters(**vars(p), rate=-p.log_rate.t().exp())
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         from torch.nn import functional
@@ -131,13 +131,13 @@ class Mamba(LinearCell):
         return MambaSignals(u, step, gate, write, read)
 
     def recurrence(self, p: Parameters, s: MambaSignals) -> tuple[Tensor, Tensor]:
-        a = (s.step.unsqueeze(-1) * p.rate).exp()
-        return a, (s.step * s.u).unsqueeze(-1) * s.write.unsqueeze(-2)
+        a = (s.step.unsqueeze(-2) * p.rate).exp()
+        return a, s.write.unsqueeze(-1) * (s.step * s.u).unsqueeze(-2)
 
     def read(self, p: Parameters, s: MambaSignals, h: Tensor) -> Tensor:
         from torch.nn import functional
 
-        y = (h @ s.read.unsqueeze(-1)).squeeze(-1) + p.skip * s.u
+        y = (s.read.unsqueeze(-1) * h).sum(-2) + p.skip * s.u
         return functional.linear(y * functional.silu(s.gate), p.output_weight)
 
 

@@ -17,7 +17,7 @@ from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError
 from tests.cells.state_spaces import started, wild
 from tests.cells.weights import expect_uniform, weights_of
-from tests.equations.common import sigmoid
+from tests.equations.common import complex_of, sigmoid
 from tests.equations.statespace import gelu, glu, joined
 
 # Steps of time
@@ -142,7 +142,7 @@ def test_output_of_every_engine_is_a_sum_over_all_inputs_so_far(kind, options, s
     module = drawn(made(kind, **options), inputs=3)
     x_TBI, weights = sequences(40, inputs=3), weights_of(module)
     state = reached_state(module) if start == "reached" else module.initial_state(x_TBI[0])
-    before = leaves(state)[0].detach().numpy()
+    before = complex_of(leaves(state)[0].detach().numpy(), *module.cell.state_shape)
     convolved, mixed = CONVOLUTIONS[kind.name]
     expected_TBH = mixed(gelu(convolved(x_TBI.numpy(), before, weights, module.cell)), weights)
     for engine in module.cell.engines:

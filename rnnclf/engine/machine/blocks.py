@@ -24,11 +24,12 @@ class Block(NamedTuple):
 
 
 def blocks_of(positions: Any) -> list[Block] | None:
-    """An array of positions (N, M) as blocks; None if they are not evenly spaced or too many."""
+    """An array of positions (N, M) as blocks, which never go backwards; None if there are too many, or if rows
+    are not evenly spaced."""
     index = positions if positions.ndim == 2 else positions.reshape(-1, 1)
     columns = index.shape[1]
     column_step = index[:, 1] - index[:, 0] if columns > 1 else np.ones(len(index), np.int64)
-    if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all():
+    if not (index == index[:, :1] + column_step[:, None] * np.arange(columns)).all() or column_step.min() < 0:
         return None
     # a block ends where the distance to the next row, or between columns, changes
     blocks: list[Block] = []
@@ -37,7 +38,7 @@ def blocks_of(positions: Any) -> list[Block] | None:
         if len(blocks) == MOST_BLOCKS:
             return None
         end = begin + 1
-        row_step = first[end] - first[begin] if end < len(first) else 0
+        row_step = max(first[end] - first[begin], 0) if end < len(first) else 0
         while (
             end < len(first)
             and first[end] - first[end - 1] == row_step

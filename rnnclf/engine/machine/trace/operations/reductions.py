@@ -9,7 +9,7 @@ from torch import Tensor
 from rnnclf.engine.machine.graph import Node, Nodes, UncoveredError
 from rnnclf.engine.machine.trace.lowering import Lowering, MakeNodes
 from rnnclf.engine.machine.trace.recording import Call
-from rnnclf.engine.machine.trace.values import MAX_PIECES, MIXED, Batched, runs_in
+from rnnclf.engine.machine.trace.values import MAX_PIECES, MIXED, Batched, Columns, Run, runs_in
 
 
 def summed(lowering: Lowering, call: Call) -> MakeNodes:
@@ -45,29 +45,42 @@ def _dims(call: Call) -> list[int]:
 def _reduced(
     lowering: Lowering, call: Call, value: Batched, dims: list[int], combine: str, over_row: str
 ) -> MakeNodes:
-    """A reduction within each row. Few long reductions run along the columns, many short ones across them."""
+    """A reduction within each row: each result by itself, along its operands, or all results at once, one
+    operand of each after the other. What cuts the row into fewer pieces is faster."""
     keeps_dims = call.out.ndim == value.column_of.ndim + 1
     batch_dim = value.batch_dim - (0 if keeps_dims else sum(dim < value.batch_dim for dim in dims))
     operands = _operands_of(value, [dim - (dim > value.batch_dim) for dim in dims])
     results, terms = operands.shape
-    columns = lowering.new_columns(call.out, batch_dim).columns
-    if results <= MAX_PIECES and terms >= results:
-        columns.cut(*range(results))
-        rows = [runs_in(places, value.columns) for places in operands]
-        for runs in rows:
-            value.columns.cut_around(runs)
-
-        def make_along() -> None:
-            pieces = [[node for _, node in value.columns.pieces_of(runs)] for runs in rows]
-            columns.pieces = [_over_row(lowering.nodes, some, combine, over_row) for some in pieces]
-
-        return make_along
-    if terms > MAX_PIECES:
+    if results > MAX_PIECES and terms > MAX_PIECES:
         raise UncoveredError(f"its step has a sum of {terms} terms in each of {results} columns")
-    across = [runs_in(places, value.columns) for places in operands.t()]
-    return lowering.computed(
-        lowering.batched(call.out), across, lambda *pieces: lowering.nodes.chain(combine, list(pieces))
-    )
+    along, across = _runs_of(operands, value), _runs_of(operands.t(), value)
+    result = lowering.new_columns(call.out, batch_dim)
+    if (_pieces(along), -terms) <= (_pieces(across), -results):
+        return _reduced_along(lowering, value, along, result.columns, combine, over_row)
+    return lowering.computed(result, across, lambda *pieces: lowering.nodes.chain(combine, list(pieces)))
+
+
+def _runs_of(lists: Tensor, value: Batched) -> list[list[Run]]:
+    """Where some lists of columns are, (lists, columns); empty if there are too many of them."""
+    return [] if len(lists) > MAX_PIECES else [runs_in(places, value.columns) for places in lists]
+
+
+def _pieces(lists: list[list[Run]]) -> float:
+    return sum(map(len, lists)) or math.inf
+
+
+def _reduced_along(
+    lowering: Lowering, value: Batched, rows: list[list[Run]], columns: Columns, combine: str, over_row: str
+) -> MakeNodes:
+    columns.cut(*range(len(rows)))
+    for runs in rows:
+        value.columns.cut_around(runs)
+
+    def make() -> None:
+        pieces = [[node for _, node in value.columns.pieces_of(runs)] for runs in rows]
+        columns.pieces = [_over_row(lowering.nodes, some, combine, over_row) for some in pieces]
+
+    return make
 
 
 def _operands_of(value: Batched, inner: list[int]) -> Tensor:
