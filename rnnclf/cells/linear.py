@@ -94,10 +94,11 @@ class LinearCell(Cell):
         import torch
 
         if self.complex_state:
-            return torch.complex(*(part.unflatten(1, self.state_shape) for part in rows.chunk(2, dim=1)))
-        return (
-            torch.stack(rows.chunk(2, dim=1), dim=-1) if self.pairs else rows.unflatten(1, self.state_shape)
-        )
+            re, im = (part.reshape(-1, *self.state_shape) for part in rows.chunk(2, dim=1))
+            return torch.complex(re, im)
+        if self.pairs:
+            return torch.stack(rows.chunk(2, dim=1), dim=-1)
+        return rows.reshape(-1, *self.state_shape)
 
     def initial_state(self, x_BI: Tensor) -> Any:
         h = x_BI.new_zeros(len(x_BI), math.prod(self.state_shape) * (2 if self.complex_state else 1))

@@ -100,7 +100,7 @@ class LinOSS(LinearCell):
         """The matrix by which each oscillator's (z, y) is multiplied in a step: (N, 2, 2)."""
         import torch
 
-        return torch.stack((p.z_of_z, p.z_of_y, p.y_of_z, p.y_of_y), dim=-1).unflatten(-1, (2, 2))
+        return torch.stack((p.z_of_z, p.z_of_y, p.y_of_z, p.y_of_y), dim=-1).reshape(-1, 2, 2)
 
     def recurrence(self, p: Parameters, s: Tensor) -> tuple[Tensor, Tensor]:
         import torch

@@ -12,6 +12,7 @@ from torch import nn
 from rnnclf.cells import CELLS, GatedCell
 from rnnclf.cells.base import FAMILIES
 from rnnclf.cells.initializers import INPUT_INITS, RECURRENT_INITS
+from rnnclf.cells.linear import LinearCell
 from rnnclf.cells.state import leaves
 from rnnclf.conformance.cells import drawn, made, reached_state, sequences, variants
 from rnnclf.conformance.claims import CLAIMS
@@ -21,6 +22,7 @@ from tests.equations import EQUATIONS
 
 BATCH, STEPS, INPUT, HIDDEN = 4, 7, 3, 5
 
+LINEAR = [name for name, kind in CELLS.items() if issubclass(kind, LinearCell)]
 GATED = [name for name, kind in CELLS.items() if issubclass(kind, GatedCell)]
 
 
@@ -311,3 +313,17 @@ def test_wrong_input_shape_is_named(shape):
         module(torch.randn(shape))
     assert f"(batch, {INPUT})" in str(caught.value)
     assert f"got {shape}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_between_steps_a_linear_state_is_rows_of_real_numbers(name):
+    module = drawn(made(CELLS[name]), inputs=INPUT)
+    cell, state = module.cell, reached_state(module, BATCH)
+    for part in leaves(state):
+        assert part.dtype == torch.float64
+        assert part.ndim == 2
+    rows = leaves(state)[0]
+    h = cell.from_rows(rows)
+    assert h.shape == (BATCH, *cell.state_shape)
+    assert h.is_complex() == cell.complex_state
+    assert torch.equal(cell.to_rows(h), rows)

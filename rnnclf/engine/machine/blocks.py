@@ -24,8 +24,8 @@ class Block(NamedTuple):
 
 
 def blocks_of(positions: Any) -> list[Block] | None:
-    """An array of positions (N, M) as blocks, which never go backwards; None if there are too many, or if rows
-    are not evenly spaced."""
+    """An array of positions (N, M) as blocks, which never go backwards; None if there are too many, or if
+    rows are not evenly spaced."""
     index = positions if positions.ndim == 2 else positions.reshape(-1, 1)
     columns = index.shape[1]
     column_step = index[:, 1] - index[:, 0] if columns > 1 else np.ones(len(index), np.int64)

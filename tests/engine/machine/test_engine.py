@@ -47,8 +47,8 @@ def marks_of(name, way):
 def expect_close(cell, dtype, **way):
     found, where = difference(cell, dtype, **way)
     # a layer norm of one or two numbers is their rounding, enlarged 300 times
-    limit = 1e-9 if cell.name == "lnlstm" and cell.hidden_size < 3 else LIMIT[dtype]
-    assert found < limit, where
+    enlarged = 1000 if cell.name == "lnlstm" and cell.hidden_size < 3 else 1
+    assert found < enlarged * LIMIT[dtype], where
 
 
 @pytest.mark.long

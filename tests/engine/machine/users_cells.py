@@ -74,6 +74,12 @@ def many_activations(cell, p, z, h):
 
 
 @covered(1)
+def projected_output(cell, p, z, h):
+    h = (0.5 * z + h).tanh()
+    return h * z @ p.recurrent_weight, h
+
+
+@covered(1)
 def rms_norm(cell, p, z, h):
     h = functional.rms_norm(z + h @ p.recurrent_weight.t(), (cell.hidden_size,)).tanh()
     return h, h
@@ -252,7 +258,8 @@ OPERATIONS = (
 
 
 def random_cell(seed: int) -> type[Cell]:
-    """A cell whose step is a random expression of four gates, the old state and products with weights."""
+    """A cell whose step is a random expression of four gates, the old state and products with weights. The
+    output of every third one is a product."""
     draw = random.Random(seed)
     plan = [
         (draw.choice(OPERATIONS), draw.random(), draw.random(), draw.randrange(4))
@@ -266,7 +273,7 @@ def random_cell(seed: int) -> type[Cell]:
             a, b = known[int(one * len(known))], known[int(other * len(known))]
             known.append(_applied(operation, a, b, weights[number], half))
         new = 0.5 * known[-1].tanh() + 0.4 * known[len(known) // 2].tanh() + 0.1 * known[0].tanh()
-        return new, new
+        return new @ weights[0] if seed % 3 == 1 else new, new
 
     return cell(step, 4)
 
