@@ -118,8 +118,10 @@ class LinearCell(Cell):
     def _advance(self, p: Parameters, s: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.recurrence(p, s)
         h = self.from_rows(rows)
-        h = ((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b
-        return self.read(p, s, h), self.to_rows(h)
+        rows = self.to_rows(((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b)
+        return self.read(
+            p, s, self.from_rows(rows)
+        ), rows  # the gradient of this state has that of the output
 
 
 @dataclass

@@ -122,7 +122,8 @@ class LinOSS(LinearCell):
             p.z_of_z * velocity + p.z_of_y * position + p.z_of_force * driven,
             p.y_of_z * velocity + p.y_of_y * position + p.y_of_force * driven,
         )
-        return self._output(p, z, after[1]), torch.cat(after, dim=1)
+        state = torch.cat(after, dim=1)
+        return self._output(p, z, state[:, self.oscillators :]), state
 
     def _output(self, p: Parameters, s: Tensor, position: Tensor) -> Tensor:
         from torch.nn import functional

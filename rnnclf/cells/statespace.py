@@ -80,10 +80,13 @@ class DiagonalCell(TimeInvariantCell):
         log_a, gain = self.dynamics(p)
         b = gain.unsqueeze(-1) * torch.complex(p.input_weight_re, p.input_weight_im)
         from_input = torch.cat((b.real, b.imag, p.skip_weight))
-        a, c_re, c_im = log_a.exp(), self.copies * p.output_weight_re, -self.copies * p.output_weight_im
-        step = {"a_re": a.real.contiguous(), "a_im": a.imag.contiguous(), "c_re": c_re, "c_im": c_im}
-        to_output = torch.stack((c_re, c_im), dim=-1).flatten(1)
-        whole = {"log_a": log_a, "a": a, "to_output": to_output}
+        a, output_weights = log_a.exp(), (self.copies * p.output_weight_re, -self.copies * p.output_weight_im)
+        whole = {"log_a": log_a, "a": a, "to_output": torch.stack(output_weights, dim=-1).flatten(1)}
+        step = {
+            "a_re": a.real.contiguous(),
+            "a_im": a.imag.contiguous(),
+            "of_rows": torch.cat(output_weights, 1),
+        }
         return Parameters(**vars(p), from_input=from_input, **whole, **step)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
@@ -109,13 +112,13 @@ class DiagonalCell(TimeInvariantCell):
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """In real arithmetic, of which machine code can be made."""
         import torch
-        from torch.nn.functional import linear
+        from torch.nn import functional
 
         b_re, b_im, skip = torch.split(z, [self.modes, self.modes, self.hidden_size], dim=-1)
         re, im = state.chunk(2, dim=1)
-        re, im = p.a_re * re - p.a_im * im + b_re, p.a_im * re + p.a_re * im + b_im
-        y = linear(re, p.c_re) + linear(im, p.c_im) + skip
-        return self.output(p, y), torch.cat((re, im), dim=1)
+        after = (p.a_re * re - p.a_im * im + b_re, p.a_im * re + p.a_re * im + b_im)
+        state = torch.cat(after, dim=1)
+        return self.output(p, functional.linear(state, p.of_rows) + skip), state
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
