@@ -29,7 +29,7 @@ from rnnclf.stack import Stack
 from rnnclf.workflows.machine import keep_freed_memory
 
 CELLS = {
-    "lru": ("loop", "scan", "fft"),
+    "lru": ("loop", "scan", "fft", "machine"),
     "s4d": ("loop", "scan", "fft"),
     "mingru": ("loop", "scan", "machine"),
 }
@@ -62,7 +62,8 @@ def measure(
         started = time.perf_counter()
         optimizer.zero_grad()
         try:
-            torch.nn.functional.cross_entropy(model(x_BTI), part.y_N).backward()
+            with model.cores(batch):
+                torch.nn.functional.cross_entropy(model(x_BTI), part.y_N).backward()
         except RuntimeError as error:
             if "allocate memory" in str(error):
                 return

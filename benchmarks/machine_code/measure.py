@@ -1,7 +1,7 @@
 """Training steps of every sequential cell: machine code, the loop, torch.compile, JAX and torch's own layers.
 
     taskset -c 0 python benchmarks/machine_code/measure.py OUT.jsonl [--cells lstm,lem]
-        [--settings rows,small] [--with loop,engine,torch,step,jax] [--seconds 3]
+        [--settings rows,small] [--with loop,scan,engine,torch,step,jax] [--seconds 3]
     python benchmarks/machine_code/measure.py OUT.jsonl --settings rows,small,long --with two_threads
 
 A training step is what comes between a batch and the gradients of all weights: a layer of the cell, a
@@ -10,9 +10,10 @@ process on one core. Times are CPU seconds of the process, since the wall clock 
 more about its neighbours; a ratio is the median over the turns.
 
 whole: the whole step as one call of machine code; engine: the same layer in machine code with torch around
-it; step: torch.compile of the cell's step in a Python loop; torch: torch's own layer; jax: lax.scan,
-equations below. two_threads: the whole step with two threads, in wall clock seconds, as then all others
-are, and without other load on two cores."""
+it; scan: the same by a parallel scan, where the cell is linear in its state; step: torch.compile of the
+cell's step in a Python loop; torch: torch's own layer; jax: lax.scan, equations below. two_threads: the
+whole step with two threads, in wall clock seconds, as then all others are, and without other load on two
+cores."""
 
 from __future__ import annotations
 
@@ -55,6 +56,7 @@ class Setting:
     inputs: int
     ragged: bool = False
     """Lengths between a third and all of the steps, mean readout, both directions."""
+    readout: str = "last"
 
 
 SETTINGS = {
@@ -63,6 +65,8 @@ SETTINGS = {
     "long": Setting(128, 150, 784, 1),
     "own": Setting(64, 16, 100, 3, ragged=True),
     "single": Setting(150, 1, 1, 28),
+    "all_rows": Setting(150, 150, 28, 28, readout="mean"),
+    "all_pixels": Setting(128, 100, 784, 1, readout="mean"),
 }
 
 
@@ -79,11 +83,14 @@ class Case:
 
     def model(self, engine: str) -> SequenceClassifier:
         torch.manual_seed(1)
-        both = {"readout": "mean", "bidirectional": True} if self.setting.ragged else {}
+        readout = "mean" if self.setting.ragged else self.setting.readout
+        stack = Stack(engine=engine, readout=readout, bidirectional=self.setting.ragged)
         cell = CELLS[self.name](hidden_size=self.setting.hidden)
-        return SequenceClassifier(cell, self.setting.inputs, CLASSES, Stack(engine=engine, **both))
+        return SequenceClassifier(cell, self.setting.inputs, CLASSES, stack)
 
-    def by_engine(self, engine: str) -> Step:
+    def by_engine(self, engine: str) -> Step | None:
+        if engine not in CELLS[self.name]().engines:
+            return None
         model = self.model(engine)
         return self.differentiated(model, lambda: model(self.x_BTI, self.lengths_B))
 
@@ -165,6 +172,7 @@ class Case:
             "two_threads": self.with_two_threads,
             "engine": lambda: self.by_engine("machine"),
             "loop": lambda: self.by_engine("loop"),
+            "scan": lambda: self.by_engine("scan"),
             "torch": self.torch_layer,
             "step": self.step_by_torch_compile,
             "jax": self.scan_by_jax,

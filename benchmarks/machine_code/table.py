@@ -18,6 +18,8 @@ PEERS = {
     "long": ("engine", "loop", "torch", "jax"),
     "own": ("engine", "loop"),
     "single": ("engine", "loop", "torch"),
+    "all_rows": ("engine", "scan"),
+    "all_pixels": ("engine", "scan"),
 }
 
 

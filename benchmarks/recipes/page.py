@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from choose import lines_of, means, ranked
-from measure import BASE, BEST, GIVEN_UP, LEVERS, ROWS, WITHOUT, lines
+from measure import BASE, BEST, GIVEN_UP, LEVERS, PIXELS, ROWS, WITHOUT, lines
 
 from rnnclf.statistics import LEAST_RUNS, mean_and_sd, paired, spread
 
@@ -32,6 +32,10 @@ Runs = dict[int, dict[str, Any]]
 def runs_of(row: str) -> Runs:
     """The lines of a row as its words are today."""
     return {line["seed"]: line for line in lines() if line["row"] == row and line["words"] == ROWS[row]}
+
+
+def accuracy(runs: Runs, split: str) -> str:
+    return mean_and_sd(spread([line[split] for line in runs.values()]))
 
 
 def against(runs: Runs, base: Runs, split: str) -> str:
@@ -59,9 +63,7 @@ def table(rows: Sequence[str], base: str, words: Callable[[str], str]) -> Iterat
     for row in rows:
         if not (runs := runs_of(row)):
             continue
-        validation, test = (
-            mean_and_sd(spread([line[split] for line in runs.values()])) for split in ("validation", "test")
-        )
+        validation, test = (accuracy(runs, split) for split in ("validation", "test"))
         difference = "" if row == base else against(runs, runs_of(base), "test")
         radii = [line["radius"] for line in runs.values() if "radius" in line]
         radius = f"{median(radii):.1f}" if radii else ""
@@ -103,6 +105,18 @@ def costs() -> Iterator[str]:
         yield f"| {name} | {threads} | {line['epoch_seconds']:.1f} s | {in_words(line['seconds'])} |"
 
 
+def read_pixels() -> Iterator[str]:
+    """The recipes that read one pixel per step."""
+    yield "| recipe | epochs | seeds | training | validation | test | time |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for row in PIXELS:
+        if runs := runs_of(row):
+            epochs = max(line["epochs"] for line in runs.values())
+            accuracies = (accuracy(runs, split) for split in ("train", "validation", "test"))
+            seconds = in_words(median(line["seconds"] for line in runs.values()))
+            yield f"| `{ROWS[row]}` | {epochs} | {len(runs)} | {' | '.join(accuracies)} | {seconds} |"
+
+
 def pixels() -> Iterator[str]:
     """How long cells take to see every pixel of every image; the latest line of each counts."""
     yield "| cell | a step | an epoch | 100 epochs |"
@@ -119,6 +133,7 @@ TABLES = {
     "best": best,
     "candidates": chosen,
     "costs": costs,
+    "read_pixels": read_pixels,
     "pixels": pixels,
 }
 

@@ -80,14 +80,14 @@ class DiagonalCell(TimeInvariantCell):
         log_a, gain = self.dynamics(p)
         b = gain.unsqueeze(-1) * torch.complex(p.input_weight_re, p.input_weight_im)
         from_input = torch.cat((b.real, b.imag, p.skip_weight))
-        a, output_weights = log_a.exp(), (self.copies * p.output_weight_re, -self.copies * p.output_weight_im)
-        whole = {"log_a": log_a, "a": a, "to_output": torch.stack(output_weights, dim=-1).flatten(1)}
-        step = {
+        a, re, im = log_a.exp(), self.copies * p.output_weight_re, -self.copies * p.output_weight_im
+        for_scan = {"a": a, "to_output": torch.stack((re, im), dim=-1).flatten(1)}
+        real = {
             "a_re": a.real.contiguous(),
             "a_im": a.imag.contiguous(),
-            "of_rows": torch.cat(output_weights, 1),
+            "from_rows": torch.cat((re, im), dim=1),
         }
-        return Parameters(**vars(p), from_input=from_input, **whole, **step)
+        return Parameters(**vars(p), log_a=log_a, from_input=from_input, **for_scan, **real)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         """Contributions to the state (real, then imaginary parts) and D x: (…, 2M + H)."""
@@ -118,7 +118,7 @@ class DiagonalCell(TimeInvariantCell):
         re, im = state.chunk(2, dim=1)
         after = (p.a_re * re - p.a_im * im + b_re, p.a_im * re + p.a_re * im + b_im)
         state = torch.cat(after, dim=1)
-        return self.output(p, functional.linear(state, p.of_rows) + skip), state
+        return self.output(p, functional.linear(state, p.from_rows) + skip), state
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:

@@ -89,11 +89,11 @@ def mamba(x, state, weights, cell):
     q, write, read = np.split(selected, [rank, rank + states], axis=-1)
     dt = softplus(q @ weights["step_weight"].T + weights["step_bias"])
     rate = -np.exp(weights["log_rate"])
-    before = state[0].reshape(len(x), *rate.shape)
+    before = state[0].reshape(len(x), states, -1).swapaxes(1, 2)  # kept as (N, E)
     h = np.exp(dt[..., None] * rate) * before + (dt * u)[..., None] * write[:, None, :]
     y = np.einsum("ben,bn->be", h, read) + weights["skip"] * u
     output = (y * silu(gate)) @ weights["output_weight"].T
-    rows = h.reshape(len(x), -1)
+    rows = h.swapaxes(1, 2).reshape(len(x), -1)
     return output, [rows, window[:, 1:].reshape(len(x), -1)] if width > 1 else [rows]
 
 
