@@ -364,16 +364,27 @@ class SequenceClassifier(nn.Module):
         device = self.head.weight.device.type
         if device != "cpu":
             return nullcontext()
-        modules = [module for module in self.modules() if isinstance(module, CellModule)]
         stack, bf16, zoned = self.stack, self.stack.precision == "bf16", self.stack.zoneout > 0
-        engines = {
-            engine_for(module, device, stack.engine, ragged=ragged, bf16=bf16, zoneout=zoned)
-            for module in modules
-        }
+        engines = self.engines(device, asked=stack.engine, ragged=ragged, bf16=bf16, zoneout=zoned)
         by_parts = all(ENGINES[engine].by_parts for engine in engines)
-        weights = max(sum(weight.numel() for weight in module.parameters()) for module in modules)
+        weights = max(
+            sum(weight.numel() for weight in module.parameters()) for module in self._cell_modules()
+        )
         small = 2 * batch * weights < SMALLEST_SHARED
         return parts_of_batches() if by_parts or small else nullcontext()
+
+    def engines(self, device: str, **situation: Any) -> set[str]:
+        """The engines of the layers, of which the lower ones need all their outputs. situation: see
+        `engine_for`."""
+        needed = {READOUTS[self.stack.readout].every_step} | ({True} if self.stack.layers > 1 else set())
+        return {
+            engine_for(module, device, every_step=every_step, **situation)
+            for module in self._cell_modules()
+            for every_step in needed
+        }
+
+    def _cell_modules(self) -> list[CellModule]:
+        return [module for module in self.modules() if isinstance(module, CellModule)]
 
 
 def _checked_grid(

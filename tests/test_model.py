@@ -403,3 +403,16 @@ def test_auto_takes_an_engine_that_knows_bf16():
     for name, device, ragged in product(CELLS.names(), ("cpu", "cuda"), (False, True)):
         engine = choose(CELLS[name](), device, ragged=ragged, bf16=True)
         assert engine not in ("fused", "machine"), (name, device, ragged)
+
+
+@pytest.mark.parametrize(
+    ("stack", "engines"),
+    [
+        (Stack(readout="last"), {"fft"}),
+        (Stack(readout="mean"), {"machine"}),
+        (Stack(readout="last", layers=2), {"machine", "fft"}),
+    ],
+)
+def test_the_engine_of_a_layer_depends_on_which_of_its_outputs_are_read(stack, engines):
+    model = SequenceClassifier(CELLS["lru"](hidden_size=4), 3, 2, stack)
+    assert model.engines("cpu") == engines

@@ -9,7 +9,7 @@ import torch
 
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
-from rnnclf.engine.choose import engine_for, why_not_faster
+from rnnclf.engine.choose import why_not_faster
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.recipe import Recipe
@@ -56,7 +56,7 @@ def engine_used(model: SequenceClassifier, recipe: Recipe, train: SequenceDatase
         "zoneout": stack.zoneout > 0,
         "asked": stack.engine,
     }
-    names = _engines_of_layers(model, device, **situation)
+    names = model.engines(device, **situation)
     obstacle = recipe_obstacle(recipe) or step_obstacle(model, train)
     reason = why_not_faster(module, device, every_step=model.readout.every_step, **situation)
     if not reason and runs_in_machine_code(names):
@@ -101,7 +101,7 @@ def _obstacle_in_model(model: SequenceClassifier) -> str:
 
 def _obstacle_in_cell(model: SequenceClassifier) -> str:
     module, device = cell_modules(model)[0], model.head.weight.device.type
-    engines = _engines_of_layers(model, device, asked=model.stack.engine)
+    engines = model.engines(device, asked=model.stack.engine)
     if device != "cpu" or not runs_in_machine_code(engines):
         return f"cell={module.cell.name} has no whole steps here"
     from rnnclf.engine.machine.driver.layer import layer_code
@@ -113,13 +113,6 @@ def _obstacle_in_cell(model: SequenceClassifier) -> str:
     except UncoveredError as error:
         return f"cell={module.cell.name} has no whole steps: {error}"
     return ""
-
-
-def _engines_of_layers(model: SequenceClassifier, device: str, **situation: Any) -> set[str]:
-    """The engines of the layers: of the lower ones all outputs are needed."""
-    module = cell_modules(model)[0]
-    needed = {model.readout.every_step} | ({True} if model.stack.layers > 1 else set())
-    return {engine_for(module, device, every_step=every_step, **situation) for every_step in needed}
 
 
 def runs_in_machine_code(engines: set[str]) -> bool:
