@@ -43,13 +43,16 @@ OF_ONE: dict[str, Function] = {
     "clamp_min": lambda a: torch.clamp_min(a, 0.1),
     "silu": f.silu,
     "logsigmoid": f.logsigmoid,
+    "gelu": f.gelu,
+    "glu": lambda a: f.glu(torch.cat((a, a.tanh()), 1)),
+    "softplus": f.softplus,
+    "softplus that soon is straight": lambda a: f.softplus(a, beta=2, threshold=0.5),
     "one minus": lambda a: 1 - a,
     "a number over": lambda a: 1 / (2 + a.tanh()),
     "reversed subtraction": lambda a: torch.rsub(a, 2, alpha=3),
 }
 FROM_THE_TABLE: dict[str, Function] = {
-    "softplus": f.softplus,
-    "gelu": f.gelu,
+    "gelu by tanh": lambda a: f.gelu(a, approximate="tanh"),
     "elu": f.elu,
     "leaky_relu": f.leaky_relu,
     "hardtanh": f.hardtanh,

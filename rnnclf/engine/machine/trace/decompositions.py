@@ -2,7 +2,8 @@
 
 Torch has a table of decompositions too, and an operation that is not listed here is looked up there. But the
 table's first use imports sympy, which takes 0.4 s, so what the cells of this package use is listed here.
-Each function takes the arguments of the operation in `torch.ops.aten`.
+Each function takes the arguments of the operation in `torch.ops.aten`, and may leave a variant of it to
+torch's table by returning NotImplemented.
 """
 
 from __future__ import annotations
@@ -85,6 +86,43 @@ def _silu_backward(g: Tensor, x: Tensor) -> Tensor:
     return g * (y + x * (y - y * y))
 
 
+def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
+    return NotImplemented if approximate != "none" else x * _normal_cdf(x)
+
+
+def _gelu_backward(g: Tensor, x: Tensor, *, approximate: str = "none") -> Any:
+    if approximate != "none":
+        return NotImplemented
+    density = (x * x * -0.5).exp() * (2 * math.pi) ** -0.5
+    return g * (_normal_cdf(x) + x * density)
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 + 0.5 * (x * 0.5**0.5).erf()
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    y: Tensor = value * gate.sigmoid()
+    return y
+
+
+def _glu_backward(g: Tensor, x: Tensor, dim: int) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    y = gate.sigmoid()
+    return torch.cat((g * y, g * value * (y - y * y)), dim)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    scaled = _scaled(x, beta)
+    return torch.where(scaled > threshold, x, _scaled(scaled.exp().log1p(), 1 / beta))
+
+
+def _softplus_backward(g: Tensor, x: Tensor, beta: float, threshold: float) -> Tensor:
+    scaled = _scaled(x, beta)
+    return torch.where(scaled > threshold, g, g * scaled.sigmoid())
+
+
 DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     # products
     "addmm": lambda c, a, b, beta=1, alpha=1: _scaled(c, beta) + _scaled(a.mm(b), alpha),
@@ -110,6 +148,12 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "threshold_backward": lambda g, x, threshold: torch.where(x <= threshold, 0.0, g),
     "silu": lambda x: x * x.sigmoid(),
     "silu_backward": _silu_backward,
+    "gelu": _gelu,
+    "gelu_backward": _gelu_backward,
+    "glu": _glu,
+    "glu_backward": _glu_backward,
+    "softplus": _softplus,
+    "softplus_backward": _softplus_backward,
     "log_sigmoid_forward": lambda x: (
         x.minimum(x.new_zeros(())) - x.abs().neg().exp().log1p(),
         x.new_zeros(0),

@@ -135,10 +135,10 @@ def _refuse(function: Any, name: str) -> None:
 
 def _decomposed(function: Any, name: str, args: Any, kwargs: Any) -> Any:
     """The result of an operation by simpler ones, or NotImplemented."""
-    if name in DECOMPOSITIONS:
-        return DECOMPOSITIONS[name](*args, **kwargs)
-    if name.endswith("_") and name.removesuffix("_") in DECOMPOSITIONS:
-        return args[0].copy_(DECOMPOSITIONS[name.removesuffix("_")](*args, **kwargs))
+    if own := DECOMPOSITIONS.get(name.removesuffix("_")):
+        out = own(*args, **kwargs)
+        if out is not NotImplemented:
+            return args[0].copy_(out) if name.endswith("_") else out
     out = function.decompose(*args, **kwargs)
     if out is NotImplemented:
         from torch._decomp import decomposition_table  # most entries import sympy when first used: 0.4 s
