@@ -93,18 +93,17 @@ def _gelu(x: Tensor, *, approximate: str = "none") -> Any:
 def _gelu_backward(g: Tensor, x: Tensor, *, approximate: str = "none") -> Any:
     if approximate != "none":
         return NotImplemented
-    density = (x * x * -0.5).exp() * (2 * math.pi) ** -0.5
+    density = (x * x * -0.5).exp() / math.sqrt(2 * math.pi)
     return g * (_normal_cdf(x) + x * density)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    return 0.5 + 0.5 * (x * 0.5**0.5).erf()
+    return (x * math.sqrt(0.5)).erf() * 0.5 + 0.5
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
     value, gate = x.chunk(2, dim)
-    y: Tensor = value * gate.sigmoid()
-    return y
+    return value * gate.sigmoid()
 
 
 def _glu_backward(g: Tensor, x: Tensor, dim: int) -> Tensor:
