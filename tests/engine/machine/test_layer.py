@@ -39,15 +39,18 @@ def filled(blocks, numbers, shape):
         np.array([5, 6, 7, 20, 22, 24]),
         np.array([[3]]),
         np.array([4]),
+        np.arange(12).reshape(3, 4)[::-1],
     ],
 )
 def test_blocks_say_where_each_number_of_a_gradient_lies(positions):
     blocks = blocks_of(positions)
     np.testing.assert_array_equal(filled(blocks, np.arange(100), positions.shape), positions)
+    assert all(block.row_step >= 0 and block.column_step >= 0 for block in blocks)  # as torch's strides
 
 
 def test_numbers_in_no_order_are_no_blocks():
     assert blocks_of(np.array([[0, 1, 3]])) is None
+    assert blocks_of(np.array([[3, 2, 1]])) is None
     assert blocks_of(np.arange(2000) ** 2) is None
 
 
