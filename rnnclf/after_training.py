@@ -53,6 +53,8 @@ def export(
     from rnnclf.console.screen import print_json, print_note, use_stderr
 
     use_stderr(json)
+    if misplaced := next((word for word in words or [] if "=" not in word and word.endswith(".onnx")), None):
+        raise RnnclfError(f"The file to write goes behind -o: rnnclf export {run} -o {misplaced}")
     run = run_at(run)
     if demo is None:
         from rnnclf.workflows.export import export as workflow
