@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -85,11 +86,14 @@ def best() -> Iterator[str]:
     return table(list(BEST), "best_rows", ROWS.__getitem__)
 
 
-def chosen() -> Iterator[str]:
-    """The candidates, those with the lowest loss on the validation images first."""
+def chosen(pixels: bool) -> Iterator[str]:
+    """The candidates that read pixels or the others, those with the lowest loss on the validation images
+    first."""
     yield "| words | seeds | validation loss | validation | training | epochs |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for words, group in ranked():
+        if ("smnist" in words) != pixels:
+            continue
         loss, validation, training = means(group)
         shares = f"{loss:.4f} | {100 * validation:.2f} % | {100 * training:.2f} %"
         yield f"| `{words}` | {len(group)} | {shares} | {group[0]['epochs']} |"
@@ -131,9 +135,10 @@ TABLES = {
     "levers": levers,
     "together": together,
     "best": best,
-    "candidates": chosen,
+    "candidates": partial(chosen, pixels=False),
     "costs": costs,
     "read_pixels": read_pixels,
+    "pixel_candidates": partial(chosen, pixels=True),
     "pixels": pixels,
 }
 
