@@ -85,7 +85,8 @@ BEST = {
 
 PIXELS = {
     "best_pixels": "experiment=best_pixels",
-    "best_permuted": "experiment=best_permuted",
+    "the same, permuted": "experiment=best_pixels dataset.permutation=bitrev dataset.validation=0.1"
+    " dataset.split=random",
 }
 """What reads one pixel per step."""
 
@@ -121,12 +122,13 @@ def trained(words: str, seed: int, run: RunFolder) -> dict[str, Any]:
 
 
 def spectral_radius(weights: Path) -> float | None:
-    """The largest absolute eigenvalue of the recurrent weights in a checkpoint; None for gates and towers."""
+    """The largest absolute eigenvalue of the recurrent weights in a checkpoint; None for gates, towers and
+    cells without such weights."""
     import numpy as np
     from safetensors.numpy import load_file
 
     recurrent = [w for name, w in load_file(weights).items() if name.endswith("recurrent_weight")]
-    if len(recurrent) > 1 or recurrent[0].shape[0] != recurrent[0].shape[1]:
+    if len(recurrent) != 1 or recurrent[0].shape[0] != recurrent[0].shape[1]:
         return None
     return float(np.abs(np.linalg.eigvals(recurrent[0])).max())
 
