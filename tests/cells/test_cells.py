@@ -26,7 +26,7 @@ LINEAR = [name for name, kind in CELLS.items() if issubclass(kind, LinearCell)]
 GATED = [name for name, kind in CELLS.items() if issubclass(kind, GatedCell)]
 
 
-QUICK = ("basic", "lstm", "gru", "lem", "lmu", "mingru", "s4d", "mamba")
+QUICK = ("basic", "lstm", "gru", "lem", "lmu", "mingru", "s4d", "rglru")
 """A cell or two of each family, on which claims are tested by default; on the others by the long tests."""
 
 EXAMPLES = {("step_is_traceable", "basic"), ("step_is_traceable", "s4d")} | {

@@ -78,7 +78,7 @@ def test_rates_are_sequences_per_second_of_the_median_step(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("layers", "taken"), [(1, ["fft"]), (2, ["fft", "scan"])])
+@pytest.mark.parametrize(("layers", "taken"), [(1, ["fft"]), (2, ["fft", "machine"])])
 def test_the_engines_that_auto_takes_are_marked(layers, taken):
     rows = bench(["lru", "basic"], small(layers=layers)).rows
     assert sorted(row.engine for row in rows if row.auto and row.cell == "lru") == taken
