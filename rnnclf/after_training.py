@@ -54,7 +54,7 @@ def export(
 
     use_stderr(json)
     if misplaced := next((word for word in words or [] if "=" not in word and word.endswith(".onnx")), None):
-        raise RnnclfError(f"The file to write goes behind -o: rnnclf export {run} -o {misplaced}")
+        raise RnnclfError(f"Give the file to write with -o: rnnclf export {run} -o {misplaced}")
     run = run_at(run)
     if demo is None:
         from rnnclf.workflows.export import export as workflow

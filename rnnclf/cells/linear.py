@@ -119,9 +119,8 @@ class LinearCell(Cell):
         a, b = self.recurrence(p, s)
         h = self.from_rows(rows)
         rows = self.to_rows(((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b)
-        return self.read(
-            p, s, self.from_rows(rows)
-        ), rows  # the gradient of this state has that of the output
+        # read from the rows, so that the gradient of the state includes that of the output
+        return self.read(p, s, self.from_rows(rows)), rows
 
 
 @dataclass

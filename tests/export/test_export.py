@@ -168,9 +168,9 @@ def test_without_the_extra_the_command_that_installs_it_is_named(run, monkeypatc
     )
 
 
-def test_a_file_to_write_that_is_not_behind_its_option_is_told(run):
+def test_an_output_file_without_its_option_is_told(run):
     done = invoked("export", run, "model.onnx")
     assert done.exit_code == 2
-    assert f"The file to write goes behind -o: rnnclf export {run} -o model.onnx" in " ".join(
+    assert f"Give the file to write with -o: rnnclf export {run} -o model.onnx" in " ".join(
         done.output.split()
     )
