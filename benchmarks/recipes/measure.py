@@ -85,6 +85,7 @@ BEST = {
 
 PIXELS = {
     "best_pixels": "experiment=best_pixels",
+    "best_permuted": "experiment=best_permuted",
     "the same, permuted": "experiment=best_pixels dataset.permutation=bitrev dataset.validation=0.1"
     " dataset.split=random",
 }
