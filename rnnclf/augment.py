@@ -88,7 +88,41 @@ class NoAugment(Augment):
 
 
 @dataclass
-class ImageAugment(Augment):
+class RandomAugment(Augment):
+    """Base of those that change each sequence with some probability. Subclasses define `changed`."""
+
+    share: float = option(
+        1.0, "probability that a sequence is changed at all; the others stay as they are", above=0, high=1
+    )
+
+    def __call__(
+        self,
+        x_BTI: Tensor,
+        lengths_B: Tensor | None,
+        layout: PictureLayout | None = None,
+        values: int | None = None,
+        codes: int = 0,
+    ) -> tuple[Tensor, Tensor | None]:
+        changed = self.changed(x_BTI, lengths_B, layout, values, codes)
+        if self.share == 1:
+            return changed
+        picked_B = x_BTI.new_empty(len(x_BTI)).uniform_() < self.share
+        return _mixed(picked_B, changed, (x_BTI, lengths_B))
+
+    def changed(
+        self,
+        x_BTI: Tensor,
+        lengths_B: Tensor | None,
+        layout: PictureLayout | None,
+        values: int | None,
+        codes: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The batch with all its sequences changed; see `Augment`."""
+        raise NotImplementedError(f"{type(self).__name__} must define changed.")
+
+
+@dataclass
+class ImageAugment(RandomAugment):
     """Pictures shifted, rotated, scaled, sheared, distorted and flipped at random.
 
     Each picture gets its own amounts, drawn uniformly between minus and plus the options. It is sheared and
@@ -124,13 +158,13 @@ class ImageAugment(Augment):
                 " choose augment=series or none."
             )
 
-    def __call__(
+    def changed(
         self,
         x_BTI: Tensor,
         lengths_B: Tensor | None,
-        layout: PictureLayout | None = None,
-        values: int | None = None,
-        codes: int = 0,
+        layout: PictureLayout | None,
+        values: int | None,
+        codes: int,
     ) -> tuple[Tensor, Tensor | None]:
         import torch
 
@@ -164,7 +198,7 @@ class ImageAugment(Augment):
 
 
 @dataclass
-class SeriesAugment(Augment):
+class SeriesAugment(RandomAugment):
     """Time series cropped, time-warped, scaled, jittered and masked at random, each by its own amounts.
 
     The time warp follows Um et al. 2017, https://arxiv.org/abs/1706.00527, with a speed that is always
@@ -201,13 +235,13 @@ class SeriesAugment(Augment):
     def keeps_lengths(self) -> bool:
         return self.crop == 1
 
-    def __call__(
+    def changed(
         self,
         x_BTI: Tensor,
         lengths_B: Tensor | None,
-        layout: PictureLayout | None = None,
-        values: int | None = None,
-        codes: int = 0,
+        layout: PictureLayout | None,
+        values: int | None,
+        codes: int,
     ) -> tuple[Tensor, Tensor | None]:
         import torch
 
@@ -281,6 +315,23 @@ class SeriesAugment(Augment):
         first_B1 = _random_integers(draws_2B1[1], lengths_B1 - width_B1)
         t_T = torch.arange(x_BTI.shape[1], device=x_BTI.device)
         return (first_B1 <= t_T) & (t_T < first_B1 + width_B1)
+
+
+def _mixed(
+    picked_B: Tensor, changed: tuple[Tensor, Tensor | None], usual: tuple[Tensor, Tensor | None]
+) -> tuple[Tensor, Tensor | None]:
+    """The changed sequences and lengths where picked, else the usual ones, which may have more steps."""
+    from torch.nn import functional
+
+    (changed_BTI, changed_B), (x_BTI, lengths_B) = changed, usual
+    steps = x_BTI.shape[1]
+    changed_BTI = functional.pad(changed_BTI, (0, 0, 0, steps - changed_BTI.shape[1]))
+    mixed_BTI = changed_BTI.where(picked_B.view(-1, 1, 1), x_BTI)
+    if changed_B is lengths_B:
+        return mixed_BTI, lengths_B
+    assert changed_B is not None
+    mixed_B = changed_B.where(picked_B, steps if lengths_B is None else lengths_B)
+    return mixed_BTI[:, : int(mixed_B.max())], mixed_B
 
 
 def _random_integers(share_B: Tensor, most_B: Tensor) -> Tensor:

@@ -56,18 +56,28 @@ def test_without_strengths_nothing_is_active_and_nothing_changes():
 
 OTHERWISE = {
     "image": {
-        "shift": 2, "rotate": 40, "scale": 0.5, "shear": 30, "elastic": 30, "elastic_sigma": 2, "flip": 1
+        "shift": 2, "rotate": 40, "scale": 0.5, "shear": 30, "elastic": 30, "elastic_sigma": 2, "flip": 1,
+        "share": 0.3,
     },
     "series": {
-        "jitter": 1, "scale": 1, "time_warp": 1, "crop": 0.3, "time_mask": 0.6, "channel_drop": 0.6
+        "jitter": 1, "scale": 1, "time_warp": 1, "crop": 0.3, "time_mask": 0.6, "channel_drop": 0.6,
+        "share": 0.3,
     },
 }  # fmt: skip
+
+
+BESIDE = {
+    ("image", "elastic_sigma"): {"elastic": 20.0},
+    ("image", "share"): {"flip": 1.0},
+    ("series", "share"): {"jitter": 1.0},
+}
+"""What an option needs to have an effect."""
 
 
 @pytest.mark.parametrize(("name", "option"), options())
 def test_every_option_alone_makes_active_and_changes_the_batch(name, option):
     strengths = {"image": STILL, "series": QUIET}[name]
-    more = {"elastic": 20.0} if option == "elastic_sigma" else {}
+    more = BESIDE.get((name, option), {})
     layout = Rows() if name == "image" else None
     x_BTI = Rows().sequences(pictures()) if name == "image" else series()
     usual = AUGMENTS[name](**{**strengths, **more})
@@ -118,6 +128,36 @@ def test_equal_sequences_of_one_batch_are_changed_differently(name):
     assert len({tuple(x_TI.flatten().tolist()) for x_TI in after}) == 5
 
 
+@each_strong
+@pytest.mark.parametrize("lengths", [None, [12, 3, 1, 5, 6, 7, 2]])
+def test_the_share_that_is_not_changed_stays_as_it_is_and_the_rest_is_what_it_would_be(name, lengths):
+    x_BTI, layout, lengths_B = series(), None, None if lengths is None else torch.tensor(lengths)
+    if name == "image":
+        x_BTI, layout, lengths_B = Rows().sequences(pictures(7)), Rows(), None
+    every, every_length = changed(STRONG[name], x_BTI, lengths_B, layout)
+    some, some_length = changed(replace(STRONG[name], share=0.5), x_BTI, lengths_B, layout)
+
+    def steps(x_BTI, lengths_B):
+        lengths = [x_BTI.shape[1]] * len(x_BTI) if lengths_B is None else lengths_B.tolist()
+        return [tuple(x_TI[:t].flatten().tolist()) for x_TI, t in zip(x_BTI, lengths, strict=True)]
+
+    before, after, found = steps(x_BTI, lengths_B), steps(every, every_length), steps(some, some_length)
+    kept = [f == b for f, b in zip(found, before, strict=True)]
+    assert 0 < sum(kept) < len(kept)
+    assert all(k or f == a for k, f, a in zip(kept, found, after, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_the_share_is_drawn_anew_for_each_batch(share):
+    flip = ImageAugment(**STILL, flip=1, share=share)
+    x_BTI = Rows().sequences(pictures(2000))
+    torch.manual_seed(0)
+    moved_2B = torch.stack([(flip(x_BTI, None, Rows())[0] != x_BTI).flatten(1).any(1) for _ in range(2)])
+    assert moved_2B.float().mean(1).tolist() == pytest.approx([share, share], abs=0.04)
+    both = moved_2B.all(0).float().mean().item()
+    assert both == pytest.approx(share**2, abs=0.04)  # independent of each other
+
+
 KEEPERS = [NoAugment(), ImageAugment(), STRONG["image"], SeriesAugment(), replace(STRONG["series"], crop=1.0)]
 
 
@@ -141,7 +181,7 @@ def test_a_crop_keeps_no_lengths_and_an_augmentation_of_ones_own_need_not_say():
 
 @pytest.mark.parametrize(("name", "option"), options())
 def test_options_out_of_range_are_refused_by_name(name, option):
-    wrong = 0.0 if option in ("crop", "elastic_sigma") else -0.1
+    wrong = 0.0 if option in ("share", "crop", "elastic_sigma") else -0.1
     with pytest.raises(ConfigError, match=rf"^{option} must be (at least|above) .*, got {wrong}\.$"):
         AUGMENTS[name](**{option: wrong})
     with pytest.raises(ConfigError, match=f"^{option} must be .*, got nan"):
@@ -213,6 +253,7 @@ def test_what_lies_behind_the_end_has_no_influence(values):
             "crop": st.floats(0, 1, exclude_min=True),
             "time_mask": st.floats(0, 1, exclude_max=True),
             "channel_drop": st.floats(0, 1),
+            "share": st.sampled_from([0.5, 1.0]),
         }
     ),
     seed=st.integers(0, 1000),
