@@ -32,7 +32,7 @@ from rnnclf.workflows.inspect import (
     SearchFacts,
     SweepFacts,
 )
-from rnnclf.workflows.report_words import breaks_of
+from rnnclf.workflows.report_words import training_doubts
 from rnnclf.workflows.runs import ENGINE, SCORE, fits
 from rnnclf.workflows.search.standing import STATES
 
@@ -175,8 +175,8 @@ def _of_run(found: RunFacts) -> Iterator[tuple[str, str]]:
         return
     yield "epochs", f"{found.epochs} of {_plain(config.get('epochs', '?'))}"
     yield from _scores(found.results)
-    for sentence in breaks_of(found.results):
-        yield "break", sentence
+    for sentence in training_doubts(found.results):
+        yield "training", sentence
     versions = provenance.get("versions")
     yield "made with", _words(versions, " ") if isinstance(versions, dict) else ""
     hardware = provenance.get("hardware")

@@ -40,7 +40,7 @@ from rnnclf.training.loop import EpochResult
 from rnnclf.training.state import BatchProgress
 from rnnclf.workflows.baseline_runs import baselines_beside
 from rnnclf.workflows.expected import judged
-from rnnclf.workflows.report_words import breaks_of
+from rnnclf.workflows.report_words import training_doubts
 from rnnclf.workflows.runs import picture, read_csv
 from rnnclf.workflows.train import Report, RunInfo, Watcher
 
@@ -244,7 +244,7 @@ def _summary(report: Report) -> RenderableType:
     lines.append(f"engine {used.words}" + (f"; not a faster one: {used.reason}" if used.reason else ""))
     if r["protocol"] == "tutorial":
         lines.append("tutorial protocol: the test split was scored after every epoch, too")
-    doubts = [*([_warning(report)] if r["warnings"] else []), *map(one_line, breaks_of(r))]
+    doubts = [*([_warning(report)] if r["warnings"] else []), *map(one_line, training_doubts(r))]
     parts: list[RenderableType] = [Text(doubt, style="yellow") for doubt in doubts]
     return Group(*parts, metrics_table(scores), Text("\n".join(lines), style="dim"))
 
@@ -275,7 +275,7 @@ def show_report(report: Report, job: int | None, parallel: bool) -> None:
             _expected(report).plain,
             recordings,
             _warning(report),
-            *map(one_line, breaks_of(report.results)),
+            *map(one_line, training_doubts(report.results)),
             f"run folder: {folder}",
             f"evaluate it: rnnclf eval {folder}",
         ):

@@ -120,7 +120,7 @@ def _is_lost(before: Score, now: Score) -> bool:
         before.accuracy - now.accuracy >= LOST
         and 1 - now.accuracy >= MORE_ERRORS * (1 - before.accuracy)
         and now.loss > before.loss
-        and _fall(before, now) >= TRAIN_Z
+        and fall(before, now) >= TRAIN_Z
     )
 
 
@@ -131,7 +131,7 @@ def _break(recent: Sequence[EpochResult], results: Sequence[EpochResult]) -> Bre
     before = sorted((r.validation for r in recent), key=lambda score: score.accuracy)[len(recent) // 2]
     # an epoch whose last steps go wrong shows it in validation, and only the next one in training
     lowest = min(previous.validation, now.validation, key=lambda score: score.accuracy)
-    if _fall(before, lowest) < VALIDATION_Z:
+    if fall(before, lowest) < VALIDATION_Z:
         return None
     return Break(
         epoch=now.epoch,
@@ -145,7 +145,7 @@ def _break(recent: Sequence[EpochResult], results: Sequence[EpochResult]) -> Bre
     )
 
 
-def _fall(before: Score, now: Score) -> float:
+def fall(before: Score, now: Score) -> float:
     """The fall of an accuracy in standard errors. Each count is taken as if it had one more sequence of
     either outcome, so that an accuracy of 1 has an error, too (Agresti & Caffo 2000)."""
     shares = [((score.correct + 1) / (score.total + 2), score.total + 2) for score in (before, now)]

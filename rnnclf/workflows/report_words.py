@@ -103,15 +103,15 @@ def doubts_of(r: Mapping[str, Any], judged: Judged | str) -> list[str]:
     if isinstance(rollbacks, list) and rollbacks:
         times = f"{len(rollbacks)} times" if len(rollbacks) > 1 else "once"
         found.append(f"Training diverged {times} and continued with a smaller learning rate.")
-    found += breaks_of(r)
+    found += training_doubts(r)
     if isinstance(extended, list) and extended:
         found.append("It was trained longer than first planned, when its results were already known.")
     return found
 
 
-def breaks_of(r: Mapping[str, Any]) -> list[str]:
-    """What is said of the breaks of training, in results of any origin; runs of older versions have none."""
-    breaks = r.get("breaks")
-    if not isinstance(breaks, list):
-        return []
-    return [found["words"] for found in breaks if fits(found, {"words": str})]
+def training_doubts(r: Mapping[str, Any]) -> list[str]:
+    """What is said of breaks of training and of a shortfall, in results of any origin; runs of older versions
+    have none."""
+    breaks, shortfall = r.get("breaks"), r.get("shortfall")
+    found = [*(breaks if isinstance(breaks, list) else []), shortfall]
+    return [one["words"] for one in found if one is not None and fits(one, {"words": str})]

@@ -9,9 +9,10 @@ import pytest
 
 from rnnclf.console.inspect import show_inspection
 from rnnclf.console.training import show_report
+from rnnclf.hydra_app import load_config
 from rnnclf.training import breaks
 from rnnclf.workflows.inspect import inspect
-from rnnclf.workflows.report_words import breaks_of
+from rnnclf.workflows.report_words import training_doubts
 from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 from tests.workflows.killed_runs import Witness, config_of
@@ -34,13 +35,38 @@ def test_a_break_is_told_at_once_and_wherever_results_are_shown(tmp_path, breaki
     words = found[0]["words"]
     assert "that was kept" in words
     assert "that was kept" not in note
-    assert breaks_of(folder.read_results()) == [one["words"] for one in found]
+    assert training_doubts(folder.read_results()) == [one["words"] for one in found]
     assert report.diagnosis is not None
     assert words in report.diagnosis.words
     show_report(report, None, parallel=True)
     assert words in capsys.readouterr().out
     show_inspection(inspect(folder.path))
     assert words in " ".join(capsys.readouterr().out.split())
+
+
+MIRRORED = (
+    "dataset=digits epochs=8 batch_size=20 threads=1 augment=image augment.flip=1"
+    " augment.shift=0 augment.rotate=0 augment.scale=0 augment.shear=0"
+)
+
+
+def test_a_network_that_has_only_seen_mirrored_pictures_is_told_so(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    report = train(load_config(MIRRORED.split()), folder, Witness())
+    found = report.results["shortfall"]
+    assert found["kept"] == report.scores["train"].accuracy
+    assert found["in_training"] - found["kept"] > 0.1
+    assert training_doubts(folder.read_results()) == [found["words"]]
+    show_report(report, None, parallel=True)
+    assert found["words"] in capsys.readouterr().out
+    show_inspection(inspect(folder.path))
+    assert found["words"] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("words", ["average=ema", "sampling=balanced", "final_fit=true"])
+def test_scores_of_other_weights_or_sequences_are_not_compared(tmp_path, words):
+    report = train(load_config([*MIRRORED.split(), words]), RunFolder(tmp_path / "run"), Witness())
+    assert report.results["shortfall"] is None
 
 
 def test_each_epoch_is_recorded_with_its_gradient_norms(tmp_path):
@@ -56,5 +82,5 @@ def test_each_epoch_is_recorded_with_its_gradient_norms(tmp_path):
 
 @pytest.mark.parametrize("of_unknown_origin", [None, 3, {}, [3], [{}], [{"words": 3}], [None]])
 def test_results_without_breaks_say_nothing_of_them(of_unknown_origin):
-    assert breaks_of({"breaks": of_unknown_origin}) == []
-    assert breaks_of({}) == []
+    assert training_doubts({"breaks": of_unknown_origin}) == []
+    assert training_doubts({}) == []
