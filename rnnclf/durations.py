@@ -70,8 +70,10 @@ def seconds_in_words(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """A rough time in words: 40 s, 12 min, 3 h."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"
+    """A rough time in words: 85 s, 85 min, 1.8 h, 30 h."""
+    if round(seconds) < 100:
+        return f"{seconds:.0f} s"
+    if round(seconds / 60) < 100:
+        return f"{seconds / 60:.0f} min"
+    digits = 1 if seconds < 9.95 * 3600 else 0
+    return f"{seconds / 3600:,.{digits}f}".removesuffix(".0") + " h"

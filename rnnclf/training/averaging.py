@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from rnnclf.averaging import Average
-from rnnclf.data import SequenceDataset
-from rnnclf.model import SequenceClassifier
 
 
 class WeightAverage:
@@ -68,35 +65,3 @@ def holding(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     finally:
         model.load_state_dict(own)
-
-
-@torch.no_grad()
-def renew_statistics(model: SequenceClassifier, data: SequenceDataset, batch_size: int) -> None:
-    """Replaces the running statistics of batch normalisation by those of `data` with the current weights, as
-    averaged weights need it (Izmailov et al. 2018, section 3.2).
-
-    Each statistic is the mean over batches of about equal size, in which sequences that follow one another
-    in the data, such as those of a class, lie in different batches. Draws no random numbers.
-    """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.BatchNorm1d) and module.weight.requires_grad  # else it stays as it is
-    ]
-    if not norms:
-        return
-    momentum = norms[0].momentum
-    model.eval()  # no dropout
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-        norm.momentum = None  # the mean over all batches
-    number = math.ceil(len(data) / batch_size)
-    batches = [torch.arange(first, len(data), number) for first in range(number)]
-    with model.cores(batch_size, data.ragged):
-        for at_hand_B in data.at_hand(batches):
-            x_BTI, _, lengths_B = data.batch(at_hand_B)
-            model(x_BTI, lengths_B)
-    for norm in norms:
-        norm.eval()
-        norm.momentum = momentum

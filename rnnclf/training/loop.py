@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from rnnclf.data import SequenceDataset
 from rnnclf.durations import seconds_in_words
 from rnnclf.errors import DivergedError
 from rnnclf.metrics import Score, percent
-from rnnclf.training.averaging import holding, renew_statistics
+from rnnclf.training.averaging import holding
+from rnnclf.training.batch_statistics import renew_statistics
 from rnnclf.training.divergence import Divergence, blame
 from rnnclf.training.epoch import Epoch, differentiate
 from rnnclf.training.evaluation import score_model
@@ -149,11 +151,10 @@ def _validate(training: Training, train: SequenceDataset, validation: SequenceDa
     """Scores what the epoch has led to, which becomes `training.result`: the model, or its average."""
     model, averages = training.model, training.average.tensors()
     training.result = model.state_dict() | averages
-    if not averages:
-        return score_model(model, validation)
-    with holding(model, training.result):
+    with holding(model, training.result) if averages else nullcontext():
         renew_statistics(model, train, training.recipe.batch_size)
-        training.result |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+        if averages:
+            training.result |= {name: buffer.clone() for name, buffer in model.named_buffers()}
         return score_model(model, validation)
 
 

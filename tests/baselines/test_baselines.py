@@ -143,7 +143,10 @@ def test_the_parts_of_a_part_are_shares_of_the_whole(clock):
 
 
 def test_durations_are_rough():
-    assert [roughly(s) for s in (2.4, 700, 3600 * 5)] == ["2 s", "12 min", "5 h"]
+    times = {2.4: "2 s", 99.4: "99 s", 99.6: "2 min", 700: "12 min", 5969: "99 min", 5971: "1.7 h"}
+    hours = {5: "5 h", 5.04: "5 h", 9.94: "9.9 h", 9.96: "10 h", 30.4: "30 h", 1234: "1,234 h"}
+    times |= {3600 * number: words for number, words in hours.items()}
+    assert {seconds: roughly(seconds) for seconds in times} == times
 
 
 def test_sequences_are_cut_and_padded():
