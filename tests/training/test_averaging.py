@@ -99,6 +99,7 @@ def test_training_is_the_same_and_the_average_is_what_is_scored(options):
     own, others_own = (dict(training.model.named_parameters()) for training in (plain, averaged))
     assert all(torch.equal(own[name], others_own[name]) for name in own)
     assert [result.validation for result in results] != [result.validation for result in others]
+    own = plain.model.state_dict()
     assert plain.result.keys() == averaged.result.keys() == own.keys()
     for training, result in ((plain, results[-1]), (averaged, others[-1])):
         with holding(training.model, training.result):

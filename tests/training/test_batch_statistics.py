@@ -1,4 +1,4 @@
-"""In evaluation, batch normalisation uses statistics of the data as they are, by the weights that are kept."""
+"""In evaluation, batch normalisation uses statistics of the data as they are, by the weights kept."""
 
 import pytest
 import torch
