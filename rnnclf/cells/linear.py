@@ -128,7 +128,7 @@ class TimeInvariantCell(LinearCell):
     """A linear cell whose a is the same at all steps: h_t = Σ_k a^k b_{t-k}, a convolution.
 
     `prepare` must add `log_a`, of state_shape, with a = exp(log_a). By default b is convolved to give h; a
-    cell that can do with less work (one kernel for many modes) overrides the last four methods.
+    cell that can do with less work (one kernel for many modes) overrides the last methods.
     """
 
     @property
@@ -145,12 +145,25 @@ class TimeInvariantCell(LinearCell):
         return powers
 
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """The convolution kernel, the weight of an input t steps later: (T, S)."""
-        return self.powers(p, t_T)
+        """The convolution kernel, the weight of an input t steps later: (T, S), for consecutive steps t."""
+        starts_K, within_J = self.factors(p, t_T)
+        kernel: Tensor = (starts_K.unsqueeze(1) * within_J).flatten(0, 1)[: len(t_T)]
+        return kernel
+
+    def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Powers of a whose products are those for consecutive steps: a^(k j + i) = a^(k j) a^i, so 2 sqrt(T)
+        of them are enough. Two tensors, (about sqrt(T), *state_shape) each."""
+        length = math.isqrt(len(t_T) - 1) + 1
+        return self.powers(p, t_T[::length]), self.powers(p, t_T[:length] - t_T[0])
 
     def source(self, p: Parameters, s: Any) -> Tensor:
         """The signals that are convolved with the kernel: (T, B, S)."""
         return self.recurrence(p, s)[1]
+
+    def source_weight(self, p: Parameters) -> Tensor | None:
+        """The matrix W with source_t = W x_t, (S, I); with one more column if there is a constant, which that
+        holds. None if the source is not of this form."""
+        return None
 
     def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
         """The contribution of the initial state h (B, *state_shape) to the result of each step: (T, B, S)."""

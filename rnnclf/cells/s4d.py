@@ -146,15 +146,17 @@ class S4D(TimeInvariantCell):
 
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
         """2 Re(sum over modes of C * g * a^t), (T, H), for consecutive steps t."""
-        # a^(k j + i) = a^(k j) a^i: one matrix product gives all powers from 2 sqrt(T) of them
-        length = math.isqrt(len(t_T) - 1) + 1
-        starts_KHM = self.powers(p, t_T[::length]) * p.gain * p.to_output
-        within_JHM = self.powers(p, t_T[:length] - t_T[0])
-        kernel_KJH = real_einsum("khm,jhm->kjh", starts_KHM, within_JHM)
+        starts_KHM, within_JHM = self.factors(p, t_T)
+        kernel_KJH = real_einsum("khm,jhm->kjh", starts_KHM * p.gain * p.to_output, within_JHM)
         return kernel_KJH.flatten(0, 1)[: len(t_T)]
 
     def source(self, p: Parameters, s: Tensor) -> Tensor:
         return s
+
+    def source_weight(self, p: Parameters) -> Tensor:
+        import torch
+
+        return torch.cat((p.input_weight, p.input_bias.unsqueeze(-1)), dim=1)
 
     def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
         return real_einsum("thm,bhm->tbh", self.powers(p, t_T + 1), h * p.to_output)

@@ -87,7 +87,7 @@ class DiagonalCell(TimeInvariantCell):
             "a_im": a.imag.contiguous(),
             "from_rows": torch.cat((re, im), dim=1),
         }
-        return Parameters(**vars(p), log_a=log_a, from_input=from_input, **for_scan, **real)
+        return Parameters(**vars(p), log_a=log_a, b=b, from_input=from_input, **for_scan, **real)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         """Contributions to the state (real, then imaginary parts) and D x: (…, 2M + H)."""
@@ -103,6 +103,10 @@ class DiagonalCell(TimeInvariantCell):
 
     def recurrence(self, p: Parameters, s: DiagonalSignals) -> tuple[Tensor, Tensor]:
         return p.a, s.b
+
+    def source_weight(self, p: Parameters) -> Tensor:
+        b: Tensor = p.b
+        return b
 
     def read(self, p: Parameters, s: DiagonalSignals, h: Tensor) -> Tensor:
         from torch.nn import functional

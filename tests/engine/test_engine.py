@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnclf.cells import CELLS
+from rnnclf.cells.linear import TimeInvariantCell
+from rnnclf.cells.module import CellModule
 from rnnclf.engine import scan as scan_module
 from rnnclf.engine.choose import choose, engines_on
 from rnnclf.engine.fft import convolve, fast_length, weighted_sum
@@ -124,6 +126,38 @@ def test_convolution_is_the_sum_over_all_earlier_steps(dtype, time):
     )
     torch.testing.assert_close(convolve(kernel_TS, source_TBS), expected_TBS)
     torch.testing.assert_close(weighted_sum(kernel_TS, source_TBS), expected_TBS[-1])
+
+
+INVARIANT = [name for name in CELLS.names() if isinstance(CELLS[name](hidden_size=2), TimeInvariantCell)]
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+@pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])
+@pytest.mark.parametrize(("steps", "inputs"), [(13, 1), (13, 2), (4, 9), (1, 1), (1, 3)])
+def test_the_last_output_alone_is_that_of_all_steps(name, ragged, steps, inputs):
+    torch.manual_seed(3)
+    module = CellModule(CELLS[name](hidden_size=6), inputs).double()
+    x_TBI = torch.randn(steps, 5, inputs, dtype=torch.float64, requires_grad=True)
+    lengths_B = torch.randint(1, steps + 1, (5,)) if ragged else None
+    weights = [x_TBI, *module.parameters()]
+    expected_BH, found_BH = (
+        unroll(module, x_TBI, None, lengths_B, engine=engine, every_step=False, final_state=False)[0]
+        for engine in ("loop", "fft")
+    )
+    torch.testing.assert_close(found_BH, expected_BH)
+    probe_BH = torch.randn_like(expected_BH)
+    found, expected = (torch.autograd.grad(y_BH, weights, probe_BH) for y_BH in (found_BH, expected_BH))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_for_the_last_output_nothing_is_kept_for_each_step(name):
+    """It is one matrix product with the inputs, if they have fewer numbers in a step than there are steps."""
+    module = CellModule(CELLS[name](hidden_size=50), 1)
+    x_TBI, kept = torch.randn(300, 64, 1), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        unroll(module, x_TBI, engine="fft", every_step=False, final_state=False)
+    assert max(kept) < 300 * 64 * 50 / 2
 
 
 @given(st.integers(1, 20_000))
