@@ -86,10 +86,6 @@ BEST = {
 PIXELS = {
     "best_pixels": "experiment=best_pixels",
     "best_permuted": "experiment=best_permuted",
-    "half of the images distorted": "experiment=best_permuted augment=image augment.share=0.5 augment.shift=1"
-    " augment.rotate=7.5 augment.scale=0.07 augment.shear=5",
-    "the same, permuted": "experiment=best_pixels dataset.permutation=bitrev dataset.validation=0.1"
-    " dataset.split=random",
 }
 """What reads one pixel per step."""
 
