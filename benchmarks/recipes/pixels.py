@@ -3,7 +3,8 @@
     python benchmarks/recipes/pixels.py [CELL ...]
 
 One layer of 128 units and a batch of 100 pictures, as random numbers: what a step takes does not depend on
-them. Adds a line for each cell to pixels.jsonl, with the median of five steps after two others.
+them. The head reads the mean of all outputs; of cells that are convolutions also the last output alone. Adds
+a line for each to pixels.jsonl, with the median of five steps after two others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from choose import commit
 from torch.nn import functional
 
 from rnnclf.cells import CELLS
+from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.model import SequenceClassifier
 from rnnclf.stack import Stack
 
@@ -30,10 +32,10 @@ HIDDEN, BATCH, STEPS, CLASSES = 128, 100, 784, 10
 WARM_UP, TIMED = 2, 5
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(name: str, readout: str) -> dict[str, Any]:
     """The line of a cell: seconds of a step, forward, backward and the update of the weights."""
     torch.manual_seed(0)
-    model = SequenceClassifier(CELLS[name](hidden_size=HIDDEN), 1, CLASSES, Stack(readout="mean"))
+    model = SequenceClassifier(CELLS[name](hidden_size=HIDDEN), 1, CLASSES, Stack(readout=readout))
     optimizer = torch.optim.Adam(model.parameters())
     x_BTI, y_B = torch.rand(BATCH, STEPS, 1), torch.randint(CLASSES, (BATCH,))
     seconds = []
@@ -48,6 +50,7 @@ def measured(name: str) -> dict[str, Any]:
     threads, load = torch.get_num_threads(), round(os.getloadavg()[0], 2)
     return {
         "cell": name,
+        "readout": readout,
         "step_seconds": round(step, 4),
         "threads": threads,
         "load": load,
@@ -57,7 +60,9 @@ def measured(name: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:
-        line = json.dumps(measured(name))
-        print(line, flush=True)
-        with FILE.open("a") as file:
-            file.write(line + "\n")
+        is_convolution = isinstance(CELLS[name](hidden_size=HIDDEN), TimeInvariantCell)
+        for readout in ("mean", "last") if is_convolution else ("mean",):
+            line = json.dumps(measured(name, readout))
+            print(line, flush=True)
+            with FILE.open("a") as file:
+                file.write(line + "\n")
