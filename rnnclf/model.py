@@ -16,7 +16,7 @@ from rnnclf.cells.state import map_states
 from rnnclf.data.categories import CodedFeatures
 from rnnclf.data.grid import Grid, other_length
 from rnnclf.engine.choose import ENGINES, engine_for
-from rnnclf.engine.parts import WORTH, parts_of_batches
+from rnnclf.engine.parts import parts_of_batches
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.unrolling import unroll
 from rnnclf.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from rnnclf.stack import Stack
 
 ONE_HOT = 16
 """Channels of up to so many names get a feature for each."""
-SMALLEST_SHARED = 6 * WORTH
+SMALLEST_SHARED = 3_000_000
 """FLOPs per time step from which sharing each operation among threads is faster than one thread. Measured."""
 
 

@@ -1,4 +1,4 @@
-"""Measures what the recipes for rows of MNIST cost on this machine, which should do nothing else.
+"""Measures what recipes for MNIST cost on this machine, which should do nothing else.
 
     RNNCLF_DATA=FOLDER python benchmarks/recipes/cost.py [NAME ...] [--threads 2]
 
@@ -24,7 +24,7 @@ from rnnclf.workflows.runs import RunFolder
 from rnnclf.workflows.train import train
 
 FILE = Path(__file__).with_suffix(".jsonl")
-NAMES = ("tutorial", "better", "best_rows")
+NAMES = ("tutorial", "better", "best_rows", "best_permuted")
 
 
 def cost(name: str, threads: int) -> dict[str, Any]:

@@ -27,8 +27,11 @@ from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.cells.state import leaves
 from rnnclf.engine.fused_steps import SHARED, Gradients, OverTime
-from rnnclf.engine.parts import Share, run_parts
+from rnnclf.engine.parts import Share, Worth, run_parts
 from rnnclf.engine.plan import Plan
+
+LEAST = 16  # sequences per part; with fewer, the products of a step become inefficient
+WORTH = 500_000  # FLOPs per time step and part; with fewer, threads wait for each other to call torch
 
 
 def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tensor, Any]:
@@ -39,7 +42,8 @@ def fused(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Te
     states = leaves(start)
     steps, batch, _ = x_TBI.shape
     work = 2 * batch * sum(getattr(p, name).numel() for name in SHARED)
-    share = Share(plan.lengths_B, steps, batch, work, x_TBI.device)
+    worth = Worth(LEAST, WORTH * steps)
+    share = Share(plan.lengths_B, steps, batch, work, x_TBI.device, worth)
     x_TBI, states = share.ordered(x_TBI, states)
     weights = [getattr(p, name) for name in (*SHARED, *kind.own_parameters)]
     run = _Run(cell, kind, share, plan.every_step, state is not None)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,8 +19,16 @@ from torch import Tensor
 
 from rnnclf.cells.state import map_states
 
-LEAST = 16  # sequences per part; with fewer, the products of a step become inefficient
-WORTH = 500_000  # FLOPs per time step and part; with fewer, synchronisation costs more than it saves
+
+@dataclass(frozen=True)
+class Worth:
+    """The least that a part must have to be worth its cost: sequences, and FLOPs in all steps, forward."""
+
+    sequences: int
+    flops: int
+
+    def most_parts(self, batch: int, work: int) -> int:
+        return min(batch // self.sequences, work // self.flops)
 
 
 Result = TypeVar("Result")
@@ -51,9 +60,9 @@ def parts_of_batches() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def rows_of_parts(batch: int, work: int) -> list[slice]:
-    """The sequences of each part of a batch. work: FLOPs per time step."""
-    number = max(min(_parts.number, batch // LEAST, work // WORTH), 1)
+def rows_of_parts(batch: int, work: int, worth: Worth) -> list[slice]:
+    """The sequences of each part of a batch. work: FLOPs in all steps, forward."""
+    number = max(min(_parts.number, worth.most_parts(batch, work)), 1)
     sizes = [batch // number + (part < batch % number) for part in range(number)]
     ends = [sum(sizes[: part + 1]) for part in range(number)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
@@ -64,13 +73,20 @@ class Share:
 
     order_B: the order in which the sequences are processed; None for their original order.
     rows: the slice of each part in that order. running: for each part, the number of running sequences at
-    each step; None if all of them run until the end.
+    each step; None if all of them run until the end. work: FLOPs per time step, forward.
     """
 
     def __init__(
-        self, lengths_B: Tensor | None, steps: int, batch: int, work: int, device: torch.device
+        self,
+        lengths_B: Tensor | None,
+        steps: int,
+        batch: int,
+        work: int,
+        device: torch.device,
+        worth: Worth,
     ) -> None:
-        self.rows = rows_of_parts(batch, work) if device.type == "cpu" else [slice(0, batch)]
+        on_cpu = device.type == "cpu"
+        self.rows = rows_of_parts(batch, work * steps, worth) if on_cpu else [slice(0, batch)]
         number = len(self.rows)
         self.order_B: Tensor | None = None
         self.running: list[list[int] | None] = [None] * number

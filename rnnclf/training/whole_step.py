@@ -25,7 +25,7 @@ from rnnclf.engine.machine.driver.driver import Driver, driver
 from rnnclf.engine.machine.driver.layer import LayerWeights
 from rnnclf.engine.machine.driver.tables import address_of
 from rnnclf.engine.machine.driver.threads import ALL_ARRIVALS, ARRIVED, LAST_JOB, POSTED
-from rnnclf.engine.parts import rows_of_parts
+from rnnclf.engine.parts import Worth, rows_of_parts
 from rnnclf.model import RecurrentLayer, SequenceClassifier
 from rnnclf.training.eligibility import modules_of_layers
 from rnnclf.training.recipe import CrossEntropy
@@ -33,6 +33,9 @@ from rnnclf.training.step_dropout import Dropout
 from rnnclf.training.step_gradients import Gradients, Head, SharedArrays
 from rnnclf.training.step_memory import Part, Setting, Shared
 from rnnclf.training.step_source import Source, source_of
+
+WORTH = Worth(4, 1_000_000)
+"""Parts cost little here, since their threads wait in machine code. Measured."""
 
 THREAD = "rnnclf-step"
 """The name of the worker threads."""
@@ -143,7 +146,7 @@ class _Step:
         self.layers = [[LayerWeights(module) for module in layer] for layer in modules_of_layers(model)]
         head = Head(model.head)
         work = 2 * batch * sum(w.numel() for layer in self.layers for run in layer for w in run.prepared)
-        rows = rows_of_parts(batch, work)
+        rows = rows_of_parts(batch, work * source.steps, WORTH)
         self.gradients = Gradients(self.layers, head, len(rows))
         self.arrays = SharedArrays(batch, len(rows))
         shared = Shared(self.layers, head, loss, source, self.arrays, len(rows), needs_gradients)

@@ -30,8 +30,7 @@ FUSED = [name for name, kind in CELLS.items() if "fused" in kind().engines]
 @pytest.fixture
 def two_cores(monkeypatch):
     """Parts are made of the smallest batches, for two threads."""
-    monkeypatch.setattr(parts, "LEAST", 1)
-    monkeypatch.setattr(parts, "WORTH", 1)
+    monkeypatch.setattr(parts.Worth, "most_parts", lambda worth, batch, work: batch)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

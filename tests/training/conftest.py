@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from rnnclf.engine.parts import Worth
+
 
 @pytest.fixture
 def cores(monkeypatch):
     """Has as many parts made of a batch as are asked for, however small they are."""
 
     def make(number):
-        monkeypatch.setattr("rnnclf.engine.parts.LEAST", 1)
-        monkeypatch.setattr("rnnclf.engine.parts.WORTH", 1)
+        monkeypatch.setattr(Worth, "most_parts", lambda worth, batch, work: batch)
         torch.set_num_threads(number)
 
     before = torch.get_num_threads()

@@ -19,7 +19,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.training import step_gradients as sums
 from rnnclf.training import step_memory as memory
 from rnnclf.training.recipe import CrossEntropy
-from rnnclf.training.whole_step import WholeSteps
+from rnnclf.training.whole_step import WORTH, WholeSteps
 from tests.engine.machine.buffers import Buffers
 from tests.pairwise import pairwise
 from tests.training.whole_steps import (
@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_autograd(case, parts, dtype, cores):
     cores(parts)
     model = classifier(case).to(dtype)
     with parts_of_batches():
-        assert len(rows_of_parts(17, 10**9)) == parts
+        assert len(rows_of_parts(17, 10**9, WORTH)) == parts
     assert_as_by_autograd(model, PLAIN, ready(), torch.arange(3, 20), EXACT[dtype])
 
 

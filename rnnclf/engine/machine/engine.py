@@ -22,8 +22,10 @@ from rnnclf.engine.machine.code import CellCode, PackedWeights, aligned_empty, a
 from rnnclf.engine.machine.emit import module as emit
 from rnnclf.engine.machine.graph import Node
 from rnnclf.engine.machine.schedule.planner import Place
-from rnnclf.engine.parts import Share, run_parts
+from rnnclf.engine.parts import Share, Worth, run_parts
 from rnnclf.engine.plan import Plan
+
+WORTH = Worth(8, 15_000_000)  # with less, waking a thread forward and another backward costs more. Measured.
 
 
 def over_time(
@@ -39,7 +41,7 @@ def over_time(
     start = cell.initial_state(x_TBI[0]) if state is None else state
     steps, batch, _ = x_TBI.shape
     work = 2 * batch * sum(weight.numel() for weight in weights)
-    share = Share(plan.lengths_B, steps, batch, work, x_TBI.device)
+    share = Share(plan.lengths_B, steps, batch, work, x_TBI.device, WORTH)
     x_TBI, states = share.ordered(x_TBI, leaves(start))
     run = _Run(code, share, plan.every_step)
     output, *last = _Machine.apply(run, x_TBI, *weights, *states)

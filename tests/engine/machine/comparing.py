@@ -108,5 +108,4 @@ def apart(a: torch.Tensor | None, b: torch.Tensor | None) -> float:
 
 def smallest_parts(monkeypatch: Any) -> None:
     """Batches of any size are divided among threads."""
-    monkeypatch.setattr(parts, "LEAST", 1)
-    monkeypatch.setattr(parts, "WORTH", 1)
+    monkeypatch.setattr(parts.Worth, "most_parts", lambda worth, batch, work: batch)
