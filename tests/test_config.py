@@ -289,6 +289,7 @@ CHANGES: dict[str, list[str]] = {
     "augment.elastic": ["augment=image", "augment.elastic=34"],
     "augment.elastic_sigma": ["augment=image", "augment.elastic=34", "augment.elastic_sigma=1"],
     "augment.flip": ["augment=image", "augment.flip=0.5"],
+    "augment.share": ["augment=image", "augment.share=0.5"],
     "augment.jitter": ["augment=series", "augment.jitter=0.5"],
     "augment.time_warp": ["augment=series", "augment.time_warp=1"],
     "augment.crop": ["augment=series", "augment.crop=0.5"],
