@@ -104,4 +104,6 @@ def test_of_a_frozen_network_only_those_of_the_head_are_renewed():
 
 
 def test_without_batch_normalisation_the_data_are_not_read():
-    renew_statistics(classifier(norm="layer", layers=2), None, 8)
+    model = classifier(norm="layer", layers=2).train()
+    renew_statistics(model, None, 8)
+    assert model.training  # nor is anything else done
