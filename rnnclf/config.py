@@ -259,7 +259,8 @@ def unknown_key(key: str, kind: Any = None) -> str:
     if group in GROUPS and isinstance(kind, type) and issubclass(kind, Component):
         options = [option_field.name for option_field in fields(kind) if option_field.name != "name"]
         hint = did_you_mean(name, options)
-        return f"{group}={kind.name} has no option '{name}'.{hint} Its options: {', '.join(options)}."
+        known = f"Its options: {', '.join(options)}." if options else "It has none at all."
+        return f"{group}={kind.name} has no option '{name}'.{hint} {known}"
     if key in NESTED:
         return f"{key} holds options: write {' or '.join(f'{key}.{o.name}=…' for o in fields(NESTED[key]))}."
     if key == "experiment":
