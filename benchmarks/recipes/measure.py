@@ -113,10 +113,13 @@ def trained(words: str, seed: int, run: RunFolder) -> dict[str, Any]:
     from rnnclf.workflows.train import train
 
     typed = [*words.split(), "threads=1", "plots=false", f"seed={seed}"]
-    report = resume_run(run) if run.has_begun() else train(load_config(typed), run, overrides=typed)
-    assert report is not None, f"{run.path} is complete, but has no line: delete it"
-    scores = {name: round(report.scores[name].accuracy, 5) for name in ("train", "validation", "test")}
-    cost = {"seconds": report.results["train_seconds"], "epochs": report.results["epochs"]}
+    if run.has_begun():
+        resume_run(run)
+    else:
+        train(load_config(typed), run, overrides=typed)
+    results = run.read_results()
+    scores = {name: round(results[name]["accuracy"], 5) for name in ("train", "validation", "test")}
+    cost = {"seconds": results["train_seconds"], "epochs": results["epochs"]}
     return {"words": words, "seed": seed, **scores, **cost, "commit": commit()}
 
 
