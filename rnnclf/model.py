@@ -367,16 +367,19 @@ class SequenceClassifier(nn.Module):
         stack, bf16, zoned = self.stack, self.stack.precision == "bf16", self.stack.zoneout > 0
         engines = self.engines(device, asked=stack.engine, ragged=ragged, bf16=bf16, zoneout=zoned)
         by_parts = all(ENGINES[engine].by_parts for engine in engines)
-        weights = max(
-            sum(weight.numel() for weight in module.parameters()) for module in self._cell_modules()
-        )
-        small = 2 * batch * weights < SMALLEST_SHARED
+        small = self.step_work(batch) < SMALLEST_SHARED
         return parts_of_batches() if by_parts or small else nullcontext()
 
-    def engines(self, device: str, **situation: Any) -> set[str]:
-        """The engines of the layers, of which the lower ones need all their outputs. situation: see
-        `engine_for`."""
-        needed = {READOUTS[self.stack.readout].every_step} | ({True} if self.stack.layers > 1 else set())
+    def step_work(self, batch: int) -> int:
+        """FLOPs of the largest layer for a time step of a batch, forward."""
+        sizes = (sum(weight.numel() for weight in module.parameters()) for module in self._cell_modules())
+        return 2 * batch * max(sizes)
+
+    def engines(self, device: str, all_outputs: bool = False, **situation: Any) -> set[str]:
+        """The engines of the layers, of which the lower ones need all their outputs, and with `all_outputs`
+        the top one, too. situation: see `engine_for`."""
+        needed = {all_outputs or READOUTS[self.stack.readout].every_step}
+        needed |= {True} if self.stack.layers > 1 else set()
         return {
             engine_for(module, device, every_step=every_step, **situation)
             for module in self._cell_modules()

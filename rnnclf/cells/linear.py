@@ -117,30 +117,32 @@ class LinearCell(Cell):
 
     def _advance(self, p: Parameters, s: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.recurrence(p, s)
-        h = self.from_rows(rows)
-        rows = self.to_rows(((a * h.unsqueeze(-2)).sum(-1) if self.pairs else a * h) + b)
+        rows = self.to_rows(applied(a, self.from_rows(rows), self.pairs) + b)
         # read from the rows, so that the gradient of the state includes that of the output
         return self.read(p, s, self.from_rows(rows)), rows
+
+
+def applied(a: Tensor, h: Tensor, pairs: bool) -> Tensor:
+    """a applied to states h: elementwise, or as 2 × 2 matrices."""
+    product: Tensor = (a * h.unsqueeze(-2)).sum(-1) if pairs else a * h
+    return product
 
 
 @dataclass
 class TimeInvariantCell(LinearCell):
     """A linear cell whose a is the same at all steps: h_t = Σ_k a^k b_{t-k}, a convolution.
 
-    `prepare` must add `log_a`, of state_shape, with a = exp(log_a). By default b is convolved to give h; a
-    cell that can do with less work (one kernel for many modes) overrides the last methods.
+    `prepare` must add `log_a`, of state_shape, with a = exp(log_a); a cell with `pairs` overrides `powers`
+    instead. By default b is convolved to give h; a cell that can do with less work (one kernel for many
+    modes, or for one number of each pair) overrides the last methods, and one with `pairs` must.
     """
 
     @property
     def engines(self) -> tuple[str, ...]:
-        return ("fft", "scan", "loop")
-
-    @property
-    def missing_engine(self) -> str:
-        return ""
+        return machine_code_and("scan", "fft", "loop")  # fft transforms as many signals as scan has states
 
     def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
-        """a raised to each of the exponents (T,): (T, *state_shape)."""
+        """a raised to each of the exponents (T,): (T, *state_shape), or (T, N, 2, 2) for pairs."""
         powers: Tensor = (exponents.reshape(-1, *[1] * p.log_a.ndim) * p.log_a).exp()
         return powers
 
@@ -152,9 +154,13 @@ class TimeInvariantCell(LinearCell):
 
     def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
         """Powers of a whose products are those for consecutive steps: a^(k j + i) = a^(k j) a^i, so 2 sqrt(T)
-        of them are enough. Two tensors, (about sqrt(T), *state_shape) each."""
+        of them are enough. Two tensors like those of `powers`, about sqrt(T) of them each."""
+        import torch
+
         length = math.isqrt(len(t_T) - 1) + 1
-        return self.powers(p, t_T[::length]), self.powers(p, t_T[:length] - t_T[0])
+        starts_K, within_J = t_T[::length], t_T[:length] - t_T[0]
+        powers = self.powers(p, torch.cat((starts_K, within_J)))
+        return powers[: len(starts_K)], powers[len(starts_K) :]
 
     def source(self, p: Parameters, s: Any) -> Tensor:
         """The signals that are convolved with the kernel: (T, B, S)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper
 from rnnclf.cells.initializers import normal, uniform
-from rnnclf.cells.linear import LinearCell
+from rnnclf.cells.linear import TimeInvariantCell, applied
 from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LinOSS(LinearCell):
+class LinOSS(TimeInvariantCell):
     """LinOSS: forced harmonic oscillators, read out through a gated linear unit.
 
     z_t = z_{t-1} + dt * (B x_t - A * y_s)      velocity; s = t - 1 (imex) or t (implicit)
@@ -111,6 +111,47 @@ class LinOSS(LinearCell):
 
     def read(self, p: Parameters, s: Tensor, h: Tensor) -> Tensor:
         return self._output(p, s, h[..., 1])
+
+    # Outputs depend on positions alone, so forces are convolved with one kernel per oscillator.
+
+    def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
+        """By repeated squaring. Eigenvalues would not do: without stiffness both are 1, with a single
+        eigenvector."""
+        import torch
+
+        exponent_T111 = exponents.round().long().reshape(-1, 1, 1, 1)
+        square_N22 = self.transition(p)
+        power_TN22 = torch.eye(2, dtype=square_N22.dtype, device=square_N22.device).expand(1, 1, 2, 2)
+        bits = int(exponent_T111.max()).bit_length()
+        for bit in range(max(bits, 1)):  # at least one, so that there is a gradient of the weights
+            set_T111 = (exponent_T111 >> bit) % 2 == 1
+            power_TN22 = torch.where(set_T111, square_N22 @ power_TN22, power_TN22)
+            square_N22 = square_N22 @ square_N22
+        return power_TN22.expand(len(exponents), self.oscillators, 2, 2)
+
+    def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
+        """The position t steps after a unit force, (T, N), for consecutive steps t."""
+        import torch
+
+        starts_KN22, within_JN22 = self.factors(p, t_T)
+        pushed_JN2 = applied(within_JN22, torch.stack((p.z_of_force, p.y_of_force), dim=-1), pairs=True)
+        kernel_KJN = torch.einsum("knc,jnc->kjn", starts_KN22[:, :, 1], pushed_JN2)
+        return kernel_KJN.flatten(0, 1)[: len(t_T)]
+
+    def source(self, p: Parameters, s: Tensor) -> Tensor:
+        return s[..., : self.oscillators]
+
+    def source_weight(self, p: Parameters) -> Tensor:
+        weight: Tensor = p.input_weight
+        return weight
+
+    def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
+        import torch
+
+        return torch.einsum("tnc,bnc->tbn", self.powers(p, t_T + 1)[:, :, 1], h)
+
+    def read_convolved(self, p: Parameters, s: Tensor, v: Tensor) -> Tensor:
+        return self._output(p, s, v)
 
     def step(self, p: Parameters, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities and positions apart, of which machine code can be made."""

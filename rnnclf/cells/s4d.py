@@ -89,6 +89,14 @@ class S4D(TimeInvariantCell):
             raise ConfigError(f"cell.state_size must be even, got {self.state_size}.")
 
     @property
+    def engines(self) -> tuple[str, ...]:
+        return ("fft", "scan", "loop")
+
+    @property
+    def missing_engine(self) -> str:
+        return ""
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
         return (self.hidden_size, self.state_size // 2)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from rnnclf.cells.initializers import normal
 from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.cells.parameters import Parameters, ParameterSpec
-from rnnclf.engine.choose import machine_code_and, missing_of_any
 from rnnclf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,14 +49,6 @@ class DiagonalCell(TimeInvariantCell):
 
     def output(self, p: Parameters, y: Tensor) -> Tensor:
         raise NotImplementedError
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        return machine_code_and("scan", "fft", "loop")  # fft transforms as many signals as scan has states
-
-    @property
-    def missing_engine(self) -> str:
-        return missing_of_any()
 
     @property
     def state_shape(self) -> tuple[int, ...]:

@@ -218,9 +218,3 @@ def why_not_faster(
         engine = ENGINES[missing]
         return f"engine={missing} needs {engine.needs}: pip install {engine.needs}"
     return ""
-
-
-def engines_for_layers(cell: Cell, device: str, layers: int, **situation: Any) -> set[str]:
-    """The engines that `choose` returns for a stack of layers of which only the last output of the top one is
-    needed."""
-    return {choose(cell, device, every_step, **situation) for every_step in {False, layers > 1}}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rnnclf.cells.linear import LinearState, TimeInvariantCell
+from rnnclf.cells.linear import LinearState, TimeInvariantCell, applied
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.engine.plan import Plan
@@ -106,6 +106,7 @@ def fast_length(at_least: int) -> int:
 def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, t_T: Tensor, plan: Plan) -> Tensor:
     """The state after the last valid step: Σ_k a^k b_{T-1-k} + a^T h_0."""
     b_TB = plan.right_aligned(cell.recurrence(p, s)[1])
-    sum_B = torch.einsum("tn,tbn->bn", cell.powers(p, t_T.flip(0)).flatten(1), b_TB.flatten(2))
+    weighted = "tnij,tbnj->bni" if cell.pairs else "t...,tb...->b..."
+    sum_B = torch.einsum(weighted, cell.powers(p, t_T.flip(0)), b_TB)
     lengths = plan.lengths_B if plan.lengths_B is not None else t_T.new_full((1,), len(t_T))
-    return sum_B.reshape(h.shape) + cell.powers(p, lengths.to(t_T.dtype)) * h
+    return sum_B + applied(cell.powers(p, lengths.to(t_T.dtype)), h, cell.pairs)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rnnclf.cells.linear import LinearCell, LinearState
+from rnnclf.cells.linear import LinearCell, LinearState, applied
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
 from rnnclf.engine.plan import Plan
@@ -99,14 +99,8 @@ class _LinearScan(torch.autograd.Function):
             else:
                 grad_a = torch.cat((first.unsqueeze(0), rest_T)).sum_to_size(a_T.shape)
         if ctx.needs_input_grad[2]:
-            grad_h = _times(adjoint_T[0], g_T[0], ctx.pairs)
+            grad_h = applied(adjoint_T[0], g_T[0], ctx.pairs)
         return None if grad_a is None else grad_a.reshape(ctx.shape), g_T, grad_h
-
-
-def _times(a: Tensor, h: Tensor, pairs: bool) -> Tensor:
-    """a applied to h: elementwise, or as 2 × 2 matrices."""
-    product: Tensor = (a * h.unsqueeze(-2)).sum(-1) if pairs else a * h
-    return product
 
 
 def _outer(g: Tensor, h: Tensor, pairs: bool) -> Tensor:
@@ -137,7 +131,7 @@ def _recur(a: Tensor, b: Tensor, h: Tensor, out: Tensor, pairs: bool, backward: 
         products_LC = _running_products(a_LC, length, pairs)
         for chunk in range(1, chunks):
             products_L = products_LC[:, min(chunk, products_LC.shape[1] - 1)]
-            out_LC[:, chunk] += _times(products_L, out_LC[-1, chunk - 1], pairs)
+            out_LC[:, chunk] += applied(products_L, out_LC[-1, chunk - 1], pairs)
         h, a, b, out = out[body - 1], a if len(a) == 1 else a[body:], b[body:], out[body:]
     _steps(a, b, h, out, pairs, backward)
 
@@ -154,7 +148,7 @@ def _steps(a_T: Tensor, b_T: Tensor, h: Tensor, out_T: Tensor, pairs: bool, back
     every_a = a_T.expand(len(b_T), *a_T.shape[1:]).unbind(0)
     steps = list(zip(every_a, b_T.unbind(0), out_T.unbind(0), strict=True))
     for a, b, out in reversed(steps) if backward else steps:
-        h = torch.add(b, _times(a, h, pairs), out=out) if pairs else torch.addcmul(b, a, h, out=out)
+        h = torch.add(b, applied(a, h, pairs), out=out) if pairs else torch.addcmul(b, a, h, out=out)
 
 
 def _running_products(a_LC: Tensor, length: int, pairs: bool) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from rnnclf.cells.module import CellModule
 from rnnclf.data import SequenceDataset
 from rnnclf.engine.choose import why_not_faster
-from rnnclf.model import RecurrentLayer, SequenceClassifier
+from rnnclf.model import SMALLEST_SHARED, RecurrentLayer, SequenceClassifier
 from rnnclf.stack import Stack
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.step_source import RAW_TYPES
@@ -27,6 +27,9 @@ INCLUDED = (
 )
 """The options of a stack that whole steps have, whatever their value."""
 READOUTS_INCLUDED = ("last", "mean", "max")
+SMALL = 30_000_000
+"""FLOPs of a batch in all time steps, forward, up to which a whole step takes less time than autograd through
+the last output of a convolution alone. Measured."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,10 @@ def engine_used(model: SequenceClassifier, recipe: Recipe, train: SequenceDatase
         "zoneout": stack.zoneout > 0,
         "asked": stack.engine,
     }
-    names = model.engines(device, **situation)
-    obstacle = recipe_obstacle(recipe) or step_obstacle(model, train)
-    reason = why_not_faster(module, device, every_step=model.readout.every_step, **situation)
+    obstacle = training_obstacle(model, recipe, train)
+    all_outputs = not obstacle  # whole steps compute them
+    names = model.engines(device, all_outputs, **situation)
+    reason = why_not_faster(module, device, model.readout.every_step or all_outputs, **situation)
     if not reason and runs_in_machine_code(names):
         reason = obstacle
     return EngineUsed(" and ".join(sorted(names)), not obstacle, reason)
@@ -73,17 +77,25 @@ def is_eligible(model: SequenceClassifier, data: SequenceDataset) -> bool:
     return not step_obstacle(model, data)
 
 
-def step_obstacle(model: SequenceClassifier, data: SequenceDataset) -> str:
-    """Why a whole step of this classifier on these data cannot run as compiled code; '' if it can."""
-    return _obstacle_in_model(model) or _obstacle_in_data(data)
+def training_obstacle(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> str:
+    """Why a training step of this recipe cannot run as compiled code, or would take longer so; '' if it
+    should."""
+    if recipe.focal:
+        return "focal is not part of whole steps"
+    step_work = model.step_work(recipe.batch_size)
+    small = step_work < SMALLEST_SHARED and step_work * train.steps < SMALL
+    return step_obstacle(model, train, all_outputs=small)
 
 
-def recipe_obstacle(recipe: Recipe) -> str:
-    """Why a training step of this recipe cannot run as compiled code; '' if it can."""
-    return "focal is not part of whole steps" if recipe.focal else ""
+def step_obstacle(model: SequenceClassifier, data: SequenceDataset, all_outputs: bool = False) -> str:
+    """Why a whole step of this classifier on these data cannot run as compiled code; '' if it can.
+
+    all_outputs: whether it may also compute outputs that another engine, with less work, would not.
+    """
+    return _obstacle_in_model(model, all_outputs) or _obstacle_in_data(data)
 
 
-def _obstacle_in_model(model: SequenceClassifier) -> str:
+def _obstacle_in_model(model: SequenceClassifier, all_outputs: bool) -> str:
     stack = model.stack
     if model.names is not None:
         return "channels of names are not part of whole steps"
@@ -96,12 +108,12 @@ def _obstacle_in_model(model: SequenceClassifier) -> str:
         return f"readout={stack.readout} is not part of whole steps"
     if not all(w.requires_grad and w.dtype == torch.float32 for w in model.parameters()):
         return "whole steps train all weights, in float32"
-    return _obstacle_in_cell(model)
+    return _obstacle_in_cell(model, all_outputs)
 
 
-def _obstacle_in_cell(model: SequenceClassifier) -> str:
+def _obstacle_in_cell(model: SequenceClassifier, all_outputs: bool) -> str:
     module, device = cell_modules(model)[0], model.head.weight.device.type
-    engines = model.engines(device, asked=model.stack.engine)
+    engines = model.engines(device, all_outputs, asked=model.stack.engine)
     if device != "cpu" or not runs_in_machine_code(engines):
         return f"cell={module.cell.name} has no whole steps here"
     from rnnclf.engine.machine.driver.layer import layer_code

@@ -18,7 +18,7 @@ from rnnclf.model import SequenceClassifier
 from rnnclf.optim import make_step
 from rnnclf.training.cuda_graph import CapturedStep
 from rnnclf.training.divergence import Divergence, blame, not_finite_in
-from rnnclf.training.eligibility import recipe_obstacle, step_obstacle
+from rnnclf.training.eligibility import training_obstacle
 from rnnclf.training.recipe import Recipe
 from rnnclf.training.state import Snapshot, Training
 
@@ -193,7 +193,7 @@ class Epoch:
 
 def compiled_steps(model: SequenceClassifier, recipe: Recipe, train: SequenceDataset) -> WholeSteps | None:
     """The whole training steps of a classifier, or None if it is not eligible for them."""
-    if recipe_obstacle(recipe) or step_obstacle(model, train):
+    if training_obstacle(model, recipe, train):
         return None
     from rnnclf.training.whole_step import WholeSteps
 

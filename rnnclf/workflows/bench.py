@@ -24,15 +24,15 @@ from torch.nn import functional
 from rnnclf.cells import Cell, GatedCell
 from rnnclf.config import Config
 from rnnclf.data import SequenceDataset, padded_dataset
-from rnnclf.engine.choose import engines_for_layers, engines_on
+from rnnclf.engine.choose import engines_on
 from rnnclf.errors import ConfigError
 from rnnclf.model import SequenceClassifier
-from rnnclf.optim import Adam, make_step
+from rnnclf.optim import Adam, Constant, make_step
 from rnnclf.options import Options, option
 from rnnclf.stack import Stack
-from rnnclf.training.eligibility import is_eligible
+from rnnclf.training.eligibility import engine_used, is_eligible
 from rnnclf.training.evaluation import score_model
-from rnnclf.training.recipe import CrossEntropy
+from rnnclf.training.recipe import CrossEntropy, Recipe
 from rnnclf.workflows.conformance import cell_named
 from rnnclf.workflows.machine import device_in_words, hardware, keep_freed_memory, prepare
 
@@ -78,7 +78,8 @@ class Bench(Options):
 class Measured:
     """The figures of one engine on one cell, or of torch's own layer.
 
-    auto: whether engine=auto chooses it (it may choose two, since the last of several layers can differ).
+    auto: whether engine=auto chooses it (it may choose two: the last of several layers can differ, and
+        training from inference).
     training, inference: sequences per second.
     memory: peak memory of one training step in bytes, without weights and optimizer state.
     flops: FLOP/s in training, see `training_flops`; None if they are not counted.
@@ -270,7 +271,7 @@ def _measure(
     watch(f"{cell.name}: inference with {', '.join(c.name for c in models)}")
     x_BTI, y_B = _batch(settings, settings.inference_batch, device)
     inference = alternated([c.inference_on(x_BTI, y_B) for c in models], settings.seconds, device)
-    chosen = engines_for_layers(cell, device.type, settings.layers)
+    chosen = chosen_by_auto(cell, settings, device)
     counted = training_flops(cell, settings)
     for candidate, train, infer, held in zip(models, training, inference, memory, strict=True):
         flops = None if counted is None else counted / median(train)
@@ -284,6 +285,14 @@ def _measure(
             flops=flops,
             share=None if flops is None else flops / machine.product_rate,
         )
+
+
+def chosen_by_auto(cell: Cell, settings: Bench, device: torch.device) -> set[str]:
+    """The engines that engine=auto takes, in training and in inference."""
+    model = SequenceClassifier(cell, settings.inputs, CLASSES, settings.stack("auto")).to(device)
+    recipe = Recipe(1, settings.batch, Adam(), Constant())
+    training = engine_used(model, recipe, _as_data(*_batch(settings, 1, device)))
+    return model.engines(device.type) | ({"machine"} if training.whole_steps else set())
 
 
 def _batch(settings: Bench, size: int, device: torch.device) -> tuple[Tensor, Tensor]:

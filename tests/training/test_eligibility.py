@@ -7,7 +7,7 @@ from rnnclf.cells import CELLS
 from rnnclf.engine import choose
 from rnnclf.engine.choose import ENGINES, Engine
 from rnnclf.model import SequenceClassifier
-from rnnclf.training.eligibility import engine_used
+from rnnclf.training.eligibility import SMALL, engine_used, is_eligible
 from rnnclf.training.epoch import compiled_steps
 from rnnclf.training.state import Training
 from tests.training.small import classifier, recipe, sequences, trained
@@ -52,6 +52,7 @@ def test_the_recorded_engine_is_the_one_that_trains(name, ran):
     ("stack", "name", "reason"),
     [
         ({"cell": "s4d"}, "fft", ""),
+        ({"cell": "s4d", "norm": "batch"}, "fft", ""),
         ({"cell": "s4d", "readout": "mean"}, "fft", ""),
         ({"engine": "fused"}, "fused", "engine=fused was asked for, engine=auto takes machine"),
         ({"zoneout": 0.1}, "loop", "zoneout runs in the loop only"),
@@ -66,6 +67,20 @@ def test_the_reason_for_a_slower_engine_is_recorded(stack, name, reason):
     stack = dict(stack)
     found = used(classifier(stack.pop("cell", "basic"), **stack))
     assert (found.name, found.whole_steps, found.reason) == (name, False, reason)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_small_steps_are_whole_though_only_the_last_output_is_read(layers):
+    """Autograd and its calls of torch take longer there than all outputs in machine code."""
+    pytest.importorskip("llvmlite")
+    large = recipe(batch_size=SMALL)
+    model = classifier("linoss", layers=layers)
+    assert (used(model).words, used(model).reason) == ("machine, whole steps", "")
+    assert used(model, large).words == ("fft" if layers == 1 else "fft and machine")
+    assert used(classifier("linoss", layers=layers, engine="machine")).reason == ""
+    assert used(classifier("linoss", layers=layers, norm="batch")).whole_steps is False
+    assert used(classifier("linoss", engine="fft")).words == "fft"
+    assert not is_eligible(model, sequences()), "scores need no gradients, so they read the last output"
 
 
 def test_the_fastest_engine_needs_no_reason():

@@ -78,9 +78,14 @@ def test_rates_are_sequences_per_second_of_the_median_step(monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("layers", "taken"), [(1, ["fft"]), (2, ["fft", "machine"])])
-def test_the_engines_that_auto_takes_are_marked(layers, taken):
-    rows = bench(["lru", "basic"], small(layers=layers)).rows
+@pytest.mark.parametrize(
+    ("layers", "hidden", "taken"),
+    [(1, 600, ["fft"]), (2, 600, ["fft", "machine"]), (1, 4, ["fft", "machine"])],
+    ids=["large", "large, two layers", "small"],
+)
+def test_the_engines_that_auto_takes_are_marked(layers, hidden, taken):
+    """The large ones take fft for the last output, the small ones machine code in training."""
+    rows = bench(["lru", "basic"], small(layers=layers, hidden=hidden)).rows
     assert sorted(row.engine for row in rows if row.auto and row.cell == "lru") == taken
     first_engine = CELLS["basic"]().engines[0]
     assert [row.engine for row in rows if row.auto and row.cell == "basic"] == [first_engine]
