@@ -46,6 +46,7 @@ LEVERS = {
     "longer training": "epochs=100",
     "dropout before the head": "dropout=0.2",
     "input dropout": "input_dropout=0.2",
+    "variational input dropout": "input_dropout=0.2 variational=true",
     "recurrent dropout": "recurrent_dropout=0.1",
     "zoneout": "zoneout=0.1",
     "label smoothing": "label_smoothing=0.1",
