@@ -85,7 +85,7 @@ def _info_in_words(info: RunInfo) -> str:
 
 
 def _slower(info: RunInfo) -> str:
-    return f"not a faster engine than {info.engine.words}: {info.engine.reason}"
+    return f"no faster engine than {info.engine.words}: {info.engine.reason}"
 
 
 class PlainDisplay(Watcher):
