@@ -29,7 +29,7 @@ from rnnclf.hydra_app.setup import register
 from rnnclf.model import SequenceClassifier
 from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import engine_used
-from rnnclf.training.evaluation import evaluate_model
+from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
 from rnnclf.training.state import Training
 from rnnclf.workflows import machine
@@ -123,6 +123,7 @@ def fit_in_memory(
         doubtful = doubt(best.validation, data.shape[1], config.optimizer.lr)
         history.restore_best(model)
         calibration = calibrate(evaluate_model(model, parts["validation"]))
+        missing = history.shortfall(config, score_model(model, parts["train"]))
         final_stopped = ""
         if config.final_fit:
             model, final_stopped = fitted_to_all(
@@ -137,7 +138,8 @@ def fit_in_memory(
             )
         header = header_after(config, splits, engine, best, labels=labels, calibration=calibration)
         notes = *begun.notes, *splits.notes, *splits.warnings, doubtful, training.stopped, final_stopped
-        notes += tuple(found["words"] for found in history.breaks(config.clip))
+        found = [*history.breaks(config.clip), *([missing] if missing else [])]
+        notes += tuple(one["words"] for one in found)
         epochs_of_run = tuple(map(row, history.results))
         return Classifier(
             config, splits.learned, model.cpu(), header, epochs_of_run, tuple(filter(None, notes))

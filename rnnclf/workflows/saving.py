@@ -28,6 +28,7 @@ from rnnclf.training.breaks import breaks_in
 from rnnclf.training.eligibility import EngineUsed
 from rnnclf.training.gradient_norms import GradientNorms
 from rnnclf.training.loop import EpochResult
+from rnnclf.training.shortfall import shortfall
 from rnnclf.training.state import Training
 from rnnclf.workflows.runs import RunFolder, write_csv
 from rnnclf.workflows.stopping import out_of_patience
@@ -61,6 +62,18 @@ class History:
         """The breaks of training as stored in results.json; in_words of each is its `words`."""
         assert self.best is not None  # a recipe has at least one epoch
         return [found.to_dict(self.best.epoch, clip) for found in breaks_in(self.results)]
+
+    def shortfall(self, config: Config, kept: Score) -> dict[str, Any] | None:
+        """The shortfall as stored in results.json. None also where the two scores are those of different
+        weights or different sequences.
+
+        kept: the score of the best epoch's weights on the training split.
+        """
+        best = self.best
+        assert best is not None
+        if config.final_fit or config.average.name != "none" or config.sampling == "balanced":
+            return None
+        return shortfall(best.epoch, best.train, kept, config.optimizer.lr, config.augment)
 
     def restore_best(self, model: SequenceClassifier) -> None:
         """Gives the model the weights of the best epoch."""

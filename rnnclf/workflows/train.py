@@ -30,7 +30,6 @@ from rnnclf.training.divergence import doubt
 from rnnclf.training.eligibility import EngineUsed, engine_used
 from rnnclf.training.evaluation import evaluate_model, score_model
 from rnnclf.training.loop import EpochResult, fit
-from rnnclf.training.shortfall import shortfall
 from rnnclf.training.state import BatchProgress, Rollback, Training
 from rnnclf.workflows import machine
 from rnnclf.workflows.baseline_runs import division
@@ -409,7 +408,7 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: 
         "warnings": list(run.data.splits.warnings),
         "rollbacks": [asdict(rollback) for rollback in run.training.rollbacks],
         "breaks": history.breaks(run.config.clip),
-        "shortfall": _shortfall(run.config, history.best, score),
+        "shortfall": history.shortfall(run.config, score),
         "extended": history.extended,
         "epoch_seconds": [round(result.seconds, 4) for result in history.results],
         "train_seconds": round(earlier + trained - run.started, 3),
@@ -421,13 +420,6 @@ def _write_results(run: Run, saver: Saver, validation: Evaluation, calibration: 
     if run.config.diagnose:
         diagnosed = read_diagnosis(run.folder.diagnosis, run.config, training_doubts(results))
     return Report(run.folder, results, scores, evaluations, run.config.plots, diagnosed)
-
-
-def _shortfall(config: Config, best: EpochResult, kept: Score) -> dict[str, Any] | None:
-    """None also where the two scores are those of different weights or different sequences."""
-    if config.final_fit or config.average.name != "none" or config.sampling == "balanced":
-        return None
-    return shortfall(best.epoch, best.train, kept, config.optimizer.lr, config.augment)
 
 
 def _description(config: Config, model: SequenceClassifier) -> dict[str, Any]:

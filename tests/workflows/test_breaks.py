@@ -6,11 +6,15 @@ import csv
 import math
 
 import pytest
+from sklearn.datasets import load_digits
 
+from rnnclf import RNNClassifier
 from rnnclf.console.inspect import show_inspection
 from rnnclf.console.training import show_report
 from rnnclf.hydra_app import load_config
+from rnnclf.metrics import Score
 from rnnclf.training import breaks
+from rnnclf.workflows import fitting
 from rnnclf.workflows.inspect import inspect
 from rnnclf.workflows.report_words import training_doubts
 from rnnclf.workflows.runs import RunFolder
@@ -67,6 +71,23 @@ def test_a_network_that_has_only_seen_mirrored_pictures_is_told_so(tmp_path, cap
 def test_scores_of_other_weights_or_sequences_are_not_compared(tmp_path, words):
     report = train(load_config([*MIRRORED.split(), words]), RunFolder(tmp_path / "run"), Witness())
     assert report.results["shortfall"] is None
+
+
+@pytest.mark.parametrize("final_fit", [False, True])
+def test_the_estimator_notes_a_shortfall_of_the_weights_that_it_keeps(monkeypatch, final_fit):
+    scored = []
+
+    def worse(model, data):
+        scored.append(len(data))
+        return Score(correct=0, total=len(data), loss=9.0)
+
+    monkeypatch.setattr(fitting, "score_model", worse)
+    digits = load_digits()
+    model = RNNClassifier(hidden=16, epochs=4, seed=0, final_fit=final_fit)
+    model.fit(digits.images[:600] / 16, digits.target[:600])
+    assert scored == [510], "the training split alone"
+    told = [note for note in model.notes_ if note.startswith("The network classifies 0.00 % of the training")]
+    assert len(told) == (0 if final_fit else 1)
 
 
 def test_each_epoch_is_recorded_with_its_gradient_norms(tmp_path):
