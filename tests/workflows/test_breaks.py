@@ -83,7 +83,7 @@ def test_the_estimator_notes_a_shortfall_of_the_weights_that_it_keeps(monkeypatc
 
     monkeypatch.setattr(fitting, "score_model", worse)
     digits = load_digits()
-    model = RNNClassifier(hidden=16, epochs=4, seed=0, final_fit=final_fit)
+    model = RNNClassifier(hidden=32, epochs=10, batch_size=20, seed=0, final_fit=final_fit)
     model.fit(digits.images[:600] / 16, digits.target[:600])
     assert scored == [510], "the training split alone"
     told = [note for note in model.notes_ if note.startswith("The network classifies 0.00 % of the training")]
