@@ -142,7 +142,7 @@ def helped():
 
     from rnnclf.cli import app
 
-    done = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80"})
+    done = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80", "RNNCLF_DATA": None})
     assert done.exit_code == 0
     return done.stdout
 
