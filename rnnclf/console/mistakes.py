@@ -30,9 +30,10 @@ PICTURE_WIDTH = 34  # columns of a picture and the words above it
 def show_mistakes(results: Sequence[Evaluated], most: int) -> None:
     """Prints the `most` most confident mistakes of each checkpoint."""
     console = screen()
+    several = len(results) > 1
     for result in results:
-        if result.mistakes is not None:
-            where = f"{result.path}: " if len(results) > 1 else ""
+        if result.mistakes or (result.mistakes is not None and several):  # what a single one has, details say
+            where = f"{result.path}: " if several else ""
             console.print(_mistakes(result.mistakes, most, where, result.config.dataset.layout(), console))
 
 

@@ -127,6 +127,20 @@ def test_pictures_are_drawn_with_half_blocks(here, cli, tmp_path):
     assert " taken for " in drawn
 
 
+def test_that_there_are_no_mistakes_is_said_once(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"s{n},{t},{(-1) ** n * (1 + t) ** 2},{n % 2}" for n in range(60) for t in range(4)]
+    Path("easy.csv").write_text("\n".join(["id,time,a,label", *lines, ""]))
+    trained = cli("train", "easy.csv", "recipe=plain", "hidden=8", "epochs=20", "hydra.run.dir=easy")
+    assert trained.exit_code == 0, trained.stderr
+    done = cli("eval", "easy", "--errors", "3")
+    assert done.stdout.count("misclassified") == 1
+    (errors,) = Path("easy").glob("eval/*/errors.csv")
+    assert len(errors.read_text().splitlines()) == 1
+    both = cli("eval", "easy", "easy/best.safetensors", "--errors", "3", "--output", "both")
+    assert both.stdout.count("misclassified") == 2
+
+
 @pytest.mark.parametrize("word", ["--errors=-1", "--errors=many"])
 def test_a_number_of_mistakes_is_a_number(here, cli, word):
     done = cli("eval", "digits", word)
