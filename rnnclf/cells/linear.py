@@ -122,6 +122,11 @@ class LinearCell(Cell):
         return self.read(p, s, self.from_rows(rows)), rows
 
 
+def chunk(steps: int) -> int:
+    """The square root of a number of steps, rounded up."""
+    return math.isqrt(steps - 1) + 1
+
+
 def applied(a: Tensor, h: Tensor, pairs: bool) -> Tensor:
     """a applied to states h: elementwise, or as 2 × 2 matrices."""
     product: Tensor = (a * h.unsqueeze(-2)).sum(-1) if pairs else a * h
@@ -147,20 +152,16 @@ class TimeInvariantCell(LinearCell):
         return powers
 
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """The convolution kernel, the weight of an input t steps later: (T, S), for consecutive steps t."""
+        """The convolution kernel, the weight of an input t steps later: (T, S), for t = 0, 1, …, T - 1."""
         starts_K, within_J = self.factors(p, t_T)
         kernel: Tensor = (starts_K.unsqueeze(1) * within_J).flatten(0, 1)[: len(t_T)]
         return kernel
 
     def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Powers of a whose products are those for consecutive steps: a^(k j + i) = a^(k j) a^i, so 2 sqrt(T)
-        of them are enough. Two tensors like those of `powers`, about sqrt(T) of them each."""
-        import torch
-
-        length = math.isqrt(len(t_T) - 1) + 1
-        starts_K, within_J = t_T[::length], t_T[:length] - t_T[0]
-        powers = self.powers(p, torch.cat((starts_K, within_J)))
-        return powers[: len(starts_K)], powers[len(starts_K) :]
+        """Powers of a whose products are those for t = 0, 1, …, T - 1: a^(k j + i) = a^(k j) a^i, so it takes
+        2 sqrt(T) of them. Two tensors like those of `powers`, about sqrt(T) of them each."""
+        length = chunk(len(t_T))
+        return self.powers(p, t_T[::length]), self.powers(p, t_T[:length])
 
     def source(self, p: Parameters, s: Any) -> Tensor:
         """The signals that are convolved with the kernel: (T, B, S)."""

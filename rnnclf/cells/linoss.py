@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper
 from rnnclf.cells.initializers import normal, uniform
-from rnnclf.cells.linear import TimeInvariantCell, applied
+from rnnclf.cells.linear import TimeInvariantCell, applied, chunk
 from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
@@ -129,8 +129,15 @@ class LinOSS(TimeInvariantCell):
             square_N22 = square_N22 @ square_N22
         return power_TN22.expand(len(exponents), self.oscillators, 2, 2)
 
+    def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
+        length = chunk(len(t_T))
+        transition_N22 = self.transition(p)
+        within_JN22 = first_powers(transition_N22, length)
+        starts_KN22 = first_powers(within_JN22[-1] @ transition_N22, -(-len(t_T) // length))
+        return starts_KN22, within_JN22
+
     def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """The position t steps after a unit force, (T, N), for consecutive steps t."""
+        """The position t steps after a unit force, (T, N), for t = 0, 1, …, T - 1."""
         import torch
 
         starts_KN22, within_JN22 = self.factors(p, t_T)
@@ -172,3 +179,16 @@ class LinOSS(TimeInvariantCell):
         skipped = s[..., self.oscillators :]
         v = functional.gelu(functional.linear(position, p.output_weight) + skipped)
         return functional.glu(functional.linear(v, p.glu_weight, p.glu_bias), dim=-1)
+
+
+def first_powers(matrix_N22: Tensor, count: int) -> Tensor:
+    """The powers 0, 1, …, count - 1 of matrices, (count, N, 2, 2), in O(count) products."""
+    import torch
+
+    eye_22 = torch.eye(2, dtype=matrix_N22.dtype, device=matrix_N22.device)
+    # from both, so that there is a gradient of the matrices whatever the count is
+    power_TN22, square_N22 = torch.stack((eye_22.expand_as(matrix_N22), matrix_N22)), matrix_N22
+    while len(power_TN22) < count:
+        square_N22 = square_N22 @ square_N22
+        power_TN22 = torch.cat((power_TN22, square_N22 @ power_TN22))
+    return power_TN22[:count]
