@@ -122,46 +122,69 @@ class LinearCell(Cell):
         return self.read(p, s, self.from_rows(rows)), rows
 
 
-def chunk(steps: int) -> int:
-    """The square root of a number of steps, rounded up."""
-    return math.isqrt(steps - 1) + 1
-
-
 def applied(a: Tensor, h: Tensor, pairs: bool) -> Tensor:
     """a applied to states h: elementwise, or as 2 × 2 matrices."""
     product: Tensor = (a * h.unsqueeze(-2)).sum(-1) if pairs else a * h
     return product
 
 
+def multiplied(a: Tensor, b: Tensor, pairs: bool) -> Tensor:
+    """The product of two coefficients: elementwise, or that of 2 × 2 matrices."""
+    return a @ b if pairs else a * b
+
+
+def first_powers(a: Tensor, count: int, pairs: bool) -> Tensor:
+    """a^0, a^1, …, a^(count - 1) along a new first dimension, in O(count) products.
+
+    They are as exact as the steps of a loop. exp(t log a) takes longer; it is more exact for an a that turns
+    little, less for one that turns far, whose angle loses digits when it is multiplied by t.
+    """
+    import torch
+
+    one = torch.eye(2, dtype=a.dtype, device=a.device).expand_as(a) if pairs else torch.ones_like(a)
+    # begins with both, so that a has a gradient whatever the count is
+    powers, square = torch.stack((one, a)), a
+    while len(powers) < count:
+        square = multiplied(square, square, pairs)
+        powers = torch.cat((powers, multiplied(square, powers, pairs)))
+    return powers[:count]
+
+
 @dataclass
 class TimeInvariantCell(LinearCell):
     """A linear cell whose a is the same at all steps: h_t = Σ_k a^k b_{t-k}, a convolution.
 
-    `prepare` must add `log_a`, of state_shape, with a = exp(log_a); a cell with `pairs` overrides `powers`
-    instead. By default b is convolved to give h; a cell that can do with less work (one kernel for many
-    modes, or for one number of each pair) overrides the last methods, and one with `pairs` must.
+    By default b is convolved to give h; a cell that can do with less work (one kernel for many modes, or for
+    one number of each pair) overrides the last methods, and one with `pairs` must.
     """
 
     @property
     def engines(self) -> tuple[str, ...]:
         return machine_code_and("scan", "fft", "loop")  # fft transforms as many signals as scan has states
 
-    def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
-        """a raised to each of the exponents (T,): (T, *state_shape), or (T, N, 2, 2) for pairs."""
-        powers: Tensor = (exponents.reshape(-1, *[1] * p.log_a.ndim) * p.log_a).exp()
+    def transition(self, p: Parameters) -> Tensor:
+        """a, as `recurrence` returns it; by default the `a` that `prepare` adds."""
+        a: Tensor = p.a
+        return a
+
+    def factors(self, p: Parameters, steps: int) -> tuple[Tensor, Tensor]:
+        """Powers of a whose products are those with the exponents 0, 1, …, steps - 1: since a^(k j + i) =
+        a^(k j) a^i, about the square root of `steps` of them each."""
+        length = math.isqrt(steps - 1) + 1
+        a = self.transition(p)
+        within_J = first_powers(a, length, self.pairs)
+        apart = multiplied(within_J[-1], a, self.pairs)
+        return first_powers(apart, math.ceil(steps / length), self.pairs), within_J
+
+    def powers(self, p: Parameters, steps: int) -> Tensor:
+        """a^0, a^1, …, a^(steps - 1): (T, *state_shape), or (T, N, 2, 2) for pairs."""
+        starts_K, within_J = self.factors(p, steps)
+        powers: Tensor = multiplied(starts_K.unsqueeze(1), within_J, self.pairs).flatten(0, 1)[:steps]
         return powers
 
-    def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """The convolution kernel, the weight of an input t steps later: (T, S), for t = 0, 1, …, T - 1."""
-        starts_K, within_J = self.factors(p, t_T)
-        kernel: Tensor = (starts_K.unsqueeze(1) * within_J).flatten(0, 1)[: len(t_T)]
-        return kernel
-
-    def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Powers of a whose products are those for t = 0, 1, …, T - 1: a^(k j + i) = a^(k j) a^i, so it takes
-        2 sqrt(T) of them. Two tensors like those of `powers`, about sqrt(T) of them each."""
-        length = chunk(len(t_T))
-        return self.powers(p, t_T[::length]), self.powers(p, t_T[:length])
+    def kernel(self, p: Parameters, steps: int) -> Tensor:
+        """The convolution kernel, the weight of an input t steps later for t = 0, 1, …, steps - 1: (T, S)."""
+        return self.powers(p, steps)
 
     def source(self, p: Parameters, s: Any) -> Tensor:
         """The signals that are convolved with the kernel: (T, B, S)."""
@@ -172,9 +195,9 @@ class TimeInvariantCell(LinearCell):
         holds. None if the source is not of this form."""
         return None
 
-    def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
+    def echo(self, p: Parameters, h: Tensor, steps: int) -> Tensor:
         """The contribution of the initial state h (B, *state_shape) to the result of each step: (T, B, S)."""
-        return self.powers(p, t_T + 1).unsqueeze(1) * h
+        return self.powers(p, steps + 1)[1:].unsqueeze(1) * h
 
     def read_convolved(self, p: Parameters, s: Any, v: Tensor) -> Tensor:
         """The output (T, B, H), from the signals and the result of the convolution (T, B, S)."""

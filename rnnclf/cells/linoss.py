@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rnnclf.cells.base import Paper
 from rnnclf.cells.initializers import normal, uniform
-from rnnclf.cells.linear import TimeInvariantCell, applied, chunk
+from rnnclf.cells.linear import TimeInvariantCell, applied
 from rnnclf.cells.parameters import Parameters, ParameterSpec
 from rnnclf.options import option
 
@@ -114,36 +114,14 @@ class LinOSS(TimeInvariantCell):
 
     # Outputs depend on positions alone, so forces are convolved with one kernel per oscillator.
 
-    def powers(self, p: Parameters, exponents: Tensor) -> Tensor:
-        """By repeated squaring. Eigenvalues would not do: without stiffness both are 1, with a single
-        eigenvector."""
+    def kernel(self, p: Parameters, steps: int) -> Tensor:
+        """The position t steps after a unit force, for t = 0, 1, …, steps - 1: (T, N)."""
         import torch
 
-        exponent_T111 = exponents.round().long().reshape(-1, 1, 1, 1)
-        square_N22 = self.transition(p)
-        power_TN22 = torch.eye(2, dtype=square_N22.dtype, device=square_N22.device).expand(1, 1, 2, 2)
-        bits = int(exponent_T111.max()).bit_length()
-        for bit in range(max(bits, 1)):  # at least one, so that there is a gradient of the weights
-            set_T111 = (exponent_T111 >> bit) % 2 == 1
-            power_TN22 = torch.where(set_T111, square_N22 @ power_TN22, power_TN22)
-            square_N22 = square_N22 @ square_N22
-        return power_TN22.expand(len(exponents), self.oscillators, 2, 2)
-
-    def factors(self, p: Parameters, t_T: Tensor) -> tuple[Tensor, Tensor]:
-        length = chunk(len(t_T))
-        transition_N22 = self.transition(p)
-        within_JN22 = first_powers(transition_N22, length)
-        starts_KN22 = first_powers(within_JN22[-1] @ transition_N22, -(-len(t_T) // length))
-        return starts_KN22, within_JN22
-
-    def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """The position t steps after a unit force, (T, N), for t = 0, 1, …, T - 1."""
-        import torch
-
-        starts_KN22, within_JN22 = self.factors(p, t_T)
+        starts_KN22, within_JN22 = self.factors(p, steps)
         pushed_JN2 = applied(within_JN22, torch.stack((p.z_of_force, p.y_of_force), dim=-1), pairs=True)
         kernel_KJN = torch.einsum("knc,jnc->kjn", starts_KN22[:, :, 1], pushed_JN2)
-        return kernel_KJN.flatten(0, 1)[: len(t_T)]
+        return kernel_KJN.flatten(0, 1)[:steps]
 
     def source(self, p: Parameters, s: Tensor) -> Tensor:
         return s[..., : self.oscillators]
@@ -152,10 +130,10 @@ class LinOSS(TimeInvariantCell):
         weight: Tensor = p.input_weight
         return weight
 
-    def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
+    def echo(self, p: Parameters, h: Tensor, steps: int) -> Tensor:
         import torch
 
-        return torch.einsum("tnc,bnc->tbn", self.powers(p, t_T + 1)[:, :, 1], h)
+        return torch.einsum("tnc,bnc->tbn", self.powers(p, steps + 1)[1:, :, 1], h)
 
     def read_convolved(self, p: Parameters, s: Tensor, v: Tensor) -> Tensor:
         return self._output(p, s, v)
@@ -179,16 +157,3 @@ class LinOSS(TimeInvariantCell):
         skipped = s[..., self.oscillators :]
         v = functional.gelu(functional.linear(position, p.output_weight) + skipped)
         return functional.glu(functional.linear(v, p.glu_weight, p.glu_bias), dim=-1)
-
-
-def first_powers(matrix_N22: Tensor, count: int) -> Tensor:
-    """The powers 0, 1, …, count - 1 of matrices, (count, N, 2, 2), in O(count) products."""
-    import torch
-
-    eye_22 = torch.eye(2, dtype=matrix_N22.dtype, device=matrix_N22.device)
-    # from both, so that there is a gradient of the matrices whatever the count is
-    power_TN22, square_N22 = torch.stack((eye_22.expand_as(matrix_N22), matrix_N22)), matrix_N22
-    while len(power_TN22) < count:
-        square_N22 = square_N22 @ square_N22
-        power_TN22 = torch.cat((power_TN22, square_N22 @ power_TN22))
-    return power_TN22[:count]

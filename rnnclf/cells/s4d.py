@@ -137,7 +137,7 @@ class S4D(TimeInvariantCell):
         rate = torch.complex(-p.log_decay.exp(), p.frequency)
         log_a, gain = discretized(self.discretization, rate, p.log_dt.exp().unsqueeze(-1))
         to_output = 2 * torch.complex(p.output_weight_re, p.output_weight_im)
-        return Parameters(**vars(p), log_a=log_a, a=log_a.exp(), gain=gain, to_output=to_output)
+        return Parameters(**vars(p), a=log_a.exp(), gain=gain, to_output=to_output)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         from torch.nn import functional
@@ -152,11 +152,11 @@ class S4D(TimeInvariantCell):
 
     # u is convolved with one real kernel per unit, instead of each mode separately.
 
-    def kernel(self, p: Parameters, t_T: Tensor) -> Tensor:
-        """2 Re(sum over modes of C * g * a^t), (T, H), for consecutive steps t."""
-        starts_KHM, within_JHM = self.factors(p, t_T)
+    def kernel(self, p: Parameters, steps: int) -> Tensor:
+        """2 Re(sum over modes of C * g * a^t), for t = 0, 1, …, steps - 1: (T, H)."""
+        starts_KHM, within_JHM = self.factors(p, steps)
         kernel_KJH = real_einsum("khm,jhm->kjh", starts_KHM * p.gain * p.to_output, within_JHM)
-        return kernel_KJH.flatten(0, 1)[: len(t_T)]
+        return kernel_KJH.flatten(0, 1)[:steps]
 
     def source(self, p: Parameters, s: Tensor) -> Tensor:
         return s
@@ -166,8 +166,8 @@ class S4D(TimeInvariantCell):
 
         return torch.cat((p.input_weight, p.input_bias.unsqueeze(-1)), dim=1)
 
-    def echo(self, p: Parameters, h: Tensor, t_T: Tensor) -> Tensor:
-        return real_einsum("thm,bhm->tbh", self.powers(p, t_T + 1), h * p.to_output)
+    def echo(self, p: Parameters, h: Tensor, steps: int) -> Tensor:
+        return real_einsum("thm,bhm->tbh", self.powers(p, steps + 1)[1:], h * p.to_output)
 
     def read_convolved(self, p: Parameters, s: Tensor, v: Tensor) -> Tensor:
         return glu(v + p.skip * s, p.glu_weight, p.glu_bias)

@@ -78,7 +78,7 @@ class DiagonalCell(TimeInvariantCell):
             "a_im": a.imag.contiguous(),
             "from_rows": torch.cat((re, im), dim=1),
         }
-        return Parameters(**vars(p), log_a=log_a, b=b, from_input=from_input, **for_scan, **real)
+        return Parameters(**vars(p), b=b, from_input=from_input, **for_scan, **real)
 
     def inputs(self, p: Parameters, x: Tensor) -> Tensor:
         """Contributions to the state (real, then imaginary parts) and D x: (…, 2M + H)."""

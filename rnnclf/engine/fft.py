@@ -31,9 +31,8 @@ def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tens
         state = cell.initial_state(x_TBI[0])
     s, h, past = signals(cell, p, cell.inputs(p, x_TBI), state, plan)
     source_TBS = cell.source(p, s)
-    t_T = torch.arange(len(x_TBI), device=x_TBI.device, dtype=x_TBI.dtype)
-    kernel_TS = cell.kernel(p, t_T)
-    echo_TBS = None if fresh else cell.echo(p, h, t_T)
+    kernel_TS = cell.kernel(p, len(x_TBI))
+    echo_TBS = None if fresh else cell.echo(p, h, len(x_TBI))
     if plan.every_step:
         v_TBS = convolve(kernel_TS, source_TBS)
         v_TBS = v_TBS if echo_TBS is None else v_TBS + echo_TBS
@@ -44,7 +43,7 @@ def fft(module: CellModule, x_TBI: Tensor, state: Any, plan: Plan) -> tuple[Tens
         output = cell.read_convolved(p, plan.last_of(s), v_BS)
     if not plan.final_state:
         return output, None
-    rows = cell.to_rows(_final_h(cell, p, s, h, t_T, plan))
+    rows = cell.to_rows(_final_h(cell, p, s, h, plan))
     return output, rows if past is None else LinearState(rows, past)
 
 
@@ -59,8 +58,7 @@ def last_output(
     s = cell.signals(p, cell.inputs(p, plan.last_of(x_TBI)), ())
     if weight_SI.shape[1] > x_TBI.shape[2]:
         x_TBI = functional.pad(x_TBI, (0, 1), value=1.0)
-    t_T = torch.arange(len(x_TBI), device=x_TBI.device, dtype=x_TBI.dtype)
-    v_BS = weighted_inputs(cell.kernel(p, t_T), weight_SI, plan.right_aligned(x_TBI))
+    v_BS = weighted_inputs(cell.kernel(p, len(x_TBI)), weight_SI, plan.right_aligned(x_TBI))
     return cell.read_convolved(p, s, v_BS)
 
 
@@ -103,10 +101,12 @@ def fast_length(at_least: int) -> int:
     return int(next_fast_len(at_least, real=True))
 
 
-def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, t_T: Tensor, plan: Plan) -> Tensor:
+def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, plan: Plan) -> Tensor:
     """The state after the last valid step: Σ_k a^k b_{T-1-k} + a^T h_0."""
     b_TB = plan.right_aligned(cell.recurrence(p, s)[1])
+    steps = len(b_TB)
+    powers_T = cell.powers(p, steps + 1)
     weighted = "tnij,tbnj->bni" if cell.pairs else "t...,tb...->b..."
-    sum_B = torch.einsum(weighted, cell.powers(p, t_T.flip(0)), b_TB)
-    lengths = plan.lengths_B if plan.lengths_B is not None else t_T.new_full((1,), len(t_T))
-    return sum_B + applied(cell.powers(p, lengths.to(t_T.dtype)), h, cell.pairs)
+    sum_B = torch.einsum(weighted, powers_T[:steps].flip(0), b_TB)
+    lengths = slice(steps, None) if plan.lengths_B is None else plan.lengths_B
+    return sum_B + applied(powers_T[lengths], h, cell.pairs)

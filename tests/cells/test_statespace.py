@@ -59,7 +59,17 @@ INVARIANT = [
 @pytest.mark.parametrize(("kind", "options"), INVARIANT)
 def test_no_weights_make_a_state_grow(kind, options):
     for seed in range(5):
-        assert (wild(kind, seed, **options).prepared().log_a.real < 0).all()
+        assert (wild(kind, seed, **options).prepared().a.abs() <= 1).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 64])
+@pytest.mark.parametrize(("kind", "options"), INVARIANT)
+def test_powers_are_repeated_products(kind, options, steps):
+    module = wild(kind, **options)
+    p = module.prepared()
+    a = p.a.detach().numpy()
+    found = module.cell.powers(p, steps).detach().numpy()
+    np.testing.assert_allclose(found, [a**t for t in range(steps)], rtol=1e-12, atol=1e-30)
 
 
 def sampled(rate, dt, discretization):
