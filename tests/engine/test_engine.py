@@ -120,12 +120,17 @@ def test_long_sequences_of_small_numbers_stay_finite():
 @pytest.mark.parametrize("time", [1, 2, 7, 50])
 def test_convolution_is_the_sum_over_all_earlier_steps(dtype, time):
     torch.manual_seed(0)
-    kernel_TS, source_TBS = torch.randn(time, 3, dtype=dtype), torch.randn(time, 2, 3, dtype=dtype)
+    kernel_TS, source_TBS = (torch.randn(time, *shape, dtype=dtype) for shape in ((3,), (2, 3)))
+    given = [kernel_TS.requires_grad_(), source_TBS.requires_grad_()]
     expected_TBS = torch.stack(
         [sum(kernel_TS[k] * source_TBS[t - k] for k in range(t + 1)) for t in range(time)]
     )
-    torch.testing.assert_close(convolve(kernel_TS, source_TBS), expected_TBS)
+    found_TBS = convolve(kernel_TS, source_TBS)
+    torch.testing.assert_close(found_TBS, expected_TBS)
     torch.testing.assert_close(weighted_sum(kernel_TS, source_TBS), expected_TBS[-1])
+    probe_TBS = torch.randn_like(expected_TBS)
+    found, expected = (torch.autograd.grad(y_TBS, given, probe_TBS) for y_TBS in (found_TBS, expected_TBS))
+    torch.testing.assert_close(found, expected)
 
 
 INVARIANT = [name for name in CELLS.names() if isinstance(CELLS[name](hidden_size=2), TimeInvariantCell)]
