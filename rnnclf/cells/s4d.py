@@ -155,8 +155,8 @@ class S4D(TimeInvariantCell):
     def kernel(self, p: Parameters, steps: int) -> Tensor:
         """2 Re(sum over modes of C * g * a^t), for t = 0, 1, …, steps - 1: (T, H)."""
         starts_KHM, within_JHM = self.factors(p, steps)
-        kernel_KJH = real_einsum("khm,jhm->kjh", starts_KHM * p.gain * p.to_output, within_JHM)
-        return kernel_KJH.flatten(0, 1)[:steps]
+        kernel_HKJ = real_einsum("khm,jhm->hkj", starts_KHM * p.gain * p.to_output, within_JHM)
+        return kernel_HKJ.flatten(1)[:, :steps].t()
 
     def source(self, p: Parameters, s: Tensor) -> Tensor:
         return s
