@@ -1,7 +1,7 @@
 """The fft engine: cells whose recurrence is a convolution.  Shapes: T time, B batch, S convolved signals.
 
-If a is the same at all steps, h_t = Σ_k a^k b_{t-k}: a convolution with the kernel a^k. The fast Fourier
-transform computes it in O(T log T); a single output is a weighted sum, computed in O(T).
+If a is the same at all steps, h_t = Σ_k a^k b_{t-k}: a convolution with the kernel a^k. It takes O(T log T);
+a single output is a weighted sum, computed in O(T).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from rnnclf.cells.linear import LinearState, TimeInvariantCell, applied
 from rnnclf.cells.module import CellModule
 from rnnclf.cells.parameters import Parameters
+from rnnclf.engine.convolution import convolve
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import signals
 
@@ -74,62 +74,9 @@ def weighted_inputs(kernel_TS: Tensor, weight_SI: Tensor, x_TBI: Tensor) -> Tens
     return (weight_SI.t() * sums_BIS).sum(1)
 
 
-def convolve(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
-    """v_t = Σ_k kernel_k source_{t-k}: (T, B, S). Both real or both complex."""
-    return _Convolution.apply(kernel_TS, source_TBS)  # type: ignore[no-any-return]
-
-
-class _Convolution(torch.autograd.Function):
-    """Its gradients are correlations, such as ∂L/∂kernel_k = Σ_t g_t conj(source_{t-k}). Autograd would use
-    transforms of complex numbers for them, twice the work where signals are real."""
-
-    @staticmethod
-    def forward(ctx: Any, kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
-        ctx.steps = len(source_TBS)
-        ctx.size = fast_length(2 * ctx.steps - 1)  # padded against wrap-around
-        kernel_SF, source_BSF = (_spectrum(signal, ctx.size) for signal in (kernel_TS, source_TBS))
-        ctx.save_for_backward(kernel_SF, source_BSF)
-        ctx.real = not source_TBS.is_complex()
-        return _signal(kernel_SF * source_BSF, ctx)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_TBS: Tensor) -> tuple[Tensor | None, ...]:
-        kernel_SF, source_BSF = ctx.saved_tensors
-        grad_BSF = _spectrum(grad_TBS, ctx.size)
-        grad_kernel = grad_source = None
-        if ctx.needs_input_grad[0]:
-            grad_kernel = _signal((grad_BSF * source_BSF.conj()).sum(0), ctx)
-        if ctx.needs_input_grad[1]:
-            grad_source = _signal(grad_BSF * kernel_SF.conj(), ctx)
-        return grad_kernel, grad_source
-
-
-def _spectrum(signal_TS: Tensor, size: int) -> Tensor:
-    """The transform of (T, …, S), padded to this size: (…, S, F)."""
-    signal_ST = signal_TS.movedim(0, -1)  # time last and contiguous: one transform per row
-    transform = torch.fft.fft if signal_TS.is_complex() else torch.fft.rfft
-    spectrum_SF: Tensor = transform(signal_ST, n=size)
-    return spectrum_SF
-
-
-def _signal(spectrum_SF: Tensor, ctx: Any) -> Tensor:
-    """The first steps of what has the transform (…, S, F): (T, …, S)."""
-    inverse = torch.fft.irfft if ctx.real else torch.fft.ifft
-    signal_TS: Tensor = inverse(spectrum_SF, n=ctx.size)[..., : ctx.steps].movedim(-1, 0)
-    return signal_TS
-
-
 def weighted_sum(kernel_TS: Tensor, source_TBS: Tensor) -> Tensor:
     """Only the last value of the convolution: Σ_k kernel_k source_{T-1-k}, (B, S)."""
     return (kernel_TS.flip(0).unsqueeze(1) * source_TBS).sum(0)
-
-
-def fast_length(at_least: int) -> int:
-    """The smallest number of the form 2^a 3^b 5^c that is at least `at_least`: such transforms are fast."""
-    from scipy.fft import next_fast_len
-
-    return int(next_fast_len(at_least, real=True))
 
 
 def _final_h(cell: TimeInvariantCell, p: Parameters, s: Any, h: Tensor, plan: Plan) -> Tensor:

@@ -60,9 +60,10 @@ def parts_of_batches() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def rows_of_parts(batch: int, work: int, worth: Worth) -> list[slice]:
-    """The sequences of each part of a batch. work: FLOPs in all steps, forward."""
-    number = max(min(_parts.number, worth.most_parts(batch, work)), 1)
+def rows_of_parts(batch: int, work: int, worth: Worth, threads: int | None = None) -> list[slice]:
+    """The sequences of each part of a batch. work: FLOPs in all steps, forward. threads: instead of those of
+    `parts_of_batches`."""
+    number = max(min(threads or _parts.number, worth.most_parts(batch, work)), 1)
     sizes = [batch // number + (part < batch % number) for part in range(number)]
     ends = [sum(sizes[: part + 1]) for part in range(number)]
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

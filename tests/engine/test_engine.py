@@ -12,7 +12,7 @@ from rnnclf.cells.linear import TimeInvariantCell
 from rnnclf.cells.module import CellModule
 from rnnclf.engine import scan as scan_module
 from rnnclf.engine.choose import choose, engines_on
-from rnnclf.engine.fft import convolve, fast_length, weighted_sum
+from rnnclf.engine.convolution import fast_length
 from rnnclf.engine.plan import Plan
 from rnnclf.engine.scan import linear_scan
 from rnnclf.engine.unrolling import unroll
@@ -114,23 +114,6 @@ def test_long_sequences_of_small_numbers_stay_finite():
 
 
 # Convolutions
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-@pytest.mark.parametrize("time", [1, 2, 7, 50])
-def test_convolution_is_the_sum_over_all_earlier_steps(dtype, time):
-    torch.manual_seed(0)
-    kernel_TS, source_TBS = (torch.randn(time, *shape, dtype=dtype) for shape in ((3,), (2, 3)))
-    given = [kernel_TS.requires_grad_(), source_TBS.requires_grad_()]
-    expected_TBS = torch.stack(
-        [sum(kernel_TS[k] * source_TBS[t - k] for k in range(t + 1)) for t in range(time)]
-    )
-    found_TBS = convolve(kernel_TS, source_TBS)
-    torch.testing.assert_close(found_TBS, expected_TBS)
-    torch.testing.assert_close(weighted_sum(kernel_TS, source_TBS), expected_TBS[-1])
-    probe_TBS = torch.randn_like(expected_TBS)
-    found, expected = (torch.autograd.grad(y_TBS, given, probe_TBS) for y_TBS in (found_TBS, expected_TBS))
-    torch.testing.assert_close(found, expected)
 
 
 INVARIANT = [name for name in CELLS.names() if isinstance(CELLS[name](hidden_size=2), TimeInvariantCell)]
