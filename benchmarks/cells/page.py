@@ -73,7 +73,8 @@ threads, and in brackets the memory it needs in MiB. `auto` was measured as well
 noise of the machine. *Choice* is the engine that `auto` chooses, and the last column is that
 engine's time divided by the fastest. 196, 784 and 3,136 time steps are the images at 14 × 14,
 28 × 28 and 56 × 56 pixels. `—` needed more than 16 GiB of memory. `lru`, `mingru`
-and `fft` with `readout=last` were measured later, with torch 2.14 and one round, `mingru` on a busy machine.
+and `fft` with `readout=last` were measured later, with torch 2.14 and one round, `mingru` on a busy machine;
+all of `s4d` before [short convolutions were summed](decisions/0004-engines.md) in machine code.
 
 """
 
