@@ -79,27 +79,14 @@ def _write_tile(f: FunctionBuilder, rows: int, first: Any, inside: Any) -> None:
     offsets = [f.least(row * vector, b.sub(inside, I64(vector))) for row in range(rows)]
     places = [f.add(f.a["v"], first, offset) for offset in offsets]
     starts = [f.load(place, f.vector) for place in places]
-    before, loop, after = b.block, b.append_basic_block("each_step"), b.append_basic_block("within")
-    b.cbranch(b.icmp_signed(">", first, I64(0)), loop, after)
 
-    b.position_at_end(loop)
-    s, sums = b.phi(I64), [b.phi(f.vector) for _ in places]
-    factor = f.load(f.add(f.a["b"], s), f.vector)
-    from_s = f.add(f.a["a"], b.sub(first, s))
-    products = [b.fmul(f.load(f.add(from_s, offset), f.vector), factor, flags=CONTRACT) for offset in offsets]
-    totals = [b.fadd(*pair, flags=CONTRACT) for pair in zip(products, sums, strict=True)]
-    following = f.add(s, vector)
-    b.cbranch(b.icmp_signed("<", following, first), loop, after)
-    for phi, start, later in zip((s, *sums), (I64(0), *starts), (following, *totals), strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(later, loop)
+    def products(s: Any) -> list[Any]:
+        factor = f.load(f.add(f.a["b"], s), f.vector)
+        from_s = f.add(f.a["a"], b.sub(first, s))
+        rows_of_a = (f.load(f.add(from_s, offset), f.vector) for offset in offsets)
+        return [b.fmul(row, factor, flags=CONTRACT) for row in rows_of_a]
 
-    b.position_at_end(after)
-    results = [b.phi(f.vector) for _ in places]
-    for result, start, later in zip(results, starts, totals, strict=True):
-        result.add_incoming(start, before)
-        result.add_incoming(later, loop)
-    _finish(f, results, places, first, inside)
+    _finish(f, f.sums(first, vector, starts, products), places, first, inside)
 
 
 def _finish(f: FunctionBuilder, results: list[Any], places: list[Any], first: Any, inside: Any) -> None:

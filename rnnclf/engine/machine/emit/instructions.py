@@ -12,7 +12,7 @@ Python integers may stand for constants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -164,6 +164,30 @@ class FunctionBuilder:
         """`for index in reversed(range(stop))`."""
         with self.loop(0, stop) as n:
             yield self.b.sub(self.b.sub(stop, I64(1)), n)
+
+    def sums(
+        self, stop: Any, step: int, starts: Sequence[Any], products: Callable[[Any], list[Any]]
+    ) -> list[Any]:
+        """`starts` plus `products(index)` for each index in range(0, stop, step), summed in registers."""
+        b = self.b
+        before, loop, after = b.block, b.append_basic_block("each"), b.append_basic_block("done")
+        b.cbranch(b.icmp_signed(">", stop, I64(0)), loop, after)
+
+        b.position_at_end(loop)
+        index, sums = b.phi(I64), [b.phi(start.type) for start in starts]
+        totals = [b.fadd(*pair, flags=CONTRACT) for pair in zip(products(index), sums, strict=True)]
+        following = b.add(index, I64(step))
+        b.cbranch(b.icmp_signed("<", following, stop), loop, after)
+        for phi, start, later in zip((index, *sums), (I64(0), *starts), (following, *totals), strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(later, loop)
+
+        b.position_at_end(after)
+        results = [b.phi(start.type) for start in starts]
+        for result, start, later in zip(results, starts, totals, strict=True):
+            result.add_incoming(start, before)
+            result.add_incoming(later, loop)
+        return results
 
     # memory
 

@@ -130,27 +130,15 @@ def _write_tile(f: FunctionBuilder, rows: int, vectors: int, t: Tile) -> None:
     zeros = f.splat(f.number(0.0))
     added = b.icmp_signed("!=", t.add, I64(0))
     starts = [b.select(added, b.load(place, align=f.size), zeros) for place in places]
-    before, loop, after = b.block, b.append_basic_block("each_column"), b.append_basic_block("store")
-    b.cbranch(b.icmp_signed(">", t.k, I64(0)), loop, after)
 
-    b.position_at_end(loop)
-    column, sums = b.phi(I64), [b.phi(f.vector) for _ in places]
-    b_row = [b.load(p, align=f.size) for p in _vectors_at(f, b.add(t.b, b.mul(column, t.b_row)), vectors)]
-    offset = b.mul(column, t.a_column)
-    factors = [f.splat(f.load(b.add(row, offset), f.number)) for row in a_rows]
-    products = [b.fmul(factor, v, flags=CONTRACT) for factor in factors for v in b_row]
-    totals = [b.fadd(*pair, flags=CONTRACT) for pair in zip(products, sums, strict=True)]
-    next_column = b.add(column, I64(1))
-    b.cbranch(b.icmp_signed("<", next_column, t.k), loop, after)
-    for phi, first, later in zip((column, *sums), (I64(0), *starts), (next_column, *totals), strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(later, loop)
+    def products(column: Any) -> list[Any]:
+        b_row = _vectors_at(f, b.add(t.b, b.mul(column, t.b_row)), vectors)
+        b_row = [b.load(place, align=f.size) for place in b_row]
+        offset = b.mul(column, t.a_column)
+        factors = [f.splat(f.load(b.add(row, offset), f.number)) for row in a_rows]
+        return [b.fmul(factor, v, flags=CONTRACT) for factor in factors for v in b_row]
 
-    b.position_at_end(after)
-    results = [b.phi(f.vector) for _ in places]
-    for result, first, later in zip(results, starts, totals, strict=True):
-        result.add_incoming(first, before)
-        result.add_incoming(later, loop)
+    results = f.sums(t.k, 1, starts, products)
     for result, place in zip(results, places, strict=True):
         b.store(result, place, align=f.size)
 
